@@ -1,0 +1,73 @@
+"""The compute endpoint that a user names, and the ids of its servers."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+_EXAMPLE: Final = "https://compute.example.com/v2.1/PROJECT_ID"
+_PATH: Final = re.compile(r"/(v2|v2\.1)/([^/]+)/?$")
+_PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_LONGEST_ID: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the servers of one project are.
+
+    Attributes:
+        url: The URL up to and with the project, without a slash at its end.
+        project_id: The project.
+        has_microversions: Whether it is `/v2.1`; `/v2` ignores microversion headers
+            (nova/api/openstack/compute/routes.py, `LegacyV2CompatibleWrapper`).
+    """
+
+    url: str
+    project_id: str
+    has_microversions: bool
+
+    @classmethod
+    def parse(cls, url: str) -> "Endpoint":
+        """Read an endpoint.
+
+        Raises:
+            ValueError: It is no URL of a compute endpoint with its project.
+        """
+        try:
+            parts = urlsplit(url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise ValueError(f"the endpoint must be a URL with its scheme, such as {_EXAMPLE}")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError(f"the endpoint must have neither user name nor query, such as {_EXAMPLE}")
+        path = _PATH.search(parts.path)
+        if path is None:
+            raise ValueError(f"the endpoint must end in /v2.1/ or /v2/ and the project id, such as {_EXAMPLE}")
+        return cls(url=url.rstrip("/"), project_id=path[2], has_microversions=path[1] == "v2.1")
+
+
+def check_id(raw: object) -> str:
+    """Give the one way to write a server's id.
+
+    Two spellings of one UUID are one server: Nova takes upper case and braces as well (oslo.utils `is_uuid_like`), and
+    would reboot it for each.
+
+    Raises:
+        ValueError: It cannot be the id of a server.
+    """
+    if not isinstance(raw, str):
+        raise ValueError(f"a server id must be a string, not {type(raw).__name__}")
+    if _PLAIN_UUID.fullmatch(raw):
+        return raw
+    shown = repr(raw if len(raw) <= 60 else f"{raw[:60]}...")
+    if not raw or raw in (".", "..") or len(raw) > _LONGEST_ID:
+        raise ValueError(f"{shown} cannot be the id of a server")
+    if not raw.isprintable() or any(character.isspace() for character in raw):
+        raise ValueError(f"{shown} cannot be the id of a server: it holds white space or control characters")
+    try:
+        return str(UUID(raw))
+    except ValueError:
+        return raw

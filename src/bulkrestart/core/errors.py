@@ -1,0 +1,21 @@
+"""What is raised. One server's failure never is: it stands in the report.
+
+BulkRestartError
+├── AuthError       before the first send
+├── EndpointError   before the first send
+└── FleetError      by `Report.raise_for_failures` alone (it lives beside the report that it carries)
+
+Bad arguments raise `ValueError`, also before anything is sent.
+"""
+
+
+class BulkRestartError(Exception):
+    """The base of every error that is not a bad argument."""
+
+
+class AuthError(BulkRestartError):
+    """Raised when the cloud refuses the token, or whatever else signs the requests. Nothing was sent."""
+
+
+class EndpointError(BulkRestartError):
+    """Raised when the endpoint does not answer, or not as the compute API of this project does. Nothing was sent."""

@@ -1,0 +1,208 @@
+"""The words of a restart: what is asked, what is seen of a server, and what became of it.
+
+Durations are float seconds. Records are frozen; closed sets are enums whose values are what reports print.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RebootType(StrEnum):
+    """What the reboot action asks of the host."""
+
+    #: Ask the guest to shut down; libvirt resets it after 120 s if it does not.
+    SOFT = "SOFT"
+    #: Reset the guest, as its power button would. Starts a server that is stopped.
+    HARD = "HARD"
+
+
+class Outcome(StrEnum):
+    """What became of one server. `accepted`, `completed` and `verified` are three different things."""
+
+    #: The cloud took the request; its end was not waited for, or the wait was interrupted.
+    ACCEPTED = "accepted"
+    #: The reboot ended and the server is active; `ServerResult.proof` says how that is known.
+    COMPLETED = "completed"
+    #: Completed, and it passed the user's own check.
+    VERIFIED = "verified"
+    #: It had already rebooted since the time that the user named; nothing was sent.
+    SATISFIED = "satisfied"
+    #: The cloud said no; the server was not touched.
+    REFUSED = "refused"
+    #: Accepted, and not back as it should be.
+    FAILED = "failed"
+    #: Nothing was sent.
+    SKIPPED = "skipped"
+    #: Sent, and its fate cannot be learnt. It may have rebooted.
+    IN_DOUBT = "in_doubt"
+
+
+class Reason(StrEnum):
+    """Why an outcome is not the good one. `ServerResult.detail` holds the cloud's own words."""
+
+    # refused
+    LOCKED = "locked"
+    WRONG_STATE = "wrong_state"
+    NEVER_LAUNCHED = "never_launched"
+    NOT_FOUND = "not_found"
+    #: The server was deleted meanwhile; a reboot may have been sent to it before.
+    GONE = "gone"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    WRONG_ENDPOINT = "wrong_endpoint"
+    #: Any other refusal.
+    REJECTED = "rejected"
+    #: In a passing state, or another user's reboot, for all of `server_timeout`.
+    BUSY = "busy"
+    #: `max_attempts` sends, each known to have started nothing.
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+
+    # failed; also GONE, and WRONG_STATE where the reboot ended in a state other than active
+    #: The reboot ended with the server in vm_state error.
+    ERROR = "error"
+    #: Still rebooting when `wait_timeout` ended.
+    NOT_BACK = "not_back"
+    #: Active, but the action log says that the reboot ended in Error.
+    NOT_REBOOTED = "not_rebooted"
+
+    # skipped
+    #: The run has not come to it yet.
+    NOT_STARTED = "not_started"
+    #: The run stopped before it was sent; `Report.stopped` says why.
+    STOPPED = "stopped"
+    #: No request got as far as the cloud.
+    UNREACHABLE = "unreachable"
+
+    # in doubt
+    #: The request is out, and its answer is not in yet.
+    IN_FLIGHT = "in_flight"
+    #: No answer, or one that says nothing, and the cloud does not tell either.
+    UNANSWERED = "unanswered"
+
+    # accepted, in doubt
+    #: The run ended before its fate was known.
+    INTERRUPTED = "interrupted"
+
+
+class Proof(StrEnum):
+    """How a completed reboot is known to have happened."""
+
+    #: The row of the action log says that it finished without Error.
+    ACTION = "action"
+    #: The server was seen to be back; the log could not be read, or does not show a finish.
+    STATE = "state"
+
+
+class StopReason(StrEnum):
+    """Why a run sent nothing more."""
+
+    #: It was cancelled, or timed out from outside.
+    INTERRUPTED = "interrupted"
+    #: `Run.stop()` was called, or the stream of results was left early.
+    ASKED = "asked"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    WRONG_ENDPOINT = "wrong_endpoint"
+    #: The cloud did not answer, or throttled every request, for too long.
+    OUTAGE = "outage"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run stopped before it had sent to every server.
+
+    Attributes:
+        reason: The kind of stop.
+        detail: One line for a person: what was seen, and the remedy.
+    """
+
+    reason: StopReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server as one answer of the cloud showed it.
+
+    Attributes:
+        id: Its id.
+        name: Its name, "" where the cloud does not show one.
+        status: What the API derives from the two states; not used for decisions, because a HARD reboot of a
+            stopped server never shows in it (nova/api/openstack/common.py `_STATE_MAP`).
+        vm_state: `OS-EXT-STS:vm_state`; None where it is not shown.
+        task_state: `OS-EXT-STS:task_state`; None while no task runs, or where it is not shown.
+        locked: Whether it is locked; None where it is not shown (microversions before 2.9).
+        fault: The message of its last fault, "" without one. Nova shows it in ERROR and DELETED only.
+    """
+
+    id: str
+    name: str = ""
+    status: str = ""
+    vm_state: str | None = None
+    task_state: str | None = None
+    locked: bool | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """A row of a server's action log (`os-instance-actions`).
+
+    Attributes:
+        action: What was done, "reboot" for ours.
+        request_id: The `x-openstack-request-id` of the request that started it.
+        start_time: Seconds since the epoch by the cloud's clock.
+        user_id: Who asked for it.
+        is_error: Whether it ended in Error.
+        is_finished: Whether its event shows a finish; None where events are not shown (in lists, and to members
+            before microversion 2.51).
+    """
+
+    action: str
+    request_id: str
+    start_time: float
+    user_id: str = ""
+    is_error: bool = False
+    is_finished: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One send of the reboot action.
+
+    Attributes:
+        sent_at: Seconds since the run began.
+        answer: What came back, in a few words: "202", "409 conflictingRequest", "unanswered: ReadTimeout".
+        request_id: The request id that the answer carried.
+    """
+
+    sent_at: float
+    answer: str
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerResult:
+    """What became of one server.
+
+    Attributes:
+        server_id: The server.
+        outcome: What became of it.
+        reason: Why, where the outcome is not the good one; else None.
+        detail: The cloud's own words, or what was seen; "" where there is nothing to add.
+        reboot_type: The type that was asked for last; HARD after an escalation.
+        attempts: Every send, the oldest first; empty if nothing was sent.
+        request_id: The cloud's id of the reboot itself, as its action log shows it; None if unknown.
+        proof: How a completed reboot is known; None unless it completed.
+        elapsed: Seconds from the first look or send to the outcome; 0.0 if the run never came to it.
+    """
+
+    server_id: str
+    outcome: Outcome
+    reason: Reason | None = None
+    detail: str = ""
+    reboot_type: RebootType
+    attempts: tuple[Attempt, ...] = ()
+    request_id: str | None = None
+    proof: Proof | None = None
+    elapsed: float = 0.0

@@ -1,0 +1,108 @@
+"""What can be seen from outside: the answer to one request, or a look at one server."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bulkrestart.core.faults import Fault
+from bulkrestart.core.model import Action, Server
+
+_THROTTLED_STATUSES: Final = frozenset({413, 429})
+_THROTTLED_CODES: Final = ("Common.1503", "APIGW.0308", "APIG.0308")
+_NOT_FOUND_CODES: Final = ("itemNotFound", "Ecs.0114", "Ecs.0614")
+_WRONG_PROJECT_CODES: Final = ("Ecs.0023", "Common.0018")
+#: nova/api/openstack/wsgi.py: "Malformed request URL: URL's project_id '..' doesn't match Context's project_id '..'"
+_WRONG_PROJECT: Final = re.compile(r"project_id .*doesn't match", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete status line came back.
+
+    Attributes:
+        status: The HTTP status.
+        fault: What its headers and its body say.
+        is_redirected: It answers another request than the one that was sent (a followed redirect).
+        has_stale_token: It was signed with an older token than the newest.
+    """
+
+    status: int
+    fault: Fault = field(default_factory=Fault)
+    is_redirected: bool = False
+    has_stale_token: bool = False
+
+    @property
+    def is_throttled(self) -> bool:
+        """The cloud asks everybody to slow down."""
+        return self.status in _THROTTLED_STATUSES or self.fault.has_code(*_THROTTLED_CODES)
+
+    @property
+    def is_not_found(self) -> bool:
+        """It is the cloud's own word, not a proxy's, that there is no such server."""
+        return self.status == 404 and self.fault.has_code(*_NOT_FOUND_CODES)
+
+    @property
+    def is_wrong_endpoint(self) -> bool:
+        """No server can be restarted through this endpoint."""
+        if self.status == 404:
+            return not self.is_not_found
+        if self.status == 400 and _WRONG_PROJECT.search(self.fault.message):
+            return True
+        return self.status == 407 or self.is_redirect or self.fault.has_code(*_WRONG_PROJECT_CODES)
+
+    @property
+    def is_redirect(self) -> bool:
+        """It sends us elsewhere, or comes from elsewhere."""
+        return self.is_redirected or 300 <= self.status < 400
+
+    @property
+    def words(self) -> str:
+        """The cloud's own words, or what stands for them."""
+        return self.fault.message or str(self)
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.fault.code}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """No byte of the request left: the cloud never saw it."""
+
+    words: str
+
+    def __str__(self) -> str:
+        return f"unsent: {self.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Bytes may have left, and no status line came back."""
+
+    words: str
+
+    def __str__(self) -> str:
+        return f"unanswered: {self.words}"
+
+
+Observation = Answer | Unsent | Unanswered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """One look: the action log first, then the server.
+
+    Attributes:
+        server: The server, or what came instead of it.
+        log: Its action log, or what came instead; None if it was not asked for, which is right while nothing is
+            unresolved.
+        at: When the look began, in seconds on the run's clock.
+        is_log_proven: The log has shown a reboot of this run, of any server.
+        user_id: Who we are, as the log names us; None while unknown.
+    """
+
+    server: Server | Observation
+    log: Sequence[Action] | Observation | None
+    at: float
+    is_log_proven: bool = False
+    user_id: str | None = None

@@ -1,0 +1,56 @@
+"""What a restart is asked to do, checked before anything is sent."""
+
+import math
+from dataclasses import dataclass
+
+from bulkrestart.core.model import RebootType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The arguments of a restart; `RestartClient.restart` documents them.
+
+    Raises:
+        ValueError: One of them makes no sense.
+    """
+
+    reboot_type: RebootType
+    wait: bool
+    max_attempts: int
+    request_timeout: float
+    server_timeout: float
+    wait_timeout: float
+    escalate: bool
+    start_stopped: bool
+    max_at_once: int
+
+    def __post_init__(self) -> None:
+        for name in ("max_attempts", "max_at_once"):
+            check_count(name, getattr(self, name))
+        for name in ("request_timeout", "server_timeout", "wait_timeout"):
+            check_seconds(name, getattr(self, name))
+
+
+def parse_reboot_type(value: str) -> RebootType:
+    """Read "SOFT" or "HARD", in any case.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        return RebootType(value.upper())
+    except (ValueError, AttributeError):
+        raise ValueError(f'reboot_type must be "SOFT" or "HARD", not {value!r}') from None
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is not a whole number from 1 up."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is not a positive, finite number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")

@@ -1,0 +1,146 @@
+"""How far one server has come: the ledger's open entry, and what decisions know besides what is seen now."""
+
+from dataclasses import dataclass, field
+
+from bulkrestart.core.decision import Accept, Decision, End, Look, Send
+from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult
+from bulkrestart.core.observation import Answer, Observation, Sighting, Unsent
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """One server between its first look or send and its outcome. Times are seconds on the run's clock.
+
+    Attributes:
+        server_id: The server.
+        reboot_type: The type that the last or the next send asks for.
+        may_escalate: Leave to send HARD where SOFT can never work.
+        may_start: Leave to send HARD to a stopped server, which starts it.
+        began: When the run came to it.
+        attempts: Every send that was answered or given up, the oldest first.
+        spent: How many of them count against `max_attempts`.
+        in_flight_since: When the send that is out now left; None while none is out.
+        is_unresolved: The fate of the last send is unknown. While it is, nothing may be sent.
+        has_doubted: It was so at least once.
+        has_lost_race: The last send was answered by the compute service's own 500 with a request id.
+        has_reached: Some send may have got as far as the cloud.
+        since: The cloud's clock, as (earliest, latest) seconds since the epoch, at the first send whose fate was
+            unknown, or at the last send if there was none such. A reboot that started since may be ours. None if the
+            cloud's clock is unknown.
+        given_up: When the last answer of unknown fate was in, or was given up; looks are timed from it.
+        silent_looks: Looks at a readable log that showed no reboot, since `given_up`.
+        refused_tokens: Answers in a row that refused our newest token.
+        words: What the cloud said last.
+        accepted: When it was accepted; None before.
+        request_id: The cloud's id of the accepted reboot.
+        proof: How the reboot is known; None before.
+        unsettled_looks: Looks in a row that showed the accepted reboot ended, and the server not active.
+    """
+
+    server_id: str
+    reboot_type: RebootType
+    may_escalate: bool = False
+    may_start: bool = False
+    began: float = 0.0
+    attempts: list[Attempt] = field(default_factory=list)
+    spent: int = 0
+    in_flight_since: float | None = None
+    is_unresolved: bool = False
+    has_doubted: bool = False
+    has_lost_race: bool = False
+    has_reached: bool = False
+    since: tuple[float, float] | None = None
+    given_up: float = 0.0
+    silent_looks: int = 0
+    refused_tokens: int = 0
+    words: str = ""
+    accepted: float | None = None
+    request_id: str | None = None
+    proof: Proof | None = None
+    unsettled_looks: int = 0
+
+    def send(self, now: float, cloud_time: tuple[float, float] | None) -> None:
+        """Note, before the request leaves, that it leaves."""
+        self.in_flight_since = now
+        if not self.has_doubted:
+            self.since = cloud_time
+
+    def answer(self, now: float, seen: Observation, decision: Decision) -> None:
+        """Note what came back, and what was decided on it."""
+        sent_at = self.in_flight_since if self.in_flight_since is not None else now
+        request_id = seen.fault.request_id if isinstance(seen, Answer) else None
+        self.attempts.append(Attempt(sent_at - self.began, str(seen), request_id))
+        self.in_flight_since = None
+        self.has_reached |= not isinstance(seen, Unsent)
+        self.has_lost_race = isinstance(seen, Answer) and seen.status == 500 and request_id is not None
+        self.given_up, self.silent_looks = now, 0
+        self.words = seen.words
+        self._count_refused_tokens(seen)
+        if not (isinstance(decision, Send) and not decision.is_attempt):
+            self.spent += 1
+        self._take(now, decision)
+
+    def look(self, now: float, sighting: Sighting, decision: Decision) -> None:
+        """Note what a look showed, and what was decided on it."""
+        if isinstance(sighting.log, tuple) and sighting.log:
+            self.silent_looks += 1
+        self._count_refused_tokens(sighting.server)
+        self._take(now, decision)
+
+    def _count_refused_tokens(self, seen: object) -> None:
+        is_refused = isinstance(seen, Answer) and seen.status == 401 and not seen.has_stale_token
+        self.refused_tokens = self.refused_tokens + 1 if is_refused else 0
+
+    def _take(self, now: float, decision: Decision) -> None:
+        self.is_unresolved = isinstance(decision, Look) and decision.is_unresolved
+        self.has_doubted |= self.is_unresolved
+        match decision:
+            case Accept():
+                self.accepted = now
+                self.request_id = decision.request_id
+                self.proof = decision.proof
+            case Send():
+                self.reboot_type = decision.reboot_type
+            case Look() | End():
+                pass
+
+    def result(self, now: float, end: End) -> ServerResult:
+        """Close the entry with its outcome."""
+        return ServerResult(
+            server_id=self.server_id,
+            outcome=end.outcome,
+            reason=end.reason,
+            detail=end.detail,
+            reboot_type=self.reboot_type,
+            attempts=tuple(self.attempts),
+            request_id=self.request_id,
+            proof=end.proof,
+            elapsed=now - self.began,
+        )
+
+    def so_far(self, *, is_over: bool) -> End:
+        """Tell what is known now: for a report that is read meanwhile, or of a run that broke off."""
+        if self.accepted is not None:
+            return End(outcome=Outcome.ACCEPTED, reason=Reason.INTERRUPTED if is_over else None)
+        if self.in_flight_since is not None or self.is_unresolved:
+            reason = Reason.INTERRUPTED if is_over else Reason.IN_FLIGHT
+            return End(outcome=Outcome.IN_DOUBT, reason=reason, detail=self.words)
+        return End(outcome=Outcome.SKIPPED, reason=Reason.STOPPED if is_over else Reason.NOT_STARTED, detail=self.words)
+
+    def out_of_attempts(self) -> End:
+        """Give up after `max_attempts` sends, each known to have started nothing."""
+        if not self.has_reached:
+            return End(outcome=Outcome.SKIPPED, reason=Reason.UNREACHABLE, detail=self.words)
+        return End(outcome=Outcome.REFUSED, reason=Reason.ATTEMPTS_EXHAUSTED, detail=self.words)
+
+    def out_of_time(self) -> End:
+        """Give up after `server_timeout`."""
+        if self.is_unresolved:
+            return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=self.words)
+        if not self.attempts:
+            return End(outcome=Outcome.SKIPPED, reason=Reason.BUSY, detail=self.words)
+        return (
+            End(outcome=Outcome.REFUSED, reason=Reason.BUSY, detail=self.words)
+            if self.has_reached
+            else (self.out_of_attempts())
+        )

@@ -1,0 +1,141 @@
+"""The account of a run: every id once, in the order given, whatever happened and whenever it is read."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from bulkrestart.core.errors import BulkRestartError
+from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop
+from bulkrestart.core.progress import Progress
+
+#: The outcomes that `Report.problems` and `Report.raise_for_failures` look for.
+PROBLEMS = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT})
+
+
+class FleetError(BulkRestartError):
+    """Raised by `Report.raise_for_failures` when some server was refused, failed, skipped or left in doubt.
+
+    Attributes:
+        report: The whole report.
+    """
+
+    def __init__(self, report: "Report") -> None:
+        super().__init__(str(report))
+        self.report = report
+
+    def __reduce__(self) -> tuple[type["FleetError"], tuple["Report"]]:
+        return type(self), (self.report,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of every server of a run.
+
+    Attributes:
+        results: One result for each server, in the order in which the ids were given.
+        stopped: Why the run stopped before it had sent to every server; None if it did not.
+        elapsed: Seconds since the run began.
+    """
+
+    results: tuple[ServerResult, ...]
+    stopped: Stop | None
+    elapsed: float
+
+    @property
+    def summary(self) -> dict[Outcome, int]:
+        """How many servers came to each outcome, in the order of `Outcome`; only outcomes that occur."""
+        counts = Counter(result.outcome for result in self.results)
+        return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
+
+    @property
+    def problems(self) -> tuple[ServerResult, ...]:
+        """The results that are refused, failed, skipped or in doubt."""
+        return tuple(result for result in self.results if result.outcome in PROBLEMS)
+
+    def raise_for_failures(self) -> None:
+        """Do nothing if every server is well.
+
+        Raises:
+            FleetError: Some server was refused, failed, skipped or left in doubt.
+        """
+        if any(result.outcome in PROBLEMS for result in self.results):
+            raise FleetError(self)
+
+    def to_dict(self) -> dict[str, object]:
+        """Give the report as plain values that `json.dumps` takes: `summary`, `results`, `stopped`, `elapsed`."""
+        return {
+            "summary": {str(outcome): count for outcome, count in self.summary.items()},
+            "results": [asdict(result) for result in self.results],
+            "stopped": None if self.stopped is None else asdict(self.stopped),
+            "elapsed": self.elapsed,
+        }
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[ServerResult]:
+        return iter(self.results)
+
+    def __str__(self) -> str:
+        counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.summary.items()]
+        return f"{', '.join(counts) or 'no servers'} in {self.elapsed:.0f} s"
+
+
+class Ledger:
+    """The account while it is being written: an entry is opened before anything is sent to its server.
+
+    It lives outside whatever may be cancelled, so a report can be had at any moment.
+
+    Args:
+        ids: The fleet, without duplicates, in the order of the report.
+        reboot_type: What was asked for.
+    """
+
+    def __init__(self, ids: Iterable[str], reboot_type: RebootType) -> None:
+        self._reboot_type = reboot_type
+        self._entries: dict[str, Progress | ServerResult | None] = dict.fromkeys(ids)
+        self._finished = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    @property
+    def finished(self) -> int:
+        """How many servers have their outcome."""
+        return self._finished
+
+    def open(self, progress: Progress) -> None:
+        """Open a server's entry."""
+        self._entries[progress.server_id] = progress
+
+    def close(self, result: ServerResult) -> None:
+        """Close a server's entry with its outcome, once."""
+        assert not isinstance(self._entries[result.server_id], ServerResult), "an outcome is never changed"
+        self._entries[result.server_id] = result
+        self._finished += 1
+
+    def report(self, now: float, *, began: float, stopped: Stop | None, is_over: bool) -> Report:
+        """Write the report as things stand."""
+        results = tuple(self._read(*item, now, is_over=is_over) for item in self._entries.items())
+        return Report(results=results, stopped=stopped, elapsed=now - began)
+
+    def unfinished(self, now: float) -> Iterator[ServerResult]:
+        """Tell, when a run is over, what became of the servers that have no outcome of their own."""
+        for server_id, entry in self._entries.items():
+            if not isinstance(entry, ServerResult):
+                yield self._read(server_id, entry, now, is_over=True)
+
+    def _read(
+        self, server_id: str, entry: Progress | ServerResult | None, now: float, *, is_over: bool
+    ) -> ServerResult:
+        match entry:
+            case ServerResult():
+                return entry
+            case Progress():
+                return entry.result(now, entry.so_far(is_over=is_over))
+            case None:
+                untouched = Progress(server_id=server_id, reboot_type=self._reboot_type, began=now)
+                return untouched.result(now, untouched.so_far(is_over=is_over))

@@ -1,0 +1,78 @@
+"""When an accepted reboot is over, and how it went. Done means done: back by its state, and proved by its action.
+
+Only a snapshot that was asked for after the acceptance may come here; the run sees to that.
+"""
+
+from collections.abc import Sequence
+
+from bulkrestart.core.decide import reboots_since
+from bulkrestart.core.decision import End, Prove, Settling, Watch
+from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
+from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.progress import Progress
+from bulkrestart.core.states import ACTIVE, ERROR, REBOOT_TASKS
+
+
+def decide_back(server: Server, progress: Progress) -> Settling:
+    """Decide on a snapshot of a server whose reboot was accepted.
+
+    `status` is not read: ACTIVE is shown before and after a reboot, and a HARD of a stopped server never shows in it.
+    Leaving the six reboot states ends the reboot, whatever task follows. States other than active are seen twice
+    before they count.
+
+    Args:
+        server: A snapshot that was asked for after the acceptance.
+        progress: The server's way so far; its `unsettled_looks` is kept here.
+    """
+    if server.vm_state is None or server.task_state in REBOOT_TASKS:
+        progress.unsettled_looks = 0
+        return Watch()
+    if server.vm_state == ACTIVE:
+        return Prove()
+    progress.unsettled_looks += 1
+    if progress.unsettled_looks < 2:
+        return Watch()
+    if server.vm_state == ERROR:
+        return End(outcome=Outcome.FAILED, reason=Reason.ERROR, detail=server.fault or "vm_state error")
+    return End(outcome=Outcome.FAILED, reason=Reason.WRONG_STATE, detail=f"it ended in vm_state {server.vm_state}")
+
+
+def decide_proof(log: Sequence[Action] | Observation, progress: Progress, *, is_late: bool) -> Settling:
+    """Decide on the action log of a server that is back by its state.
+
+    Active and idle alone proves nothing: a reboot that failed before it reached the host ends so too.
+
+    Args:
+        log: The row of the accepted reboot, or the whole log if its request id is unknown, or what came instead.
+        progress: The server's way so far; it is not changed.
+        is_late: The wait for this server is over.
+    """
+    by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
+    if not isinstance(log, Sequence):
+        is_unreadable = isinstance(log, Answer) and 400 <= log.status < 500 and not log.is_throttled
+        return by_state if is_unreadable or is_late else Watch()
+    rows = [row for row in log if row.request_id == progress.request_id] or reboots_since(log, progress)
+    if not rows:
+        return by_state
+    row = rows[0]
+    if row.is_error:
+        detail = "the action log says that the reboot ended in Error"
+        return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)
+    match row.is_finished:
+        case True:
+            return End(outcome=Outcome.COMPLETED, proof=Proof.ACTION)
+        case None:
+            return by_state
+        case False:
+            return late(Server(id=progress.server_id, vm_state=ACTIVE)) if is_late else Watch()
+
+
+def gone(answer: Answer) -> End:
+    """The cloud's own 404: the server was deleted after its reboot was accepted."""
+    return End(outcome=Outcome.FAILED, reason=Reason.GONE, detail=answer.words)
+
+
+def late(server: Server) -> End:
+    """`wait_timeout` ended, and a snapshot later than that still shows the reboot unfinished."""
+    shown = f"vm_state {server.vm_state}, task_state {server.task_state}"
+    return End(outcome=Outcome.FAILED, reason=Reason.NOT_BACK, detail=f"its reboot has not finished: {shown}")

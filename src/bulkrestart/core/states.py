@@ -1,0 +1,72 @@
+"""Nova's states, in the classes that a restart needs.
+
+Sources: nova/compute/vm_states.py, nova/compute/task_states.py, nova/objects/fields.py (`InstanceTaskState`).
+"""
+
+from typing import Final
+
+ACTIVE: Final = "active"
+BUILDING: Final = "building"
+ERROR: Final = "error"
+STOPPED: Final = "stopped"
+
+#: The six task states of a reboot, SOFT and HARD.
+REBOOT_TASKS: Final = frozenset(
+    {
+        "rebooting",
+        "reboot_pending",
+        "reboot_started",
+        "rebooting_hard",
+        "reboot_pending_hard",
+        "reboot_started_hard",
+    }
+)
+
+#: vm_states, besides active, in which Nova takes a HARD reboot (nova/compute/api.py `_hard_reboot`).
+HARD_ONLY_STATES: Final = frozenset({STOPPED, "paused", "suspended", ERROR})
+
+#: Tasks that leave the vm_state as it is.
+KEEPING_TASKS: Final = frozenset(
+    {
+        "image_snapshot",
+        "image_snapshot_pending",
+        "image_pending_upload",
+        "image_uploading",
+        "image_backup",
+        "updating_password",
+        "migrating",
+    }
+)
+
+#: The vm_state that every other task ends in when it goes well.
+TASK_ENDS_IN: Final = {
+    "scheduling": ACTIVE,
+    "block_device_mapping": ACTIVE,
+    "networking": ACTIVE,
+    "spawning": ACTIVE,
+    "resize_prep": "resized",
+    "resize_migrating": "resized",
+    "resize_migrated": "resized",
+    "resize_finish": "resized",
+    "resize_reverting": ACTIVE,
+    "resize_confirming": ACTIVE,
+    "pausing": "paused",
+    "unpausing": ACTIVE,
+    "suspending": "suspended",
+    "resuming": ACTIVE,
+    "powering-off": STOPPED,
+    "powering-on": ACTIVE,
+    "rescuing": "rescued",
+    "unrescuing": ACTIVE,
+    "rebuilding": ACTIVE,
+    "rebuild_block_device_mapping": ACTIVE,
+    "rebuild_spawning": ACTIVE,
+    "deleting": "deleted",
+    "soft-deleting": "soft-delete",
+    "restoring": ACTIVE,
+    "shelving": "shelved",
+    "shelving_image_pending_upload": "shelved",
+    "shelving_image_uploading": "shelved",
+    "shelving_offloading": "shelved_offloaded",
+    "unshelving": ACTIVE,
+}
