@@ -1,0 +1,284 @@
+"""What users hold: a client of one project's servers, and a run over some of them."""
+
+import random
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+import httpx
+
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.cloud.transport import LaneTransport
+from bulkrestart.core.clock import CloudClock
+from bulkrestart.core.endpoint import Endpoint, check_id
+from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
+from bulkrestart.core.options import Options, check_count, parse_reboot_type
+from bulkrestart.core.pacing import Brake
+from bulkrestart.core.report import Ledger, Report
+from bulkrestart.run.fleet import Fleet, Statistics
+from bulkrestart.run.gate import Gate
+
+Ids = Iterable[str | Server] | AsyncIterable[str | Server]
+
+
+class Run:
+    """A run under way: an async iterator of results, each server once, as it gets its outcome.
+
+    A slow reader does not hold the fleet back. `RestartClient.restarting` makes it.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ServerResult:
+        result = await self._fleet.next_result()
+        if result is None:
+            raise StopAsyncIteration
+        return result
+
+    @property
+    def report(self) -> Report:
+        """The report as things stand: at any moment, also when the run is over or was cancelled.
+
+        While the run goes on, a server that was not sent to is `skipped` (`not_started`), one whose answer is not in
+        is `in_doubt` (`in_flight`), and one that is being waited for is `accepted`.
+        """
+        return self._fleet.report()
+
+    def stop(self) -> None:
+        """Send nothing more. What was sent is followed to its end; the rest is `skipped`."""
+        self._fleet.halt(Stop(StopReason.ASKED, "the run was asked to stop"))
+
+    def statistics(self) -> Statistics:
+        """Count where the servers are at this moment."""
+        return self._fleet.statistics()
+
+
+class RestartClient:
+    """Restarts servers of one project.
+
+    It holds no task group: it may be built outside an event loop, entered in one task and closed in another. Any
+    number of tasks may call it at once; they share its bound on requests, its brake and its connections.
+
+    Args:
+        endpoint: The project's compute endpoint, `https://HOST/v2.1/PROJECT_ID` or `.../v2/PROJECT_ID`, as the
+            service catalogue shows it.
+        auth: How requests are signed: `Token("...")`, or any `httpx.Auth`. None leaves them as they are, or as `http`
+            signs them.
+        http: A client of yours to send with: its proxies, TLS, hooks and cookies are used, and its own auth unless
+            `auth` is given. Redirects are not followed, its time-outs do not count, and it is never closed. A
+            transport in it that sends a request again by itself voids the promise that no server is rebooted twice.
+            None for a client of our own, whose cost does not grow with the number of requests at once.
+        max_at_once: Requests in flight at once, over all concurrent calls.
+
+    Raises:
+        ValueError: An argument makes no sense; the message names the remedy.
+
+    Example:
+        ```python
+        async with RestartClient("https://compute.example.com/v2.1/PROJECT_ID", auth=Token("...")) as client:
+            report = await client.restart(server_ids)
+        ```
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        auth: httpx.Auth | None = None,
+        http: httpx.AsyncClient | None = None,
+        max_at_once: int = 50,
+    ) -> None:
+        check_count("max_at_once", max_at_once)
+        self._endpoint = Endpoint.parse(endpoint)
+        self._auth = auth
+        self._max_at_once = max_at_once
+        self._limiter = anyio.CapacityLimiter(max_at_once)
+        self._brake = Brake()
+        self._clock = CloudClock()
+        self._rng = random.Random()
+        self._is_lent = http is not None
+        self._http = http
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; a lent client stays open."""
+        self._is_closed = True
+        if self._http is not None and not self._is_lent:
+            await self._http.aclose()
+
+    async def restart(
+        self,
+        ids: Ids,
+        *,
+        reboot_type: RebootType | str = RebootType.SOFT,
+        wait: bool = True,
+        max_attempts: int = 5,
+        request_timeout: float = 60.0,
+        server_timeout: float = 900.0,
+        wait_timeout: float = 600.0,
+        escalate: bool = False,
+        start_stopped: bool = False,
+        max_at_once: int | None = None,
+    ) -> Report:
+        """Restart servers, and report what became of each.
+
+        One request is made before anything is sent, to see that the endpoint and the token are good. A reply that is
+        lost is not sent again blindly: the cloud's action log is read first, and what cannot be learnt is `in_doubt`.
+
+        Args:
+            ids: Ids of servers, or `Server`s; an iterable, or an async one. Duplicates are merged.
+            reboot_type: "SOFT" or "HARD". Before a HARD the servers are looked at: one that is locked, or stopped
+                without `start_stopped`, is `skipped`.
+            wait: Whether to wait until the servers are back. If not, the outcome of a good one is `accepted`.
+            max_attempts: Sends to one server, at most. Waiting for a server that is busy, or for a cloud that
+                throttles, is not counted.
+            request_timeout: Seconds for one request. A short one makes lost replies of slow ones; each costs looks.
+            server_timeout: Seconds until a server is accepted, or is given up. While everybody is held because the
+                cloud throttles, it stands still; so does `wait_timeout`.
+            wait_timeout: Seconds from the acceptance until a server is back. libvirt gives the guest 120 s to shut
+                down before it resets it, so less than 150 s makes failures of good SOFT reboots.
+            escalate: Leave to send HARD to a server in whose state SOFT is always refused (paused, suspended, error,
+                and with `start_stopped` also stopped).
+            start_stopped: Leave to send HARD to a stopped server. It will run afterwards.
+            max_at_once: Requests at once for this call; the client's bound if None, and never more than that.
+
+        Returns:
+            The report: one result for each id, in the order given.
+
+        Raises:
+            ValueError: An argument makes no sense. Nothing was sent.
+            AuthError: The token is refused. Nothing was sent.
+            EndpointError: The endpoint does not answer, or not as this project's compute API. Nothing was sent.
+        """
+        async with self.restarting(
+            ids,
+            reboot_type=reboot_type,
+            wait=wait,
+            max_attempts=max_attempts,
+            request_timeout=request_timeout,
+            server_timeout=server_timeout,
+            wait_timeout=wait_timeout,
+            escalate=escalate,
+            start_stopped=start_stopped,
+            max_at_once=max_at_once,
+        ) as run:
+            await run._fleet.over.wait()
+        return run.report
+
+    @asynccontextmanager
+    async def restarting(
+        self,
+        ids: Ids,
+        *,
+        reboot_type: RebootType | str = RebootType.SOFT,
+        wait: bool = True,
+        max_attempts: int = 5,
+        request_timeout: float = 60.0,
+        server_timeout: float = 900.0,
+        wait_timeout: float = 600.0,
+        escalate: bool = False,
+        start_stopped: bool = False,
+        max_at_once: int | None = None,
+    ) -> AsyncIterator[Run]:
+        """Restart servers, and give the results as they come.
+
+        `restart` is this, drained; it documents the arguments and what is raised. Leaving the block early cancels the
+        run: what is in flight is still awaited for up to 10 s, and `Run.report` accounts for every server.
+
+        Example:
+            ```python
+            async with client.restarting(server_ids) as run:
+                async for result in run:
+                    print(result.server_id, result.outcome)
+            print(run.report)
+            ```
+        """
+        if self._is_closed or (self._http is not None and self._http.is_closed):
+            raise ValueError("the client is closed: make a new one")
+        options = Options(
+            reboot_type=parse_reboot_type(reboot_type),
+            wait=wait,
+            max_attempts=max_attempts,
+            request_timeout=request_timeout,
+            server_timeout=server_timeout,
+            wait_timeout=wait_timeout,
+            escalate=escalate,
+            start_stopped=start_stopped,
+            max_at_once=self._max_at_once if max_at_once is None else max_at_once,
+        )
+        ledger = Ledger(await _collect(ids), options.reboot_type)
+        fleet = self._fleet(ledger, options)
+        async with _alongside(fleet):
+            yield Run(fleet)
+
+    def _fleet(self, ledger: Ledger, options: Options) -> Fleet:
+        if self._http is None:
+            self._http = httpx.AsyncClient(transport=LaneTransport(ssl.create_default_context()), trust_env=False)
+        narrower = (anyio.CapacityLimiter(options.max_at_once),) if options.max_at_once < self._max_at_once else ()
+        gate = Gate((*narrower, self._limiter), self._brake)
+        compute = Compute(self._endpoint, self._http, self._auth, self._clock, options.request_timeout)
+        return Fleet(compute=compute, gate=gate, clock=self._clock, ledger=ledger, options=options, rng=self._rng)
+
+
+async def _collect(ids: Ids) -> list[str]:
+    """Read the ids, check each, and merge duplicates, in the order given."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):
+        raise ValueError(f"ids must be an iterable of server ids, not {type(ids).__name__}: put a single id in a list")
+    given = [item async for item in ids] if isinstance(ids, AsyncIterable) else list(ids)
+    return list(dict.fromkeys(check_id(item.id if isinstance(item, Server) else item) for item in given))
+
+
+@asynccontextmanager
+async def _alongside(fleet: Fleet) -> AsyncIterator[None]:
+    """Run a fleet beside the caller's block. Nothing of it outlives the block, and its errors come out bare."""
+    failure: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fleet.run)
+            try:
+                await fleet.ready.wait()
+                if fleet.refusal is None:
+                    yield
+                failure = fleet.refusal
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                failure = error
+            finally:
+                group.cancel_scope.cancel()
+                await _drained(fleet)
+    except BaseExceptionGroup as errors:
+        # Something that a lent client raised beyond `Exception`, or a defect of ours.
+        failure = _first(errors)
+    if failure is not None:
+        raise failure
+
+
+async def _drained(fleet: Fleet) -> None:
+    """Wait until the run is over; a second, native cancellation (asyncio's) cuts off what is still in flight."""
+    try:
+        with anyio.CancelScope(shield=True):
+            await fleet.over.wait()
+    except anyio.get_cancelled_exc_class():
+        fleet.abandon()
+        raise
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

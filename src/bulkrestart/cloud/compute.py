@@ -1,0 +1,298 @@
+"""The compute API: each method is one request. Here, and nowhere else, exceptions become observations."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import quote
+
+import anyio
+import httpx
+
+from bulkrestart.core.clock import CloudClock
+from bulkrestart.core.endpoint import Endpoint
+from bulkrestart.core.faults import cloud_time, read_fault
+from bulkrestart.core.model import Action, RebootType, Server
+from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+
+#: What Huawei Cloud and Open Telekom Cloud document as their newest (Nova's Queens release), and enough for all that
+#: is read here: `locked` needs 2.9, the events of an action 2.51, both for members of the project.
+MICROVERSION: Final = (2, 60)
+#: Servers a page: Nova's default `max_limit`; more is refused by Huawei Cloud.
+PAGE_LIMIT: Final = 1000
+
+_FAULT_BOUND: Final = 64 * 1024
+#: A server of `servers/detail` takes 2 to 5 KiB, a page of a thousand so much.
+_PAGE_BOUND: Final = 64 * 1024 * 1024
+_BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).encode() for reboot_type in RebootType}
+#: Nova translates its messages (nova/i18n.py), and the decisions read them.
+_HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
+_MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of servers.
+
+    Attributes:
+        servers: The servers of the page.
+        marker: What the next page begins after; None at the last one.
+    """
+
+    servers: Sequence[Server]
+    marker: str | None
+
+
+class Compute:
+    """One project's servers, over a client that is owned elsewhere.
+
+    Args:
+        endpoint: Where they are.
+        http: The client that sends.
+        auth: How to sign; None leaves it to the client.
+        clock: Learns the cloud's time from every answer.
+        timeout: Seconds for one request, from its first byte to the answer's last.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, http: httpx.AsyncClient, auth: httpx.Auth | None, clock: CloudClock, timeout: float
+    ) -> None:
+        self._url = f"{endpoint.url}/servers"
+        self._http = http
+        self._auth = httpx.USE_CLIENT_DEFAULT if auth is None else auth
+        self._clock = clock
+        self._seconds = timeout
+        # Half for each phase in which nothing is sent, so that what never left is known as such when time is up.
+        self._timeout = httpx.Timeout(timeout, connect=timeout / 2, pool=timeout / 2)
+        self._microversion = MICROVERSION if endpoint.has_microversions else None
+
+    async def reboot(self, server_id: str, reboot_type: RebootType) -> Observation:
+        """`POST /servers/{server_id}/action` with the reboot action.
+
+        It carries no microversion: the action is the same in all of them, and so no cloud can refuse it for that.
+        """
+        headers = {**_HEADERS, "Content-Type": "application/json"}
+        url = f"{self._url}/{quote(server_id, safe='')}/action"
+        seen, _ = await self._exchange(self._request("POST", url, headers, content=_BODIES[reboot_type]), _FAULT_BOUND)
+        return seen
+
+    async def show(self, server_id: str) -> Server | Observation:
+        """`GET /servers/{server_id}`."""
+        seen, body = await self._get(f"/{quote(server_id, safe='')}", _FAULT_BOUND * 16)
+        server = _read_server(_member(body, "server"))
+        return seen if server is None else server
+
+    async def list(self, *, marker: str | None = None, changes_since: float | None = None) -> Page | Observation:
+        """`GET /servers/detail`, one page.
+
+        Args:
+            marker: The id that the page begins after; None for the first page.
+            changes_since: Only servers that changed since then, the deleted among them; seconds since the epoch, by
+                the cloud's clock. None for all.
+        """
+        query = {"limit": str(PAGE_LIMIT)}
+        if marker is not None:
+            query["marker"] = marker
+        if changes_since is not None:
+            query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        seen, body = await self._get("/detail", _PAGE_BOUND, query)
+        rows = _member(body, "servers")
+        if not isinstance(rows, list):
+            return seen
+        servers = [server for row in rows if (server := _read_server(row)) is not None]
+        links = _member(body, "servers_links")
+        has_next = len(rows) >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in _items(links))
+        return Page(servers, servers[-1].id if servers and has_next else None)
+
+    async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
+        """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
+        seen, body = await self._get(f"/{quote(server_id, safe='')}/os-instance-actions", _FAULT_BOUND * 16)
+        return _read_log(_member(body, "instanceActions"), seen)
+
+    async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
+        """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
+        path = f"/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
+        seen, body = await self._get(path, _FAULT_BOUND * 16)
+        row = _member(body, "instanceAction")
+        return seen if row is None else _read_log([row], seen)
+
+    def lower_microversion(self, refusal: Answer) -> bool:
+        """Take the newest microversion that a 406 names; False if there is nothing to lower."""
+        if refusal.status != 406 or self._microversion is None:
+            return False
+        newest = _MAXIMUM.search(refusal.fault.message)
+        offered = (int(newest[1]), int(newest[2])) if newest else None
+        self._microversion = offered if offered is not None and offered < self._microversion else None
+        return True
+
+    async def _get(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, object]:
+        headers = dict(_HEADERS)
+        if self._microversion is not None:
+            version = f"{self._microversion[0]}.{self._microversion[1]}"
+            headers["X-OpenStack-Nova-API-Version"] = version
+            headers["OpenStack-API-Version"] = f"compute {version}"
+        request = self._request("GET", self._url + path, headers, query=query)
+        seen, body = await self._exchange(request, bound)
+        if not isinstance(seen, Answer) or seen.status != 200:
+            return seen, None
+        try:
+            return seen, json.loads(body)
+        except (ValueError, RecursionError):
+            return seen, None
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        content: bytes | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> httpx.Request:
+        return self._http.build_request(
+            method, url, headers=headers, content=content, params=query, timeout=self._timeout
+        )
+
+    async def _exchange(self, request: httpx.Request, bound: int) -> tuple[Observation, bytes]:
+        trace = _Trace()
+        request.extensions = {**request.extensions, "trace": trace}
+        sent = anyio.current_time()
+        # httpx bounds each phase; a body that drips needs a bound for the whole.
+        with anyio.move_on_after(self._seconds):
+            try:
+                response = await self._http.send(request, auth=self._auth, stream=True, follow_redirects=False)
+            except Exception as error:  # whatever a lent client's transport, hook or sign-in may raise
+                if not isinstance(error, httpx.HTTPStatusError) or _is_other(error.request, request):
+                    return self._explain(error, request, trace), b""
+                # A lent client's own hook raised for the status: the answer is in all the same.
+                response = error.response
+            body, is_cut_short = await _read_body(response, bound)
+            date = cloud_time(response.headers)
+            if date is not None:
+                self._clock.learn(date, sent=sent, received=anyio.current_time())
+            answer = Answer(
+                response.status_code,
+                read_fault(response.status_code, response.headers, body, is_cut_short=is_cut_short),
+                is_redirected=_is_other(response.request, request),
+            )
+            return answer, body
+        words = f"no answer within {self._seconds:g} s"
+        return (Unsent(words) if trace.is_unsent else Unanswered(words)), b""
+
+    def _explain(self, error: Exception, request: httpx.Request, trace: "_Trace") -> Observation:
+        words = f"{type(error).__name__}: {error}".rstrip(": ")
+        of = _request_of(error) if isinstance(error, httpx.HTTPError) else None
+        # An error of another request is one of a sign-in within an auth flow, which comes before ours.
+        is_of_other = of is not None and _is_other(of, request)
+        is_unsent = trace.is_unsent or self._http.is_closed or isinstance(error, httpx.PoolTimeout) or is_of_other
+        return Unsent(words) if is_unsent else Unanswered(words)
+
+
+class _Trace:
+    """Listens to httpcore, which tells when it connects and when the first byte of a request is written.
+
+    A transport that tells nothing leaves it unknown, and what is unknown may have been sent.
+    """
+
+    __slots__ = ("_is_connecting", "_is_sending")
+
+    def __init__(self) -> None:
+        self._is_connecting = False
+        self._is_sending = False
+
+    async def __call__(self, event: str, _: Mapping[str, object]) -> None:
+        if ".send_request_" in event:
+            self._is_sending = True
+        elif event.startswith("connection."):
+            self._is_connecting = True
+
+    @property
+    def is_unsent(self) -> bool:
+        return self._is_connecting and not self._is_sending
+
+
+def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:
+    return request.method != ours.method or request.url != ours.url
+
+
+def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
+    try:
+        return error.request
+    except RuntimeError:  # httpx raises it where an error was made without a request
+        return None
+
+
+async def _read_body(response: httpx.Response, bound: int) -> tuple[bytes, bool]:
+    chunks = bytearray()
+    is_cut_short = False
+    try:
+        async for chunk in response.aiter_bytes():
+            chunks += chunk
+            if len(chunks) > bound:
+                is_cut_short = True
+                break
+    except (httpx.HTTPError, httpx.StreamError):
+        is_cut_short = True
+    finally:
+        await response.aclose()
+    return bytes(chunks[:bound]), is_cut_short
+
+
+def _member(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _items(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _read_server(row: object) -> Server | None:
+    server_id = _text(_member(row, "id"))
+    if server_id is None:
+        return None
+    locked = _member(row, "locked")
+    return Server(
+        id=server_id,
+        name=_text(_member(row, "name")) or "",
+        status=_text(_member(row, "status")) or "",
+        vm_state=_text(_member(row, "OS-EXT-STS:vm_state")),
+        task_state=_text(_member(row, "OS-EXT-STS:task_state")),
+        locked=locked if isinstance(locked, bool) else None,
+        fault=_text(_member(_member(row, "fault"), "message")) or "",
+    )
+
+
+def _read_log(rows: object, seen: Observation) -> tuple[Action, ...] | Observation:
+    """Read rows of the action log; one that cannot be read makes the log as good as none."""
+    if not isinstance(rows, list):
+        return seen
+    actions = [_read_action(row) for row in rows]
+    return seen if None in actions else tuple(action for action in actions if action is not None)
+
+
+def _read_action(row: object) -> Action | None:
+    name, request_id, began = (_text(_member(row, key)) for key in ("action", "request_id", "start_time"))
+    if name is None or request_id is None or began is None:
+        return None
+    try:
+        start_time = datetime.fromisoformat(began)
+    except ValueError:
+        return None
+    events = _member(row, "events")
+    finishes = [_member(event, "finish_time") is not None for event in _items(events)]
+    return Action(
+        action=name,
+        request_id=request_id,
+        # Nova writes its times in UTC, without a zone.
+        start_time=(start_time if start_time.tzinfo else start_time.replace(tzinfo=UTC)).timestamp(),
+        user_id=_text(_member(row, "user_id")) or "",
+        is_error=_member(row, "message") == "Error"
+        or any(_member(event, "result") == "Error" for event in _items(events)),
+        is_finished=bool(finishes) and all(finishes) if isinstance(events, list) else None,
+    )

@@ -1,0 +1,75 @@
+"""Connections that cost the same however many there are."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import anyio
+import httpx
+
+_LIMITS: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+
+
+class LaneTransport(httpx.AsyncBaseTransport):
+    """A transport of lanes: each is one connection that carries one request at a time.
+
+    httpx's own pool looks through all its connections for each that is idle, so its cost per request grows with their
+    number; here a free lane is found in one step. How many lanes there are follows from how many requests are made
+    at once, which is the caller's to bound.
+
+    Args:
+        verify: How certificates are verified; one context for all lanes.
+    """
+
+    def __init__(self, verify: ssl.SSLContext) -> None:
+        self._verify = verify
+        # The lane used last is used next: what is not needed goes idle and is closed by the cloud.
+        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._busy: set[httpx.AsyncHTTPTransport] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request over a lane of its own; the lane is free again when the response is closed."""
+        lane = self._idle.pop() if self._idle else httpx.AsyncHTTPTransport(verify=self._verify, limits=_LIMITS)
+        self._busy.add(lane)
+        try:
+            response = await lane.handle_async_request(request)
+        except BaseException:
+            await self._drop(lane)
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _LaneStream(response.stream, lambda: self._free(lane))
+        return response
+
+    def _free(self, lane: httpx.AsyncHTTPTransport) -> None:
+        if lane in self._busy:
+            self._busy.remove(lane)
+            self._idle.append(lane)
+
+    async def _drop(self, lane: httpx.AsyncHTTPTransport) -> None:
+        self._busy.discard(lane)
+        with anyio.CancelScope(shield=True):
+            await lane.aclose()
+
+    async def aclose(self) -> None:
+        """Close every lane."""
+        lanes = [*self._idle, *self._busy]
+        self._idle.clear()
+        self._busy.clear()
+        for lane in lanes:
+            await self._drop(lane)
+
+
+class _LaneStream(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, free: Callable[[], None]) -> None:
+        self._stream = stream
+        self._free = free
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            self._free()

@@ -1,0 +1,284 @@
+"""A whole run: lanes that send, servers that are parked, a watcher that settles; and one account of all.
+
+Lanes pull from one iterator and send once. A lane never waits for one server: what is not plain is parked in a small
+task of its own. Nothing here raises for one server.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.clock import CloudClock
+from bulkrestart.core.decide import FORBIDDEN_IN_A_ROW, decide_look
+from bulkrestart.core.decision import Accept, Decision, End, Look, Send
+from bulkrestart.core.errors import BulkRestartError
+from bulkrestart.core.model import Outcome, Reason, RebootType, Server, ServerResult, Stop, StopReason
+from bulkrestart.core.observation import Sighting
+from bulkrestart.core.options import Options
+from bulkrestart.core.progress import Progress
+from bulkrestart.core.report import Ledger, Report
+from bulkrestart.run.acquaintance import Acquaintance
+from bulkrestart.run.course import Course
+from bulkrestart.run.crew import work_through
+from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.preflight import preflight
+from bulkrestart.run.settle import Settler
+from bulkrestart.run.submit import Submitter
+from bulkrestart.run.sweep import Sweep
+
+#: Servers parked at once, at most: a task takes about 5 KiB. Lanes wait for one to end before they pull more.
+PARKED_AT_MOST: Final = 1000
+#: Seconds for which a survey may stand for a look: a server that was stopped since would be started.
+SURVEY_LIFE: Final = 60.0
+#: Seconds that a cancelled run awaits the requests that are in flight.
+DRAIN: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Where the servers of a run are at this moment; the five add up to `total`.
+
+    Attributes:
+        total: All servers.
+        not_started: Not come to yet.
+        in_flight: Being sent to.
+        parked: Waiting to be looked at or sent to again.
+        accepted: Accepted and being waited for.
+        finished: With their outcome.
+    """
+
+    total: int
+    not_started: int
+    in_flight: int
+    parked: int
+    accepted: int
+    finished: int
+
+
+class Fleet:
+    """One run over many servers.
+
+    Attributes:
+        ready: Set when the preflight is over.
+        refusal: What the preflight found against the run; nothing was sent then.
+        over: Set when the run is over and its account is whole.
+
+    Args:
+        compute: The cloud.
+        gate: The way to it.
+        clock: The cloud's time.
+        ledger: The account of this run.
+        options: What was asked for.
+        rng: The source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        compute: Compute,
+        gate: Gate,
+        clock: CloudClock,
+        ledger: Ledger,
+        options: Options,
+        rng: random.Random,
+    ) -> None:
+        self._compute = compute
+        self._gate = gate
+        self._rng = rng
+        self._ledger = ledger
+        self._options = options
+        self._shields = Shields()
+        self._course = Course()
+        self._lanes = min(options.max_at_once, len(ledger))
+        self._began = anyio.current_time()
+        self._ended: float | None = None
+        self.ready = anyio.Event()
+        self.refusal: BulkRestartError | None = None
+        self.over = anyio.Event()
+        self._results: deque[ServerResult] = deque()
+        self._news = anyio.Event()
+        self._started = 0
+        self._parked = 0
+        self._forbidden = 0
+        self._parking = anyio.Semaphore(PARKED_AT_MOST)
+        self._sweep = Sweep(compute, gate, clock, self._lanes)
+        self._survey: dict[str, tuple[Server, float]] = {}
+        acquaintance = Acquaintance()
+        self._submitter = Submitter(
+            compute=compute,
+            gate=gate,
+            shields=self._shields,
+            clock=clock,
+            options=options,
+            acquaintance=acquaintance,
+            course=self._course,
+            rng=rng,
+        )
+        self._settler = Settler(
+            compute=compute,
+            gate=gate,
+            sweep=self._sweep,
+            course=self._course,
+            acquaintance=acquaintance,
+            finish=self._finish,
+            wait_timeout=options.wait_timeout,
+            lanes=self._lanes,
+            rng=rng,
+        )
+
+    async def run(self) -> None:
+        """Restart every server of the ledger: until each has its outcome, or until the run stops and has settled.
+
+        Cancelled, it still awaits for `DRAIN` seconds what is in flight. However it ends, the account is whole.
+        """
+        try:
+            for server_id in islice(self._ledger, 1):
+                await preflight(self._compute, self._gate, server_id, self._rng)
+            self.ready.set()
+            async with anyio.create_task_group() as guard:
+                guard.start_soon(self._bound_shields)
+                async with anyio.create_task_group() as settling:
+                    settling.start_soon(self._settler.run)
+                    async with anyio.create_task_group() as parked:
+                        await self._survey_fleet()
+                        await work_through(self._pending(), lambda id_: self._start(id_, parked), lanes=self._lanes)
+                    self._settler.close()
+                guard.cancel_scope.cancel()
+        except BulkRestartError as error:
+            self.refusal = error
+        except BaseException:
+            self._course.halt(Stop(StopReason.INTERRUPTED, "the run was cancelled"))
+            raise
+        finally:
+            self._ended = anyio.current_time()
+            for result in list(self._ledger.unfinished(self._ended)):
+                self._close(result)
+            self.ready.set()
+            self.over.set()
+            self._news.set()
+
+    async def _bound_shields(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._shields.bound(anyio.current_time() + DRAIN)
+
+    def abandon(self) -> None:
+        """Do not even await what is in flight; what is cut off is in doubt."""
+        self._shields.bound(float("-inf"))
+
+    def halt(self, stop: Stop) -> None:
+        """Send nothing more, and follow what was sent to its end."""
+        self._course.halt(stop)
+
+    async def _survey_fleet(self) -> None:
+        """See the fleet before a HARD reboot, which would start a stopped server, and as admin bypass a lock."""
+        if self._options.reboot_type is RebootType.HARD:
+            sight = await self._sweep.read(set(self._ledger))
+            for server_id, (server, asked) in sight.servers.items():
+                if isinstance(server, Server):
+                    self._survey[server_id] = (server, asked)
+
+    def _pending(self) -> Iterator[str]:
+        for server_id in self._ledger:
+            if self._course.stop is not None:
+                return
+            yield server_id
+
+    async def _start(self, server_id: str, parked: TaskGroup) -> None:
+        """Take one server as far as it goes at the first send."""
+        progress = Progress(
+            server_id=server_id,
+            reboot_type=self._options.reboot_type,
+            may_escalate=self._options.escalate,
+            may_start=self._options.start_stopped,
+            began=anyio.current_time(),
+        )
+        self._ledger.open(progress)
+        self._started += 1
+        decision = self._decide_first(progress)
+        if isinstance(decision, Send):
+            decision = await self._submitter.send(progress)
+        if isinstance(decision, Send | Look):
+            await self._parking.acquire()
+            parked.start_soon(self._park, progress, decision)
+        else:
+            self._arrive(progress, decision)
+
+    def _decide_first(self, progress: Progress) -> Decision:
+        if progress.reboot_type is not RebootType.HARD:
+            return Send(reboot_type=progress.reboot_type)
+        server, asked = self._survey.pop(progress.server_id, (None, 0.0))
+        if server is None or progress.began - asked > SURVEY_LIFE:
+            return Look(is_unresolved=False)
+        sighting = Sighting(server=server, log=None, at=asked)
+        decision = decide_look(sighting, progress)
+        progress.look(progress.began, sighting, decision)
+        return decision
+
+    async def _park(self, progress: Progress, decision: Decision) -> None:
+        self._parked += 1
+        try:
+            decision = await self._submitter.persist(progress, decision)
+        finally:
+            self._parked -= 1
+            self._parking.release()
+        self._arrive(progress, decision)
+
+    def _arrive(self, progress: Progress, end: Accept | End) -> None:
+        """Take a server that is accepted, or has its outcome."""
+        if isinstance(end, End):
+            self._finish(progress, end)
+            if end.reason is Reason.FORBIDDEN:
+                self._forbidden += 1
+                if self._forbidden >= FORBIDDEN_IN_A_ROW:
+                    self._course.halt(
+                        Stop(StopReason.FORBIDDEN, f"{self._forbidden} in a row were refused: {end.detail}")
+                    )
+            return
+        self._forbidden = 0
+        if self._options.wait:
+            self._settler.watch(progress)
+        else:
+            self._finish(progress, End(outcome=Outcome.ACCEPTED, proof=end.proof))
+
+    def _finish(self, progress: Progress, end: End) -> None:
+        self._close(progress.result(anyio.current_time(), end))
+
+    def _close(self, result: ServerResult) -> None:
+        self._ledger.close(result)
+        self._results.append(result)
+        self._news.set()
+
+    async def next_result(self) -> ServerResult | None:
+        """Give the next server that has its outcome; None when all have been given."""
+        while not self._results:
+            if self.over.is_set():
+                return None
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self._results.popleft()
+
+    def report(self) -> Report:
+        """Write the report as things stand."""
+        now = self._ended if self._ended is not None else anyio.current_time()
+        return self._ledger.report(now, began=self._began, stopped=self._course.stop, is_over=self._ended is not None)
+
+    def statistics(self) -> Statistics:
+        """Count where the servers are."""
+        on_the_way = self._started - self._parked - len(self._settler)
+        return Statistics(
+            total=len(self._ledger),
+            not_started=len(self._ledger) - self._started,
+            in_flight=max(0, on_the_way - self._ledger.finished),
+            parked=self._parked,
+            accepted=len(self._settler),
+            finished=self._ledger.finished,
+        )

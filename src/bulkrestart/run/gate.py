@@ -1,0 +1,99 @@
+"""The one way to the cloud: so many requests at once, and none while the brake is on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from bulkrestart.core.decision import Decision, Hold, Look, Send
+from bulkrestart.core.pacing import Brake
+
+
+class Gate:
+    """Lets a request through. A slot is held for one request and nothing else.
+
+    When a slot is had, nobody was asked to wait at that moment, and nothing awaits between that and the request.
+
+    Args:
+        limiters: The bounds on requests at once, the narrower first: of this run, and of the client.
+        brake: The client's brake.
+    """
+
+    def __init__(self, limiters: tuple[anyio.CapacityLimiter, ...], brake: Brake) -> None:
+        self._limiters = limiters
+        self._brake = brake
+
+    async def __aenter__(self) -> Self:
+        while True:
+            if wait := self._brake.remaining(anyio.current_time()):
+                await anyio.sleep(wait)
+            await self._acquire()
+            if not self._brake.remaining(anyio.current_time()):
+                return self
+            self._release(len(self._limiters))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._release(len(self._limiters))
+
+    async def _acquire(self) -> None:
+        held = 0
+        try:
+            for limiter in self._limiters:
+                await limiter.acquire()
+                held += 1
+        except BaseException:
+            self._release(held)
+            raise
+
+    def _release(self, held: int) -> None:
+        for limiter in self._limiters[:held]:
+            limiter.release()
+
+    def heed(self, decision: Decision, *, sent_at: float) -> None:
+        """Let the decision on a request that left at `sent_at` hold everybody, or release the brake."""
+        if isinstance(decision, Send | Look) and decision.hold is not None:
+            self.hold(decision.hold, sent_at=sent_at)
+        else:
+            self._brake.release()
+
+    def hold(self, hold: Hold, *, sent_at: float) -> None:
+        """Hold everybody."""
+        self._brake.hold(anyio.current_time(), hold.seconds, sent_at=sent_at)
+
+    def patience(self) -> float:
+        """Read a clock that stands still while everybody is held: time that is nobody's fault counts against nobody."""
+        now = anyio.current_time()
+        return now - self._brake.held(now)
+
+
+class Shields:
+    """Keeps what is in flight from being cancelled, until there is a bound to that.
+
+    A request that is abandoned leaves a server whose fate is unknown, so a cancelled run awaits its requests for as
+    long as `drain` says. Native asyncio cancellation does not reach a child task, so a shield holds there, and only
+    there.
+    """
+
+    def __init__(self) -> None:
+        self._scopes: set[anyio.CancelScope] = set()
+        self._deadline = float("inf")
+
+    @contextmanager
+    def raised(self) -> Iterator[anyio.CancelScope]:
+        """Shield what is awaited within."""
+        with anyio.CancelScope(shield=True, deadline=self._deadline) as scope:
+            self._scopes.add(scope)
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
+
+    def bound(self, deadline: float) -> None:
+        """End every shield at the deadline."""
+        self._deadline = deadline
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, deadline)

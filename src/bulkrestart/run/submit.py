@@ -1,0 +1,162 @@
+"""One server until it is accepted, or has its outcome.
+
+The way that most servers take is `send`, once. Only what is not plain comes to `persist`, where tenacity keeps time;
+what happens next is never its choice but `core.decide`'s.
+"""
+
+import logging
+import random
+from typing import Final
+
+import anyio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.clock import CloudClock
+from bulkrestart.core.decide import decide, decide_look
+from bulkrestart.core.decision import Accept, Decision, End, Look, Send
+from bulkrestart.core.model import Action
+from bulkrestart.core.observation import Observation, Sighting, Unanswered
+from bulkrestart.core.options import Options
+from bulkrestart.core.progress import Progress
+from bulkrestart.run.acquaintance import Acquaintance
+from bulkrestart.run.course import Course
+from bulkrestart.run.gate import Gate, Shields
+
+_log = logging.getLogger(__name__)
+
+#: Seconds: the ceiling of the first random wait, doubled at each more, up to the last.
+FIRST_CEILING: Final = 0.5
+LAST_CEILING: Final = 30.0
+
+
+class Submitter:
+    """Sends, looks, waits.
+
+    Args:
+        compute: The cloud.
+        gate: The way to it.
+        shields: Keeps sends from being cancelled.
+        clock: The cloud's time.
+        options: What was asked for.
+        acquaintance: What the run knows of the action log.
+        course: Whether the run still sends.
+        rng: The source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        compute: Compute,
+        gate: Gate,
+        shields: Shields,
+        clock: CloudClock,
+        options: Options,
+        acquaintance: Acquaintance,
+        course: Course,
+        rng: random.Random,
+    ) -> None:
+        self._compute = compute
+        self._gate = gate
+        self._shields = shields
+        self._clock = clock
+        self._options = options
+        self._acquaintance = acquaintance
+        self._course = course
+        self._rng = rng
+
+    async def send(self, progress: Progress) -> Decision:
+        """Send the reboot once, and decide on what comes back."""
+        if progress.spent >= self._options.max_attempts:
+            return progress.out_of_attempts()
+        async with self._gate:
+            if self._course.stop is not None:
+                return progress.so_far(is_over=True)
+            sent_at = anyio.current_time()
+            progress.send(sent_at, self._clock.at(sent_at))
+            seen: Observation = Unanswered("the run was cancelled before the answer")
+            with self._shields.raised():
+                seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
+            decision = decide(seen, progress)
+            progress.answer(anyio.current_time(), seen, decision)
+        self._heed(decision, sent_at)
+        return decision
+
+    async def look(self, progress: Progress) -> Decision:
+        """Look at the server, the action log first if the fate of a send is unknown, and decide on what is seen."""
+        log: tuple[Action, ...] | Observation | None = None
+        at = anyio.current_time()
+        if progress.is_unresolved:
+            async with self._gate:
+                log = await self._compute.actions(progress.server_id)
+        async with self._gate:
+            sent_at = anyio.current_time()
+            server = await self._compute.show(progress.server_id)
+        if isinstance(log, tuple):
+            self._acquaintance.meet(log, progress.attempts[-1].request_id)
+        sighting = Sighting(
+            server=server,
+            log=log,
+            at=at,
+            is_log_proven=self._acquaintance.is_log_proven,
+            user_id=self._acquaintance.user_id,
+        )
+        decision = decide_look(sighting, progress)
+        progress.look(anyio.current_time(), sighting, decision)
+        self._heed(decision, sent_at)
+        return decision
+
+    def _heed(self, decision: Decision, sent_at: float) -> None:
+        """Let the decision on one server have its effect on all."""
+        self._gate.heed(decision, sent_at=sent_at)
+        if isinstance(decision, Look | End) and decision.stop is not None:
+            self._course.halt(decision.stop)
+
+    async def persist(self, progress: Progress, first: Decision) -> Accept | End:
+        """Wait, look and send until the server is accepted or has its outcome.
+
+        Args:
+            progress: The server's way so far.
+            first: What was decided on its first send, or its first look.
+        """
+        decision = first
+        is_first = True
+        deadline = self._gate.patience() + self._options.server_timeout
+
+        async def step() -> Decision:
+            nonlocal decision, is_first
+            if is_first:
+                is_first = False
+            elif self._course.stop is not None and not progress.is_unresolved:
+                decision = progress.so_far(is_over=True)
+            elif isinstance(decision, Look):
+                decision = await self.look(progress)
+                if isinstance(decision, Send):
+                    # What a look found idle may be busy a second later.
+                    decision = await self.send(progress)
+            else:
+                decision = await self.send(progress)
+            _log.debug("%s: %s", progress.server_id, decision)
+            return decision
+
+        async def pause(seconds: float) -> None:
+            # A run that stops sends nothing more, so only the fate of what was sent is worth waiting for.
+            with anyio.move_on_after(seconds):
+                await (anyio.sleep_forever() if progress.is_unresolved else self._course.stopped.wait())
+
+        end = await AsyncRetrying(
+            sleep=pause,
+            wait=self._wait,
+            stop=lambda _: self._gate.patience() >= deadline,
+            retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
+            retry_error_callback=lambda _: progress.out_of_time(),
+        )(step)
+        assert isinstance(end, Accept | End)
+        return end
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Wait as long as the decision asks for, and then a random time (full jitter) that grows with the steps."""
+        decision = state.outcome.result() if state.outcome is not None else None
+        delay = decision.delay if isinstance(decision, Send | Look) else 0.0
+        ceiling: float = min(FIRST_CEILING * 2.0 ** (state.attempt_number - 1), LAST_CEILING)
+        return delay + self._rng.uniform(0.0, ceiling)
