@@ -235,12 +235,12 @@ class RestartClient:
         return Fleet(compute=compute, gate=gate, clock=self._clock, ledger=ledger, options=options, rng=self._rng)
 
 
-async def _collect(ids: Ids) -> list[str]:
+async def _collect(ids: Ids) -> Iterable[str]:
     """Read the ids, check each, and merge duplicates, in the order given."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):
         raise ValueError(f"ids must be an iterable of server ids, not {type(ids).__name__}: put a single id in a list")
     given = [item async for item in ids] if isinstance(ids, AsyncIterable) else list(ids)
-    return list(dict.fromkeys(check_id(item.id if isinstance(item, Server) else item) for item in given))
+    return dict.fromkeys(check_id(item.id if isinstance(item, Server) else item) for item in given)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -252,6 +253,11 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _word(value: object) -> str | None:
+    """Read one of few words, so that a page of servers holds each of them once."""
+    return sys.intern(value) if isinstance(value, str) else None
+
+
 def _read_server(row: object) -> Server | None:
     server_id = _text(_member(row, "id"))
     if server_id is None:
@@ -260,9 +266,9 @@ def _read_server(row: object) -> Server | None:
     return Server(
         id=server_id,
         name=_text(_member(row, "name")) or "",
-        status=_text(_member(row, "status")) or "",
-        vm_state=_text(_member(row, "OS-EXT-STS:vm_state")),
-        task_state=_text(_member(row, "OS-EXT-STS:task_state")),
+        status=_word(_member(row, "status")) or "",
+        vm_state=_word(_member(row, "OS-EXT-STS:vm_state")),
+        task_state=_word(_member(row, "OS-EXT-STS:task_state")),
         locked=locked if isinstance(locked, bool) else None,
         fault=_text(_member(_member(row, "fault"), "message")) or "",
     )

@@ -130,7 +130,9 @@ def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:
     if answer.has_stale_token:
         return Send(reboot_type=progress.reboot_type, is_attempt=False)
     if progress.refused_tokens == 0:
-        return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False)
+        # Nobody else need be refused meanwhile.
+        hold = Hold(REFUSED_TOKEN_DELAY)
+        return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False, hold=hold)
     return _refuse(Reason.UNAUTHORIZED, answer, unauthorized(answer))
 
 
@@ -183,6 +185,11 @@ def _decide_by_log(log: Sequence[Action], age: float, sighting: Sighting, progre
     if any(row.request_id == sent_id for row in reboots):
         return Accept(request_id=sent_id)
     candidates = reboots_since(reboots, progress)
+    is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven
+    if progress.has_lost_race and is_trusted and not any(row.user_id == sighting.user_id for row in candidates):
+        # Nova writes the row before it answers. A log without the id of its own 500 says that we lost a race for the
+        # task_state and that nothing was started (nova/compute/api.py `_soft_reboot`: save, _record_action_start).
+        return _decide_resolved(sighting, progress)
     for row in candidates:
         if not _may_precede(row, progress) or sighting.user_id in (None, row.user_id):
             return Accept(request_id=row.request_id)
@@ -190,11 +197,7 @@ def _decide_by_log(log: Sequence[Action], age: float, sighting: Sighting, progre
     if candidates:
         why = "another user's reboot began at the same time"
         return Look(is_unresolved=True) if age < grace else _in_doubt(progress, why)
-    is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven
-    # Nova writes the row before it answers. A log without the id of its own 500 says that we lost a race for the
-    # task_state and that nothing was started (nova/compute/api.py `_soft_reboot`: save, then _record_action_start).
-    is_past_grace = progress.since is not None and age >= grace and progress.silent_looks > 0
-    if is_trusted and (progress.has_lost_race or is_past_grace):
+    if is_trusted and progress.since is not None and age >= grace and progress.silent_looks > 0:
         return _decide_resolved(sighting, progress)
     return _look_on(age, progress, "the action log does not tell")
 

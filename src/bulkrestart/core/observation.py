@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Final
 
 from bulkrestart.core.faults import Fault
@@ -62,7 +63,8 @@ class Answer:
         return self.fault.message or str(self)
 
     def __str__(self) -> str:
-        return f"{self.status} {self.fault.code}".rstrip()
+        # A fleet gives the same few answers over and over: keep each once.
+        return intern(f"{self.status} {self.fault.code}".rstrip())
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Progress:
         refused_tokens: Answers in a row that refused our newest token.
         words: What the cloud said last.
         accepted: When it was accepted; None before.
+        deadline: When the wait for it ends, on the clock that stands still while everybody is held.
+        seen: When the request left that last showed its state since it was accepted; None before.
         request_id: The cloud's id of the accepted reboot.
         proof: How the reboot is known; None before.
         unsettled_looks: Looks in a row that showed the accepted reboot ended, and the server not active.
@@ -55,6 +57,8 @@ class Progress:
     refused_tokens: int = 0
     words: str = ""
     accepted: float | None = None
+    deadline: float = 0.0
+    seen: float | None = None
     request_id: str | None = None
     proof: Proof | None = None
     unsettled_looks: int = 0
@@ -98,6 +102,9 @@ class Progress:
             case Accept():
                 self.accepted = now
                 self.request_id = decision.request_id
+                if self.request_id is not None:
+                    # The log is asked for that id from now on, not for a time.
+                    self.since = None
                 self.proof = decision.proof
             case Send():
                 self.reboot_type = decision.reboot_type

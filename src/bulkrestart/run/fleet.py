@@ -20,7 +20,7 @@ from bulkrestart.core.decide import FORBIDDEN_IN_A_ROW, decide_look
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, Reason, RebootType, Server, ServerResult, Stop, StopReason
-from bulkrestart.core.observation import Sighting
+from bulkrestart.core.observation import Observation, Sighting
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report
@@ -181,10 +181,12 @@ class Fleet:
     async def _survey_fleet(self) -> None:
         """See the fleet before a HARD reboot, which would start a stopped server, and as admin bypass a lock."""
         if self._options.reboot_type is RebootType.HARD:
-            sight = await self._sweep.read(set(self._ledger))
-            for server_id, (server, asked) in sight.servers.items():
+
+            def take(server_id: str, server: Server | Observation, asked: float) -> None:
                 if isinstance(server, Server):
                     self._survey[server_id] = (server, asked)
+
+            await self._sweep.read(frozenset(self._ledger), take)
 
     def _pending(self) -> Iterator[str]:
         for server_id in self._ledger:

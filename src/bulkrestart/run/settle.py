@@ -65,11 +65,9 @@ class Settler:
         self._lanes = lanes
         self._rng = rng
         self._watched: dict[str, Progress] = {}
-        self._deadlines: dict[str, float] = {}
-        self._unseen: set[str] = set()
         self._news = anyio.Event()
         self._is_closed = False
-        self._seen_at = 0.0
+        self._answered_at = 0.0
         self._refusals = 0
 
     def __len__(self) -> int:
@@ -77,9 +75,8 @@ class Settler:
 
     def watch(self, progress: Progress) -> None:
         """Take a server that was accepted just now."""
+        progress.deadline = self._gate.patience() + self._wait_timeout
         self._watched[progress.server_id] = progress
-        self._deadlines[progress.server_id] = self._gate.patience() + self._wait_timeout
-        self._unseen.add(progress.server_id)
         self._news.set()
 
     def close(self) -> None:
@@ -90,14 +87,14 @@ class Settler:
     async def run(self) -> None:
         """Watch until closed and done, or until the cloud no longer answers."""
         interval = FIRST_INTERVAL
-        self._seen_at = anyio.current_time()
+        self._answered_at = anyio.current_time()
         while True:
             if not self._watched:
                 if self._is_closed:
                     return
                 self._news = anyio.Event()
                 await self._news.wait()
-                interval, self._seen_at = FIRST_INTERVAL, anyio.current_time()
+                interval, self._answered_at = FIRST_INTERVAL, anyio.current_time()
                 continue
             await anyio.sleep(interval * self._rng.uniform(0.8, 1.2))
             began, count = anyio.current_time(), len(self._watched)
@@ -110,47 +107,60 @@ class Settler:
             interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), took)
 
     async def _poll(self) -> Sight:
-        wanted = dict(self._watched)
-        oldest = min(progress.accepted or 0.0 for progress in wanted.values())
-        sight = await self._sweep.read(wanted.keys(), changed_since=oldest)
+        began = anyio.current_time()
+        oldest = min(progress.accepted or 0.0 for progress in self._watched.values())
+        back: list[Progress] = []
+
+        def take(server_id: str, server: Server | Observation, asked: float) -> None:
+            progress = self._watched.get(server_id)
+            if progress is not None and self._take(progress, server, asked):
+                back.append(progress)
+
+        sight = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
         if sight.is_complete:
-            # Whoever a complete walk does not show may be in a cell that is down, or behind another clock.
-            absent = [server_id for server_id in wanted if self._is_due(server_id) and server_id not in sight.servers]
-            await self._sweep.read_each(absent, sight)
-        back = [progress for progress in wanted.values() if self._take(progress, sight)]
+            await self._sweep.read_each(self._absent(began), take, sight)
         if back:
             await work_through(back, self._prove, lanes=min(self._lanes, len(back)))
         return sight
 
-    def _is_due(self, server_id: str) -> bool:
-        return server_id in self._unseen or self._is_late(server_id)
+    def _absent(self, began: float) -> list[str]:
+        """Find whom to look at singly after a complete walk that did not show them.
 
-    def _is_late(self, server_id: str) -> bool:
-        return self._gate.patience() >= self._deadlines[server_id]
+        One that no walk has ever shown may be in a cell that is down; one that is late is not given up unseen.
+        """
+        return [
+            server_id
+            for server_id, progress in self._watched.items()
+            if progress.accepted is not None
+            and progress.accepted < began
+            and (progress.seen is None or (progress.seen < began and self._is_late(progress)))
+        ]
 
-    def _take(self, progress: Progress, sight: Sight) -> bool:
+    def _is_late(self, progress: Progress) -> bool:
+        return self._gate.patience() >= progress.deadline
+
+    def _take(self, progress: Progress, server: Server | Observation, asked: float) -> bool:
         """Take what a sweep saw of a server; True if it is back and wants its proof."""
-        server, asked = sight.servers.get(progress.server_id, (None, 0.0))
-        if server is None or progress.accepted is None or asked < progress.accepted:
+        if progress.accepted is None or asked < progress.accepted:
             return False
         if not isinstance(server, Server):
             if isinstance(server, Answer) and server.is_not_found:
                 self._end(progress, gone(server))
             return False
-        self._unseen.discard(progress.server_id)
+        progress.seen = asked
         match decide_back(server, progress):
             case Prove():
                 return True
             case End() as end:
                 self._end(progress, end)
             case Watch():
-                if self._is_late(progress.server_id):
+                if self._is_late(progress):
                     self._end(progress, late(server))
         return False
 
     async def _prove(self, progress: Progress) -> None:
         log = await self._read_log(progress)
-        match decide_proof(log, progress, is_late=self._is_late(progress.server_id)):
+        match decide_proof(log, progress, is_late=self._is_late(progress)):
             case End() as end:
                 self._end(progress, end)
             case Prove() | Watch():
@@ -175,8 +185,7 @@ class Settler:
         return log
 
     def _end(self, progress: Progress, end: End) -> None:
-        del self._watched[progress.server_id], self._deadlines[progress.server_id]
-        self._unseen.discard(progress.server_id)
+        del self._watched[progress.server_id]
         self._finish(progress, end)
 
     def _is_hopeless(self, sight: Sight) -> bool:
@@ -187,10 +196,10 @@ class Settler:
         if isinstance(trouble, Answer) and self._refusals > 1:
             self._course.halt(unauthorized(trouble))
             return True
-        if trouble is None or sight.servers:
-            self._seen_at = now
-        elif now - self._seen_at > BLIND_TIMEOUT:
-            seconds = f"{now - self._seen_at:.0f}"
+        if sight.answered:
+            self._answered_at = now
+        elif now - self._answered_at > BLIND_TIMEOUT:
+            seconds = f"{now - self._answered_at:.0f}"
             self._course.halt(Stop(StopReason.OUTAGE, f"no poll was answered for {seconds} s ({trouble})"))
             return True
         return False

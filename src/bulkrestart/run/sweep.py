@@ -1,7 +1,7 @@
 """Reads the states of many servers, by page or one by one, whichever takes fewer requests."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -17,21 +17,27 @@ from bulkrestart.run.gate import Gate
 #: Seconds that a walk looks back behind the start of the one before: clocks of a cloud's nodes differ, and a change
 #: is visible later than its time says.
 OVERLAP: Final = 60.0
+#: Answers that say that lists are not for us: servers are read one by one from then on.
+_NO_LISTS: Final = (403, 404, 405, 501)
+
+
+#: Takes what was seen of a server, and when the request for it left.
+Take = Callable[[str, Server | Observation, float], None]
 
 
 @dataclass(slots=True)
 class Sight:
-    """What one sweep saw.
+    """How a sweep went.
 
     Attributes:
-        servers: Of the servers that were asked for, what was seen of each, and when the request for it left.
         is_complete: Every page was read. A server that is absent all the same may be anywhere: only the cloud's own
-            404 says that one is gone (nova's api-guide, down cells).
-        trouble: The last answer that was no page, or no server; None if there was none.
+            404 says that one is gone (Nova's api-guide, down cells).
+        answered: Requests that were answered with a page or a server.
+        trouble: The last answer that was neither; None if there was none.
     """
 
-    servers: dict[str, tuple[Server | Observation, float]] = field(default_factory=dict)
     is_complete: bool = True
+    answered: int = 0
     trouble: Observation | None = None
 
 
@@ -54,39 +60,39 @@ class Sweep:
         self._may_list = True
         self._walked: float | None = None
 
-    async def read(self, wanted: Collection[str], *, changed_since: float | None = None) -> Sight:
+    async def read(self, wanted: Collection[str], take: Take, *, changed_since: float | None = None) -> Sight:
         """Read the states of the servers that are wanted.
 
         Args:
             wanted: Their ids.
+            take: Is given each that is seen, page by page, so that no more than a page is ever in memory.
             changed_since: Servers that have not changed since this moment (ours, in seconds) need not be seen; the
                 start of the walk before counts if it is later. None to see them all.
         """
         sight = Sight()
         if self._may_list and len(wanted) > self._pages:
-            await self._walk(wanted, changed_since, sight)
+            await self._walk(wanted, take, changed_since, sight)
         else:
-            await self.read_each(wanted, sight)
+            await self.read_each(wanted, take, sight)
         return sight
 
-    async def read_each(self, wanted: Collection[str], sight: Sight) -> None:
+    async def read_each(self, wanted: Collection[str], take: Take, sight: Sight) -> None:
         """Read each of the servers by a request of its own."""
 
         async def show(server_id: str) -> None:
             async with self._gate:
                 asked = anyio.current_time()
                 server = await self._compute.show(server_id)
-            sight.servers[server_id] = (server, asked)
-            if not isinstance(server, Server):
-                self._note(server, asked, sight)
+            self._note(server, asked, sight)
+            take(server_id, server, asked)
 
         if wanted:
-            await work_through(wanted, show, lanes=min(self._lanes, len(wanted)))
+            await work_through(list(wanted), show, lanes=min(self._lanes, len(wanted)))
 
-    async def _walk(self, wanted: Collection[str], changed_since: float | None, sight: Sight) -> None:
+    async def _walk(self, wanted: Collection[str], take: Take, changed_since: float | None, sight: Sight) -> None:
         since = None
         if changed_since is not None:
-            start = self._clock.at(max(changed_since, self._walked if self._walked is not None else changed_since))
+            start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
             since = start[0] - OVERLAP if start is not None else None
         walked = anyio.current_time()
         marker: str | None = None
@@ -95,23 +101,28 @@ class Sweep:
             async with self._gate:
                 asked = anyio.current_time()
                 page = await self._compute.list(marker=marker, changes_since=since)
+            self._note(page, asked, sight)
             if not isinstance(page, Page):
                 # Also where the marker was deleted meanwhile: the next sweep starts the walk anew.
-                self._note(page, asked, sight)
-                self._may_list = not (isinstance(page, Answer) and page.status in (403, 404, 405, 501))
+                self._may_list = not (isinstance(page, Answer) and page.status in _NO_LISTS)
                 sight.is_complete = False
                 return
             pages += 1
             for server in page.servers:
                 if server.id in wanted:
-                    sight.servers[server.id] = (server, asked)
+                    take(server.id, server, asked)
             if page.marker is None or page.marker == marker:
                 break
             marker = page.marker
         self._pages = max(pages, 1)
         self._walked = walked
 
-    def _note(self, seen: Observation, asked: float, sight: Sight) -> None:
+    def _note(self, seen: Page | Server | Observation, asked: float, sight: Sight) -> None:
+        if isinstance(seen, Page | Server):
+            sight.answered += 1
+            return
         sight.trouble = seen
+        if isinstance(seen, Answer) and seen.is_not_found:
+            sight.answered += 1
         if isinstance(seen, Answer) and seen.is_throttled:
             self._gate.hold(Hold(seen.fault.retry_after), sent_at=asked)

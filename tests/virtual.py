@@ -1,0 +1,72 @@
+"""Runs the whole stack on virtual time, over a simulated cloud: hours of a fleet in seconds."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import TypedDict, TypeVar, Unpack
+
+import httpx
+import trio
+from trio.testing import MockClock
+
+from bulkrestart import Report, RestartClient, Token
+from bulkrestart.simulator import Cloud, Fault, Faults, asgi
+
+T = TypeVar("T")
+
+#: Where virtual time begins, in seconds since the epoch.
+EPOCH = 1_800_000_000.0
+
+
+class CloudSettings(TypedDict, total=False):
+    """What the tests set of a cloud."""
+
+    seed: int
+    reboot_seconds: tuple[float, float]
+    faults: Faults
+    max_limit: int
+    max_microversion: str
+    log_delay: float
+    date_skew: float
+    legacy_host: bool
+
+
+def virtually(main: Callable[[], Awaitable[T]]) -> T:
+    """Run `main` on a clock that jumps to the next thing to do whenever there is nothing to do."""
+    return trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def cloud_of(servers: int, **settings: Unpack[CloudSettings]) -> Cloud:
+    """Make a cloud that lives on virtual time; call it within `virtually`."""
+    return Cloud(servers, clock=lambda: EPOCH + trio.current_time(), **settings)
+
+
+@asynccontextmanager
+async def client_of(
+    cloud: Cloud, *, max_at_once: int = 20, version: str = "v2.1", token: str | None = None
+) -> AsyncIterator[RestartClient]:
+    """Give a client of a simulated cloud, in process."""
+    transport = httpx.ASGITransport(asgi(cloud))
+    async with httpx.AsyncClient(transport=transport) as http:
+        endpoint = f"http://cloud.test/{version}/{cloud.project_id}"
+        auth = Token(cloud.token if token is None else token)
+        yield RestartClient(endpoint, auth=auth, http=http, max_at_once=max_at_once)
+
+
+def slow_down(cloud: Cloud, seconds: float, *, but: Collection[str] = ()) -> None:
+    """Let the first send to every server be answered `seconds` later, but for some."""
+    for server_id in cloud.ids:
+        if server_id not in but:
+            cloud.script(server_id, Fault.slow(seconds))
+
+
+def assert_accounted(report: Report, cloud: Cloud) -> None:
+    """Hold the promises: every id once and in order, none cycled twice, and no outcome that is not so."""
+    assert [result.server_id for result in report] == cloud.ids
+    cycles = cloud.cycles
+    for result in report:
+        count = cycles[result.server_id]
+        assert count <= 1, result
+        if result.outcome in ("completed", "verified"):
+            assert count == 1, result
+        if result.outcome in ("refused", "skipped"):
+            assert count == 0, result
