@@ -1,0 +1,677 @@
+"""The cloud itself: a state machine with Nova's rules, without I/O.
+
+Law: time passes by the clock alone. Whatever the hosts had to do by now is done, in order and each at its own time,
+whenever the cloud is looked at; nothing sleeps and nothing runs in the background.
+"""
+
+import time
+from bisect import bisect_right, insort
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count, islice
+from math import inf
+from random import Random
+from threading import RLock
+from types import MappingProxyType
+from typing import Final, Unpack
+from uuid import UUID
+
+from bulkrestart.core.model import RebootType
+from bulkrestart.simulator.faults import Birth, Fault, Faults, HostFault, Lot
+from bulkrestart.simulator.records import (
+    Call,
+    Changes,
+    ConflictError,
+    Cycle,
+    Identity,
+    LogAccess,
+    LogRow,
+    MarkerError,
+    RaceError,
+    RequestRecord,
+    Role,
+    ServerFault,
+    SimulatedServer,
+    StatusError,
+)
+from bulkrestart.simulator.rules import (
+    POWER_STATES,
+    REBOOT_TASKS,
+    RUNNING,
+    SHUTDOWN,
+    reboot_conflict,
+    states_of,
+)
+
+#: Shares of a reboot's time at which the host picks it up, starts the driver, and cycles the guest.
+_PICKED_UP: Final = 0.1
+_STARTED: Final = 0.2
+_CYCLED: Final = 0.6
+
+#: Servers of a new cloud were built this long ago, so that a list of changes does not begin with all of them.
+_AGE: Final = 86_400.0
+
+
+#: What a server may be dealt to be at birth.
+_BIRTHS: Final[dict[Birth, Changes]] = {
+    "locked": {"locked": True},
+    "stopped": {"vm_state": "stopped"},
+    "error": {"vm_state": "error", "power_state": SHUTDOWN},
+}
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A reboot on its way through the host."""
+
+    server: SimulatedServer
+    row: LogRow
+    reboot_type: RebootType
+    seconds: float
+    host_fault: HostFault | None
+
+
+def _uuid(rng: Random) -> str:
+    return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+class Cloud:
+    """A compute API's worth of servers, with the truth about what really happened to each.
+
+    It may be asked from several threads. Seconds are floats everywhere.
+
+    Args:
+        servers: How many servers to begin with, named web-0001 and so on, all active.
+        seed: Of ids, reboot times and faults; the same seed gives the same cloud.
+        clock: Gives the time, in seconds since the epoch; see `ManualClock` for one that is turned by hand.
+        reboot_seconds: The least and the most that a reboot takes.
+        faults: Shares of the servers that meet a fault.
+        project_id: The project of the servers and of `token`.
+        user_id: Whom `token` speaks for.
+        token: The token that is accepted; `add_token` adds others.
+        hosts: How many hosts the servers are spread over.
+        zones: The availability zones that they are spread over.
+        max_limit: The largest page of a list.
+        max_microversion: The newest microversion that is answered; the oldest is 2.1.
+        latency: Seconds from the moment that a request is carried out to its answer, over HTTP.
+        rate_limit: How many reboot requests are let in within each window of how many seconds; the others are
+            answered 429, with a Retry-After that ends with the window. None: no limit.
+        legacy_host: Whether hosts reboot as they did up to Train: without a lock, so that two reboots accepted for
+            one server both cycle it.
+        date_skew: Seconds by which the `Date` header is ahead of the clock that the action log is written by.
+        log_delay: Seconds after which a new row of an action log can be read.
+        log_resolution: Steps of the log's `start_time` in seconds, cut off: 1.0 as MySQL keeps it, 0.0 for
+            microseconds.
+
+    Attributes:
+        ids: The ids of the project's servers, in the order of their creation; deleted ones too.
+        tokens: The identities of the accepted tokens; delete one to revoke it.
+        log_access: What is given of action logs.
+        outage: A fault that every request meets while it is set.
+        requests: Every request that arrived, the oldest first.
+        posts: Reboot requests that arrived, by server id, also for ids that are no server's.
+        in_flight: Requests that have arrived and are not answered.
+        peak_in_flight: The most that there were at once.
+        posts_in_flight: As `in_flight`, of reboot requests only.
+        peak_posts_in_flight: The most that there were at once.
+    """
+
+    def __init__(
+        self,
+        servers: int = 100,
+        *,
+        seed: int = 0,
+        clock: Callable[[], float] = time.time,
+        reboot_seconds: tuple[float, float] = (2.0, 5.0),
+        faults: Faults | None = None,
+        project_id: str = "0123456789abcdef0123456789abcdef",
+        user_id: str = "fedcba9876543210fedcba9876543210",
+        token: str = "token",  # noqa: S107 - the simulator's token guards nothing
+        hosts: int = 10,
+        zones: Sequence[str] = ("az-1", "az-2", "az-3"),
+        max_limit: int = 1000,
+        max_microversion: str = "2.96",
+        latency: float = 0.0,
+        rate_limit: tuple[int, float] | None = None,
+        legacy_host: bool = False,
+        date_skew: float = 0.0,
+        log_delay: float = 0.0,
+        log_resolution: float = 1.0,
+    ) -> None:
+        self.clock = clock
+        self.reboot_seconds = reboot_seconds
+        self.project_id = project_id
+        self.user_id = user_id
+        self.token = token
+        self.max_limit = max_limit
+        self.max_microversion = max_microversion
+        self.latency = latency
+        self.rate_limit = rate_limit
+        self.legacy_host = legacy_host
+        self.date_skew = date_skew
+        self.log_delay = log_delay
+        self.log_resolution = log_resolution
+        self.ids: list[str] = []
+        self.tokens: dict[str, Identity] = {token: Identity(user_id=user_id, project_id=project_id)}
+        self.log_access = LogAccess.OPEN
+        self.outage: Fault | None = None
+        self.requests: list[RequestRecord] = []
+        self.posts: Counter[str] = Counter()
+        self.in_flight = 0
+        self.peak_in_flight = 0
+        self.posts_in_flight = 0
+        self.peak_posts_in_flight = 0
+        self._hosts = hosts
+        self._zones = tuple(zones)
+        # Streams of their own, so that a request more does not change which servers there are.
+        self._server_ids = Random(seed)
+        self._request_ids = Random(seed + 2)
+        self._seed = seed
+        self._lock = RLock()
+        self._now = clock()
+        self._is_catching_up = False
+        self._tick = count()
+        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
+        self._servers: dict[str, SimulatedServer] = {}
+        self._pages: dict[str, list[tuple[float, str]]] = {}
+        self._scripts: dict[tuple[Call, str | None], deque[Fault | None]] = {}
+        self._host_faults: dict[str, deque[HostFault]] = {}
+        # The jobs that hold or wait for the lock of their server on its host, the holder first.
+        self._queues: dict[str, deque[_Job]] = {}
+        self._cycles: list[Cycle] = []
+        self._cycle_counts: dict[str, int] = {}
+        self._window_began = -inf
+        self._let_in = 0
+        lots = (faults or Faults()).lots(Random(seed + 1))
+        for _, lot in zip(range(servers), lots, strict=False):
+            self._deal(self._build(self._now - _AGE, self.project_id), lot)
+
+    @property
+    def cycles(self) -> Mapping[str, int]:
+        """Real power cycles by server id, up to now; 0 for a server that had none."""
+        with self._present():
+            return MappingProxyType(self._cycle_counts)
+
+    @property
+    def cycle_log(self) -> list[Cycle]:
+        """Every real power cycle up to now, the oldest first."""
+        with self._present():
+            return list(self._cycles)
+
+    @property
+    def now(self) -> float:
+        """The time that the cloud has been brought up to, seconds since the epoch."""
+        with self._present():
+            return self._now
+
+    def server(self, server_id: str) -> SimulatedServer:
+        """Return a server as it is now; ask again after the clock has moved.
+
+        Raises:
+            KeyError: There never was such a server.
+        """
+        with self._present():
+            return self._servers[server_id]
+
+    def add(self, *, project_id: str | None = None, **changes: Unpack[Changes]) -> SimulatedServer:
+        """Add a server, built now; active unless told.
+
+        Args:
+            project_id: Its project, the cloud's own unless told.
+            changes: Its states, as for `change`.
+        """
+        with self._present():
+            server = self._build(self._now, project_id or self.project_id)
+            return self._change(server, changes)
+
+    def change(self, server_id: str, **changes: Unpack[Changes]) -> SimulatedServer:
+        """Set what a server is, at once, whatever Nova would say.
+
+        Raises:
+            KeyError: There never was such a server.
+        """
+        with self._present():
+            return self._change(self._servers[server_id], changes)
+
+    def occupy(self, server_id: str, task_state: str, seconds: float, *, ends_in: str | None = None) -> None:
+        """Put a server into a task that passes.
+
+        Args:
+            server_id: The server.
+            task_state: The task.
+            seconds: How long it takes.
+            ends_in: The vm_state that it leads to; the same as before unless told.
+        """
+        with self._present():
+            server = self._change(self._servers[server_id], {"task_state": task_state})
+
+            def end() -> None:
+                # A HARD reboot may have preempted it.
+                if server.task_state == task_state:
+                    self._change(server, {"task_state": None, "vm_state": ends_in or server.vm_state})
+
+            self._schedule(self._now + seconds, end)
+
+    def delete(self, server_id: str) -> None:
+        """Delete a server: 404 from now on, and DELETED in lists of changes."""
+        with self._present():
+            server = self._servers[server_id]
+            self._record(server, "delete", self._identity(), self.new_request_id(), event="compute_terminate_instance")
+            server.terminated_at = self._now
+            self._change(server, {"vm_state": "deleted", "task_state": None})
+
+    def later(self, seconds: float, do: Callable[[], object]) -> None:
+        """Do something in `seconds`, when the clock has come to it."""
+        with self._present():
+            self._schedule(self._now + seconds, do)
+
+    def reboot_by_other(self, server_id: str, reboot_type: RebootType = RebootType.SOFT) -> LogRow:
+        """Let another user of the project reboot a server.
+
+        Raises:
+            ConflictError: Nova refuses it.
+        """
+        other = Identity(user_id="another-user", project_id=self.project_id)
+        return self.reboot(server_id, reboot_type, identity=other)
+
+    def break_host(self, server_id: str, *faults: HostFault) -> None:
+        """Let the next reboots of a server meet these on the host, one each, in order."""
+        with self._lock:
+            self._host_faults.setdefault(server_id, deque()).extend(faults)
+
+    def script(self, server_id: str | None, *faults: Fault | None, call: Call = Call.REBOOT) -> None:
+        """Let the next requests for a server meet these, one each, in order.
+
+        Args:
+            server_id: The server; None for lists, which have none.
+            faults: What each request meets; None: nothing.
+            call: The kind of request.
+        """
+        with self._lock:
+            self._scripts.setdefault((call, server_id), deque()).extend(faults)
+
+    def add_token(self, token: str, *, user_id: str | None = None, role: Role = Role.MEMBER) -> None:
+        """Accept another token for the cloud's project."""
+        self.tokens[token] = Identity(user_id=user_id or self.user_id, project_id=self.project_id, role=role)
+
+    def reboot(
+        self,
+        server_id: str,
+        reboot_type: RebootType,
+        *,
+        identity: Identity | None = None,
+        request_id: str | None = None,
+    ) -> LogRow:
+        """Ask for a reboot, as the API does when the request has reached it.
+
+        Args:
+            server_id: The server.
+            reboot_type: SOFT or HARD.
+            identity: Who asks; the cloud's own user unless told.
+            request_id: The id of the request; a new one unless told.
+
+        Returns:
+            The row of the action log.
+
+        Raises:
+            KeyError: There is no such server any more.
+            ConflictError: Nova refuses it: 409.
+            RaceError: Nova fails to save the task: 500.
+        """
+        with self._present():
+            who = identity or self._identity()
+            server = self._live(server_id)
+            conflict = reboot_conflict(
+                reboot_type,
+                server_id=server.id,
+                vm_state=server.vm_state,
+                task_state=server.task_state,
+                locked=server.locked and who.role is not Role.ADMIN,
+                launched=server.launched_at is not None,
+            )
+            if conflict:
+                raise ConflictError(conflict)
+            # Queens saves a HARD reboot with a list of expected states that lacks pausing.
+            if self.legacy_host and server.task_state == "pausing":
+                raise RaceError
+            self._change(server, {"task_state": REBOOT_TASKS[reboot_type][0]})
+            row = self._record(server, "reboot", who, request_id or self.new_request_id())
+            host_faults = self._host_faults.get(server.id)
+            job = _Job(
+                server,
+                row,
+                reboot_type,
+                self._draw_seconds(server),
+                host_faults.popleft() if host_faults else None,
+            )
+            if job.host_fault is not HostFault.DOWN:
+                self._schedule(self._now + job.seconds * _PICKED_UP, lambda: self._pick_up(job))
+            return row
+
+    def set_lock(self, server_id: str, locked: bool, *, identity: Identity, request_id: str) -> None:
+        """Lock or unlock a server.
+
+        Raises:
+            KeyError: There is no such server any more.
+        """
+        with self._present():
+            server = self._live(server_id)
+            action = "lock" if locked else "unlock"
+            self._record(server, action, identity, request_id, event=f"api_{action}")
+            self._change(server, {"locked": locked})
+
+    def power(self, server_id: str, on: bool, *, identity: Identity, request_id: str) -> None:
+        """Start or stop a server; it takes as long as a reboot.
+
+        Raises:
+            KeyError: There is no such server any more.
+            ConflictError: Nova refuses it: 409.
+        """
+        action, vm_state = ("start", "stopped") if on else ("stop", "active")
+        with self._present():
+            server = self._live(server_id)
+            if server.locked and identity.role is not Role.ADMIN:
+                raise ConflictError(f"Instance {server.id} is locked")
+            for attribute, is_met, seen in (
+                ("vm_state", server.vm_state == vm_state, server.vm_state),
+                ("task_state", server.task_state is None, server.task_state),
+            ):
+                if not is_met:
+                    message = f"Cannot '{action}' instance {server.id} while it is in {attribute} {seen}"
+                    raise ConflictError(message)
+            self._record(server, action, identity, request_id, event=f"compute_{action}_instance")
+            seconds = self._draw_seconds(server)
+            if on:
+                self.occupy(server.id, "powering-on", seconds, ends_in="active")
+            else:
+                self.occupy(server.id, "powering-off", seconds, ends_in="stopped")
+
+    def find(self, server_id: str, identity: Identity, *, with_deleted: bool = False) -> SimulatedServer:
+        """Return a server that a token may see.
+
+        Raises:
+            KeyError: There is none: 404.
+        """
+        with self._present():
+            server = self._servers[server_id]
+            is_visible = identity.role is Role.ADMIN or server.project_id == identity.project_id
+            if not is_visible or (server.is_deleted and not with_deleted):
+                raise KeyError(server_id)
+            return server
+
+    def page(
+        self,
+        project_id: str,
+        *,
+        limit: int,
+        marker: str | None = None,
+        changes_since: float | None = None,
+        statuses: Sequence[str] = (),
+    ) -> list[SimulatedServer]:
+        """Return one page of a project's servers: the newest first, then by id.
+
+        Args:
+            project_id: The project.
+            limit: The most that the page holds.
+            marker: The id of the last server of the page before; it may have been deleted meanwhile.
+            changes_since: Only servers changed since then, deleted ones too; seconds since the epoch.
+            statuses: Only servers of these statuses, as loosely as Nova does it (`rules.states_of`).
+
+        Raises:
+            MarkerError: The marker is no server of the project.
+            StatusError: None of the statuses is known.
+        """
+        with self._present():
+            vm_states, task_states = states_of(list(statuses))
+            if statuses and not vm_states:
+                raise StatusError
+            order = self._pages.get(project_id, [])
+            start = 0
+            if marker:
+                last = self._servers.get(marker)
+                if last is None or last.project_id != project_id:
+                    raise MarkerError(marker)
+                start = bisect_right(order, (-last.created, last.id))
+
+            def is_wanted(server: SimulatedServer) -> bool:
+                if server.is_deleted if changes_since is None else server.updated < changes_since:
+                    return False
+                if not statuses:
+                    return True
+                return server.vm_state in vm_states and (task_states is None or server.task_state in task_states)
+
+            servers = (self._servers[server_id] for _, server_id in islice(order, start, None))
+            return list(islice(filter(is_wanted, servers), limit))
+
+    def log(self, server: SimulatedServer) -> list[LogRow]:
+        """Return a server's action log as it can be read now, the newest row first."""
+        with self._present():
+            if self.log_access is LogAccess.EMPTY:
+                return []
+            return [row for row in reversed(server.log) if row.start_time + self.log_delay <= self._now]
+
+    def arrive(self, call: Call, server_id: str | None) -> tuple[int, Fault | None]:
+        """Note a request that has arrived.
+
+        Returns:
+            Its number, for `leave`; and the fault that it meets.
+        """
+        with self._present():
+            self.requests.append(RequestRecord(self._now, call, server_id, None))
+            self.in_flight += 1
+            self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+            if call is Call.REBOOT and server_id is not None:
+                self.posts[server_id] += 1
+                self.posts_in_flight += 1
+                self.peak_posts_in_flight = max(self.peak_posts_in_flight, self.posts_in_flight)
+                if server_id in self._servers:
+                    self._servers[server_id].posts += 1
+            return len(self.requests) - 1, self._fault_of(call, server_id)
+
+    def leave(self, number: int, status: int | None) -> None:
+        """Note that a request is done with: answered with `status`, or with nothing."""
+        with self._lock:
+            request = self.requests[number]
+            self.requests[number] = RequestRecord(request.time, request.call, request.server_id, status)
+            self.in_flight -= 1
+            if request.call is Call.REBOOT:
+                self.posts_in_flight -= 1
+
+    def new_request_id(self) -> str:
+        """Return an id as the API gives one to each request."""
+        with self._lock:
+            return f"req-{_uuid(self._request_ids)}"
+
+    def _fault_of(self, call: Call, server_id: str | None) -> Fault | None:
+        if self.outage:
+            return self.outage
+        if call is Call.REBOOT and (throttled := self._throttle()):
+            return throttled
+        script = self._scripts.get((call, server_id))
+        return script.popleft() if script else None
+
+    def _throttle(self) -> Fault | None:
+        """Let a reboot request in, or say until when none is."""
+        if self.rate_limit is None:
+            return None
+        limit, window = self.rate_limit
+        if self._now >= self._window_began + window:
+            self._window_began, self._let_in = self._now, 0
+        if self._let_in == limit:
+            return Fault.throttled(self._window_began + window - self._now)
+        self._let_in += 1
+        return None
+
+    def catch_up(self) -> None:
+        """Do what the hosts had to do by now; whatever looks at the cloud does this first."""
+        with self._present():
+            pass
+
+    @contextmanager
+    def _present(self) -> Iterator[None]:
+        """Hold the cloud, brought up to the present."""
+        with self._lock:
+            # What is done on the agenda may itself ask the cloud; the present is then the time of that entry.
+            if not self._is_catching_up:
+                self._is_catching_up = True
+                try:
+                    self._catch_up(self.clock())
+                finally:
+                    self._is_catching_up = False
+            yield
+
+    def _catch_up(self, now: float) -> None:
+        while self._agenda and self._agenda[0][0] <= now:
+            at, _, do = heappop(self._agenda)
+            self._now = max(self._now, at)
+            do()
+        self._now = max(self._now, now)
+
+    def _schedule(self, at: float, do: Callable[[], object]) -> None:
+        heappush(self._agenda, (at, next(self._tick), do))
+
+    # What the host does: nova/compute/manager.py `reboot_instance` and `_reboot_instance`, save by save.
+
+    def _pick_up(self, job: _Job) -> None:
+        job.row.event = "compute_reboot_instance"
+        job.row.event_start = job.row.updated_at = self._now
+        if self.legacy_host:
+            self._begin(job)
+            return
+        queue = self._queues.setdefault(job.server.id, deque())
+        queue.append(job)
+        if len(queue) == 1:
+            self._begin(job)
+
+    def _begin(self, job: _Job) -> None:
+        tasks = REBOOT_TASKS[job.reboot_type]
+        if job.server.task_state not in tasks:
+            # UnexpectedTaskStateError: another reboot ended, or was accepted, in between. The task is left alone.
+            self._finish(job, is_error=True)
+            return
+        self._change(job.server, {"task_state": tasks[1]})
+        self._schedule(self._now + job.seconds * (_STARTED - _PICKED_UP), lambda: self._start(job))
+
+    def _start(self, job: _Job) -> None:
+        _, pending, started = REBOOT_TASKS[job.reboot_type]
+        if job.server.task_state != pending:
+            # Preempted just before the driver: this save is inside the `try`, so it counts as a failed driver.
+            self._end(job, is_failed=True)
+            return
+        self._change(job.server, {"task_state": started})
+        if job.host_fault is HostFault.HANG:
+            return
+        if job.host_fault is None:
+            self._schedule(self._now + job.seconds * (_CYCLED - _STARTED), lambda: self._cycle(job))
+        is_failed = job.host_fault is not None
+        self._schedule(self._now + job.seconds * (1 - _STARTED), lambda: self._end(job, is_failed=is_failed))
+
+    def _cycle(self, job: _Job) -> None:
+        if not job.server.is_deleted:
+            job.server.cycles += 1
+            self._cycle_counts[job.server.id] += 1
+            self._cycles.append(Cycle(self._now, job.server.id, job.reboot_type))
+
+    def _end(self, job: _Job, *, is_failed: bool) -> None:
+        server = job.server
+        if server.is_deleted:
+            self._finish(job, is_error=True)
+            return
+        if job.host_fault is HostFault.DEAD:
+            server.power_state = SHUTDOWN
+        if is_failed and server.power_state != RUNNING:
+            fault = ServerFault(500, "Failed to reboot instance: the driver has failed", self._now)
+            self._change(server, {"vm_state": "error", "task_state": None, "fault": fault})
+            self._finish(job, is_error=True)
+            return
+        # Also after a failure: "Reboot failed but instance is running" is swallowed.
+        self._change(server, {"vm_state": "active", "task_state": None})
+        self._finish(job, is_error=False)
+
+    def _finish(self, job: _Job, *, is_error: bool) -> None:
+        row = job.row
+        row.event_finish = row.updated_at = self._now
+        row.result = "Error" if is_error else "Success"
+        row.message = "Error" if is_error else None
+        queue = self._queues.get(job.server.id)
+        if queue:
+            queue.popleft()
+            if queue:
+                self._begin(queue[0])
+            else:
+                del self._queues[job.server.id]
+
+    def _identity(self) -> Identity:
+        return Identity(user_id=self.user_id, project_id=self.project_id)
+
+    def _draw_seconds(self, server: SimulatedServer) -> float:
+        """Draw how long a server takes; it does not depend on what happens to others meanwhile."""
+        return Random(f"{self._seed} {server.id} {len(server.log)}").uniform(*self.reboot_seconds)
+
+    def _live(self, server_id: str) -> SimulatedServer:
+        server = self._servers[server_id]
+        if server.is_deleted:
+            raise KeyError(server_id)
+        return server
+
+    def _build(self, at: float, project_id: str) -> SimulatedServer:
+        number = len(self._servers)
+        server = SimulatedServer(
+            id=_uuid(self._server_ids),
+            name=f"web-{number + 1:04}",
+            project_id=project_id,
+            user_id=self.user_id,
+            created=at,
+            updated=at,
+            launched_at=at,
+            host=f"compute-{number % self._hosts + 1}",
+            availability_zone=self._zones[number % len(self._zones)],
+        )
+        self._servers[server.id] = server
+        self._cycle_counts[server.id] = 0
+        if project_id == self.project_id:
+            self.ids.append(server.id)
+        insort(self._pages.setdefault(project_id, []), (-server.created, server.id))
+        who = Identity(user_id=self.user_id, project_id=project_id)
+        row = self._record(server, "create", who, self.new_request_id(), event="compute__do_build_and_run_instance")
+        row.start_time = row.updated_at = row.event_start = row.event_finish = at
+        return server
+
+    def _deal(self, server: SimulatedServer, lot: Lot) -> None:
+        if lot.state:
+            self._change(server, _BIRTHS[lot.state])
+            server.updated = server.created
+        if server.vm_state == "error":
+            server.fault = ServerFault(500, "Build of instance aborted", server.created)
+        if lot.faults:
+            self.script(server.id, *lot.faults)
+        if lot.host_fault:
+            self.break_host(server.id, lot.host_fault)
+
+    def _change(self, server: SimulatedServer, changes: Changes) -> SimulatedServer:
+        for name, value in changes.items():
+            setattr(server, name, value)
+        if "vm_state" in changes and "power_state" not in changes:
+            server.power_state = POWER_STATES.get(changes["vm_state"], server.power_state)
+        server.updated = self._now
+        return server
+
+    def _record(
+        self, server: SimulatedServer, action: str, identity: Identity, request_id: str, *, event: str = ""
+    ) -> LogRow:
+        """Add a row to a server's log, with an event that is over at once, or without one until it begins."""
+        row = LogRow(
+            action=action,
+            request_id=request_id,
+            user_id=identity.user_id,
+            project_id=identity.project_id,
+            start_time=self._now,
+            updated_at=self._now,
+        )
+        if event:
+            row.event, row.event_start, row.event_finish, row.result = event, self._now, self._now, "Success"
+        server.log.append(row)
+        return row

@@ -1,0 +1,178 @@
+"""What the cloud holds and tells: servers, rows of their logs, who asks, and what arrived."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha224
+from typing import TypedDict
+
+from bulkrestart.core.model import RebootType
+from bulkrestart.simulator.rules import RUNNING, status_of
+
+
+class Role(StrEnum):
+    """What a token may do."""
+
+    #: Sees servers, reboots none: 403.
+    READER = "reader"
+    MEMBER = "member"
+    #: Sees every project's servers, and reboots locked ones.
+    ADMIN = "admin"
+
+
+class LogAccess(StrEnum):
+    """What the cloud gives of action logs."""
+
+    OPEN = "open"
+    #: 403.
+    FORBIDDEN = "forbidden"
+    #: 404 of a gateway that does not publish that call.
+    MISSING = "missing"
+    #: 200 with no rows, not even that of the creation.
+    EMPTY = "empty"
+
+
+class Call(StrEnum):
+    """The calls of the API, as faults and the record of requests name them."""
+
+    REBOOT = "reboot"
+    #: Any other POST to /action, whatever its body; and DELETE.
+    ACTION = "action"
+    SHOW = "show"
+    LIST = "list"
+    #: A server's action log.
+    LOG = "log"
+    #: One row of it.
+    LOG_ROW = "log_row"
+    #: Version documents, and paths that lead nowhere.
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whom a token speaks for."""
+
+    user_id: str
+    project_id: str
+    role: Role = Role.MEMBER
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One real power cycle of a guest."""
+
+    time: float
+    server_id: str
+    reboot_type: RebootType
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request that arrived; `status` is None while it is not answered, and for good if its reply was lost."""
+
+    time: float
+    call: Call
+    server_id: str | None
+    status: int | None
+
+
+@dataclass(slots=True, kw_only=True)
+class LogRow:
+    """A row of a server's action log; times are seconds since the epoch, `message` is None or "Error"."""
+
+    action: str
+    request_id: str
+    user_id: str
+    project_id: str
+    start_time: float
+    updated_at: float
+    message: str | None = None
+    event: str = ""
+    event_start: float | None = None
+    event_finish: float | None = None
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFault:
+    """The last fault of a server; the API shows it in ERROR and DELETED only."""
+
+    code: int
+    message: str
+    created: float
+
+
+class Changes(TypedDict, total=False):
+    """What `Cloud.change` and `Cloud.add` set; what is not named stays."""
+
+    name: str
+    vm_state: str
+    task_state: str | None
+    locked: bool
+    #: 1 running, 4 off, 3 paused; follows vm_state unless given.
+    power_state: int
+    #: Seconds since the epoch; None for a server that was never launched.
+    launched_at: float | None
+    host: str
+    availability_zone: str
+    fault: ServerFault | None
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedServer:
+    """A server as the cloud holds it, to be read; `Cloud.change` sets it.
+
+    Attributes:
+        cycles: Real power cycles of the guest.
+        posts: Reboot requests that arrived for it.
+        log: Its action log, the oldest row first.
+    """
+
+    id: str
+    name: str
+    project_id: str
+    user_id: str
+    created: float
+    updated: float
+    launched_at: float | None
+    terminated_at: float | None = None
+    vm_state: str = "active"
+    task_state: str | None = None
+    power_state: int = RUNNING
+    locked: bool = False
+    host: str = "compute-1"
+    availability_zone: str = "az-1"
+    fault: ServerFault | None = None
+    cycles: int = 0
+    posts: int = 0
+    log: list[LogRow] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        """What the API derives from the two states."""
+        return status_of(self.vm_state, self.task_state)
+
+    @property
+    def host_id(self) -> str:
+        """What the API shows of the host: nova/utils.py `generate_hostid`."""
+        return sha224((self.project_id + self.host).encode()).hexdigest()
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether only a list of changes still shows it."""
+        return self.vm_state == "deleted"
+
+
+class ConflictError(Exception):
+    """Nova's 409, in its own words."""
+
+
+class RaceError(Exception):
+    """A save that found another task_state than the check before it: Nova's 500."""
+
+
+class MarkerError(LookupError):
+    """The marker of a page is no server of the project."""
+
+
+class StatusError(ValueError):
+    """No status of the filter is one that Nova knows."""

@@ -1,0 +1,146 @@
+"""What the API shows of servers and their actions, by microversion."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from math import floor
+from typing import Final
+
+from bulkrestart.simulator.records import LogRow, SimulatedServer
+
+#: (major, minor)
+Version = tuple[int, int]
+
+#: nova/api/openstack/compute/views/servers.py `_progress_statuses`, and `_fault_statuses`.
+_PROGRESS_STATUSES: Final = frozenset(
+    {"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"},
+)
+_FAULT_STATUSES: Final = frozenset({"ERROR", "DELETED"})
+
+
+def second(at: float) -> str:
+    """Write a time as the fields of a server do."""
+    return f"{datetime.fromtimestamp(floor(at), UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def microsecond(at: float | None, resolution: float = 0.0) -> str | None:
+    """Write a time as the action log does, without a zone, cut off to steps of `resolution` seconds."""
+    if at is None:
+        return None
+    cut = floor(at / resolution) * resolution if resolution else at
+    return f"{datetime.fromtimestamp(cut, UTC):%Y-%m-%dT%H:%M:%S.%f}"
+
+
+def brief_server(server: SimulatedServer, *, base: str, root: str) -> dict[str, object]:
+    """Show a server as a list without details does.
+
+    Args:
+        server: The server.
+        base: The URL of the API with version and project.
+        root: The URL without the version, which is where Nova's bookmarks point.
+    """
+    return {"id": server.id, "name": server.name, "links": _links(server, base=base, root=root)}
+
+
+def detailed_server(server: SimulatedServer, version: Version, *, base: str, root: str) -> dict[str, object]:
+    """Show a server whole, as a member sees it."""
+    status = server.status
+    shown: dict[str, object] = {
+        "accessIPv4": "",
+        "accessIPv6": "",
+        "addresses": {},
+        "created": second(server.created),
+        "flavor": _FLAVOR if version >= (2, 47) else {"id": "1", "links": []},
+        "hostId": server.host_id,
+        "id": server.id,
+        "image": "",
+        "links": _links(server, base=base, root=root),
+        "metadata": {},
+        "name": server.name,
+        "status": status,
+        "tenant_id": server.project_id,
+        "user_id": server.user_id,
+        "updated": second(server.updated),
+        "OS-DCF:diskConfig": "MANUAL",
+        "OS-EXT-AZ:availability_zone": server.availability_zone,
+        "config_drive": "",
+        "key_name": None,
+        "OS-SRV-USG:launched_at": microsecond(server.launched_at),
+        "OS-SRV-USG:terminated_at": microsecond(server.terminated_at),
+        "OS-EXT-STS:task_state": server.task_state,
+        "OS-EXT-STS:vm_state": server.vm_state,
+        "OS-EXT-STS:power_state": server.power_state,
+        "os-extended-volumes:volumes_attached": [],
+    }
+    if status in _PROGRESS_STATUSES:
+        shown["progress"] = 0
+    if server.fault and status in _FAULT_STATUSES:
+        shown["fault"] = {
+            "code": server.fault.code,
+            "created": second(server.fault.created),
+            "message": server.fault.message,
+        }
+    return shown | {key: value for since, key, value in _additions(server) if version >= since}
+
+
+def _additions(server: SimulatedServer) -> tuple[tuple[Version, str, object], ...]:
+    """List the keys that a server has got over time, with the microversion of each."""
+    return (
+        ((2, 9), "locked", server.locked),
+        ((2, 19), "description", None),
+        ((2, 26), "tags", []),
+        ((2, 63), "trusted_image_certificates", None),
+        ((2, 71), "server_groups", []),
+        ((2, 73), "locked_reason", None),
+        ((2, 90), "OS-EXT-SRV-ATTR:hostname", server.name),
+        ((2, 96), "pinned_availability_zone", None),
+    )
+
+
+def log_row(server: SimulatedServer, row: LogRow, version: Version, *, resolution: float) -> dict[str, object]:
+    """Show a row of the action log as the list of them does."""
+    shown: dict[str, object] = {
+        "action": row.action,
+        "instance_uuid": server.id,
+        "request_id": row.request_id,
+        "user_id": row.user_id,
+        "project_id": row.project_id,
+        "start_time": microsecond(row.start_time, resolution),
+        "message": row.message,
+    }
+    if version >= (2, 58):
+        shown["updated_at"] = microsecond(row.updated_at, resolution)
+    return shown
+
+
+def log_row_with_events(
+    server: SimulatedServer, row: LogRow, version: Version, *, resolution: float
+) -> dict[str, object]:
+    """Show one row by itself; members see its events from 2.51 on."""
+    shown = log_row(server, row, version, resolution=resolution)
+    if version >= (2, 51):
+        event: dict[str, object] = {
+            "event": row.event,
+            "start_time": microsecond(row.event_start, resolution),
+            "finish_time": microsecond(row.event_finish, resolution),
+            "result": row.result,
+        }
+        if version >= (2, 62):
+            event["hostId"] = server.host_id
+        shown["events"] = [event] if row.event else []
+    return shown
+
+
+_FLAVOR: Final[Mapping[str, object]] = {
+    "vcpus": 1,
+    "ram": 64,
+    "disk": 1,
+    "ephemeral": 0,
+    "swap": 0,
+    "original_name": "m1.tiny",
+    "extra_specs": {},
+}
+
+
+def _links(server: SimulatedServer, *, base: str, root: str) -> list[dict[str, str]]:
+    path = f"/servers/{server.id}"
+    return [{"rel": "self", "href": base + path}, {"rel": "bookmark", "href": root + path}]

@@ -1,0 +1,526 @@
+"""The cloud without HTTP: what a reboot does to a server, to its action log, and to the count of power cycles."""
+
+from itertools import pairwise
+
+import pytest
+
+from bulkrestart.core.model import RebootType
+from bulkrestart.simulator import (
+    Call,
+    Cloud,
+    ConflictError,
+    Fault,
+    Faults,
+    HostFault,
+    Identity,
+    LogAccess,
+    ManualClock,
+    RaceError,
+    Role,
+    ServerFault,
+)
+from bulkrestart.simulator.records import MarkerError, StatusError
+
+SOFT, HARD = RebootType.SOFT, RebootType.HARD
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock at the start of 2030."""
+    return ManualClock()
+
+
+@pytest.fixture
+def cloud(clock: ManualClock) -> Cloud:
+    """Three servers whose reboots take exactly ten seconds."""
+    return Cloud(3, clock=clock, reboot_seconds=(10, 10))
+
+
+def results(cloud: Cloud, server_id: str) -> list[tuple[str, str | None, str | None]]:
+    """The reboot rows of a server, the oldest first: user, message, result of the event."""
+    rows = [row for row in cloud.server(server_id).log if row.action == "reboot"]
+    return [(row.user_id[:5], row.message, row.result) for row in rows]
+
+
+@pytest.mark.parametrize(("reboot_type", "suffix"), [(SOFT, ""), (HARD, "_hard")])
+def test_reboot(cloud: Cloud, clock: ManualClock, reboot_type: RebootType, suffix: str) -> None:
+    """A reboot goes through the three task_states of its type, cycles the guest once, and ends active and idle."""
+    server = cloud.server(cloud.ids[0])
+    row = cloud.reboot(server.id, reboot_type)
+    assert server.task_state == f"rebooting{suffix}"
+    assert (row.event, row.result) == ("", None)
+    clock.advance(1)
+    assert cloud.server(server.id).task_state == f"reboot_pending{suffix}"
+    assert row.event == "compute_reboot_instance"
+    clock.advance(1)
+    assert cloud.server(server.id).task_state == f"reboot_started{suffix}"
+    assert cloud.cycles[server.id] == 0
+    clock.advance(4)
+    assert cloud.cycles[server.id] == 1
+    assert server.task_state == f"reboot_started{suffix}"
+    clock.advance(4)
+    assert cloud.server(server.id).task_state is None
+    assert server.status == "ACTIVE"
+    assert (row.message, row.result, row.event_finish) == (None, "Success", clock())
+    assert [(cycle.server_id, cycle.reboot_type) for cycle in cloud.cycle_log] == [(server.id, reboot_type)]
+    assert cloud.cycle_log[0].time == clock() - 4
+
+
+def test_time_passes_at_once(cloud: Cloud, clock: ManualClock) -> None:
+    """However long nobody looked, what was due happened in order and at its own time."""
+    rows = [cloud.reboot(server_id, SOFT) for server_id in cloud.ids]
+    began = clock()
+    clock.advance(3600)
+    assert set(cloud.cycles.values()) == {1}
+    assert {row.event_finish for row in rows} == {began + 10}
+    assert {cloud.server(server_id).updated for server_id in cloud.ids} == {began + 10}
+
+
+def test_clock_never_runs_back(cloud: Cloud, clock: ManualClock) -> None:
+    """A clock that is set back does not take the cloud back with it."""
+    now = cloud.now
+    cloud.clock = lambda: clock() - 100
+    assert cloud.now == now
+
+
+def test_reboot_over_before_the_first_look(clock: ManualClock) -> None:
+    """A reboot that takes no time leaves nothing but its row of the log."""
+    cloud = Cloud(1, clock=clock, reboot_seconds=(0, 0))
+    cloud.reboot(cloud.ids[0], SOFT)
+    assert cloud.server(cloud.ids[0]).task_state is None
+    assert cloud.cycles[cloud.ids[0]] == 1
+
+
+@pytest.mark.parametrize("vm_state", ["stopped", "paused", "suspended", "error"])
+def test_hard_starts_a_server(cloud: Cloud, clock: ManualClock, vm_state: str) -> None:
+    """HARD on a server that is not active never shows in its status, and ends active."""
+    server = cloud.change(cloud.ids[0], vm_state=vm_state)
+    status = server.status
+    cloud.reboot(server.id, HARD)
+    for _ in range(9):
+        assert cloud.server(server.id).status == status
+        assert server.task_state is not None
+        clock.advance(1)
+    clock.advance(1)
+    assert cloud.server(server.id).status == "ACTIVE"
+    assert server.power_state == 1
+    assert cloud.cycles[server.id] == 1
+
+
+@pytest.mark.parametrize("reboot_type", RebootType)
+def test_refusal_changes_nothing(cloud: Cloud, reboot_type: RebootType) -> None:
+    """A reboot that is refused leaves no row and no task."""
+    server = cloud.change(cloud.ids[0], locked=True)
+    rows = len(server.log)
+    with pytest.raises(ConflictError, match=rf"^Instance {server.id} is locked$"):
+        cloud.reboot(server.id, reboot_type)
+    assert (server.task_state, len(server.log)) == (None, rows)
+
+
+def test_admin_passes_a_lock(cloud: Cloud) -> None:
+    """A lock does not hold an admin."""
+    server = cloud.change(cloud.ids[0], locked=True)
+    cloud.reboot(server.id, SOFT, identity=Identity(user_id="root", project_id="p", role=Role.ADMIN))
+    assert server.task_state == "rebooting"
+
+
+def test_never_launched(cloud: Cloud) -> None:
+    """A server that was never launched is in an invalid state."""
+    server = cloud.add(launched_at=None)
+    with pytest.raises(ConflictError, match=r"is in an invalid state for 'reboot'$"):
+        cloud.reboot(server.id, SOFT)
+
+
+@pytest.mark.parametrize("pause", [2, 3, 9])
+def test_hard_over_a_running_soft(cloud: Cloud, clock: ManualClock, pause: float) -> None:
+    """HARD over a SOFT that runs is accepted and dropped: one cycle, and its own action ends in Error."""
+    server_id = cloud.ids[0]
+    cloud.reboot(server_id, SOFT)
+    clock.advance(pause)
+    cloud.reboot(server_id, HARD)
+    assert cloud.server(server_id).status == "HARD_REBOOT"
+    clock.advance(10 - pause)
+    assert cloud.server(server_id).task_state is None
+    clock.advance(20)
+    assert cloud.cycles[server_id] == 1
+    assert results(cloud, server_id) == [("fedcb", None, "Success"), ("fedcb", "Error", "Error")]
+
+
+def test_hard_before_the_soft_is_picked_up(cloud: Cloud, clock: ManualClock) -> None:
+    """HARD over a SOFT that no host has picked up preempts it: the SOFT ends in Error, the HARD cycles."""
+    server_id = cloud.ids[0]
+    cloud.reboot(server_id, SOFT)
+    cloud.reboot(server_id, HARD)
+    clock.advance(20)
+    assert results(cloud, server_id) == [("fedcb", "Error", "Error"), ("fedcb", None, "Success")]
+    assert [cycle.reboot_type for cycle in cloud.cycle_log] == [HARD]
+
+
+def test_hard_between_pick_up_and_driver(cloud: Cloud, clock: ManualClock) -> None:
+    """HARD over a SOFT that is pending undoes both: the SOFT ends in Success and the HARD in Error, with no cycle."""
+    server_id = cloud.ids[0]
+    cloud.reboot(server_id, SOFT)
+    clock.advance(1.5)
+    cloud.reboot(server_id, HARD)
+    clock.advance(20)
+    assert cloud.server(server_id).status == "ACTIVE"
+    assert results(cloud, server_id) == [("fedcb", None, "Success"), ("fedcb", "Error", "Error")]
+    assert cloud.cycles[server_id] == 0
+
+
+def test_second_hard(cloud: Cloud, clock: ManualClock) -> None:
+    """A second HARD is accepted until the host picks the first one up, and dropped then."""
+    server_id = cloud.ids[0]
+    cloud.reboot(server_id, HARD)
+    cloud.reboot(server_id, HARD)
+    clock.advance(1)
+    with pytest.raises(ConflictError, match=r"task_state reboot_pending_hard$"):
+        cloud.reboot(server_id, HARD)
+    clock.advance(20)
+    assert cloud.cycles[server_id] == 1
+    assert results(cloud, server_id) == [("fedcb", None, "Success"), ("fedcb", "Error", "Error")]
+
+
+def test_legacy_host_cycles_twice(clock: ManualClock) -> None:
+    """Without a lock on the host, a HARD over a SOFT cycles the guest a second time."""
+    cloud = Cloud(1, clock=clock, reboot_seconds=(10, 10), legacy_host=True)
+    server_id = cloud.ids[0]
+    cloud.reboot(server_id, SOFT)
+    clock.advance(3)
+    cloud.reboot(server_id, HARD)
+    clock.advance(7)
+    assert cloud.server(server_id).task_state is None
+    clock.advance(20)
+    assert [cycle.reboot_type for cycle in cloud.cycle_log] == [SOFT, HARD]
+    assert results(cloud, server_id) == [("fedcb", None, "Success")] * 2
+
+
+def test_legacy_race_while_pausing(clock: ManualClock) -> None:
+    """Queens fails to save a HARD reboot over a server that is pausing; a modern cloud accepts it."""
+    legacy, modern = (Cloud(1, clock=clock, legacy_host=legacy_host) for legacy_host in (True, False))
+    for cloud in (legacy, modern):
+        cloud.change(cloud.ids[0], task_state="pausing")
+    with pytest.raises(RaceError):
+        legacy.reboot(legacy.ids[0], HARD)
+    modern.reboot(modern.ids[0], HARD)
+
+
+def test_dead_host(cloud: Cloud, clock: ManualClock) -> None:
+    """A driver that fails with the guest off ends in ERROR with a fault, and a HARD brings the server back."""
+    server = cloud.server(cloud.ids[0])
+    cloud.break_host(server.id, HostFault.DEAD)
+    cloud.reboot(server.id, SOFT)
+    clock.advance(10)
+    assert cloud.server(server.id).status == "ERROR"
+    assert server.fault is not None
+    assert results(cloud, server.id) == [("fedcb", "Error", "Error")]
+    assert cloud.cycles[server.id] == 0
+    cloud.reboot(server.id, HARD)
+    clock.advance(10)
+    assert cloud.server(server.id).status == "ACTIVE"
+    assert cloud.cycles[server.id] == 1
+
+
+def test_failed_driver_with_a_running_guest(cloud: Cloud, clock: ManualClock) -> None:
+    """A driver that fails with the guest running is recorded as Success, without a cycle."""
+    server_id = cloud.ids[0]
+    cloud.break_host(server_id, HostFault.ALIVE)
+    cloud.reboot(server_id, SOFT)
+    clock.advance(10)
+    assert cloud.server(server_id).status == "ACTIVE"
+    assert results(cloud, server_id) == [("fedcb", None, "Success")]
+    assert cloud.cycles[server_id] == 0
+
+
+@pytest.mark.parametrize(("fault", "task_state"), [(HostFault.HANG, "reboot_started"), (HostFault.DOWN, "rebooting")])
+def test_host_that_never_comes_back(cloud: Cloud, clock: ManualClock, fault: HostFault, task_state: str) -> None:
+    """A driver that hangs, or a host that is down, leaves the server in its task for ever."""
+    server_id = cloud.ids[0]
+    cloud.break_host(server_id, fault)
+    cloud.reboot(server_id, SOFT)
+    clock.advance(86_400)
+    assert cloud.server(server_id).task_state == task_state
+    assert cloud.cycles[server_id] == 0
+
+
+@pytest.mark.parametrize("pause", [0.5, 1.5, 3, 8])
+def test_delete_during_a_reboot(cloud: Cloud, clock: ManualClock, pause: float) -> None:
+    """A server that is deleted while it reboots stays deleted, and its reboot ends."""
+    server = cloud.server(cloud.ids[0])
+    cloud.reboot(server.id, SOFT)
+    clock.advance(pause)
+    cloud.delete(server.id)
+    clock.advance(20)
+    assert cloud.cycles[server.id] == (1 if pause == 8 else 0)
+    assert server.status == "DELETED"
+    assert server.terminated_at == clock() - 20
+    assert results(cloud, server.id) == [("fedcb", "Error", "Error")]
+    with pytest.raises(KeyError):
+        cloud.reboot(server.id, SOFT)
+
+
+def test_reboot_by_other(cloud: Cloud, clock: ManualClock) -> None:
+    """Another user's reboot stands in the log under another name."""
+    cloud.reboot_by_other(cloud.ids[0], HARD)
+    clock.advance(10)
+    assert results(cloud, cloud.ids[0]) == [("anoth", None, "Success")]
+
+
+def test_occupy(cloud: Cloud, clock: ManualClock) -> None:
+    """A passing task ends by itself, in the vm_state that it leads to."""
+    snapshot, stop = cloud.ids[:2]
+    cloud.occupy(snapshot, "image_snapshot", 5)
+    cloud.occupy(stop, "powering-off", 5, ends_in="stopped")
+    clock.advance(4)
+    assert cloud.server(snapshot).task_state == "image_snapshot"
+    clock.advance(1)
+    assert [cloud.server(one).status for one in (snapshot, stop)] == ["ACTIVE", "SHUTOFF"]
+    assert [cloud.server(one).task_state for one in (snapshot, stop)] == [None, None]
+
+
+def test_hard_preempts_a_passing_task(cloud: Cloud, clock: ManualClock) -> None:
+    """A task that a HARD reboot has preempted does not end the reboot's task."""
+    server_id = cloud.ids[0]
+    cloud.occupy(server_id, "pausing", 1, ends_in="paused")
+    cloud.reboot(server_id, HARD)
+    clock.advance(5)
+    assert cloud.server(server_id).task_state == "reboot_started_hard"
+
+
+def test_later(cloud: Cloud, clock: ManualClock) -> None:
+    """What is put on the agenda happens in its turn, and sees the time of its turn."""
+    began, seen = clock(), list[float]()
+    cloud.later(5, lambda: seen.append(cloud.now))
+    cloud.later(2, lambda: seen.append(cloud.now))
+    clock.advance(60)
+    cloud.catch_up()
+    assert seen == [began + 2, began + 5]
+
+
+def test_same_seed_same_cloud(clock: ManualClock) -> None:
+    """The same seed gives the same ids, lots and reboot times; another gives others."""
+
+    def run(seed: int) -> tuple[list[str], list[bool], list[float]]:
+        clock = ManualClock()
+        cloud = Cloud(20, seed=seed, clock=clock, faults=Faults(locked=0.3, alive=0.2))
+        locked = [cloud.server(server_id).locked for server_id in cloud.ids]
+        for server_id in cloud.ids:
+            if not cloud.server(server_id).locked:
+                cloud.reboot(server_id, SOFT)
+        clock.advance(60)
+        return cloud.ids, locked, [cycle.time for cycle in cloud.cycle_log]
+
+    assert run(1) == run(1)
+    for one, other in zip(run(1), run(2), strict=True):
+        assert one != other
+
+
+def test_servers_are_spread(clock: ManualClock) -> None:
+    """Servers have names in order, and are spread over hosts and zones."""
+    cloud = Cloud(4, clock=clock, hosts=2, zones=("a", "b", "c"))
+    servers = [cloud.server(server_id) for server_id in cloud.ids]
+    assert [server.name for server in servers] == ["web-0001", "web-0002", "web-0003", "web-0004"]
+    assert [server.availability_zone for server in servers] == ["a", "b", "c", "a"]
+    assert servers[0].host_id == servers[2].host_id != servers[1].host_id
+
+
+def test_change_follows_the_vm_state(cloud: Cloud, clock: ManualClock) -> None:
+    """Setting a vm_state sets what it says of the guest, unless that is given; and the server counts as changed."""
+    server_id = cloud.ids[0]
+    assert cloud.change(server_id, vm_state="stopped").power_state == 4
+    assert cloud.change(server_id, vm_state="error").power_state == 4
+    assert cloud.change(server_id, vm_state="error", power_state=1).power_state == 1
+    clock.advance(5)
+    fault = ServerFault(500, "boom", clock())
+    server = cloud.change(server_id, fault=fault, name="db", host="h", availability_zone="z")
+    assert (server.fault, server.name, server.host, server.availability_zone) == (fault, "db", "h", "z")
+    assert server.updated == clock()
+
+
+def test_unknown_server(cloud: Cloud) -> None:
+    """A server that never was is a KeyError everywhere."""
+    with pytest.raises(KeyError):
+        cloud.server("nope")
+    with pytest.raises(KeyError):
+        cloud.change("nope", locked=True)
+    with pytest.raises(KeyError):
+        cloud.reboot("nope", SOFT)
+
+
+def test_find(cloud: Cloud) -> None:
+    """A token sees the living servers of its project; an admin's sees those of others."""
+    member = Identity(user_id="u", project_id=cloud.project_id)
+    other = cloud.add(project_id="other")
+    assert cloud.find(cloud.ids[0], member).id == cloud.ids[0]
+    with pytest.raises(KeyError):
+        cloud.find(other.id, member)
+    admin = Identity(user_id="u", project_id=cloud.project_id, role=Role.ADMIN)
+    assert cloud.find(other.id, admin) is other
+    cloud.delete(cloud.ids[0])
+    with pytest.raises(KeyError):
+        cloud.find(cloud.ids[0], member)
+    assert cloud.find(cloud.ids[0], member, with_deleted=True).is_deleted
+    assert other.id not in cloud.ids
+
+
+def test_power(cloud: Cloud, clock: ManualClock) -> None:
+    """Stopping and starting take time, leave rows, and are refused in Nova's words."""
+    server_id, who = cloud.ids[0], Identity(user_id="u", project_id=cloud.project_id)
+    with pytest.raises(ConflictError, match=r"^Cannot 'start' instance .* while it is in vm_state active$"):
+        cloud.power(server_id, True, identity=who, request_id="req-0")
+    cloud.power(server_id, False, identity=who, request_id="req-1")
+    assert cloud.server(server_id).task_state == "powering-off"
+    with pytest.raises(ConflictError, match=r"^Cannot 'stop' instance .* in task_state powering-off$"):
+        cloud.power(server_id, False, identity=who, request_id="req-2")
+    clock.advance(10)
+    cloud.power(server_id, True, identity=who, request_id="req-3")
+    assert cloud.server(server_id).task_state == "powering-on"
+    clock.advance(10)
+    assert cloud.server(server_id).status == "ACTIVE"
+    cloud.set_lock(server_id, True, identity=who, request_id="req-4")
+    with pytest.raises(ConflictError, match=r"is locked$"):
+        cloud.power(server_id, False, identity=who, request_id="req-5")
+    assert [row.action for row in cloud.server(server_id).log] == ["create", "stop", "start", "lock"]
+
+
+def test_pages_cover_the_fleet_once(clock: ManualClock) -> None:
+    """Pages joined by their markers hold every living server once, the newest first."""
+    cloud = Cloud(25, clock=clock)
+    clock.advance(1)
+    newest = cloud.add()
+    cloud.add(project_id="other")
+    deleted = cloud.ids[3]
+    cloud.delete(deleted)
+    seen: list[str] = []
+    while page := cloud.page(cloud.project_id, limit=10, marker=seen[-1] if seen else None):
+        seen += [server.id for server in page]
+    assert seen[0] == newest.id
+    assert sorted(seen) == sorted(set(cloud.ids) - {deleted})
+
+
+def test_marker_may_be_deleted(cloud: Cloud) -> None:
+    """A page goes on after a server that was deleted meanwhile; not after one that never was, or is another's."""
+    order = [server.id for server in cloud.page(cloud.project_id, limit=10)]
+    cloud.delete(order[0])
+    assert [server.id for server in cloud.page(cloud.project_id, limit=1, marker=order[0])] == [order[1]]
+    for marker in ("nope", cloud.add(project_id="other").id):
+        with pytest.raises(MarkerError):
+            cloud.page(cloud.project_id, limit=1, marker=marker)
+
+
+def test_changes_since(cloud: Cloud, clock: ManualClock) -> None:
+    """A list of changes holds what changed since then, deleted servers too."""
+    before, changed, deleted = cloud.ids
+    clock.advance(5)
+    since = clock()
+    clock.advance(5)
+    cloud.change(changed, locked=True)
+    cloud.delete(deleted)
+    page = cloud.page(cloud.project_id, limit=10, changes_since=since)
+    assert {server.id: server.status for server in page} == {changed: "ACTIVE", deleted: "DELETED"}
+    everything = cloud.page(cloud.project_id, limit=10, changes_since=0)
+    assert {server.id for server in everything} == {before, changed, deleted}
+
+
+def test_page_by_status(cloud: Cloud) -> None:
+    """A list by status finds rebooting servers exactly, and by ACTIVE those that reboot too."""
+    cloud.reboot(cloud.ids[0], SOFT)
+    cloud.change(cloud.ids[1], vm_state="error")
+
+    def found(*statuses: str) -> set[str]:
+        return {server.id for server in cloud.page(cloud.project_id, limit=10, statuses=statuses)}
+
+    first, second, third = cloud.ids
+    assert found("REBOOT", "HARD_REBOOT") == {first}
+    assert found("ACTIVE") == {first, third}
+    assert found("REBOOT", "ERROR") == {first, second, third}
+    with pytest.raises(StatusError):
+        found("BANANA")
+
+
+def test_log(cloud: Cloud, clock: ManualClock) -> None:
+    """The log begins with the creation, and is read newest first; an empty one shows not even that."""
+    server = cloud.server(cloud.ids[0])
+    cloud.reboot(server.id, SOFT)
+    assert [row.action for row in cloud.log(server)] == ["reboot", "create"]
+    cloud.log_delay = 3
+    assert [row.action for row in cloud.log(server)] == ["create"]
+    clock.advance(3)
+    assert [row.action for row in cloud.log(server)] == ["reboot", "create"]
+    cloud.log_access = LogAccess.EMPTY
+    assert cloud.log(server) == []
+
+
+def test_requests_are_counted(cloud: Cloud) -> None:
+    """Requests are recorded with their answers, and the most that were in flight is kept, of reboots and of all."""
+    first, second = cloud.ids[:2]
+    numbers = [
+        cloud.arrive(call, server_id)[0]
+        for call, server_id in ((Call.REBOOT, first), (Call.REBOOT, second), (Call.LIST, None), (Call.REBOOT, "nope"))
+    ]
+    assert (cloud.in_flight, cloud.posts_in_flight) == (4, 3)
+    for number, status in zip(numbers, (202, None, 200, 404), strict=True):
+        cloud.leave(number, status)
+    assert (cloud.in_flight, cloud.posts_in_flight) == (0, 0)
+    assert (cloud.peak_in_flight, cloud.peak_posts_in_flight) == (4, 3)
+    assert [(request.call, request.status) for request in cloud.requests] == [
+        (Call.REBOOT, 202),
+        (Call.REBOOT, None),
+        (Call.LIST, 200),
+        (Call.REBOOT, 404),
+    ]
+    assert cloud.posts == {first: 1, second: 1, "nope": 1}
+    assert cloud.server(first).posts == 1
+
+
+def test_script(cloud: Cloud) -> None:
+    """Scripted faults are met in order, by the call and server they are for, and pass; an outage comes before them."""
+    server_id = cloud.ids[0]
+    first, second, third = Fault.error(500), Fault.error(502), Fault.error(503)
+    cloud.script(server_id, first, None, second)
+    cloud.script(None, third, call=Call.LIST)
+
+    def meet(call: Call, server: str | None) -> Fault | None:
+        number, fault = cloud.arrive(call, server)
+        cloud.leave(number, None)
+        return fault
+
+    assert meet(Call.SHOW, server_id) is None
+    assert meet(Call.REBOOT, cloud.ids[1]) is None
+    assert meet(Call.LIST, None) is third
+    assert meet(Call.REBOOT, server_id) is first
+    cloud.outage = third
+    assert meet(Call.REBOOT, server_id) is third
+    cloud.outage = None
+    assert [meet(Call.REBOOT, server_id) for _ in range(3)] == [None, second, None]
+
+
+def test_rate_limit(clock: ManualClock) -> None:
+    """Of more reboot requests than a window lets in, the rest is told to wait for its end, and then let in."""
+    cloud = Cloud(1, clock=clock, rate_limit=(2, 60.0))
+
+    def answers(count: int) -> list[int]:
+        met = (cloud.arrive(Call.REBOOT, cloud.ids[0])[1] for _ in range(count))
+        return [int(fault.answer.headers["retry-after"]) if fault and fault.answer else 0 for fault in met]
+
+    assert answers(3) == [0, 0, 60]
+    assert cloud.arrive(Call.SHOW, cloud.ids[0])[1] is None
+    clock.advance(19.5)
+    assert answers(1) == [41]
+    clock.advance(40.5)
+    assert answers(3) == [0, 0, 60]
+
+
+def test_requests_do_not_change_later_servers(clock: ManualClock) -> None:
+    """Which servers there are does not depend on how much was asked before."""
+    one, other = Cloud(1, clock=clock), Cloud(1, clock=clock)
+    other.new_request_id()
+    assert one.add().id == other.add().id
+
+
+def test_ids_of_a_large_cloud_differ() -> None:
+    """Ten thousand servers have ten thousand ids, and are there at once."""
+    cloud = Cloud(10_000)
+    assert len(set(cloud.ids)) == 10_000
+    order = cloud.page(cloud.project_id, limit=10_000)
+    assert all(one.id < other.id for one, other in pairwise(order))

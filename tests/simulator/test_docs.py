@@ -1,0 +1,33 @@
+"""The code of docs/simulator.md, run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```$", (Path(__file__).parents[2] / "docs/simulator.md").read_text(), re.DOTALL | re.MULTILINE
+)
+PROGRAMS = [block for block in BLOCKS if "def test_" not in block]
+TESTS = [block for block in BLOCKS if "def test_" in block]
+
+
+def test_blocks_are_found() -> None:
+    """There are as many blocks as the page was written with."""
+    assert (len(PROGRAMS), len(TESTS)) == (5, 1)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program(program: str) -> None:
+    """A block runs by itself."""
+    exec(compile(program, "docs/simulator.md", "exec"), {"__name__": "__main__"})  # noqa: S102
+
+
+@pytest.mark.parametrize("text", TESTS)
+def test_test(pytester: pytest.Pytester, text: str) -> None:
+    """A block that is a test passes."""
+    pytester.makepyfile(text)
+    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:cacheprovider", "-W", "error")
+    result.assert_outcomes(passed=1)
