@@ -91,4 +91,4 @@ class Prove:
     """Back, by its state: read the row of its action."""
 
 
-Settling = Watch | Prove | End
+Settling = Watch | Prove | Look | End

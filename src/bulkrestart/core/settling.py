@@ -6,11 +6,11 @@ Only a snapshot that was asked for after the acceptance may come here; the run s
 from collections.abc import Sequence
 
 from bulkrestart.core.decide import reboots_since
-from bulkrestart.core.decision import End, Prove, Settling, Watch
+from bulkrestart.core.decision import End, Look, Prove, Settling, Watch
 from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.states import ACTIVE, ERROR, REBOOT_TASKS
+from bulkrestart.core.states import ACTIVE, DELETED, ERROR, REBOOT_TASKS
 
 
 def decide_back(server: Server, progress: Progress) -> Settling:
@@ -29,6 +29,9 @@ def decide_back(server: Server, progress: Progress) -> Settling:
         return Watch()
     if server.vm_state == ACTIVE:
         return Prove()
+    if server.vm_state == DELETED:
+        # Lists of changes show it; only the cloud's own 404 says that it is gone.
+        return Look(is_unresolved=False)
     progress.unsettled_looks += 1
     if progress.unsettled_looks < 2:
         return Watch()

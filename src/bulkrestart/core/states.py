@@ -7,6 +7,7 @@ from typing import Final
 
 ACTIVE: Final = "active"
 BUILDING: Final = "building"
+DELETED: Final = "deleted"
 ERROR: Final = "error"
 STOPPED: Final = "stopped"
 

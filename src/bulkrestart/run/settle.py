@@ -8,7 +8,7 @@ import anyio
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.decide import reboots_since, unauthorized
-from bulkrestart.core.decision import End, Hold, Prove, Watch
+from bulkrestart.core.decision import End, Hold, Look, Prove, Settling, Watch
 from bulkrestart.core.model import Action, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
@@ -109,61 +109,66 @@ class Settler:
     async def _poll(self) -> Sight:
         began = anyio.current_time()
         oldest = min(progress.accepted or 0.0 for progress in self._watched.values())
-        back: list[Progress] = []
+        # Keyed, because a server may stand on two pages of a list that changes while it is read.
+        back: dict[str, Progress] = {}
+        unsure: dict[str, Progress] = {}
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
             progress = self._watched.get(server_id)
-            if progress is not None and self._take(progress, server, asked):
-                back.append(progress)
+            if progress is None:
+                return
+            match self._take(progress, server, asked):
+                case Prove():
+                    back[server_id] = progress
+                case Look():
+                    unsure[server_id] = progress
+                case End() as end:
+                    self._end(progress, end)
+                case Watch():
+                    pass
 
         sight = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
         if sight.is_complete:
-            await self._sweep.read_each(self._absent(began), take, sight)
+            unsure.update(self._absent(began))
+        await self._sweep.read_each(unsure, take, sight)
         if back:
-            await work_through(back, self._prove, lanes=min(self._lanes, len(back)))
+            await work_through(back.values(), self._prove, lanes=min(self._lanes, len(back)))
         return sight
 
-    def _absent(self, began: float) -> list[str]:
+    def _absent(self, began: float) -> dict[str, Progress]:
         """Find whom to look at singly after a complete walk that did not show them.
 
         One that no walk has ever shown may be in a cell that is down; one that is late is not given up unseen.
         """
-        return [
-            server_id
+        return {
+            server_id: progress
             for server_id, progress in self._watched.items()
             if progress.accepted is not None
             and progress.accepted < began
             and (progress.seen is None or (progress.seen < began and self._is_late(progress)))
-        ]
+        }
 
     def _is_late(self, progress: Progress) -> bool:
         return self._gate.patience() >= progress.deadline
 
-    def _take(self, progress: Progress, server: Server | Observation, asked: float) -> bool:
-        """Take what a sweep saw of a server; True if it is back and wants its proof."""
+    def _take(self, progress: Progress, server: Server | Observation, asked: float) -> Settling:
+        """Decide on what a sweep saw of a server."""
         if progress.accepted is None or asked < progress.accepted:
-            return False
+            return Watch()
         if not isinstance(server, Server):
-            if isinstance(server, Answer) and server.is_not_found:
-                self._end(progress, gone(server))
-            return False
+            return gone(server) if isinstance(server, Answer) and server.is_not_found else Watch()
         progress.seen = asked
-        match decide_back(server, progress):
-            case Prove():
-                return True
-            case End() as end:
-                self._end(progress, end)
-            case Watch():
-                if self._is_late(progress):
-                    self._end(progress, late(server))
-        return False
+        settling = decide_back(server, progress)
+        if isinstance(settling, Watch) and self._is_late(progress):
+            return late(server)
+        return settling
 
     async def _prove(self, progress: Progress) -> None:
         log = await self._read_log(progress)
         match decide_proof(log, progress, is_late=self._is_late(progress)):
             case End() as end:
                 self._end(progress, end)
-            case Prove() | Watch():
+            case Prove() | Look() | Watch():
                 pass
 
     async def _read_log(self, progress: Progress) -> Sequence[Action] | Observation:

@@ -15,7 +15,7 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decide import decide, decide_look
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.model import Action
+from bulkrestart.core.model import Action, RebootType
 from bulkrestart.core.observation import Observation, Sighting, Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
@@ -129,10 +129,10 @@ class Submitter:
                 is_first = False
             elif self._course.stop is not None and not progress.is_unresolved:
                 decision = progress.so_far(is_over=True)
-            elif isinstance(decision, Look):
+            elif isinstance(decision, Look) or progress.reboot_type is RebootType.HARD:
+                # A HARD starts a server that was stopped while it was parked, so it is sent on a fresh look only.
                 decision = await self.look(progress)
                 if isinstance(decision, Send):
-                    # What a look found idle may be busy a second later.
                     decision = await self.send(progress)
             else:
                 decision = await self.send(progress)

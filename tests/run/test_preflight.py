@@ -1,0 +1,106 @@
+"""One look before the first send: a bad token and a wrong endpoint are found before anything is sent."""
+
+import httpx
+import pytest
+
+from bulkrestart import AuthError, BulkRestartError, EndpointError, Outcome, RestartClient, Token
+from bulkrestart.simulator import Call, Fault, asgi
+from tests.virtual import client_of, cloud_of, virtually
+
+WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'b'"
+
+
+@pytest.mark.parametrize(
+    ("faults", "error", "words"),
+    [
+        ([Fault.respond(401, b"{}")] * 2, AuthError, "get a new one"),
+        ([Fault.respond(302, headers={"location": "/login"})], EndpointError, "check the URL"),
+        ([Fault.respond(200, b"<html>Please sign in</html>")], EndpointError, "check the URL"),
+        ([Fault.respond(404, b"<html>Not here</html>")], EndpointError, "check the URL"),
+        ([Fault.respond(407)], EndpointError, "check the URL"),
+        ([Fault.error(400, WRONG_PROJECT)], EndpointError, "the project in it"),
+        ([Fault.respond(503)] * 5, EndpointError, "does not answer"),
+        ([Fault.no_reply(applied=False)] * 5, EndpointError, "does not answer"),
+        ([Fault.slow(1000.0)] * 5, EndpointError, "no answer within 60 s"),
+    ],
+)
+def test_what_no_run_can_begin_with(faults: list[Fault], error: type[BulkRestartError], words: str) -> None:
+    """It is raised bare, names the remedy, and nothing is sent."""
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        cloud.script(cloud.ids[0], *faults, call=Call.SHOW)
+        async with client_of(cloud) as client:
+            with pytest.raises(error, match=words) as caught:
+                await client.restart(cloud.ids)
+        assert "nothing was sent" in str(caught.value)
+        assert not cloud.posts
+        assert len(cloud.requests) == len(faults)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault.respond(401, b"{}")],
+        [Fault.throttled(60.0)] * 8,
+        [Fault.error(503)] * 4,
+        [Fault.no_reply(applied=False), Fault.error(500)],
+        [Fault.error(403, "no")],
+        [Fault.error(404, "Instance could not be found.")],
+    ],
+)
+def test_what_passes(faults: list[Fault]) -> None:
+    """What passes, and what concerns one server only, does not keep a run from beginning."""
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        cloud.script(cloud.ids[0], *faults, call=Call.SHOW)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 3}
+
+    virtually(main)
+
+
+def test_a_closed_port() -> None:
+    """Where nothing listens, the error names what was tried."""
+
+    async def main() -> None:
+        client = RestartClient("http://127.0.0.1:9/v2.1/project", auth=Token("t"))
+        with pytest.raises(EndpointError, match="does not answer"):
+            await client.restart(["a"])
+        await client.aclose()
+
+    virtually(main)
+
+
+def test_a_lent_client_that_is_closed() -> None:
+    """A lent client that is closed is one clear error before the run."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(asgi(cloud)))
+        await http.aclose()
+        client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", http=http)
+        with pytest.raises(ValueError, match="the client is closed"):
+            await client.restart(cloud.ids)
+        assert not cloud.requests
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("compute.example.com/v2.1/p", "scheme"),
+        ("ftp://compute.example.com/v2.1/p", "scheme"),
+        ("https://compute.example.com/v2.1", "project"),
+        ("https://me:secret@compute.example.com/v2.1/p", "neither user name"),
+    ],
+)
+def test_endpoints_that_cannot_be(endpoint: str, words: str) -> None:
+    """An endpoint without its scheme or its project is refused when the client is made."""
+    with pytest.raises(ValueError, match=words):
+        RestartClient(endpoint)
