@@ -94,7 +94,7 @@ def test_a_redirect_stops_the_run_and_the_server_is_looked_at() -> None:
         assert report.stopped is not None
         assert report.stopped.reason is StopReason.WRONG_ENDPOINT
         assert cloud.posts[cloud.ids[12]] == 1
-        assert report.results[12].outcome is Outcome.SKIPPED
+        assert (report.results[12].outcome, report.results[12].reason) == (Outcome.REFUSED, Reason.STOPPED)
         assert report.results[-1].outcome is Outcome.SKIPPED
         assert report.results[0].outcome is Outcome.COMPLETED
 

@@ -129,7 +129,7 @@ def test_stop_settles_what_was_sent() -> None:
             async for _ in run:
                 pass
         assert_accounted(run.report, cloud)
-        assert run.report.summary == {Outcome.COMPLETED: 11, Outcome.SKIPPED: 19}
+        assert run.report.summary == {Outcome.COMPLETED: 11, Outcome.REFUSED: 1, Outcome.SKIPPED: 18}
         assert run.report.results[0].reason is Reason.STOPPED
         assert run.report.elapsed < 30.0
 

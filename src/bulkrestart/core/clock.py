@@ -1,5 +1,11 @@
 """The cloud's clock, as its `Date` headers show it (RFC 9110 section 6.6.1)."""
 
+from typing import Final
+
+#: Seconds by which two clocks of one cloud may differ: that of a gateway, which writes `Date`, and that of the
+#: database's node, which writes the action log. Clouds keep theirs by NTP; this allows for one that does not.
+SKEW: Final = 60.0
+
 
 class CloudClock:
     """Translates our monotonic clock into the cloud's, with the uncertainty that the translation has.

@@ -1,7 +1,8 @@
 """What is seen of a server, and what to do next: the whole retry policy, as two tables.
 
 `decide` reads an answer to a send, `decide_look` a look at the server and its action log. Both are total: whatever a
-cloud says has a decision. Neither does anything; the run performs what they return.
+cloud says has a decision. `hold_for` says of any answer whether everybody has to wait. None of them does anything; the
+run performs what they return.
 
 The one rule behind both: a reply that never came is neither a failure nor a licence to send again. Until a look has
 told the fate of a send, nothing is sent to that server, whatever state it shows.
@@ -9,8 +10,10 @@ told the fate of a send, nothing is sent to that server, whatever state it shows
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
+from bulkrestart.core.clock import SKEW
 from bulkrestart.core.decision import Accept, Decision, End, Hold, Look, Send
 from bulkrestart.core.faults import Body
 from bulkrestart.core.model import Action, Outcome, Proof, Reason, RebootType, Server, Stop, StopReason
@@ -40,6 +43,10 @@ LOOK_TIMEOUT: Final = 300.0
 #: Refusals by policy in a row, with no acceptance between, that stop a run: the rest would be refused as well.
 FORBIDDEN_IN_A_ROW: Final = 10
 
+#: "Flow limit exceeded", documented with 202: the request is delivered, but postponed.
+_POSTPONED: Final = "Common.0024"
+#: "The commands are being executed. Try again later."
+_EXECUTING: Final = "Ecs.0603"
 _UNCERTAIN_CODES: Final = ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.1002")
 #: nova/api/openstack/common.py raise_http_conflict_for_instance_invalid_state
 _CONFLICT: Final = re.compile(r"Cannot 'reboot' instance \S+ while it is in (vm_state|task_state|launched_at) (\S+)")
@@ -64,7 +71,21 @@ def decide(seen: Observation, progress: Progress) -> Decision:
         case Unanswered():
             return Look(is_unresolved=True)
         case Answer():
-            return _decide_answer(seen, progress)
+            return _no_sooner(_decide_answer(seen, progress), seen.fault.retry_after or 0.0)
+
+
+def hold_for(seen: Observation) -> Hold | None:
+    """Tell whether an answer, to whatever request, makes everybody wait; None if it does not."""
+    if not isinstance(seen, Answer):
+        return None
+    wait = seen.fault.retry_after
+    if seen.is_throttled or (200 <= seen.status < 300 and seen.fault.has_code(_POSTPONED)):
+        return Hold(wait)
+    if seen.status == 401 and not seen.has_stale_token:
+        # Whoever sends meanwhile is refused as well.
+        return Hold(max(REFUSED_TOKEN_DELAY, wait or 0.0))
+    is_in_trouble = seen.status >= 500 or seen.status == 408
+    return Hold(wait) if is_in_trouble and wait is not None and not seen.fault.has_code(_EXECUTING) else None
 
 
 def _decide_answer(answer: Answer, progress: Progress) -> Decision:
@@ -72,24 +93,20 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     if answer.is_redirect:
         return Look(is_unresolved=True, stop=wrong_endpoint(answer))
     if 200 <= status < 300:
-        if fault.has_code("Common.0024"):
-            # "Flow limit exceeded" is documented with 202: delivered, but postponed.
-            return Look(is_unresolved=True, hold=Hold(fault.retry_after))
         is_plain = fault.body is Body.EMPTY or (fault.body is Body.JSON and not fault.code)
         return Accept(request_id=fault.request_id) if is_plain else Look(is_unresolved=True)
     if answer.is_throttled:
-        return Send(reboot_type=progress.reboot_type, is_attempt=False, hold=Hold(fault.retry_after))
+        return Send(reboot_type=progress.reboot_type, is_attempt=False)
     if fault.has_code("Ecs.0605"):
         return _refuse(Reason.LOCKED, answer)
     if fault.has_code("Ecs.0100"):
         return Look(is_unresolved=False)
-    if fault.has_code("Ecs.0603"):
-        delay = max(COMMANDS_EXECUTING_DELAY, fault.retry_after or 0.0)
-        return Send(reboot_type=progress.reboot_type, delay=delay)
+    if fault.has_code(_EXECUTING):
+        return Send(reboot_type=progress.reboot_type, delay=COMMANDS_EXECUTING_DELAY)
     if status == 409:
         return _decide_conflict(answer, progress)
     if status < 200 or status >= 500 or status == 408 or fault.has_code(*_UNCERTAIN_CODES):
-        return Look(is_unresolved=True, hold=Hold(fault.retry_after) if fault.retry_after is not None else None)
+        return Look(is_unresolved=True)
     if status == 401:
         return _decide_refused_token(answer, progress)
     if status == 403:
@@ -109,8 +126,7 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
     if conflict is None:
         return Look(is_unresolved=False)
     kind, state = conflict[1], conflict[2]
-    delay = max(PASSING_DELAY, answer.fault.retry_after or 0.0)
-    again = Send(reboot_type=progress.reboot_type, delay=delay, is_attempt=False)
+    again = Send(reboot_type=progress.reboot_type, delay=PASSING_DELAY, is_attempt=False)
     if kind == "vm_state":
         # Nova tests vm_state before task_state, so a server that is being started reads "stopped" here.
         return again if state == BUILDING else Look(is_unresolved=False)
@@ -119,7 +135,7 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
         return Look(is_unresolved=True)
     if progress.reboot_type is RebootType.HARD:
         # The message does not show the vm_state, and HARD would start a server that is stopped.
-        return Look(is_unresolved=False, delay=delay)
+        return Look(is_unresolved=False, delay=PASSING_DELAY)
     ends_in = _state_after(state, ACTIVE)
     if ends_in is None:
         return Look(is_unresolved=False)
@@ -130,9 +146,7 @@ def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:
     if answer.has_stale_token:
         return Send(reboot_type=progress.reboot_type, is_attempt=False)
     if progress.refused_tokens == 0:
-        # Nobody else need be refused meanwhile.
-        hold = Hold(REFUSED_TOKEN_DELAY)
-        return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False, hold=hold)
+        return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False)
     return _refuse(Reason.UNAUTHORIZED, answer, unauthorized(answer))
 
 
@@ -148,7 +162,7 @@ def decide_look(sighting: Sighting, progress: Progress) -> Decision:
     """
     for seen in (sighting.log, sighting.server):
         if isinstance(seen, Answer) and seen.is_throttled:
-            return Look(is_unresolved=progress.is_unresolved, hold=Hold(seen.fault.retry_after))
+            return Look(is_unresolved=progress.is_unresolved)
         if isinstance(seen, Answer) and seen.status == 401 and not seen.has_stale_token:
             return _decide_refused_look(seen, progress)
     return _decide_unresolved(sighting, progress) if progress.is_unresolved else _decide_resolved(sighting, progress)
@@ -173,10 +187,15 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
         return _decide_by_log(log, age, sighting, progress)
     is_rebooting = isinstance(server, Server) and server.task_state in REBOOT_TASKS
     # An empty log is no log: every server has the row of its creation.
-    is_unreadable = isinstance(log, Sequence) or (isinstance(log, Answer) and log.status in (403, 404))
+    is_unreadable = isinstance(log, Sequence) or is_log_unreadable(log)
     if is_rebooting and (is_unreadable or age >= LOOK_TIMEOUT):
         return Accept(proof=Proof.STATE)
     return _look_on(age, progress, f"the action log cannot be read ({log or 'empty'})")
+
+
+def is_log_unreadable(log: Sequence[Action] | Observation | None) -> bool:
+    """Tell whether the log is kept from us for good, as against one that fails now."""
+    return isinstance(log, Answer) and log.status in (403, 404)
 
 
 def _decide_by_log(log: Sequence[Action], age: float, sighting: Sighting, progress: Progress) -> Decision:
@@ -186,7 +205,11 @@ def _decide_by_log(log: Sequence[Action], age: float, sighting: Sighting, progre
         return Accept(request_id=sent_id)
     candidates = reboots_since(reboots, progress)
     is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven
-    if progress.has_lost_race and is_trusted and not any(row.user_id == sighting.user_id for row in candidates):
+    # Whose a row is cannot be told before the log has named us; then it may be of an earlier send of ours.
+    may_be_ours = any(row.user_id == sighting.user_id for row in candidates) or (
+        candidates and sighting.user_id is None and progress.doubts > 1
+    )
+    if progress.has_lost_race and is_trusted and not may_be_ours:
         # Nova writes the row before it answers. A log without the id of its own 500 says that we lost a race for the
         # task_state and that nothing was started (nova/compute/api.py `_soft_reboot`: save, _record_action_start).
         return _decide_resolved(sighting, progress)
@@ -194,8 +217,8 @@ def _decide_by_log(log: Sequence[Action], age: float, sighting: Sighting, progre
         if not _may_precede(row, progress) or sighting.user_id in (None, row.user_id):
             return Accept(request_id=row.request_id)
     grace = GRACE[progress.reboot_type]
-    if candidates:
-        why = "another user's reboot began at the same time"
+    if candidates or _are_within_skew(reboots, sighting, progress):
+        why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
         return Look(is_unresolved=True) if age < grace else _in_doubt(progress, why)
     if is_trusted and progress.since is not None and age >= grace and progress.silent_looks > 0:
         return _decide_resolved(sighting, progress)
@@ -216,7 +239,23 @@ def reboots_since(log: Sequence[Action], progress: Progress) -> list[Action]:
 
 
 def _may_precede(row: Action, progress: Progress) -> bool:
-    return progress.since is not None and row.start_time < progress.since[1]
+    # A database that rounds may show a start_time half a second too late (MySQL's DATETIME).
+    return progress.since is not None and row.start_time - 0.5 < progress.since[1]
+
+
+def _are_within_skew(reboots: Sequence[Action], sighting: Sighting, progress: Progress) -> bool:
+    """Tell whether a reboot that seems to precede the send may be it, by the clock of another node.
+
+    A 409 is not asked: it says that this request started nothing.
+    """
+    if progress.since is None or progress.last_status == 409:
+        return False
+    settled = {attempt.request_id for attempt in progress.attempts[:-1]}
+    return any(
+        row.start_time + SKEW > progress.since[0]
+        for row in reboots
+        if row.request_id not in settled and sighting.user_id in (None, row.user_id)
+    )
 
 
 def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
@@ -255,6 +294,14 @@ def _state_after(task_state: str, vm_state: str) -> str | None:
     return vm_state if task_state in KEEPING_TASKS else TASK_ENDS_IN.get(task_state)
 
 
+def _no_sooner(decision: Decision, wait: float) -> Decision:
+    if isinstance(decision, Send) and decision.delay < wait:
+        return replace(decision, delay=wait)
+    if isinstance(decision, Look) and decision.delay < wait:
+        return replace(decision, delay=wait)
+    return decision
+
+
 def _look_on(age: float, progress: Progress, why: str) -> Decision:
     return Look(is_unresolved=True) if age < LOOK_TIMEOUT else _in_doubt(progress, why)
 
@@ -270,7 +317,9 @@ def _refuse(reason: Reason, answer: Answer, stop: Stop | None = None) -> End:
 def _refuse_state(reason: Reason, shown: str, progress: Progress) -> End:
     """End a server in whose state no reboot may be sent: the cloud said so, or we saw it before we sent."""
     outcome = Outcome.REFUSED if progress.attempts else Outcome.SKIPPED
-    return End(outcome=outcome, reason=reason, detail=progress.words or shown)
+    # What was refused for the state has the cloud's own words for it.
+    is_said = progress.last_status in (400, 409)
+    return End(outcome=outcome, reason=reason, detail=progress.words if is_said else shown)
 
 
 def wrong_endpoint(answer: Answer) -> Stop:

@@ -6,13 +6,6 @@ from bulkrestart.core.model import Outcome, Proof, Reason, RebootType, Stop
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Everybody waits for so many seconds; None where the cloud did not say how long."""
-
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Accept:
     """The reboot is the cloud's now.
 
@@ -33,13 +26,11 @@ class Send:
         reboot_type: What to ask for.
         delay: Seconds to wait at least.
         is_attempt: Whether the send before it counts against `max_attempts`.
-        hold: Who else waits.
     """
 
     reboot_type: RebootType
     delay: float = 0.0
     is_attempt: bool = True
-    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +40,11 @@ class Look:
     Attributes:
         is_unresolved: The fate of the last send is unknown, so the action log is read as well.
         delay: Seconds to wait at least.
-        hold: Who else waits.
         stop: The run sends to no other server.
     """
 
     is_unresolved: bool
     delay: float = 0.0
-    hold: Hold | None = None
     stop: Stop | None = None
 
 
@@ -92,3 +81,10 @@ class Prove:
 
 
 Settling = Watch | Prove | Look | End
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Everybody waits for so many seconds; None where the cloud did not say how long."""
+
+    seconds: float | None

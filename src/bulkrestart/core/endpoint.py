@@ -9,6 +9,7 @@ from uuid import UUID
 _EXAMPLE: Final = "https://compute.example.com/v2.1/PROJECT_ID"
 _PATH: Final = re.compile(r"/(v2|v2\.1)/([^/]+)/?$")
 _PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID_DIGITS: Final = re.compile(r"[0-9a-f]{32}")
 _LONGEST_ID: Final = 255
 
 
@@ -35,13 +36,15 @@ class Endpoint:
             ValueError: It is no URL of a compute endpoint with its project.
         """
         try:
+            # urlsplit drops tabs and line ends, and strips blanks.
+            is_one_word = url.isprintable() and " " not in url
             parts = urlsplit(url)
-            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            is_url = is_one_word and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
             is_url = False
         if not is_url:
             raise ValueError(f"the endpoint must be a URL with its scheme, such as {_EXAMPLE}")
-        if parts.username is not None or parts.query or parts.fragment:
+        if parts.username is not None or not set(url).isdisjoint("?#"):
             raise ValueError(f"the endpoint must have neither user name nor query, such as {_EXAMPLE}")
         path = _PATH.search(parts.path)
         if path is None:
@@ -67,7 +70,5 @@ def check_id(raw: object) -> str:
         raise ValueError(f"{shown} cannot be the id of a server")
     if not raw.isprintable() or any(character.isspace() for character in raw):
         raise ValueError(f"{shown} cannot be the id of a server: it holds white space or control characters")
-    try:
-        return str(UUID(raw))
-    except ValueError:
-        return raw
+    digits = raw.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "").lower()
+    return str(UUID(digits)) if _UUID_DIGITS.fullmatch(digits) else raw

@@ -57,6 +57,9 @@ class Reason(StrEnum):
     #: `max_attempts` sends, each known to have started nothing.
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 
+    #: Refused so far, and waiting to be looked at or sent to again.
+    PARKED = "parked"
+
     # failed; also GONE, and WRONG_STATE where the reboot ended in a state other than active
     #: The reboot ended with the server in vm_state error.
     ERROR = "error"
@@ -65,7 +68,7 @@ class Reason(StrEnum):
     #: Active, but the action log says that the reboot ended in Error.
     NOT_REBOOTED = "not_rebooted"
 
-    # skipped
+    # skipped; STOPPED also of a refused one that would have been sent to again
     #: The run has not come to it yet.
     NOT_STARTED = "not_started"
     #: The run stopped before it was sent; `Report.stopped` says why.

@@ -51,6 +51,5 @@ def check_count(name: str, value: object) -> None:
 
 def check_seconds(name: str, value: object) -> None:
     """Refuse what is not a positive, finite number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value <= 0:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")

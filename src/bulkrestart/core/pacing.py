@@ -30,10 +30,13 @@ class Brake:
             sent_at: When the request left that was throttled.
         """
         if seconds is None:
-            if sent_at < self._began:
+            if sent_at <= self._began:
                 return
-            seconds = min(FIRST_HOLD * 2.0**self._unsaid, LONGEST_HOLD)
-            self._unsaid += 1
+            seconds = FIRST_HOLD * 2.0**self._unsaid
+            if seconds >= LONGEST_HOLD:
+                seconds = LONGEST_HOLD
+            else:
+                self._unsaid += 1
         if now >= self._until:
             self._held += self._until - self._began if self._until > self._began else 0.0
             self._began = now

@@ -21,8 +21,8 @@ class Progress:
         spent: How many of them count against `max_attempts`.
         in_flight_since: When the send that is out now left; None while none is out.
         is_unresolved: The fate of the last send is unknown. While it is, nothing may be sent.
-        has_doubted: It was so at least once.
-        has_lost_race: The last send was answered by the compute service's own 500 with a request id.
+        doubts: Sends whose fate was unknown at first.
+        last_status: The status that the last send was answered with; None if it was not.
         has_reached: Some send may have got as far as the cloud.
         since: The cloud's clock, as (earliest, latest) seconds since the epoch, at the first send whose fate was
             unknown, or at the last send if there was none such. A reboot that started since may be ours. None if the
@@ -48,8 +48,8 @@ class Progress:
     spent: int = 0
     in_flight_since: float | None = None
     is_unresolved: bool = False
-    has_doubted: bool = False
-    has_lost_race: bool = False
+    doubts: int = 0
+    last_status: int | None = None
     has_reached: bool = False
     since: tuple[float, float] | None = None
     given_up: float = 0.0
@@ -63,10 +63,18 @@ class Progress:
     proof: Proof | None = None
     unsettled_looks: int = 0
 
+    @property
+    def has_lost_race(self) -> bool:
+        """The last send was answered by the compute service's own 500, with its request id.
+
+        If the action log does not show that id, nothing was started.
+        """
+        return self.last_status == 500 and self.attempts[-1].request_id is not None
+
     def send(self, now: float, cloud_time: tuple[float, float] | None) -> None:
         """Note, before the request leaves, that it leaves."""
         self.in_flight_since = now
-        if not self.has_doubted:
+        if not self.doubts:
             self.since = cloud_time
 
     def answer(self, now: float, seen: Observation, decision: Decision) -> None:
@@ -76,13 +84,14 @@ class Progress:
         self.attempts.append(Attempt(sent_at - self.began, str(seen), request_id))
         self.in_flight_since = None
         self.has_reached |= not isinstance(seen, Unsent)
-        self.has_lost_race = isinstance(seen, Answer) and seen.status == 500 and request_id is not None
+        self.last_status = seen.status if isinstance(seen, Answer) else None
         self.given_up, self.silent_looks = now, 0
         self.words = seen.words
         self._count_refused_tokens(seen)
         if not (isinstance(decision, Send) and not decision.is_attempt):
             self.spent += 1
         self._take(now, decision)
+        self.doubts += self.is_unresolved
 
     def look(self, now: float, sighting: Sighting, decision: Decision) -> None:
         """Note what a look showed, and what was decided on it."""
@@ -97,7 +106,6 @@ class Progress:
 
     def _take(self, now: float, decision: Decision) -> None:
         self.is_unresolved = isinstance(decision, Look) and decision.is_unresolved
-        self.has_doubted |= self.is_unresolved
         match decision:
             case Accept():
                 self.accepted = now
@@ -132,7 +140,11 @@ class Progress:
         if self.in_flight_since is not None or self.is_unresolved:
             reason = Reason.INTERRUPTED if is_over else Reason.IN_FLIGHT
             return End(outcome=Outcome.IN_DOUBT, reason=reason, detail=self.words)
-        return End(outcome=Outcome.SKIPPED, reason=Reason.STOPPED if is_over else Reason.NOT_STARTED, detail=self.words)
+        if self.has_reached:
+            reason = Reason.STOPPED if is_over else Reason.PARKED
+            return End(outcome=Outcome.REFUSED, reason=reason, detail=self.words)
+        reason = Reason.STOPPED if is_over else Reason.NOT_STARTED
+        return End(outcome=Outcome.SKIPPED, reason=reason, detail=self.words)
 
     def out_of_attempts(self) -> End:
         """Give up after `max_attempts` sends, each known to have started nothing."""
@@ -146,8 +158,6 @@ class Progress:
             return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=self.words)
         if not self.attempts:
             return End(outcome=Outcome.SKIPPED, reason=Reason.BUSY, detail=self.words)
-        return (
-            End(outcome=Outcome.REFUSED, reason=Reason.BUSY, detail=self.words)
-            if self.has_reached
-            else (self.out_of_attempts())
-        )
+        if not self.has_reached:
+            return End(outcome=Outcome.SKIPPED, reason=Reason.UNREACHABLE, detail=self.words)
+        return End(outcome=Outcome.REFUSED, reason=Reason.BUSY, detail=self.words)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop
@@ -27,9 +28,9 @@ class FleetError(BulkRestartError):
         return type(self), (self.report,)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """What became of every server of a run.
+    """What became of every server of a run: `report[server_id]`, or one after the other in the order given.
 
     Attributes:
         results: One result for each server, in the order in which the ids were given.
@@ -69,6 +70,13 @@ class Report:
             "stopped": None if self.stopped is None else asdict(self.stopped),
             "elapsed": self.elapsed,
         }
+
+    def __getitem__(self, server_id: str) -> ServerResult:
+        return self._by_id[server_id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, ServerResult]:
+        return {result.server_id: result for result in self.results}
 
     def __len__(self) -> int:
         return len(self.results)

@@ -5,7 +5,7 @@ Only a snapshot that was asked for after the acceptance may come here; the run s
 
 from collections.abc import Sequence
 
-from bulkrestart.core.decide import reboots_since
+from bulkrestart.core.decide import is_log_unreadable, reboots_since
 from bulkrestart.core.decision import End, Look, Prove, Settling, Watch
 from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
 from bulkrestart.core.observation import Answer, Observation
@@ -52,8 +52,7 @@ def decide_proof(log: Sequence[Action] | Observation, progress: Progress, *, is_
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
     if not isinstance(log, Sequence):
-        is_unreadable = isinstance(log, Answer) and 400 <= log.status < 500 and not log.is_throttled
-        return by_state if is_unreadable or is_late else Watch()
+        return by_state if is_log_unreadable(log) or is_late else Watch()
     rows = [row for row in log if row.request_id == progress.request_id] or reboots_since(log, progress)
     if not rows:
         return by_state

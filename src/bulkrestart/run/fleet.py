@@ -160,6 +160,7 @@ class Fleet:
             self._ended = anyio.current_time()
             for result in list(self._ledger.unfinished(self._ended)):
                 self._close(result)
+            self._started = len(self._ledger)
             self.ready.set()
             self.over.set()
             self._news.set()

@@ -1,14 +1,17 @@
 """The one way to the cloud: so many requests at once, and none while the brake is on."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 
-from bulkrestart.core.decision import Decision, Hold, Look, Send
+from bulkrestart.core.decide import hold_for
+from bulkrestart.core.observation import Answer, Unanswered, Unsent
 from bulkrestart.core.pacing import Brake
+
+T = TypeVar("T")
 
 
 class Gate:
@@ -53,16 +56,25 @@ class Gate:
         for limiter in self._limiters[:held]:
             limiter.release()
 
-    def heed(self, decision: Decision, *, sent_at: float) -> None:
-        """Let the decision on a request that left at `sent_at` hold everybody, or release the brake."""
-        if isinstance(decision, Send | Look) and decision.hold is not None:
-            self.hold(decision.hold, sent_at=sent_at)
-        else:
-            self._brake.release()
+    async def ask(self, request: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+        """Make a request that changes nothing, and heed its answer.
 
-    def hold(self, hold: Hold, *, sent_at: float) -> None:
-        """Hold everybody."""
-        self._brake.hold(anyio.current_time(), hold.seconds, sent_at=sent_at)
+        Returns:
+            The answer, and when the request left.
+        """
+        async with self:
+            asked = anyio.current_time()
+            seen = await request()
+        self.heed(seen, sent_at=asked)
+        return seen, asked
+
+    def heed(self, seen: object, *, sent_at: float) -> None:
+        """Let what came back for a request that left at `sent_at` hold everybody, or release the brake."""
+        hold = hold_for(seen) if isinstance(seen, Answer) else None
+        if hold is not None:
+            self._brake.hold(anyio.current_time(), hold.seconds, sent_at=sent_at)
+        elif not isinstance(seen, Unsent | Unanswered):
+            self._brake.release()
 
     def patience(self) -> float:
         """Read a clock that stands still while everybody is held: time that is nobody's fault counts against nobody."""

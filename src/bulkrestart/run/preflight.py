@@ -7,8 +7,7 @@ from typing import Final
 import anyio
 
 from bulkrestart.cloud.compute import Compute
-from bulkrestart.core.decide import REFUSED_TOKEN_DELAY, unauthorized, wrong_endpoint
-from bulkrestart.core.decision import Hold
+from bulkrestart.core.decide import unauthorized, wrong_endpoint
 from bulkrestart.core.errors import AuthError, EndpointError
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer
@@ -31,14 +30,11 @@ async def preflight(compute: Compute, gate: Gate, server_id: str, rng: random.Ra
     """
     refused_tokens = tries = 0
     while True:
-        async with gate:
-            sent_at = anyio.current_time()
-            seen = await compute.show(server_id)
+        seen, _ = await gate.ask(lambda: compute.show(server_id))
         if isinstance(seen, Server):
             return
         if isinstance(seen, Answer):
             if seen.is_throttled:
-                gate.hold(Hold(seen.fault.retry_after), sent_at=sent_at)
                 continue
             if seen.status == 406 and compute.lower_microversion(seen):
                 continue
@@ -46,7 +42,6 @@ async def preflight(compute: Compute, gate: Gate, server_id: str, rng: random.Ra
                 if refused_tokens:
                     raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
                 refused_tokens += 1
-                await anyio.sleep(REFUSED_TOKEN_DELAY)
                 continue
             if seen.is_wrong_endpoint or seen.status < 400:
                 raise EndpointError(f"{wrong_endpoint(seen).detail}; nothing was sent")

@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import anyio
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.decide import reboots_since, unauthorized
-from bulkrestart.core.decision import End, Hold, Look, Prove, Settling, Watch
+from bulkrestart.core.decision import End, Look, Prove, Settling, Watch
 from bulkrestart.core.model import Action, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
@@ -174,19 +175,14 @@ class Settler:
     async def _read_log(self, progress: Progress) -> Sequence[Action] | Observation:
         """Read the row of the accepted reboot; if its request id is unknown, find it in the whole log first."""
         if progress.request_id is None:
-            async with self._gate:
-                log = await self._compute.actions(progress.server_id)
+            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
             rows = reboots_since(log, progress) if isinstance(log, tuple) else []
             if not rows:
                 return log
             progress.request_id = rows[0].request_id
-        async with self._gate:
-            sent_at = anyio.current_time()
-            log = await self._compute.action(progress.server_id, progress.request_id)
+        log, _ = await self._gate.ask(partial(self._compute.action, progress.server_id, progress.request_id))
         if isinstance(log, tuple):
             self._acquaintance.meet(log, progress.attempts[-1].request_id)
-        elif isinstance(log, Answer) and log.is_throttled:
-            self._gate.hold(Hold(log.fault.retry_after), sent_at=sent_at)
         return log
 
     def _end(self, progress: Progress, end: End) -> None:

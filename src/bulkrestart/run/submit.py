@@ -79,7 +79,8 @@ class Submitter:
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
             decision = decide(seen, progress)
             progress.answer(anyio.current_time(), seen, decision)
-        self._heed(decision, sent_at)
+            self._gate.heed(seen, sent_at=sent_at)
+        self._stop_if_told(decision)
         return decision
 
     async def look(self, progress: Progress) -> Decision:
@@ -87,11 +88,8 @@ class Submitter:
         log: tuple[Action, ...] | Observation | None = None
         at = anyio.current_time()
         if progress.is_unresolved:
-            async with self._gate:
-                log = await self._compute.actions(progress.server_id)
-        async with self._gate:
-            sent_at = anyio.current_time()
-            server = await self._compute.show(progress.server_id)
+            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
+        server, _ = await self._gate.ask(lambda: self._compute.show(progress.server_id))
         if isinstance(log, tuple):
             self._acquaintance.meet(log, progress.attempts[-1].request_id)
         sighting = Sighting(
@@ -103,12 +101,10 @@ class Submitter:
         )
         decision = decide_look(sighting, progress)
         progress.look(anyio.current_time(), sighting, decision)
-        self._heed(decision, sent_at)
+        self._stop_if_told(decision)
         return decision
 
-    def _heed(self, decision: Decision, sent_at: float) -> None:
-        """Let the decision on one server have its effect on all."""
-        self._gate.heed(decision, sent_at=sent_at)
+    def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, Look | End) and decision.stop is not None:
             self._course.halt(decision.stop)
 
@@ -144,7 +140,7 @@ class Submitter:
             with anyio.move_on_after(seconds):
                 await (anyio.sleep_forever() if progress.is_unresolved else self._course.stopped.wait())
 
-        end = await AsyncRetrying(
+        end: Decision = await AsyncRetrying(
             sleep=pause,
             wait=self._wait,
             stop=lambda _: self._gate.patience() >= deadline,

@@ -2,21 +2,18 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
 
 from bulkrestart.cloud.compute import Compute, Page
-from bulkrestart.core.clock import CloudClock
-from bulkrestart.core.decision import Hold
+from bulkrestart.core.clock import SKEW, CloudClock
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 
-#: Seconds that a walk looks back behind the start of the one before: clocks of a cloud's nodes differ, and a change
-#: is visible later than its time says.
-OVERLAP: Final = 60.0
 #: Answers that say that lists are not for us: servers are read one by one from then on.
 _NO_LISTS: Final = (403, 404, 405, 501)
 
@@ -39,6 +36,14 @@ class Sight:
     is_complete: bool = True
     answered: int = 0
     trouble: Observation | None = None
+
+    def note(self, seen: Page | Server | Observation) -> None:
+        """Count an answer; the cloud's own 404 is one."""
+        if isinstance(seen, Page | Server):
+            self.answered += 1
+            return
+        self.trouble = seen
+        self.answered += isinstance(seen, Answer) and seen.is_not_found
 
 
 class Sweep:
@@ -80,10 +85,8 @@ class Sweep:
         """Read each of the servers by a request of its own."""
 
         async def show(server_id: str) -> None:
-            async with self._gate:
-                asked = anyio.current_time()
-                server = await self._compute.show(server_id)
-            self._note(server, asked, sight)
+            server, asked = await self._gate.ask(lambda: self._compute.show(server_id))
+            sight.note(server)
             take(server_id, server, asked)
 
         if wanted:
@@ -93,15 +96,13 @@ class Sweep:
         since = None
         if changed_since is not None:
             start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
-            since = start[0] - OVERLAP if start is not None else None
+            since = start[0] - SKEW if start is not None else None
         walked = anyio.current_time()
         marker: str | None = None
         pages = 0
         while True:
-            async with self._gate:
-                asked = anyio.current_time()
-                page = await self._compute.list(marker=marker, changes_since=since)
-            self._note(page, asked, sight)
+            page, asked = await self._gate.ask(partial(self._compute.list, marker=marker, changes_since=since))
+            sight.note(page)
             if not isinstance(page, Page):
                 # Also where the marker was deleted meanwhile: the next sweep starts the walk anew.
                 self._may_list = not (isinstance(page, Answer) and page.status in _NO_LISTS)
@@ -116,13 +117,3 @@ class Sweep:
             marker = page.marker
         self._pages = max(pages, 1)
         self._walked = walked
-
-    def _note(self, seen: Page | Server | Observation, asked: float, sight: Sight) -> None:
-        if isinstance(seen, Page | Server):
-            sight.answered += 1
-            return
-        sight.trouble = seen
-        if isinstance(seen, Answer) and seen.is_not_found:
-            sight.answered += 1
-        if isinstance(seen, Answer) and seen.is_throttled:
-            self._gate.hold(Hold(seen.fault.retry_after), sent_at=asked)
