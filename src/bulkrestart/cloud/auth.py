@@ -16,7 +16,7 @@ class Token(httpx.Auth):
     """
 
     def __init__(self, value: str) -> None:
-        if not value or not value.isascii() or not value.isprintable() or " " in value:
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable() or " " in value:
             raise ValueError("the token is empty or holds white space: give it as `openstack token issue` prints it")
         self._value = value
 

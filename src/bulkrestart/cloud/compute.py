@@ -3,7 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -62,7 +63,7 @@ class Compute:
     ) -> None:
         self._url = f"{endpoint.url}/servers"
         self._http = http
-        self._auth = httpx.USE_CLIENT_DEFAULT if auth is None else auth
+        self._auth = auth
         self._clock = clock
         self._seconds = timeout
         # Half for each phase in which nothing is sent, so that what never left is known as such when time is up.
@@ -157,16 +158,19 @@ class Compute:
         )
 
     async def _exchange(self, request: httpx.Request, bound: int) -> tuple[Observation, bytes]:
+        if self._http.is_closed:
+            return Unsent("the client is closed"), b""
         trace = _Trace()
         request.extensions = {**request.extensions, "trace": trace}
+        auth = _WatchedAuth(self._auth or self._http.auth or httpx.Auth(), request, trace)
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
         with anyio.move_on_after(self._seconds):
             try:
-                response = await self._http.send(request, auth=self._auth, stream=True, follow_redirects=False)
+                response = await self._http.send(request, auth=auth, stream=True, follow_redirects=False)
             except Exception as error:  # whatever a lent client's transport, hook or sign-in may raise
                 if not isinstance(error, httpx.HTTPStatusError) or _is_other(error.request, request):
-                    return self._explain(error, request, trace), b""
+                    return _explain(error, request, trace), b""
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
             body, is_cut_short = await _read_body(response, bound)
@@ -182,24 +186,18 @@ class Compute:
         words = f"no answer within {self._seconds:g} s"
         return (Unsent(words) if trace.is_unsent else Unanswered(words)), b""
 
-    def _explain(self, error: Exception, request: httpx.Request, trace: "_Trace") -> Observation:
-        words = f"{type(error).__name__}: {error}".rstrip(": ")
-        of = _request_of(error) if isinstance(error, httpx.HTTPError) else None
-        # An error of another request is one of a sign-in within an auth flow, which comes before ours.
-        is_of_other = of is not None and _is_other(of, request)
-        is_unsent = trace.is_unsent or self._http.is_closed or isinstance(error, httpx.PoolTimeout) or is_of_other
-        return Unsent(words) if is_unsent else Unanswered(words)
-
 
 class _Trace:
-    """Listens to httpcore, which tells when it connects and when the first byte of a request is written.
+    """Tells whether a byte of a request may have left. What is unknown may have.
 
-    A transport that tells nothing leaves it unknown, and what is unknown may have been sent.
+    httpcore says when it connects, and when the first byte of a request is written; another transport says nothing.
     """
 
-    __slots__ = ("_is_connecting", "_is_sending")
+    __slots__ = ("_is_connecting", "_is_sending", "is_handed_out")
 
     def __init__(self) -> None:
+        #: The transport has it; before that, only a sign-in can have been sent.
+        self.is_handed_out = False
         self._is_connecting = False
         self._is_sending = False
 
@@ -211,11 +209,45 @@ class _Trace:
 
     @property
     def is_unsent(self) -> bool:
-        return self._is_connecting and not self._is_sending
+        return not self.is_handed_out or (self._is_connecting and not self._is_sending)
+
+
+class _WatchedAuth(httpx.Auth):
+    """Notes when an auth flow hands our request out, as against a sign-in of its own."""
+
+    def __init__(self, auth: httpx.Auth, request: httpx.Request, trace: _Trace) -> None:
+        self._auth = auth
+        self._request = request
+        self._trace = trace
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        flow = self._auth.async_auth_flow(request)
+        try:
+            handed_out = await flow.__anext__()
+            while True:
+                self._trace.is_handed_out |= not _is_other(handed_out, self._request)
+                response = yield handed_out
+                try:
+                    handed_out = await flow.asend(response)
+                except StopAsyncIteration:
+                    return
+        finally:
+            await flow.aclose()
+
+
+def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observation:
+    words = type(error).__name__
+    # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
+    if str(error) and not isinstance(error, httpx.LocalProtocolError):
+        words = f"{words}: {error}"
+    is_ours = not isinstance(error, httpx.HTTPError) or not _is_other(_request_of(error) or request, request)
+    is_unsent = trace.is_unsent or (is_ours and isinstance(error, httpx.PoolTimeout))
+    return Unsent(words) if is_unsent else Unanswered(words)
 
 
 def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:
-    return request.method != ours.method or request.url != ours.url
+    """Tell whether it is another request than ours; a signature may stand in the query."""
+    return request.method != ours.method or request.url.copy_with(query=None) != ours.url.copy_with(query=None)
 
 
 def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
@@ -229,15 +261,19 @@ async def _read_body(response: httpx.Response, bound: int) -> tuple[bytes, bool]
     chunks = bytearray()
     is_cut_short = False
     try:
-        async for chunk in response.aiter_bytes():
-            chunks += chunk
-            if len(chunks) > bound:
-                is_cut_short = True
-                break
-    except (httpx.HTTPError, httpx.StreamError):
+        stream = response.aiter_bytes()
+        assert isinstance(stream, AsyncGenerator)
+        async with aclosing(stream):
+            async for chunk in stream:
+                chunks += chunk
+                if len(chunks) > bound:
+                    is_cut_short = True
+                    break
+    except Exception:  # whatever a lent client's transport may raise
         is_cut_short = True
     finally:
-        await response.aclose()
+        with suppress(Exception):
+            await response.aclose()
     return bytes(chunks[:bound]), is_cut_short
 
 

@@ -1,7 +1,8 @@
 """Connections that cost the same however many there are."""
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import anyio
@@ -37,13 +38,17 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await self._drop(lane)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _LaneStream(response.stream, lambda: self._free(lane))
+        response.stream = _LaneStream(response.stream, partial(self._free, lane, response))
         return response
 
-    def _free(self, lane: httpx.AsyncHTTPTransport) -> None:
+    async def _free(self, lane: httpx.AsyncHTTPTransport, response: httpx.Response) -> None:
         if lane in self._busy:
             self._busy.remove(lane)
             self._idle.append(lane)
+        else:
+            # The transport was closed while this lane was connecting: its connection came too late to be closed.
+            with anyio.CancelScope(shield=True):
+                await response.extensions["network_stream"].aclose()
 
     async def _drop(self, lane: httpx.AsyncHTTPTransport) -> None:
         self._busy.discard(lane)
@@ -60,16 +65,15 @@ class LaneTransport(httpx.AsyncBaseTransport):
 
 
 class _LaneStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, free: Callable[[], None]) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, free: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
         self._free = free
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()
 
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
         finally:
-            self._free()
+            await self._free()

@@ -27,6 +27,7 @@ from bulkrestart.core.states import (
     REBOOT_TASKS,
     STOPPED,
     TASK_ENDS_IN,
+    UNKNOWN,
 )
 
 #: Seconds between two looks at a server that is in a passing state.
@@ -113,6 +114,8 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
         return _refuse(Reason.FORBIDDEN, answer)
     if answer.is_wrong_endpoint:
         return _refuse(Reason.WRONG_ENDPOINT, answer, wrong_endpoint(answer))
+    if status == 404 and not answer.is_not_found:
+        return Look(is_unresolved=False)
     return _refuse(Reason.NOT_FOUND if status == 404 else Reason.REJECTED, answer)
 
 
@@ -135,7 +138,7 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
         return Look(is_unresolved=True)
     if progress.reboot_type is RebootType.HARD:
         # The message does not show the vm_state, and HARD would start a server that is stopped.
-        return Look(is_unresolved=False, delay=PASSING_DELAY)
+        return Look(is_unresolved=False, delay=PASSING_DELAY, is_attempt=False)
     ends_in = _state_after(state, ACTIVE)
     if ends_in is None:
         return Look(is_unresolved=False)
@@ -195,7 +198,7 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
 
 def is_log_unreadable(log: Sequence[Action] | Observation | None) -> bool:
     """Tell whether the log is kept from us for good, as against one that fails now."""
-    return isinstance(log, Answer) and log.status in (403, 404)
+    return isinstance(log, Answer) and log.status in (403, 404) and not log.is_throttled
 
 
 def _decide_by_log(log: Sequence[Action], age: float, sighting: Sighting, progress: Progress) -> Decision:
@@ -226,14 +229,22 @@ def _decide_by_log(log: Sequence[Action], age: float, sighting: Sighting, progre
 
 
 def reboots_since(log: Sequence[Action], progress: Progress) -> list[Action]:
-    """Find the reboots, by anyone, that may have started since `Progress.since`, but for those already settled."""
+    """Find the reboots, by anyone, that may have started since `Progress.since`, but for those already settled.
+
+    Args:
+        log: Rows of the action log, the newest first.
+        progress: The server's way so far.
+
+    Returns:
+        Their rows, the oldest first: the one that follows the send most closely is the likeliest to be ours.
+    """
     if progress.since is None:
         return []
     settled = {attempt.request_id for attempt in progress.attempts[:-1]}
     # start_time has a resolution of 1 s: it stands for anything up to the next second.
     return [
         row
-        for row in log
+        for row in reversed(log)
         if row.action == "reboot" and row.request_id not in settled and row.start_time + 1.0 > progress.since[0]
     ]
 
@@ -265,7 +276,9 @@ def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
         return _refuse(Reason.NOT_FOUND, server)
     if isinstance(server, Answer) and server.status == 403:
         return _refuse(Reason.FORBIDDEN, server)
-    if not isinstance(server, Server) or server.vm_state is None or server.task_state in REBOOT_TASKS:
+    if not isinstance(server, Server) or server.task_state in REBOOT_TASKS:
+        return wait
+    if server.vm_state is None or server.status == UNKNOWN:
         return wait
     if server.locked:
         return _refuse_state(Reason.LOCKED, "locked", progress)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Final
 
-from bulkrestart.core.faults import Fault
+from bulkrestart.core.faults import Body, Fault
 from bulkrestart.core.model import Action, Server
 
 _THROTTLED_STATUSES: Final = frozenset({413, 429})
@@ -47,7 +47,7 @@ class Answer:
     def is_wrong_endpoint(self) -> bool:
         """No server can be restarted through this endpoint."""
         if self.status == 404:
-            return not self.is_not_found
+            return not self.is_not_found and self.fault.body is not Body.CUT_SHORT
         if self.status == 400 and _WRONG_PROJECT.search(self.fault.message):
             return True
         return self.status == 407 or self.is_redirect or self.fault.has_code(*_WRONG_PROJECT_CODES)

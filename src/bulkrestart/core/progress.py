@@ -88,8 +88,7 @@ class Progress:
         self.given_up, self.silent_looks = now, 0
         self.words = seen.words
         self._count_refused_tokens(seen)
-        if not (isinstance(decision, Send) and not decision.is_attempt):
-            self.spent += 1
+        self.spent += not isinstance(decision, Send | Look) or decision.is_attempt
         self._take(now, decision)
         self.doubts += self.is_unresolved
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+from bulkrestart.core.endpoint import check_id
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop
 from bulkrestart.core.progress import Progress
@@ -72,7 +73,10 @@ class Report:
         }
 
     def __getitem__(self, server_id: str) -> ServerResult:
-        return self._by_id[server_id]
+        try:
+            return self._by_id[check_id(server_id)]
+        except ValueError:
+            raise KeyError(server_id) from None
 
     @cached_property
     def _by_id(self) -> dict[str, ServerResult]:

@@ -8,6 +8,8 @@ from typing import Final
 ACTIVE: Final = "active"
 BUILDING: Final = "building"
 DELETED: Final = "deleted"
+#: A status, of a server in a cell that is down: its states are not known (Nova's api-guide, down_cells).
+UNKNOWN: Final = "UNKNOWN"
 ERROR: Final = "error"
 STOPPED: Final = "stopped"
 

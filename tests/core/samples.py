@@ -1,0 +1,143 @@
+"""What clouds answer, byte for byte as they write it, and one server on its way through such answers."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from bulkrestart.core.decide import decide
+from bulkrestart.core.faults import read_fault
+from bulkrestart.core.model import RebootType
+from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.progress import Progress
+
+SERVER: Final = "616fb98f-46ca-475e-917e-2563e5a8cd19"
+REQUEST: Final = "req-7f1b3c62-9b43-4a0e-8f0c-0d2f3c1a5b77"
+OTHER_REQUEST: Final = "req-0b7e9f1c-3d55-4a55-9d1e-0c6d7f2b8a10"
+
+SOFT: Final = RebootType.SOFT
+HARD: Final = RebootType.HARD
+
+#: nova/compute/vm_states.py
+VM_STATES: Final = (
+    "active",
+    "building",
+    "paused",
+    "suspended",
+    "stopped",
+    "rescued",
+    "resized",
+    "soft-delete",
+    "deleted",
+    "error",
+    "shelved",
+    "shelved_offloaded",
+)
+#: nova/objects/fields.py InstanceTaskState
+TASK_STATES: Final = (
+    *("scheduling", "block_device_mapping", "networking", "spawning"),
+    *("image_snapshot", "image_snapshot_pending", "image_pending_upload", "image_uploading", "image_backup"),
+    "updating_password",
+    *("resize_prep", "resize_migrating", "resize_migrated", "resize_finish", "resize_reverting", "resize_confirming"),
+    *("rebooting", "reboot_pending", "reboot_started"),
+    *("rebooting_hard", "reboot_pending_hard", "reboot_started_hard"),
+    *("pausing", "unpausing", "suspending", "resuming", "powering-off", "powering-on", "rescuing", "unrescuing"),
+    *("rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"),
+    *("migrating", "deleting", "soft-deleting", "restoring"),
+    *("shelving", "shelving_image_pending_upload", "shelving_image_uploading", "shelving_offloading", "unshelving"),
+)
+REBOOTING: Final = tuple(state for state in TASK_STATES if state.startswith("reboot"))
+
+#: nova/api/openstack/wsgi.py Fault._fault_names; every other status is a computeFault.
+_NOVA_FAULTS: Final = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "conflictingRequest",
+    413: "overLimit",
+    415: "badMediaType",
+    429: "overLimit",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+}
+
+
+def answer(
+    status: int,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    *,
+    is_cut_short: bool = False,
+    is_redirected: bool = False,
+    has_stale_token: bool = False,
+) -> Answer:
+    """Read an answer as the transport does."""
+    fault = read_fault(status, headers or {}, body, is_cut_short=is_cut_short)
+    return Answer(status, fault, is_redirected=is_redirected, has_stale_token=has_stale_token)
+
+
+def nova_body(status: int, message: str) -> bytes:
+    """Write Nova's envelope."""
+    return json.dumps({_NOVA_FAULTS.get(status, "computeFault"): {"code": status, "message": message}}).encode()
+
+
+def nova(status: int, message: str, request_id: str | None = REQUEST) -> Answer:
+    """Answer as Nova does, with the id of the request that its action log will show."""
+    headers = {} if request_id is None else {"x-compute-request-id": request_id}
+    return answer(status, nova_body(status, message), headers)
+
+
+def conflict_words(attribute: str, state: str) -> str:
+    """Write what Nova says of a server in the wrong state (raise_http_conflict_for_instance_invalid_state)."""
+    return f"Cannot 'reboot' instance {SERVER} while it is in {attribute} {state}"
+
+
+def conflict(attribute: str, state: str) -> Answer:
+    """Answer 409 as Nova does."""
+    return nova(409, conflict_words(attribute, state))
+
+
+def ecs_body(code: str, message: str) -> bytes:
+    """Write the error of Huawei Cloud ECS and Open Telekom Cloud ECS."""
+    return json.dumps({"error": {"code": code, "message": message}}).encode()
+
+
+def ecs(status: int, code: str, message: str) -> Answer:
+    """Answer as Huawei Cloud ECS and Open Telekom Cloud ECS do."""
+    return answer(status, ecs_body(code, message))
+
+
+def gateway(status: int, code: str, message: str) -> Answer:
+    """Answer as the API gateway in front of ECS does."""
+    body = {"error_msg": message, "error_code": code, "request_id": "d4e8174b8df00840aef0c6907ec0e384"}
+    return answer(status, json.dumps(body).encode())
+
+
+def keystone(*, has_stale_token: bool = False) -> Answer:
+    """Answer 401 as keystonemiddleware does."""
+    error = {"code": 401, "title": "Unauthorized", "message": "The request you have made requires authentication."}
+    return answer(401, json.dumps({"error": error}).encode(), has_stale_token=has_stale_token)
+
+
+def page(status: int, title: str) -> Answer:
+    """Answer as a proxy on the way does: with a page for people."""
+    return answer(status, f"<html><head><title>{title}</title></head><body></body></html>".encode())
+
+
+def sent(
+    *seen: Observation,
+    reboot_type: RebootType = SOFT,
+    may_escalate: bool = False,
+    may_start: bool = False,
+    cloud_time: tuple[float, float] | None = None,
+    at: float = 100.0,
+) -> Progress:
+    """Take a server through sends that were answered so, all at one moment."""
+    progress = Progress(
+        server_id=SERVER, reboot_type=reboot_type, may_escalate=may_escalate, may_start=may_start, began=at
+    )
+    for observation in seen:
+        progress.send(at, cloud_time)
+        progress.answer(at, observation, decide(observation, progress))
+    return progress

@@ -1,0 +1,81 @@
+"""The arguments of a restart are checked before anything is sent, and the error names the argument."""
+
+import math
+from dataclasses import asdict, fields
+
+import pytest
+
+from bulkrestart.core.model import RebootType
+from bulkrestart.core.options import Options, check_count, check_seconds, parse_reboot_type
+
+GOOD = Options(
+    reboot_type=RebootType.SOFT,
+    wait=True,
+    max_attempts=1,
+    request_timeout=0.001,
+    server_timeout=1,
+    wait_timeout=86_400.0,
+    escalate=False,
+    start_stopped=False,
+    max_at_once=1,
+)
+COUNTS = ["max_attempts", "max_at_once"]
+DURATIONS = ["request_timeout", "server_timeout", "wait_timeout"]
+
+
+def test_every_number_is_checked() -> None:
+    """An option that is a number is a count or a duration, and so is checked below."""
+    numbers = {field.name for field in fields(Options) if field.type in (int, float)}
+
+    assert numbers == {*COUNTS, *DURATIONS}
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, math.nan, True, "5", None])
+@pytest.mark.parametrize("name", COUNTS)
+def test_count_must_be_a_whole_number_from_one_up(name: str, value: object) -> None:
+    """Zero, fractions and what is no number are refused: none of them can bound anything."""
+    with pytest.raises(ValueError, match=rf"^{name} must be a whole number from 1 up, not {value!r}$"):
+        Options(**(asdict(GOOD) | {name: value}))
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1.0, math.inf, -math.inf, math.nan, True, "60", None])
+@pytest.mark.parametrize("name", DURATIONS)
+def test_duration_must_be_positive_and_finite(name: str, value: object) -> None:
+    """A wait without an end, and one that is over before it began, are refused."""
+    with pytest.raises(ValueError, match=rf"^{name} must be a positive number of seconds, not {value!r}$"):
+        Options(**(asdict(GOOD) | {name: value}))
+
+
+@pytest.mark.parametrize("value", [1, 50, 10**9])
+def test_good_count(value: int) -> None:
+    """Any whole number from one up is a count."""
+    check_count("max_at_once", value)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, 1e9])
+def test_good_duration(value: float) -> None:
+    """Whole and broken seconds are a duration."""
+    check_seconds("wait_timeout", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("SOFT", RebootType.SOFT),
+        ("soft", RebootType.SOFT),
+        ("Hard", RebootType.HARD),
+        (RebootType.HARD, RebootType.HARD),
+    ],
+)
+def test_reboot_type(value: str, expected: RebootType) -> None:
+    """The type is read in any case, as Nova reads it."""
+    assert parse_reboot_type(value) is expected
+
+
+@pytest.mark.parametrize("value", ["", "WARM", " soft", "SOFT|HARD", None, 1, b"SOFT"])
+def test_reboot_type_that_is_none(value: str) -> None:
+    """Anything else is refused, and both types are named."""
+    with pytest.raises(ValueError, match='reboot_type must be "SOFT" or "HARD", not') as caught:
+        parse_reboot_type(value)
+
+    assert repr(value) in str(caught.value)

@@ -1,0 +1,176 @@
+"""An accepted reboot is over when the server is back by its state and its action proves it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from bulkrestart.core.decision import End, Look, Prove, Settling, Watch
+from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
+from bulkrestart.core.observation import Observation, Unanswered, Unsent
+from bulkrestart.core.progress import Progress
+from bulkrestart.core.settling import decide_back, decide_proof, gone, late
+from tests.core.samples import (
+    OTHER_REQUEST,
+    REBOOTING,
+    REQUEST,
+    SERVER,
+    TASK_STATES,
+    answer,
+    gateway,
+    keystone,
+    nova,
+    page,
+    sent,
+)
+
+SENT_AT = 1_800_000_000.0
+LOOK_SINGLY = Look(is_unresolved=False)
+COMPLETED = End(outcome=Outcome.COMPLETED, proof=Proof.ACTION)
+BY_STATE = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
+NOT_BACK = "its reboot has not finished: vm_state active, task_state None"
+
+
+def accepted(request_id: str | None = REQUEST) -> Progress:
+    """Give a server whose reboot was accepted, with or without the cloud's id of it."""
+    headers = {} if request_id is None else {"x-compute-request-id": request_id}
+    return sent(answer(202, b"", headers), cloud_time=(SENT_AT, SENT_AT + 2.0))
+
+
+def shown(vm_state: str | None, task_state: str | None = None, fault: str = "", status: str = "") -> Server:
+    """Show a server in these states."""
+    return Server(id=SERVER, status=status, vm_state=vm_state, task_state=task_state, fault=fault)
+
+
+def failed(reason: Reason, words: str) -> End:
+    """End a server that is not back as it should be."""
+    return End(outcome=Outcome.FAILED, reason=reason, detail=words)
+
+
+def way(words: str, server: Server, *expected: Settling) -> tuple[str, Server, list[Settling]]:
+    """Write what is decided on one snapshot that is seen again and again."""
+    return words, server, list(expected)
+
+
+BACK = [
+    *(way(f"in {state}", shown("active", state, status="ACTIVE"), Watch(), Watch(), Watch()) for state in REBOOTING),
+    way("in a reboot of a stopped server", shown("stopped", "rebooting_hard"), Watch(), Watch(), Watch()),
+    way("in a reboot of a server in error", shown("error", "reboot_started_hard"), Watch(), Watch(), Watch()),
+    way("shown without its states", shown(None, status="ACTIVE"), Watch(), Watch(), Watch()),
+    way("active and idle", shown("active", status="ACTIVE"), Prove(), Prove()),
+    way("active and idle, whatever its status says", shown("active", status="HARD_REBOOT"), Prove(), Prove()),
+    *(
+        way(f"active and in {state}: the reboot is over", shown("active", state), Prove())
+        for state in TASK_STATES
+        if state not in REBOOTING
+    ),
+    way(
+        "error, with its fault",
+        shown("error", fault="Failed to reboot instance"),
+        Watch(),
+        failed(Reason.ERROR, "Failed to reboot instance"),
+    ),
+    way("error, without a word", shown("error"), Watch(), failed(Reason.ERROR, "vm_state error")),
+    *(
+        way(vm_state, shown(vm_state), Watch(), failed(Reason.WRONG_STATE, f"it ended in vm_state {vm_state}"))
+        for vm_state in ("stopped", "paused", "rescued")
+    ),
+    way("deleted, as lists show it: only a 404 says so", shown("deleted"), LOOK_SINGLY, LOOK_SINGLY, LOOK_SINGLY),
+]
+
+
+@pytest.mark.parametrize(("server", "expected"), [pytest.param(*row[1:], id=row[0]) for row in BACK])
+def test_server_is_back_by_its_two_states(server: Server, expected: list[Settling]) -> None:
+    """Back is active and out of the six reboot states; any other end counts when it was seen twice."""
+    progress = accepted()
+
+    assert [decide_back(server, progress) for _ in expected] == expected
+
+
+@pytest.mark.parametrize(
+    "between",
+    [shown("stopped", "rebooting_hard"), shown(None)],
+    ids=["in a reboot again", "shown without its states"],
+)
+def test_two_sightings_are_two_in_a_row(between: Server) -> None:
+    """A server that was seen in error once, and then under way, is seen in error for the first time again."""
+    progress = accepted()
+
+    decisions = [decide_back(server, progress) for server in (shown("error"), between, shown("error"), shown("error"))]
+
+    assert decisions == [Watch(), Watch(), Watch(), failed(Reason.ERROR, "vm_state error")]
+
+
+def row(
+    request_id: str = REQUEST,
+    *,
+    after: float = 0.0,
+    is_error: bool = False,
+    is_finished: bool | None = True,
+    action: str = "reboot",
+) -> Action:
+    """Write a row of the action log that began so many seconds after our send."""
+    return Action(
+        action=action,
+        request_id=request_id,
+        start_time=SENT_AT + after,
+        is_error=is_error,
+        is_finished=is_finished,
+    )
+
+
+NOT_REBOOTED = failed(Reason.NOT_REBOOTED, "the action log says that the reboot ended in Error")
+#: What is decided on time, and what when the wait is over.
+PROOF: list[tuple[str, Progress, Sequence[Action] | Observation, Settling, Settling]] = [
+    ("finished", accepted(), [row()], COMPLETED, COMPLETED),
+    ("finished with Error", accepted(), [row(is_error=True)], NOT_REBOOTED, NOT_REBOOTED),
+    (
+        "Error, and no finish shown",
+        accepted(),
+        [row(is_error=True, is_finished=None)],
+        NOT_REBOOTED,
+        NOT_REBOOTED,
+    ),
+    ("not finished", accepted(), [row(is_finished=False)], Watch(), failed(Reason.NOT_BACK, NOT_BACK)),
+    ("events not shown", accepted(), [row(is_finished=None)], BY_STATE, BY_STATE),
+    ("ours among others", accepted(), [row(OTHER_REQUEST, after=9.0, is_error=True), row()], COMPLETED, COMPLETED),
+    ("without our row", accepted(), [row("req-created", action="create", after=-9.0)], BY_STATE, BY_STATE),
+    ("empty", accepted(), [], BY_STATE, BY_STATE),
+    ("id unknown: a reboot since", accepted(None), [row(OTHER_REQUEST)], COMPLETED, COMPLETED),
+    ("id unknown: a reboot before", accepted(None), [row(OTHER_REQUEST, after=-9.0)], BY_STATE, BY_STATE),
+    ("id unknown: no reboot", accepted(None), [row(OTHER_REQUEST, action="stop")], BY_STATE, BY_STATE),
+    ("403", accepted(), nova(403, "Policy doesn't allow it to be performed."), BY_STATE, BY_STATE),
+    ("404", accepted(), page(404, "Not Found"), BY_STATE, BY_STATE),
+    ("401", accepted(), keystone(), Watch(), BY_STATE),
+    ("401 with an older token", accepted(), keystone(has_stale_token=True), Watch(), BY_STATE),
+    ("408", accepted(), answer(408), Watch(), BY_STATE),
+    ("429", accepted(), answer(429), Watch(), BY_STATE),
+    ("throttled with 403", accepted(), gateway(403, "APIGW.0308", "slow"), Watch(), BY_STATE),
+    ("500", accepted(), page(500, "Oops"), Watch(), BY_STATE),
+    ("503", accepted(), page(503, "Oops"), Watch(), BY_STATE),
+    ("200 that is no log", accepted(), page(200, "Sign in"), Watch(), BY_STATE),
+    ("unanswered", accepted(), Unanswered("ReadTimeout"), Watch(), BY_STATE),
+    ("unsent", accepted(), Unsent("ConnectError"), Watch(), BY_STATE),
+]
+
+
+@pytest.mark.parametrize(
+    ("progress", "log", "on_time", "at_last"), [pytest.param(*row[1:], id=row[0]) for row in PROOF]
+)
+def test_proof(progress: Progress, log: Sequence[Action] | Observation, on_time: Settling, at_last: Settling) -> None:
+    """The action's own row proves the reboot; a log that cannot be read leaves the state, one that fails is awaited."""
+    assert decide_proof(log, progress, is_late=False) == on_time
+    assert decide_proof(log, progress, is_late=True) == at_last
+
+
+def test_server_that_is_gone_has_failed() -> None:
+    """A server that was deleted after its reboot was accepted did not come back."""
+    assert gone(nova(404, f"Instance {SERVER} could not be found.")) == failed(
+        Reason.GONE, f"Instance {SERVER} could not be found."
+    )
+
+
+def test_server_that_is_late_says_where_it_stands() -> None:
+    """A server that is still rebooting at the end of the wait is named with both its states."""
+    assert late(shown("active", "reboot_started")) == failed(
+        Reason.NOT_BACK, "its reboot has not finished: vm_state active, task_state reboot_started"
+    )

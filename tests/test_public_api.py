@@ -1,0 +1,137 @@
+"""What the package promises to those who import it: its names, its records, its errors and its types."""
+
+import copy
+import inspect
+import pickle
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from enum import Enum
+from importlib.resources import files
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+import bulkrestart
+from bulkrestart import (
+    Attempt,
+    AuthError,
+    BulkRestartError,
+    EndpointError,
+    FleetError,
+    Outcome,
+    Proof,
+    Reason,
+    RebootType,
+    Report,
+    Server,
+    ServerResult,
+    Statistics,
+    Stop,
+    StopReason,
+)
+
+PUBLIC: Final = {name: getattr(bulkrestart, name) for name in bulkrestart.__all__}
+CLASSES: Final = [value for value in PUBLIC.values() if inspect.isclass(value)]
+
+ATTEMPT = Attempt(1.5, "202", "req-7f1b3c62-9b43-4a0e-8f0c-0d2f3c1a5b77")
+RESULT = ServerResult(
+    server_id="616fb98f-46ca-475e-917e-2563e5a8cd19",
+    outcome=Outcome.FAILED,
+    reason=Reason.NOT_BACK,
+    reboot_type=RebootType.HARD,
+    attempts=(ATTEMPT,),
+    proof=Proof.STATE,
+)
+STOP = Stop(StopReason.ASKED, "the run was asked to stop")
+REPORT = Report(results=(RESULT,), stopped=STOP, elapsed=312.0)
+#: One of each record and each error.
+SAMPLES: Final = [
+    ATTEMPT,
+    RESULT,
+    STOP,
+    REPORT,
+    Server(id="616fb98f-46ca-475e-917e-2563e5a8cd19", vm_state="active"),
+    Statistics(**{field.name: number for number, field in enumerate(fields(Statistics))}),
+    BulkRestartError("words"),
+    AuthError("words"),
+    EndpointError("words"),
+    FleetError(REPORT),
+]
+RECORDS: Final = [sample for sample in SAMPLES if not isinstance(sample, Exception)]
+
+
+def name_of(value: object) -> str:
+    """Name a sample by its class."""
+    return type(value).__name__
+
+
+def test_names_are_sorted_and_once() -> None:
+    """The list of public names is kept in order."""
+    assert bulkrestart.__all__ == sorted(set(bulkrestart.__all__))
+
+
+def test_package_shows_its_public_names_and_nothing_else() -> None:
+    """What can be had from the package's front is what it promises."""
+    shown = {
+        name
+        for name, value in vars(bulkrestart).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+
+    assert shown == set(bulkrestart.__all__)
+
+
+@pytest.mark.parametrize("name", bulkrestart.__all__)
+def test_public_name_is_documented(name: str) -> None:
+    """Every public name says in its own words what it is."""
+    value = PUBLIC[name]
+
+    assert value.__doc__
+    assert not value.__doc__.startswith(f"{name}(")
+
+
+def test_every_record_and_error_has_a_sample() -> None:
+    """A new record or error is tested below before it is public."""
+    wanted = {value for value in CLASSES if is_dataclass(value) or issubclass(value, BaseException)}
+
+    assert wanted == {type(sample) for sample in SAMPLES}
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=name_of)
+def test_record_is_frozen(record: object) -> None:
+    """A record cannot be changed, and takes no attributes beside its own."""
+    assert is_dataclass(record)
+    for name in (*(field.name for field in fields(record)), "another"):
+        # TypeError is CPython's for a name that a frozen class with slots does not have (issue 90562).
+        with pytest.raises((FrozenInstanceError, TypeError)):
+            setattr(record, name, None)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=name_of)
+def test_record_can_be_kept_and_sent(record: object) -> None:
+    """A record is equal to its copy and to what another process would get, and serves as a key."""
+    assert pickle.loads(pickle.dumps(record)) == copy.deepcopy(record) == record  # noqa: S301 - our own bytes
+    assert {record: 1}[copy.copy(record)] == 1
+
+
+@pytest.mark.parametrize("enum", [value for value in CLASSES if issubclass(value, Enum)])
+def test_closed_sets_print_as_reports_do(enum: type[Enum]) -> None:
+    """A member is its own text, so it needs no translation in JSON, in logs or in comparisons."""
+    for member in enum:
+        assert str(member) == member.value == member
+        assert pickle.loads(pickle.dumps(member)) is member  # noqa: S301 - our own bytes
+
+
+@pytest.mark.parametrize("error", [sample for sample in SAMPLES if isinstance(sample, Exception)], ids=name_of)
+def test_error_is_one_of_ours(error: Exception) -> None:
+    """Every error can be caught as one, says what it has to say, and survives pickling."""
+    returned = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+
+    assert isinstance(error, BulkRestartError)
+    assert type(returned) is type(error)
+    assert str(returned) == str(error) != ""
+
+
+def test_types_are_shipped() -> None:
+    """Type checkers read the annotations of the installed package (PEP 561)."""
+    assert files("bulkrestart").joinpath("py.typed").is_file()
