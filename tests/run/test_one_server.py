@@ -7,7 +7,7 @@ import trio
 
 from bulkrestart import Outcome, Proof, Reason
 from bulkrestart.simulator import Call, Fault, HostFault, LogAccess
-from tests.virtual import client_of, cloud_of, virtually
+from tests.virtual import client_of, cloud_of, slow_down, virtually
 
 COMPLETED = (Outcome.COMPLETED, None)
 
@@ -247,6 +247,55 @@ def test_hard_looks_first(change: dict[str, str], leave: dict[str, bool], ends: 
         assert (result.outcome, result.reason) == ends, result
         assert cloud.posts[server_id] == (1 if result.outcome is Outcome.COMPLETED else 0)
         assert [report.results[at].outcome for at in (0, 2)] == [Outcome.COMPLETED] * 2
+
+    virtually(main)
+
+
+def test_hard_looks_again_after_a_while() -> None:
+    """A look at the fleet that is a minute old does not stand for one at a server that was stopped since."""
+
+    async def main() -> None:
+        cloud = cloud_of(20)
+        last = cloud.ids[-1]
+        slow_down(cloud, 10.0)
+        cloud.later(60.0, lambda: cloud.change(last, vm_state="stopped"))
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids, reboot_type="HARD")
+        assert (report[last].outcome, report[last].reason) == (Outcome.SKIPPED, Reason.WRONG_STATE)
+        assert report.summary == {Outcome.COMPLETED: 19, Outcome.SKIPPED: 1}
+        assert cloud.server(last).vm_state == "stopped"
+
+    virtually(main)
+
+
+def test_hard_looks_again_before_it_is_sent_again() -> None:
+    """A HARD that was throttled is not sent to a server that was stopped while it waited."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        [server_id] = cloud.ids
+        cloud.script(server_id, Fault.commands_executing())
+        cloud.later(30.0, lambda: cloud.change(server_id, vm_state="stopped"))
+        async with client_of(cloud) as client:
+            [result] = await client.restart([server_id], reboot_type="HARD")
+        assert (result.outcome, result.reason) == refused(Reason.WRONG_STATE)
+        assert cloud.posts[server_id] == 1
+        assert cloud.server(server_id).vm_state == "stopped"
+
+    virtually(main)
+
+
+def test_hard_of_a_server_that_no_list_shows() -> None:
+    """A server that the list does not show is looked at singly, and an unknown one keeps the cloud's own words."""
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        ids = [*cloud.ids, "unknown"]
+        async with client_of(cloud) as client:
+            report = await client.restart(ids, reboot_type="HARD")
+        assert report.summary == {Outcome.COMPLETED: 3, Outcome.REFUSED: 1}
+        assert report["unknown"].reason is Reason.NOT_FOUND
+        assert cloud.posts["unknown"] == 0
 
     virtually(main)
 

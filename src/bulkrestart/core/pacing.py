@@ -55,4 +55,4 @@ class Brake:
         """Seconds held altogether; patience with a server does not count them."""
         if self._until == float("-inf"):
             return 0.0
-        return self._held + min(now, self._until) - self._began
+        return self._held + max(0.0, min(now, self._until) - self._began)

@@ -76,10 +76,9 @@ class Gate:
         elif not isinstance(seen, Unsent | Unanswered):
             self._brake.release()
 
-    def patience(self) -> float:
-        """Read a clock that stands still while everybody is held: time that is nobody's fault counts against nobody."""
-        now = anyio.current_time()
-        return now - self._brake.held(now)
+    def patience(self, moment: float) -> float:
+        """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
+        return moment - self._brake.held(moment)
 
 
 class Shields:

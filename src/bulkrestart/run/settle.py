@@ -76,7 +76,7 @@ class Settler:
 
     def watch(self, progress: Progress) -> None:
         """Take a server that was accepted just now."""
-        progress.deadline = self._gate.patience() + self._wait_timeout
+        progress.deadline = self._gate.patience(anyio.current_time()) + self._wait_timeout
         self._watched[progress.server_id] = progress
         self._news.set()
 
@@ -110,7 +110,6 @@ class Settler:
     async def _poll(self) -> Sight:
         began = anyio.current_time()
         oldest = min(progress.accepted or 0.0 for progress in self._watched.values())
-        # Keyed, because a server may stand on two pages of a list that changes while it is read.
         back: dict[str, Progress] = {}
         unsure: dict[str, Progress] = {}
 
@@ -132,8 +131,10 @@ class Settler:
         if sight.is_complete:
             unsure.update(self._absent(began))
         await self._sweep.read_each(unsure, take, sight)
-        if back:
-            await work_through(back.values(), self._prove, lanes=min(self._lanes, len(back)))
+        # A server that stands on two pages of a list that changes while it is read may have its outcome already.
+        proving = [progress for server_id, progress in back.items() if server_id in self._watched]
+        if proving:
+            await work_through(proving, self._prove, lanes=min(self._lanes, len(proving)))
         return sight
 
     def _absent(self, began: float) -> dict[str, Progress]:
@@ -146,11 +147,11 @@ class Settler:
             for server_id, progress in self._watched.items()
             if progress.accepted is not None
             and progress.accepted < began
-            and (progress.seen is None or (progress.seen < began and self._is_late(progress)))
+            and (progress.seen is None or (progress.seen < began and self._is_late(progress, began)))
         }
 
-    def _is_late(self, progress: Progress) -> bool:
-        return self._gate.patience() >= progress.deadline
+    def _is_late(self, progress: Progress, asked: float) -> bool:
+        return self._gate.patience(asked) >= progress.deadline
 
     def _take(self, progress: Progress, server: Server | Observation, asked: float) -> Settling:
         """Decide on what a sweep saw of a server."""
@@ -160,13 +161,13 @@ class Settler:
             return gone(server) if isinstance(server, Answer) and server.is_not_found else Watch()
         progress.seen = asked
         settling = decide_back(server, progress)
-        if isinstance(settling, Watch) and self._is_late(progress):
+        if isinstance(settling, Watch) and self._is_late(progress, asked):
             return late(server)
         return settling
 
     async def _prove(self, progress: Progress) -> None:
-        log = await self._read_log(progress)
-        match decide_proof(log, progress, is_late=self._is_late(progress)):
+        is_late = self._is_late(progress, anyio.current_time())
+        match decide_proof(await self._read_log(progress), progress, is_late=is_late):
             case End() as end:
                 self._end(progress, end)
             case Prove() | Look() | Watch():

@@ -117,7 +117,7 @@ class Submitter:
         """
         decision = first
         is_first = True
-        deadline = self._gate.patience() + self._options.server_timeout
+        deadline = self._gate.patience(anyio.current_time()) + self._options.server_timeout
 
         async def step() -> Decision:
             nonlocal decision, is_first
@@ -143,7 +143,7 @@ class Submitter:
         end: Decision = await AsyncRetrying(
             sleep=pause,
             wait=self._wait,
-            stop=lambda _: self._gate.patience() >= deadline,
+            stop=lambda _: self._gate.patience(anyio.current_time()) >= deadline,
             retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
             retry_error_callback=lambda _: progress.out_of_time(),
         )(step)
