@@ -247,6 +247,8 @@ def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observa
 
 def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:
     """Tell whether it is another request than ours; a signature may stand in the query."""
+    if request is ours:
+        return False
     return request.method != ours.method or request.url.copy_with(query=None) != ours.url.copy_with(query=None)
 
 

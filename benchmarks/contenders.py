@@ -1,0 +1,126 @@
+"""The contenders: each restarts servers, a bounded number at once, over connections that it keeps."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+
+from bulkrestart import Outcome, RestartClient, Token
+
+Restart = Callable[[Sequence[str]], Awaitable[None]]
+#: Is given the compute endpoint and the number of requests at once.
+Contender = Callable[[str, int], AbstractAsyncContextManager[Restart]]
+
+_TOKEN: Final = "token"
+_BODY: Final = b'{"reboot": {"type": "SOFT"}}'
+#: Seconds: as `RestartClient.restart` has it, because httpx's 5 s are too short for its own pool at 500 at once.
+_TIMEOUT: Final = 60.0
+
+
+@asynccontextmanager
+async def own(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
+    """`RestartClient` with the client that it makes for itself."""
+    async with RestartClient(endpoint, auth=Token(_TOKEN), max_at_once=at_once) as client:
+        yield _restart_with(client)
+
+
+@asynccontextmanager
+async def lent(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
+    """`RestartClient` with a stock httpx client lent to it, whose pool is as wide as needed."""
+    async with (
+        httpx.AsyncClient(limits=httpx.Limits(max_connections=at_once), trust_env=False) as http,
+        RestartClient(endpoint, auth=Token(_TOKEN), http=http, max_at_once=at_once) as client,
+    ):
+        yield _restart_with(client)
+
+
+def stock_wide(endpoint: str, at_once: int) -> AbstractAsyncContextManager[Restart]:
+    """Stock httpx with a pool as wide as needed."""
+    return _stock(endpoint, at_once, httpx.Limits(max_connections=at_once))
+
+
+def stock_default(endpoint: str, at_once: int) -> AbstractAsyncContextManager[Restart]:
+    """Stock httpx with its default limits: 100 connections, of which 20 are kept."""
+    return _stock(endpoint, at_once, httpx.Limits(max_connections=100, max_keepalive_connections=20))
+
+
+@asynccontextmanager
+async def streams(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
+    """A loop over asyncio's streams that knows just enough HTTP for this server."""
+    url = urlsplit(endpoint)
+    fields = (
+        f"Host: {url.netloc}\r\nContent-Type: application/json\r\n"
+        f"X-Auth-Token: {_TOKEN}\r\nContent-Length: {len(_BODY)}"
+    )
+    lanes = [await asyncio.open_connection(url.hostname, url.port) for _ in range(at_once)]
+
+    async def work(lane: tuple[asyncio.StreamReader, asyncio.StreamWriter], ids: Iterator[str]) -> None:
+        reader, writer = lane
+        for server_id in ids:
+            head = f"POST {url.path}/servers/{server_id}/action HTTP/1.1\r\n{fields}\r\n\r\n"
+            writer.write(head.encode() + _BODY)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 202 ")
+
+    async def restart(ids: Sequence[str]) -> None:
+        source = iter(ids)
+        await asyncio.gather(*(work(lane, source) for lane in lanes))
+
+    yield restart
+    for _, writer in lanes:
+        writer.close()
+
+
+CONTENDERS: Final[dict[str, Contender]] = {
+    "RestartClient": own,
+    "RestartClient, stock httpx lent": lent,
+    "httpx, as many connections as at once": stock_wide,
+    "httpx, default limits": stock_default,
+    "asyncio streams by hand": streams,
+}
+#: Those over httpx's own pool, which take 10 ms a restart and more where it is wide.
+POOLED: Final = frozenset(name for name, each in CONTENDERS.items() if each in (lent, stock_wide, stock_default))
+
+
+def measure(name: str, endpoint: str, at_once: int, count: int) -> float:
+    """Give the CPU seconds of this process per restart, once the connections are open."""
+    ids = [str(UUID(int=number)) for number in range(count)]
+
+    async def main() -> float:
+        async with CONTENDERS[name](endpoint, at_once) as restart:
+            await restart(ids[:at_once])
+            began = time.process_time()
+            await restart(ids)
+            return (time.process_time() - began) / count
+
+    return asyncio.run(main())
+
+
+@asynccontextmanager
+async def _stock(endpoint: str, at_once: int, limits: httpx.Limits) -> AsyncIterator[Restart]:
+    semaphore = asyncio.Semaphore(at_once)
+    headers = {"X-Auth-Token": _TOKEN, "Content-Type": "application/json"}
+    async with httpx.AsyncClient(headers=headers, limits=limits, timeout=_TIMEOUT, trust_env=False) as http:
+
+        async def post(server_id: str) -> None:
+            async with semaphore:
+                response = await http.post(f"{endpoint}/servers/{server_id}/action", content=_BODY)
+            assert response.status_code == 202
+
+        async def restart(ids: Sequence[str]) -> None:
+            await asyncio.gather(*map(post, ids))
+
+        yield restart
+
+
+def _restart_with(client: RestartClient) -> Restart:
+    async def restart(ids: Sequence[str]) -> None:
+        report = await client.restart(ids, wait=False)
+        assert report.summary == {Outcome.ACCEPTED: len(ids)}
+
+    return restart
