@@ -12,8 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from statistics import median
 from typing import Final
 
-from contenders import CONTENDERS, POOLED, measure
-from loopback import serving
+from benchmarks.contenders import CONTENDERS, POOLED, measure
+from benchmarks.loopback import serving
 
 AT_ONCE: Final = (10, 100, 500)
 #: Seconds of delay for each request at once, so that each level has at most 500 requests a second. An answer that came

@@ -4,8 +4,7 @@ from bulkrestart.client import RestartClient, Run
 from bulkrestart.cloud.auth import Token
 from bulkrestart.core.errors import AuthError, BulkRestartError, EndpointError
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult, Stop, StopReason
-from bulkrestart.core.report import FleetError, Report
-from bulkrestart.run.fleet import Statistics
+from bulkrestart.core.report import FleetError, Report, Statistics
 
 __version__ = "0.1.0"
 

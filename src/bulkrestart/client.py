@@ -17,8 +17,8 @@ from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.options import Options, check_count, parse_reboot_type
 from bulkrestart.core.pacing import Brake
-from bulkrestart.core.report import Ledger, Report
-from bulkrestart.run.fleet import Fleet, Statistics
+from bulkrestart.core.report import Ledger, Report, Statistics
+from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
 
 Ids = Iterable[str | Server] | AsyncIterable[str | Server]
@@ -177,7 +177,8 @@ class RestartClient:
             start_stopped=start_stopped,
             max_at_once=max_at_once,
         ) as run:
-            await run._fleet.over.wait()
+            async for _ in run:
+                pass
         return run.report
 
     @asynccontextmanager
@@ -255,6 +256,7 @@ async def _alongside(fleet: Fleet) -> AsyncIterator[None]:
                 if fleet.refusal is None:
                     yield
                 failure = fleet.refusal
+            # Not a cancellation: that has to pass through the group.
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 failure = error
             finally:

@@ -28,7 +28,7 @@ async def test_the_token_is_the_header_of_every_request() -> None:
     compute = compute_of(http, auth=Token(SECRET))
     await compute.reboot("s", RebootType.SOFT)
     await compute.show("s")
-    await compute.list()
+    await compute.page()
     await compute.actions("s")
     await compute.action("s", "req-1")
     assert seen == [[SECRET]] * 5

@@ -39,7 +39,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 GETS: dict[str, Call] = {
     "show": lambda compute: compute.show(ID),
-    "list": lambda compute: compute.list(),
+    "list": lambda compute: compute.page(),
     "actions": lambda compute: compute.actions(ID),
     "action": lambda compute: compute.action(ID, "req-1"),
 }
@@ -78,19 +78,19 @@ def saying_json(document: object, status: int = 200) -> Compute:
             lambda c: c.reboot(ID, HARD), "POST", f"/servers/{ID}/action", b'{"reboot": {"type": "HARD"}}', id="hard"
         ),
         pytest.param(lambda c: c.show(ID), "GET", f"/servers/{ID}", b"", id="show"),
-        pytest.param(lambda c: c.list(), "GET", "/servers/detail?limit=1000", b"", id="first page"),
+        pytest.param(lambda c: c.page(), "GET", "/servers/detail?limit=1000", b"", id="first page"),
         pytest.param(
-            lambda c: c.list(marker=ID), "GET", f"/servers/detail?limit=1000&marker={ID}", b"", id="next page"
+            lambda c: c.page(marker=ID), "GET", f"/servers/detail?limit=1000&marker={ID}", b"", id="next page"
         ),
         pytest.param(
-            lambda c: c.list(changes_since=1_700_000_000.9),
+            lambda c: c.page(changes_since=1_700_000_000.9),
             "GET",
             "/servers/detail?limit=1000&changes-since=2023-11-14T22%3A13%3A20Z",
             b"",
             id="changes, rounded down",
         ),
         pytest.param(
-            lambda c: c.list(marker="a&b=c d", changes_since=0.0),
+            lambda c: c.page(marker="a&b=c d", changes_since=0.0),
             "GET",
             "/servers/detail?limit=1000&marker=a%26b%3Dc+d&changes-since=1970-01-01T00%3A00%3A00Z",
             b"",
@@ -321,7 +321,7 @@ SHOWN = {
 async def test_a_server_is_read(row: object, server: Server | None) -> None:
     """A server is read as far as it can be: what has the wrong type counts as not shown; without an id it is none."""
     shown = await saying_json({"server": row}).show(ID)
-    page = await saying_json({"servers": [row]}).list()
+    page = await saying_json({"servers": [row]}).page()
     assert isinstance(page, Page)
     if server is None:
         assert shown == Answer(200, Fault(body=Body.JSON))
@@ -364,7 +364,7 @@ NEXT = [{"rel": "next", "href": "http://elsewhere.test/servers/detail?marker=s1"
 )
 async def test_a_page_is_read(document: object, count: int, marker: str | None) -> None:
     """There is a next page if a link says so or the page is full, and it begins after the last server."""
-    page = await saying_json(document).list()
+    page = await saying_json(document).page()
     assert isinstance(page, Page)
     assert (len(page.servers), page.marker) == (count, marker)
 
@@ -509,7 +509,7 @@ def take_all(compute: Compute) -> None:
     async def main() -> None:
         shown = await compute.show(ID)
         assert isinstance(shown, Server | Answer)
-        page = await compute.list()
+        page = await compute.page()
         assert isinstance(page, Page | Answer)
         if isinstance(page, Page):
             assert all(isinstance(server, Server) for server in page.servers)
@@ -620,7 +620,7 @@ def test_an_endless_body_over_a_connection_ends(backend: str, kind: str) -> None
 async def test_a_large_page_is_read_whole() -> None:
     """The bound on a page lets a full page of large servers through."""
     padding = "x" * 8192
-    page = await saying_json({"servers": [{**row, "metadata": {"x": padding}} for row in rows(PAGE_LIMIT)]}).list()
+    page = await saying_json({"servers": [{**row, "metadata": {"x": padding}} for row in rows(PAGE_LIMIT)]}).page()
     assert isinstance(page, Page)
     assert len(page.servers) == PAGE_LIMIT
 

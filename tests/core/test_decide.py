@@ -216,12 +216,20 @@ CONFLICTS = [
         may_start=True,
     ),
     *(
-        hard(f"409 on {state}: HARD could start a stopped server", in_task(state), replace(LOOK, delay=2.0, is_attempt=False))
+        hard(
+            f"409 on {state}: HARD could start a stopped server",
+            in_task(state),
+            replace(LOOK, delay=2.0, is_attempt=False),
+        )
         for state in TASK_STATES
         if state not in REBOOTING
     ),
     soft("409 on a task_state that Nova does not have", in_task("defragmenting"), LOOK),
-    hard("409 on a task_state that Nova does not have", in_task("defragmenting"), replace(LOOK, delay=2.0, is_attempt=False)),
+    hard(
+        "409 on a task_state that Nova does not have",
+        in_task("defragmenting"),
+        replace(LOOK, delay=2.0, is_attempt=False),
+    ),
     row(
         "409 in an invalid state for 'reboot'",
         nova(409, NEVER_LAUNCHED),

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from bulkrestart.core.decide import decide_look, hold_for, reboots_since
+from bulkrestart.core.decide import hold_for
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.model import Action, Outcome, Proof, Reason, RebootType, Server, Stop, StopReason
+from bulkrestart.core.look import decide_look, reboots_since
+from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
 from tests.core.samples import (
@@ -53,7 +54,7 @@ CREATED = Action(action="create", request_id="req-created", start_time=EARLIEST 
 #: Every server has the row of its creation, so this log is readable and silent.
 SILENT = (CREATED,)
 #: What can stand in place of a log that will never be read.
-UNREADABLE: dict[str, Sequence[Action] | Observation] = {
+UNREADABLE: dict[str, Log | Observation] = {
     "403": FORBIDDEN,
     "404": page(404, "Not Found"),
     "empty": (),
@@ -95,10 +96,10 @@ class Row:
 
     words: str
     expected: Decision
-    log: Sequence[Action] | Observation | None = SILENT
+    log: Log | Observation | None = SILENT
     server: Server | Observation = IDLE
     age: float = 0.0
-    silent_looks: int = 0
+    readable_looks: int = 0
     reboot_type: RebootType = SOFT
     answers: Sequence[Observation] = (LOST_REPLY,)
     is_log_proven: bool = False
@@ -110,14 +111,14 @@ class Row:
         """Give the server's way before the look."""
         cloud_time = (EARLIEST, LATEST) if self.has_clock else None
         progress = sent(*self.answers, reboot_type=self.reboot_type, cloud_time=cloud_time)
-        progress.silent_looks = self.silent_looks
+        progress.readable_looks = self.readable_looks
         progress.refused_tokens = self.refused_tokens
         return progress
 
     def decide(self) -> Decision:
         """Decide on the look."""
         progress = self.progress()
-        at = progress.given_up + self.age
+        at = progress.answered_at + self.age
         return decide_look(
             Sighting(server=self.server, log=self.log, at=at, is_log_proven=self.is_log_proven, user_id=self.user_id),
             progress,
@@ -130,7 +131,7 @@ GONE = [
         log=log,
         server=NOT_FOUND,
         expected=End(
-            outcome=Outcome.REFUSED,
+            outcome=Outcome.IN_DOUBT,
             reason=Reason.GONE,
             detail=f"{NOT_FOUND.words} (a reboot may have been sent before)",
         ),
@@ -247,7 +248,7 @@ SINCE = [
         words="a reboot of ours before, within what two nodes' clocks may differ",
         log=reboot(-59.0),
         age=10.0,
-        silent_looks=1,
+        readable_looks=1,
         expected=in_doubt(SAME_TIME),
     ),
     Row(
@@ -255,21 +256,21 @@ SINCE = [
         log=reboot(-59.0, SOMEBODY_ELSE),
         user_id=None,
         age=10.0,
-        silent_looks=1,
+        readable_looks=1,
         expected=in_doubt(SAME_TIME),
     ),
     Row(
         words="a reboot by another before",
         log=reboot(-59.0, SOMEBODY_ELSE),
         age=10.0,
-        silent_looks=1,
+        readable_looks=1,
         expected=SEND_SOFT,
     ),
     Row(
         words="a reboot of ours before, beyond what two nodes' clocks may differ",
         log=reboot(-60.0),
         age=10.0,
-        silent_looks=1,
+        readable_looks=1,
         expected=SEND_SOFT,
     ),
     Row(
@@ -277,7 +278,7 @@ SINCE = [
         answers=(conflict("task_state", "rebooting"),),
         log=reboot(-59.0),
         age=10.0,
-        silent_looks=1,
+        readable_looks=1,
         expected=SEND_SOFT,
     ),
     Row(
@@ -296,7 +297,7 @@ SINCE = [
         words="a reboot by another inside the uncertainty, after the grace",
         log=reboot(2.0, SOMEBODY_ELSE),
         age=10.0,
-        silent_looks=9,
+        readable_looks=9,
         expected=in_doubt(SAME_TIME),
     ),
     Row(
@@ -360,37 +361,39 @@ IN_A_REBOOT_TASK = [
             words=f"{state}, log silent after the grace: it is somebody else's",
             server=shown("active", state),
             age=10.0,
-            silent_looks=1,
+            readable_looks=1,
             expected=WAIT,
         ),
     )
 ]
 
 SILENT_LOG = [
-    Row(words="none, before the grace", age=9.9, silent_looks=9, expected=LOOK_AGAIN),
+    Row(words="none, before the grace", age=9.9, readable_looks=9, expected=LOOK_AGAIN),
     Row(words="none, after the grace, at the first look", age=10.0, expected=LOOK_AGAIN),
-    Row(words="none, after the grace and a second look", age=10.0, silent_looks=1, expected=SEND_SOFT),
+    Row(words="none, after the grace and a second look", age=10.0, readable_looks=1, expected=SEND_SOFT),
     Row(
         words="none, resolved: not sent; now it is locked",
         server=shown("active", locked=True),
         age=10.0,
-        silent_looks=1,
-        expected=End(outcome=Outcome.REFUSED, reason=Reason.LOCKED, detail="locked"),
+        readable_looks=1,
+        expected=End(outcome=Outcome.REFUSED, reason=Reason.LOCKED, detail="vm_state active, task_state None, locked"),
     ),
     Row(
         words="none, resolved: not sent; now it is stopped",
         server=shown("stopped"),
         age=10.0,
-        silent_looks=1,
+        readable_looks=1,
         expected=End(outcome=Outcome.REFUSED, reason=Reason.WRONG_STATE, detail="vm_state stopped, task_state None"),
     ),
-    Row(words="none, resolved; the server does not answer", server=LOST_REPLY, age=10.0, silent_looks=1, expected=WAIT),
+    Row(
+        words="none, resolved; the server does not answer", server=LOST_REPLY, age=10.0, readable_looks=1, expected=WAIT
+    ),
     *(
         Row(
             words=f"none, HARD: {words}",
             reboot_type=HARD,
             age=age,
-            silent_looks=looks,
+            readable_looks=looks,
             is_log_proven=is_log_proven,
             expected=expected,
         )
@@ -403,16 +406,16 @@ SILENT_LOG = [
             ("the same, at look_timeout", 300.0, 9, False, in_doubt(NO_WORD)),
         )
     ),
-    Row(words="none, by a clock that is unknown", age=299.9, silent_looks=9, has_clock=False, expected=LOOK_AGAIN),
+    Row(words="none, by a clock that is unknown", age=299.9, readable_looks=9, has_clock=False, expected=LOOK_AGAIN),
     Row(
         words="none, by a clock that is unknown, at look_timeout",
         age=300.0,
-        silent_looks=9,
+        readable_looks=9,
         has_clock=False,
         expected=in_doubt(NO_WORD),
     ),
     *(
-        Row(words=f"idle, log {words}", log=log, age=299.9, silent_looks=9, expected=LOOK_AGAIN)
+        Row(words=f"idle, log {words}", log=log, age=299.9, readable_looks=9, expected=LOOK_AGAIN)
         for words, log in (UNREADABLE | FAILED).items()
     ),
     *(
@@ -420,7 +423,7 @@ SILENT_LOG = [
             words=f"idle, log {words}, at look_timeout",
             log=log,
             age=300.0,
-            silent_looks=9,
+            readable_looks=9,
             expected=in_doubt(f"{NO_LOG} ({log or 'empty'})"),
         )
         for words, log in (UNREADABLE | FAILED).items()
@@ -495,9 +498,19 @@ RESOLVED: list[tuple[str, Sequence[Way], Server | Observation, Decision]] = [
         for state in REBOOTING
         for locked in (False, True)
     ),
-    ("locked", EVERY_WAY, shown("active", locked=True), no(Reason.LOCKED, "locked")),
-    ("locked, in a passing task", EVERY_WAY, shown("active", "migrating", locked=True), no(Reason.LOCKED, "locked")),
-    ("locked, and stopped", EVERY_WAY, shown("stopped", locked=True), no(Reason.LOCKED, "locked")),
+    ("locked", EVERY_WAY, shown("active", locked=True), no(Reason.LOCKED, "vm_state active, task_state None, locked")),
+    (
+        "locked, in a passing task",
+        EVERY_WAY,
+        shown("active", "migrating", locked=True),
+        no(Reason.LOCKED, "vm_state active, task_state migrating, locked"),
+    ),
+    (
+        "locked, and stopped",
+        EVERY_WAY,
+        shown("stopped", locked=True),
+        no(Reason.LOCKED, "vm_state stopped, task_state None, locked"),
+    ),
     *(
         (f"in {task}, a passing task", EVERY_WAY, shown("active", task), WAIT)
         for task in ("image_snapshot", "updating_password", "migrating", "rebuilding", "resize_confirming")
@@ -648,7 +661,7 @@ def test_look_heeds_retry_after(seen: Answer, is_unresolved: bool) -> None:
     progress = sent(LOST_REPLY if is_unresolved else conflict("vm_state", "stopped"))
     log = seen if is_unresolved else None
 
-    decision = decide_look(Sighting(server=seen, log=log, at=progress.given_up), progress)
+    decision = decide_look(Sighting(server=seen, log=log, at=progress.answered_at), progress)
 
     assert isinstance(decision, Look)
     hold = hold_for(seen)

@@ -1,16 +1,17 @@
 """What holds over the whole small space of answers and looks, whatever the tables say of each."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from functools import cache
 from typing import Final, get_args
 
 import pytest
 
-from bulkrestart.core.decide import GRACE, LOOK_TIMEOUT, decide, decide_look
+from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.model import Action, Outcome, Proof, Reason, RebootType, Server
+from bulkrestart.core.look import GRACE, LOOK_TIMEOUT, decide_look
+from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import HARD_ONLY_STATES, KEEPING_TASKS, REBOOT_TASKS, TASK_ENDS_IN
@@ -139,7 +140,7 @@ CREATED: Final = Action(action="create", request_id="req-created", start_time=0.
 BEFORE: Final = Action(action="reboot", request_id="req-before", start_time=SENT_AT - 60.0, user_id="me")
 LATER: Final = Action(action="reboot", request_id=OTHER_REQUEST, start_time=SENT_AT + 60.0, user_id="me")
 #: What can stand where a log was asked for, without a word on the fate of a send.
-NO_LOGS: Final[tuple[Sequence[Action] | Observation | None, ...]] = (
+NO_LOGS: Final[tuple[Log | Observation | None, ...]] = (
     *(None, (), answer(403), page(404, "Not Found"), nova(500, "Oops"), Unanswered("ReadTimeout")),
 )
 FATES: Final[dict[str, Observation]] = {
@@ -156,16 +157,14 @@ def servers() -> Iterator[Server]:
 
 @pytest.mark.parametrize("log", NO_LOGS, ids=str)
 @pytest.mark.parametrize("fate", FATES.values(), ids=FATES)
-def test_without_a_log_no_state_is_a_licence_to_send(
-    fate: Observation, log: Sequence[Action] | Observation | None
-) -> None:
+def test_without_a_log_no_state_is_a_licence_to_send(fate: Observation, log: Log | Observation | None) -> None:
     """While the log cannot be read, no server is sent to or refused for its states: our own reboot may cause them."""
     wrong = []
     for progress in ways(fate):
-        progress.silent_looks = 9
+        progress.readable_looks = 9
         for age in (0.0, max(GRACE.values()), LOOK_TIMEOUT):
             for server in servers():
-                sighting = Sighting(server=server, log=log, at=progress.given_up + age, is_log_proven=True)
+                sighting = Sighting(server=server, log=log, at=progress.answered_at + age, is_log_proven=True)
                 match decide_look(sighting, progress):
                     case Look(is_unresolved=True) | End(outcome=Outcome.IN_DOUBT):
                         pass
@@ -178,11 +177,11 @@ def test_without_a_log_no_state_is_a_licence_to_send(
 
 
 @pytest.mark.parametrize("is_log_proven", [False, True])
-@pytest.mark.parametrize("silent_looks", [0, 1])
+@pytest.mark.parametrize("readable_looks", [0, 1])
 @pytest.mark.parametrize("age", [0.0, 10.0, 90.0, LOOK_TIMEOUT])
 @pytest.mark.parametrize("fate", FATES.values(), ids=FATES)
 def test_silent_log_tells_in_its_own_time(
-    fate: Observation, age: float, silent_looks: int, is_log_proven: bool
+    fate: Observation, age: float, readable_looks: int, is_log_proven: bool
 ) -> None:
     """A silent log says that nothing was started after the grace and a second look, or at once after Nova's own 500.
 
@@ -191,11 +190,11 @@ def test_silent_log_tells_in_its_own_time(
     is_lost_race = isinstance(fate, Answer) and fate.status == 500
     wrong = []
     for progress in ways(fate):
-        progress.silent_looks = silent_looks
+        progress.readable_looks = readable_looks
         is_trusted = progress.reboot_type is SOFT or is_log_proven
-        is_told = is_trusted and (is_lost_race or (age >= GRACE[progress.reboot_type] and silent_looks > 0))
+        is_told = is_trusted and (is_lost_race or (age >= GRACE[progress.reboot_type] and readable_looks > 0))
         for server in servers():
-            at = progress.given_up + age
+            at = progress.answered_at + age
             sighting = Sighting(server=server, log=(BEFORE, CREATED), at=at, is_log_proven=is_log_proven, user_id="me")
             decision = decide_look(sighting, progress)
             is_open = (isinstance(decision, Look) and decision.is_unresolved) or (
@@ -216,7 +215,7 @@ def test_row_that_is_ours_is_an_acceptance_in_any_state(fate: Observation) -> No
         for age in (0.0, LOOK_TIMEOUT)
         for server in servers()
         if decide_look(
-            Sighting(server=server, log=(LATER, CREATED), at=progress.given_up + age, user_id="me"), progress
+            Sighting(server=server, log=(LATER, CREATED), at=progress.answered_at + age, user_id="me"), progress
         )
         != Accept(request_id=OTHER_REQUEST)
     ]

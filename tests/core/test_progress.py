@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from bulkrestart.core.decide import decide_look
 from bulkrestart.core.decision import Accept, End, Look, Send
-from bulkrestart.core.model import Action, Attempt, Outcome, Proof, Reason, ServerResult
+from bulkrestart.core.look import decide_look
+from bulkrestart.core.model import Action, Attempt, Log, Outcome, Proof, Reason, ServerResult
 from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
 from tests.core.samples import (
@@ -48,8 +48,8 @@ CREATED = Action(action="create", request_id="req-created", start_time=0.0)
     ids=str,
 )
 def test_attempt_says_when_it_left_and_what_came(seen: Observation, answers: Attempt) -> None:
-    """Every send stands in the account: seconds since the run came to the server, a few words, the cloud's id."""
-    progress = Progress(server_id=SERVER, reboot_type=SOFT, began=10.0)
+    """Every send stands in the account: seconds since the run began, a few words, the cloud's id."""
+    progress = Progress(server_id=SERVER, reboot_type=SOFT, run_began=10.0, began=10.0)
     progress.send(12.0, None)
     progress.answer(15.0, seen, Look(is_unresolved=False))
 
@@ -163,15 +163,15 @@ def test_since_is_the_first_send_of_unknown_fate() -> None:
         pytest.param(None, 0, id="not asked for"),
     ],
 )
-def test_looks_at_a_readable_log_are_counted(log: Sequence[Action] | Observation | None, counted: int) -> None:
+def test_looks_at_a_readable_log_are_counted(log: Log | Observation | None, counted: int) -> None:
     """Only a log that was read can have been silent; the next answer starts the count anew."""
     progress = sent(LOST_REPLY)
     progress.look(101.0, Sighting(server=LOST_REPLY, log=log, at=101.0), Look(is_unresolved=True))
-    assert progress.silent_looks == counted
+    assert progress.readable_looks == counted
 
     progress.send(102.0, None)
     progress.answer(103.0, LOST_REPLY, Look(is_unresolved=True))
-    assert (progress.silent_looks, progress.given_up) == (0, 103.0)
+    assert (progress.readable_looks, progress.answered_at) == (0, 103.0)
 
 
 def test_look_that_escalates_changes_the_type() -> None:
@@ -331,7 +331,7 @@ def test_result_carries_the_whole_account() -> None:
         server_id=SERVER,
         outcome=Outcome.COMPLETED,
         reboot_type=SOFT,
-        attempts=(Attempt(0.0, "409 conflictingRequest", REQUEST), Attempt(0.0, "202", REQUEST)),
+        attempts=(Attempt(100.0, "409 conflictingRequest", REQUEST), Attempt(100.0, "202", REQUEST)),
         request_id=REQUEST,
         proof=Proof.ACTION,
         elapsed=30.0,

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from bulkrestart.core.decision import End, Look, Prove, Settling, Watch
+from bulkrestart.core.decision import End, Look, Prove, Watch
 from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.settling import decide_back, decide_proof, gone, late
+from bulkrestart.core.settling import decide_back, decide_proof, gone, is_over, late
 from tests.core.samples import (
     OTHER_REQUEST,
     REBOOTING,
@@ -46,6 +46,19 @@ def failed(reason: Reason, words: str) -> End:
     return End(outcome=Outcome.FAILED, reason=reason, detail=words)
 
 
+Settling = Watch | Prove | Look | End
+
+
+def watch(*servers: Server) -> list[Settling]:
+    """Decide on snapshots that follow each other, as the watcher does."""
+    decisions: list[Settling] = []
+    was_over = False
+    for server in servers:
+        decisions.append(decide_back(server, is_second_look=was_over))
+        was_over = is_over(server)
+    return decisions
+
+
 def way(words: str, server: Server, *expected: Settling) -> tuple[str, Server, list[Settling]]:
     """Write what is decided on one snapshot that is seen again and again."""
     return words, server, list(expected)
@@ -81,9 +94,7 @@ BACK = [
 @pytest.mark.parametrize(("server", "expected"), [pytest.param(*row[1:], id=row[0]) for row in BACK])
 def test_server_is_back_by_its_two_states(server: Server, expected: list[Settling]) -> None:
     """Back is active and out of the six reboot states; any other end counts when it was seen twice."""
-    progress = accepted()
-
-    assert [decide_back(server, progress) for _ in expected] == expected
+    assert watch(*[server] * len(expected)) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,9 +104,7 @@ def test_server_is_back_by_its_two_states(server: Server, expected: list[Settlin
 )
 def test_two_sightings_are_two_in_a_row(between: Server) -> None:
     """A server that was seen in error once, and then under way, is seen in error for the first time again."""
-    progress = accepted()
-
-    decisions = [decide_back(server, progress) for server in (shown("error"), between, shown("error"), shown("error"))]
+    decisions = watch(shown("error"), between, shown("error"), shown("error"))
 
     assert decisions == [Watch(), Watch(), Watch(), failed(Reason.ERROR, "vm_state error")]
 
@@ -158,8 +167,9 @@ PROOF: list[tuple[str, Progress, Sequence[Action] | Observation, Settling, Settl
 )
 def test_proof(progress: Progress, log: Sequence[Action] | Observation, on_time: Settling, at_last: Settling) -> None:
     """The action's own row proves the reboot; a log that cannot be read leaves the state, one that fails is awaited."""
-    assert decide_proof(log, progress, is_late=False) == on_time
-    assert decide_proof(log, progress, is_late=True) == at_last
+    read = tuple(log) if isinstance(log, Sequence) else log
+    assert decide_proof(read, progress, is_late=False) == on_time
+    assert decide_proof(read, progress, is_late=True) == at_last
 
 
 def test_server_that_is_gone_has_failed() -> None:

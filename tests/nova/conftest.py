@@ -21,7 +21,7 @@ def nova(request: pytest.FixtureRequest) -> Iterator[Nova]:
     up = Path(__file__).parent / "harness" / "up.py"
     # Its standard input is its leash: it closes even if this process is killed, and the cloud then ends itself.
     # A session of its own keeps a Ctrl-C away from it, so that it can end in order.
-    with subprocess.Popen(  # noqa: S603 - our own script
+    with subprocess.Popen(
         [sys.executable, str(up), "--servers", str(SERVERS)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

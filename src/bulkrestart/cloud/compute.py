@@ -25,9 +25,11 @@ MICROVERSION: Final = (2, 60)
 #: Servers a page: Nova's default `max_limit`; more is refused by Huawei Cloud.
 PAGE_LIMIT: Final = 1000
 
+#: Bytes that are read of an answer to a send, of one server or its log, and of a page; the rest is cut off. The last
+#: is ten times a page of a thousand servers at 5 KiB each.
 _FAULT_BOUND: Final = 64 * 1024
-#: A server of `servers/detail` takes 2 to 5 KiB, a page of a thousand so much.
-_PAGE_BOUND: Final = 64 * 1024 * 1024
+_RECORD_BOUND: Final = 1024 * 1024
+_PAGE_BOUND: Final = 50 * 1024 * 1024
 _BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).encode() for reboot_type in RebootType}
 #: Nova translates its messages (nova/i18n.py), and the decisions read them.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
@@ -82,11 +84,11 @@ class Compute:
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
-        seen, body = await self._get(f"/{quote(server_id, safe='')}", _FAULT_BOUND * 16)
+        seen, body = await self._get(f"/{quote(server_id, safe='')}", _RECORD_BOUND)
         server = _read_server(_member(body, "server"))
         return seen if server is None else server
 
-    async def list(self, *, marker: str | None = None, changes_since: float | None = None) -> Page | Observation:
+    async def page(self, *, marker: str | None = None, changes_since: float | None = None) -> Page | Observation:
         """`GET /servers/detail`, one page.
 
         Args:
@@ -110,13 +112,13 @@ class Compute:
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
-        seen, body = await self._get(f"/{quote(server_id, safe='')}/os-instance-actions", _FAULT_BOUND * 16)
+        seen, body = await self._get(f"/{quote(server_id, safe='')}/os-instance-actions", _RECORD_BOUND)
         return _read_log(_member(body, "instanceActions"), seen)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
-        seen, body = await self._get(path, _FAULT_BOUND * 16)
+        seen, body = await self._get(path, _RECORD_BOUND)
         row = _member(body, "instanceAction")
         return seen if row is None else _read_log([row], seen)
 

@@ -82,11 +82,30 @@ class Prove:
     """Back, by its state: read the row of its action."""
 
 
-Settling = Watch | Prove | Look | End
-
-
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Everybody waits for so many seconds; None where the cloud did not say how long."""
 
     seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The run may begin.
+
+    Attributes:
+        warning: What a person should know; "" if nothing.
+    """
+
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Ask once more before the run begins.
+
+    Attributes:
+        is_try: Whether this one counts against the tries; if not, it is the brake that makes it wait.
+    """
+
+    is_try: bool

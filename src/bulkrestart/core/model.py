@@ -17,21 +17,17 @@ class RebootType(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of one server. `accepted`, `completed` and `verified` are three different things."""
+    """What became of one server. `accepted` and `completed` are two different things."""
 
     #: The cloud took the request; its end was not waited for, or the wait was interrupted.
     ACCEPTED = "accepted"
     #: The reboot ended and the server is active; `ServerResult.proof` says how that is known.
     COMPLETED = "completed"
-    #: Completed, and it passed the user's own check.
-    VERIFIED = "verified"
-    #: It had already rebooted since the time that the user named; nothing was sent.
-    SATISFIED = "satisfied"
     #: The cloud said no; the server was not touched.
     REFUSED = "refused"
     #: Accepted, and not back as it should be.
     FAILED = "failed"
-    #: Nothing was sent.
+    #: Nothing was sent, or nothing that got as far as the cloud.
     SKIPPED = "skipped"
     #: Sent, and its fate cannot be learnt. It may have rebooted.
     IN_DOUBT = "in_doubt"
@@ -45,8 +41,6 @@ class Reason(StrEnum):
     WRONG_STATE = "wrong_state"
     NEVER_LAUNCHED = "never_launched"
     NOT_FOUND = "not_found"
-    #: The server was deleted meanwhile; a reboot may have been sent to it before.
-    GONE = "gone"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     WRONG_ENDPOINT = "wrong_endpoint"
@@ -60,7 +54,11 @@ class Reason(StrEnum):
     #: Refused so far, and waiting to be looked at or sent to again.
     PARKED = "parked"
 
-    # failed; also GONE, and WRONG_STATE where the reboot ended in a state other than active
+    # failed, in doubt
+    #: The server was deleted meanwhile.
+    GONE = "gone"
+
+    # failed; also WRONG_STATE where the reboot ended in a state other than active
     #: The reboot ended with the server in vm_state error.
     ERROR = "error"
     #: Still rebooting when `wait_timeout` ended.
@@ -99,9 +97,9 @@ class Proof(StrEnum):
 class StopReason(StrEnum):
     """Why a run sent nothing more."""
 
-    #: It was cancelled, or timed out from outside.
+    #: It was cancelled, timed out from outside, or its block was left early.
     INTERRUPTED = "interrupted"
-    #: `Run.stop()` was called, or the stream of results was left early.
+    #: `Run.stop()` was called.
     ASKED = "asked"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
@@ -112,7 +110,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run stopped before it had sent to every server.
+    """Why a run stopped.
 
     Attributes:
         reason: The kind of stop.
@@ -146,6 +144,12 @@ class Server:
     locked: bool | None = None
     fault: str = ""
 
+    @property
+    def words(self) -> str:
+        """Its states in words."""
+        lock = ", locked" if self.locked else ""
+        return f"vm_state {self.vm_state}, task_state {self.task_state}{lock}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
@@ -167,6 +171,10 @@ class Action:
     user_id: str = ""
     is_error: bool = False
     is_finished: bool | None = None
+
+
+#: A server's action log, or what was read of it: the newest row first.
+Log = tuple[Action, ...]
 
 
 @dataclass(frozen=True, slots=True)

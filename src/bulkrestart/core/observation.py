@@ -1,13 +1,12 @@
 """What can be seen from outside: the answer to one request, or a look at one server."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Final
 
 from bulkrestart.core.faults import Body, Fault
-from bulkrestart.core.model import Action, Server
+from bulkrestart.core.model import Log, Server
 
 _THROTTLED_STATUSES: Final = frozenset({413, 429})
 _THROTTLED_CODES: Final = ("Common.1503", "APIGW.0308", "APIG.0308")
@@ -37,6 +36,11 @@ class Answer:
     def is_throttled(self) -> bool:
         """The cloud asks everybody to slow down."""
         return self.status in _THROTTLED_STATUSES or self.fault.has_code(*_THROTTLED_CODES)
+
+    @property
+    def is_refused_token(self) -> bool:
+        """It refuses the newest token."""
+        return self.status == 401 and not self.has_stale_token
 
     @property
     def is_not_found(self) -> bool:
@@ -104,7 +108,7 @@ class Sighting:
     """
 
     server: Server | Observation
-    log: Sequence[Action] | Observation | None
+    log: Log | Observation | None
     at: float
     is_log_proven: bool = False
     user_id: str | None = None

@@ -2,8 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from bulkrestart.core.model import RebootType
+
+#: Seconds that a cancelled run still awaits the requests that are in flight.
+DRAIN: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

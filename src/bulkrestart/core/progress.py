@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult
+from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unsent
 
 
@@ -16,6 +16,7 @@ class Progress:
         reboot_type: The type that the last or the next send asks for.
         may_escalate: Leave to send HARD where SOFT can never work.
         may_start: Leave to send HARD to a stopped server, which starts it.
+        run_began: When the run began.
         began: When the run came to it.
         attempts: Every send that was answered or given up, the oldest first.
         spent: How many of them count against `max_attempts`.
@@ -27,22 +28,20 @@ class Progress:
         since: The cloud's clock, as (earliest, latest) seconds since the epoch, at the first send whose fate was
             unknown, or at the last send if there was none such. A reboot that started since may be ours. None if the
             cloud's clock is unknown.
-        given_up: When the last answer of unknown fate was in, or was given up; looks are timed from it.
-        silent_looks: Looks at a readable log that showed no reboot, since `given_up`.
+        answered_at: When the last send was answered, or given up; looks are timed from it.
+        readable_looks: Looks at a log that could be read, since `answered_at`.
         refused_tokens: Answers in a row that refused our newest token.
-        words: What the cloud said last.
+        words: What the cloud said last of the sends, or showed last if nothing was sent.
         accepted: When it was accepted; None before.
-        deadline: When the wait for it ends, on the clock that stands still while everybody is held.
-        seen: When the request left that last showed its state since it was accepted; None before.
         request_id: The cloud's id of the accepted reboot.
         proof: How the reboot is known; None before.
-        unsettled_looks: Looks in a row that showed the accepted reboot ended, and the server not active.
     """
 
     server_id: str
     reboot_type: RebootType
     may_escalate: bool = False
     may_start: bool = False
+    run_began: float = 0.0
     began: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
     spent: int = 0
@@ -52,16 +51,13 @@ class Progress:
     last_status: int | None = None
     has_reached: bool = False
     since: tuple[float, float] | None = None
-    given_up: float = 0.0
-    silent_looks: int = 0
+    answered_at: float = 0.0
+    readable_looks: int = 0
     refused_tokens: int = 0
     words: str = ""
     accepted: float | None = None
-    deadline: float = 0.0
-    seen: float | None = None
     request_id: str | None = None
     proof: Proof | None = None
-    unsettled_looks: int = 0
 
     @property
     def has_lost_race(self) -> bool:
@@ -81,11 +77,11 @@ class Progress:
         """Note what came back, and what was decided on it."""
         sent_at = self.in_flight_since if self.in_flight_since is not None else now
         request_id = seen.fault.request_id if isinstance(seen, Answer) else None
-        self.attempts.append(Attempt(sent_at - self.began, str(seen), request_id))
+        self.attempts.append(Attempt(sent_at - self.run_began, str(seen), request_id))
         self.in_flight_since = None
         self.has_reached |= not isinstance(seen, Unsent)
         self.last_status = seen.status if isinstance(seen, Answer) else None
-        self.given_up, self.silent_looks = now, 0
+        self.answered_at, self.readable_looks = now, 0
         self.words = seen.words
         self._count_refused_tokens(seen)
         self.spent += not isinstance(decision, Send | Look) or decision.is_attempt
@@ -95,12 +91,14 @@ class Progress:
     def look(self, now: float, sighting: Sighting, decision: Decision) -> None:
         """Note what a look showed, and what was decided on it."""
         if isinstance(sighting.log, tuple) and sighting.log:
-            self.silent_looks += 1
+            self.readable_looks += 1
         self._count_refused_tokens(sighting.server)
+        if not self.attempts:
+            self.words = sighting.server.words
         self._take(now, decision)
 
-    def _count_refused_tokens(self, seen: object) -> None:
-        is_refused = isinstance(seen, Answer) and seen.status == 401 and not seen.has_stale_token
+    def _count_refused_tokens(self, seen: Server | Observation) -> None:
+        is_refused = isinstance(seen, Answer) and seen.is_refused_token
         self.refused_tokens = self.refused_tokens + 1 if is_refused else 0
 
     def _take(self, now: float, decision: Decision) -> None:

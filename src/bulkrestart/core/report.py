@@ -35,7 +35,7 @@ class Report:
 
     Attributes:
         results: One result for each server, in the order in which the ids were given.
-        stopped: Why the run stopped before it had sent to every server; None if it did not.
+        stopped: Why the run stopped; None if nothing stopped it.
         elapsed: Seconds since the run began.
     """
 
@@ -78,6 +78,12 @@ class Report:
         except ValueError:
             raise KeyError(server_id) from None
 
+    def __contains__(self, server_id: object) -> bool:
+        try:
+            return check_id(server_id) in self._by_id
+        except ValueError:
+            return False
+
     @cached_property
     def _by_id(self) -> dict[str, ServerResult]:
         return {result.server_id: result for result in self.results}
@@ -91,6 +97,27 @@ class Report:
     def __str__(self) -> str:
         counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.summary.items()]
         return f"{', '.join(counts) or 'no servers'} in {self.elapsed:.0f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Where the servers of a run are at this moment; the five add up to `total`.
+
+    Attributes:
+        total: All servers.
+        not_started: Not come to yet.
+        in_flight: Being sent to.
+        parked: Waiting to be looked at or sent to again.
+        accepted: Accepted and being waited for.
+        finished: With their outcome.
+    """
+
+    total: int
+    not_started: int
+    in_flight: int
+    parked: int
+    accepted: int
+    finished: int
 
 
 class Ledger:

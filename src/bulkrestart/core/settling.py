@@ -3,17 +3,15 @@
 Only a snapshot that was asked for after the acceptance may come here; the run sees to that.
 """
 
-from collections.abc import Sequence
-
-from bulkrestart.core.decide import is_log_unreadable, reboots_since
-from bulkrestart.core.decision import End, Look, Prove, Settling, Watch
-from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
+from bulkrestart.core.decision import End, Look, Prove, Watch
+from bulkrestart.core.look import is_log_unreadable, reboots_since
+from bulkrestart.core.model import Log, Outcome, Proof, Reason, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import ACTIVE, DELETED, ERROR, REBOOT_TASKS
 
 
-def decide_back(server: Server, progress: Progress) -> Settling:
+def decide_back(server: Server, *, is_second_look: bool) -> Watch | Prove | Look | End:
     """Decide on a snapshot of a server whose reboot was accepted.
 
     `status` is not read: ACTIVE is shown before and after a reboot, and a HARD of a stopped server never shows in it.
@@ -22,25 +20,28 @@ def decide_back(server: Server, progress: Progress) -> Settling:
 
     Args:
         server: A snapshot that was asked for after the acceptance.
-        progress: The server's way so far; its `unsettled_looks` is kept here.
+        is_second_look: The look before it showed the reboot ended as well, and the server not active.
     """
-    if server.vm_state is None or server.task_state in REBOOT_TASKS:
-        progress.unsettled_looks = 0
+    if not is_over(server):
         return Watch()
     if server.vm_state == ACTIVE:
         return Prove()
     if server.vm_state == DELETED:
         # Lists of changes show it; only the cloud's own 404 says that it is gone.
         return Look(is_unresolved=False)
-    progress.unsettled_looks += 1
-    if progress.unsettled_looks < 2:
+    if not is_second_look:
         return Watch()
     if server.vm_state == ERROR:
         return End(outcome=Outcome.FAILED, reason=Reason.ERROR, detail=server.fault or "vm_state error")
     return End(outcome=Outcome.FAILED, reason=Reason.WRONG_STATE, detail=f"it ended in vm_state {server.vm_state}")
 
 
-def decide_proof(log: Sequence[Action] | Observation, progress: Progress, *, is_late: bool) -> Settling:
+def is_over(server: Server) -> bool:
+    """Tell whether a snapshot shows no reboot under way."""
+    return server.vm_state is not None and server.task_state not in REBOOT_TASKS
+
+
+def decide_proof(log: Log | Observation, progress: Progress, *, is_late: bool) -> Watch | End:
     """Decide on the action log of a server that is back by its state.
 
     Active and idle alone proves nothing: a reboot that failed before it reached the host ends so too.
@@ -51,7 +52,7 @@ def decide_proof(log: Sequence[Action] | Observation, progress: Progress, *, is_
         is_late: The wait for this server is over.
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
-    if not isinstance(log, Sequence):
+    if not isinstance(log, tuple):
         return by_state if is_log_unreadable(log) or is_late else Watch()
     rows = [row for row in log if row.request_id == progress.request_id] or reboots_since(log, progress)
     if not rows:
@@ -76,5 +77,4 @@ def gone(answer: Answer) -> End:
 
 def late(server: Server) -> End:
     """`wait_timeout` ended, and a snapshot later than that still shows the reboot unfinished."""
-    shown = f"vm_state {server.vm_state}, task_state {server.task_state}"
-    return End(outcome=Outcome.FAILED, reason=Reason.NOT_BACK, detail=f"its reboot has not finished: {shown}")
+    return End(outcome=Outcome.FAILED, reason=Reason.NOT_BACK, detail=f"its reboot has not finished: {server.words}")

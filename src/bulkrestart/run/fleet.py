@@ -7,8 +7,6 @@ task of its own. Nothing here raises for one server.
 import random
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import anyio
@@ -16,18 +14,19 @@ from anyio.abc import TaskGroup
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock
-from bulkrestart.core.decide import FORBIDDEN_IN_A_ROW, decide_look
+from bulkrestart.core.decide import Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.errors import BulkRestartError
-from bulkrestart.core.model import Outcome, Reason, RebootType, Server, ServerResult, Stop, StopReason
+from bulkrestart.core.look import decide_look
+from bulkrestart.core.model import Outcome, RebootType, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Observation, Sighting
-from bulkrestart.core.options import Options
+from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.report import Ledger, Report
-from bulkrestart.run.acquaintance import Acquaintance
+from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.run.course import Course
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.preflight import preflight
 from bulkrestart.run.settle import Settler
 from bulkrestart.run.submit import Submitter
@@ -37,29 +36,6 @@ from bulkrestart.run.sweep import Sweep
 PARKED_AT_MOST: Final = 1000
 #: Seconds for which a survey may stand for a look: a server that was stopped since would be started.
 SURVEY_LIFE: Final = 60.0
-#: Seconds that a cancelled run awaits the requests that are in flight.
-DRAIN: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """Where the servers of a run are at this moment; the five add up to `total`.
-
-    Attributes:
-        total: All servers.
-        not_started: Not come to yet.
-        in_flight: Being sent to.
-        parked: Waiting to be looked at or sent to again.
-        accepted: Accepted and being waited for.
-        finished: With their outcome.
-    """
-
-    total: int
-    not_started: int
-    in_flight: int
-    parked: int
-    accepted: int
-    finished: int
 
 
 class Fleet:
@@ -106,18 +82,18 @@ class Fleet:
         self._news = anyio.Event()
         self._started = 0
         self._parked = 0
-        self._forbidden = 0
+        self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
         self._sweep = Sweep(compute, gate, clock, self._lanes)
         self._survey: dict[str, tuple[Server, float]] = {}
-        acquaintance = Acquaintance()
+        knowledge = LogKnowledge()
         self._submitter = Submitter(
             compute=compute,
             gate=gate,
             shields=self._shields,
             clock=clock,
             options=options,
-            acquaintance=acquaintance,
+            knowledge=knowledge,
             course=self._course,
             rng=rng,
         )
@@ -126,7 +102,7 @@ class Fleet:
             gate=gate,
             sweep=self._sweep,
             course=self._course,
-            acquaintance=acquaintance,
+            knowledge=knowledge,
             finish=self._finish,
             wait_timeout=options.wait_timeout,
             lanes=self._lanes,
@@ -139,8 +115,9 @@ class Fleet:
         Cancelled, it still awaits for `DRAIN` seconds what is in flight. However it ends, the account is whole.
         """
         try:
-            for server_id in islice(self._ledger, 1):
-                await preflight(self._compute, self._gate, server_id, self._rng)
+            first = next(iter(self._ledger), None)
+            if first is not None:
+                await preflight(self._compute, self._gate, first, self._rng)
             self.ready.set()
             async with anyio.create_task_group() as guard:
                 guard.start_soon(self._bound_shields)
@@ -161,6 +138,7 @@ class Fleet:
             for result in list(self._ledger.unfinished(self._ended)):
                 self._close(result)
             self._started = len(self._ledger)
+            self._settler.forget()
             self.ready.set()
             self.over.set()
             self._news.set()
@@ -176,8 +154,9 @@ class Fleet:
         self._shields.bound(float("-inf"))
 
     def halt(self, stop: Stop) -> None:
-        """Send nothing more, and follow what was sent to its end."""
-        self._course.halt(stop)
+        """Send nothing more, and follow what was sent to its end. A run that is over stays as it ended."""
+        if not self.over.is_set():
+            self._course.halt(stop)
 
     async def _survey_fleet(self) -> None:
         """See the fleet before a HARD reboot, which would start a stopped server, and as admin bypass a lock."""
@@ -202,6 +181,7 @@ class Fleet:
             reboot_type=self._options.reboot_type,
             may_escalate=self._options.escalate,
             may_start=self._options.start_stopped,
+            run_began=self._began,
             began=anyio.current_time(),
         )
         self._ledger.open(progress)
@@ -229,7 +209,7 @@ class Fleet:
     async def _park(self, progress: Progress, decision: Decision) -> None:
         self._parked += 1
         try:
-            decision = await self._submitter.persist(progress, decision)
+            decision = await self._submitter.pursue(progress, decision)
         finally:
             self._parked -= 1
             self._parking.release()
@@ -239,14 +219,11 @@ class Fleet:
         """Take a server that is accepted, or has its outcome."""
         if isinstance(end, End):
             self._finish(progress, end)
-            if end.reason is Reason.FORBIDDEN:
-                self._forbidden += 1
-                if self._forbidden >= FORBIDDEN_IN_A_ROW:
-                    self._course.halt(
-                        Stop(StopReason.FORBIDDEN, f"{self._forbidden} in a row were refused: {end.detail}")
-                    )
+            stop = self._refusals.note(end)
+            if stop is not None:
+                self._course.halt(stop)
             return
-        self._forbidden = 0
+        self._refusals.forget()
         if self._options.wait:
             self._settler.watch(progress)
         else:
@@ -265,7 +242,8 @@ class Fleet:
         while not self._results:
             if self.over.is_set():
                 return None
-            self._news = anyio.Event()
+            if self._news.is_set():
+                self._news = anyio.Event()
             await self._news.wait()
         return self._results.popleft()
 
@@ -280,7 +258,7 @@ class Fleet:
         return Statistics(
             total=len(self._ledger),
             not_started=len(self._ledger) - self._started,
-            in_flight=max(0, on_the_way - self._ledger.finished),
+            in_flight=on_the_way - self._ledger.finished,
             parked=self._parked,
             accepted=len(self._settler),
             finished=self._ledger.finished,

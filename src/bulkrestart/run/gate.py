@@ -84,9 +84,9 @@ class Gate:
 class Shields:
     """Keeps what is in flight from being cancelled, until there is a bound to that.
 
-    A request that is abandoned leaves a server whose fate is unknown, so a cancelled run awaits its requests for as
-    long as `drain` says. Native asyncio cancellation does not reach a child task, so a shield holds there, and only
-    there.
+    A request that is abandoned leaves a server whose fate is unknown, so a cancelled run awaits its requests until
+    `bound` gives them a deadline. Native asyncio cancellation does not reach a child task, so a shield holds there, and
+    only there.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Shields:
         self._deadline = float("inf")
 
     @contextmanager
-    def raised(self) -> Iterator[anyio.CancelScope]:
+    def up(self) -> Iterator[anyio.CancelScope]:
         """Shield what is awaited within."""
         with anyio.CancelScope(shield=True, deadline=self._deadline) as scope:
             self._scopes.add(scope)

@@ -7,9 +7,9 @@ from typing import Final
 import anyio
 
 from bulkrestart.cloud.compute import Compute
-from bulkrestart.core.decide import unauthorized, wrong_endpoint
-from bulkrestart.core.errors import AuthError, EndpointError
-from bulkrestart.core.model import Server
+from bulkrestart.core.decide import decide_first_look
+from bulkrestart.core.decision import Again, Ready
+from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.observation import Answer
 from bulkrestart.run.gate import Gate
 
@@ -31,25 +31,18 @@ async def preflight(compute: Compute, gate: Gate, server_id: str, rng: random.Ra
     refused_tokens = tries = 0
     while True:
         seen, _ = await gate.ask(lambda: compute.show(server_id))
-        if isinstance(seen, Server):
-            return
-        if isinstance(seen, Answer):
-            if seen.is_throttled:
-                continue
-            if seen.status == 406 and compute.lower_microversion(seen):
-                continue
-            if seen.status == 401:
-                if refused_tokens:
-                    raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
-                refused_tokens += 1
-                continue
-            if seen.is_wrong_endpoint or seen.status < 400:
-                raise EndpointError(f"{wrong_endpoint(seen).detail}; nothing was sent")
-            if seen.status < 500:
-                if seen.status == 403:
-                    _log.warning("servers may not be looked at (%s): what is lost cannot be found again", seen.words)
+        if isinstance(seen, Answer) and compute.lower_microversion(seen):
+            continue
+        match decide_first_look(seen, refused_tokens):
+            case Ready(warning):
+                if warning:
+                    _log.warning("%s; the fate of a lost reply cannot be learnt", warning)
                 return
-        tries += 1
-        if tries == TRIES:
-            raise EndpointError(f"the compute API does not answer ({seen}); check the URL; nothing was sent")
-        await anyio.sleep(rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
+            case Again(is_try=False):
+                # The gate makes the next look wait.
+                refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
+            case Again():
+                tries += 1
+                if tries == TRIES:
+                    raise EndpointError(f"the compute API does not answer ({seen}); check the URL; nothing was sent")
+                await anyio.sleep(rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))

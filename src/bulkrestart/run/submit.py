@@ -1,6 +1,6 @@
 """One server until it is accepted, or has its outcome.
 
-The way that most servers take is `send`, once. Only what is not plain comes to `persist`, where tenacity keeps time;
+The way that most servers take is `send`, once. Only what is not plain comes to `pursue`, where tenacity keeps time;
 what happens next is never its choice but `core.decide`'s.
 """
 
@@ -13,21 +13,24 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock
-from bulkrestart.core.decide import decide, decide_look
+from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
+from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Action, RebootType
 from bulkrestart.core.observation import Observation, Sighting, Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.run.acquaintance import Acquaintance
 from bulkrestart.run.course import Course
 from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.knowledge import LogKnowledge
 
 _log = logging.getLogger(__name__)
 
 #: Seconds: the ceiling of the first random wait, doubled at each more, up to the last.
 FIRST_CEILING: Final = 0.5
 LAST_CEILING: Final = 30.0
+#: More than it takes to the last ceiling; a float overflows at 1024.
+_MOST_DOUBLINGS: Final = 10
 
 
 class Submitter:
@@ -39,7 +42,7 @@ class Submitter:
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
         options: What was asked for.
-        acquaintance: What the run knows of the action log.
+        knowledge: What the run knows of the action log.
         course: Whether the run still sends.
         rng: The source of jitter.
     """
@@ -52,7 +55,7 @@ class Submitter:
         shields: Shields,
         clock: CloudClock,
         options: Options,
-        acquaintance: Acquaintance,
+        knowledge: LogKnowledge,
         course: Course,
         rng: random.Random,
     ) -> None:
@@ -61,7 +64,7 @@ class Submitter:
         self._shields = shields
         self._clock = clock
         self._options = options
-        self._acquaintance = acquaintance
+        self._knowledge = knowledge
         self._course = course
         self._rng = rng
 
@@ -74,8 +77,9 @@ class Submitter:
                 return progress.so_far(is_over=True)
             sent_at = anyio.current_time()
             progress.send(sent_at, self._clock.at(sent_at))
+            # What stands if the end of the shield, and not an answer, ends the wait.
             seen: Observation = Unanswered("the run was cancelled before the answer")
-            with self._shields.raised():
+            with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
             decision = decide(seen, progress)
             progress.answer(anyio.current_time(), seen, decision)
@@ -91,13 +95,13 @@ class Submitter:
             log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
         server, _ = await self._gate.ask(lambda: self._compute.show(progress.server_id))
         if isinstance(log, tuple):
-            self._acquaintance.meet(log, progress.attempts[-1].request_id)
+            self._knowledge.learn(log, progress.attempts[-1].request_id)
         sighting = Sighting(
             server=server,
             log=log,
             at=at,
-            is_log_proven=self._acquaintance.is_log_proven,
-            user_id=self._acquaintance.user_id,
+            is_log_proven=self._knowledge.is_log_proven,
+            user_id=self._knowledge.user_id,
         )
         decision = decide_look(sighting, progress)
         progress.look(anyio.current_time(), sighting, decision)
@@ -108,7 +112,7 @@ class Submitter:
         if isinstance(decision, Look | End) and decision.stop is not None:
             self._course.halt(decision.stop)
 
-    async def persist(self, progress: Progress, first: Decision) -> Accept | End:
+    async def pursue(self, progress: Progress, first: Decision) -> Accept | End:
         """Wait, look and send until the server is accepted or has its outcome.
 
         Args:
@@ -120,6 +124,7 @@ class Submitter:
         deadline = self._gate.patience(anyio.current_time()) + self._options.server_timeout
 
         async def step() -> Decision:
+            # tenacity tries and then waits; its first try is the step that was taken already.
             nonlocal decision, is_first
             if is_first:
                 is_first = False
@@ -154,5 +159,6 @@ class Submitter:
         """Wait as long as the decision asks for, and then a random time (full jitter) that grows with the steps."""
         decision = state.outcome.result() if state.outcome is not None else None
         delay = decision.delay if isinstance(decision, Send | Look) else 0.0
-        ceiling: float = min(FIRST_CEILING * 2.0 ** (state.attempt_number - 1), LAST_CEILING)
+        doublings = min(state.attempt_number - 1, _MOST_DOUBLINGS)
+        ceiling: float = min(FIRST_CEILING * 2.0**doublings, LAST_CEILING)
         return delay + self._rng.uniform(0.0, ceiling)

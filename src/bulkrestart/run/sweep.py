@@ -23,7 +23,7 @@ Take = Callable[[str, Server | Observation, float], None]
 
 
 @dataclass(slots=True)
-class Sight:
+class Swept:
     """How a sweep went.
 
     Attributes:
@@ -65,7 +65,7 @@ class Sweep:
         self._may_list = True
         self._walked: float | None = None
 
-    async def read(self, wanted: Collection[str], take: Take, *, changed_since: float | None = None) -> Sight:
+    async def read(self, wanted: Collection[str], take: Take, *, changed_since: float | None = None) -> Swept:
         """Read the states of the servers that are wanted.
 
         Args:
@@ -74,25 +74,25 @@ class Sweep:
             changed_since: Servers that have not changed since this moment (ours, in seconds) need not be seen; the
                 start of the walk before counts if it is later. None to see them all.
         """
-        sight = Sight()
+        swept = Swept()
         if self._may_list and len(wanted) > self._pages:
-            await self._walk(wanted, take, changed_since, sight)
+            await self._walk(wanted, take, changed_since, swept)
         else:
-            await self.read_each(wanted, take, sight)
-        return sight
+            await self.read_each(wanted, take, swept)
+        return swept
 
-    async def read_each(self, wanted: Collection[str], take: Take, sight: Sight) -> None:
+    async def read_each(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
         """Read each of the servers by a request of its own."""
 
         async def show(server_id: str) -> None:
             server, asked = await self._gate.ask(lambda: self._compute.show(server_id))
-            sight.note(server)
+            swept.note(server)
             take(server_id, server, asked)
 
         if wanted:
             await work_through(list(wanted), show, lanes=min(self._lanes, len(wanted)))
 
-    async def _walk(self, wanted: Collection[str], take: Take, changed_since: float | None, sight: Sight) -> None:
+    async def _walk(self, wanted: Collection[str], take: Take, changed_since: float | None, swept: Swept) -> None:
         since = None
         if changed_since is not None:
             start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
@@ -101,12 +101,12 @@ class Sweep:
         marker: str | None = None
         pages = 0
         while True:
-            page, asked = await self._gate.ask(partial(self._compute.list, marker=marker, changes_since=since))
-            sight.note(page)
+            page, asked = await self._gate.ask(partial(self._compute.page, marker=marker, changes_since=since))
+            swept.note(page)
             if not isinstance(page, Page):
                 # Also where the marker was deleted meanwhile: the next sweep starts the walk anew.
                 self._may_list = not (isinstance(page, Answer) and page.status in _NO_LISTS)
-                sight.is_complete = False
+                swept.is_complete = False
                 return
             pages += 1
             for server in page.servers:

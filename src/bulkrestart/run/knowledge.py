@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from bulkrestart.core.model import Action
 
 
-class Acquaintance:
+class LogKnowledge:
     """Learns from rows that are certainly ours.
 
     Attributes:
@@ -17,7 +17,7 @@ class Acquaintance:
         self.is_log_proven = False
         self.user_id: str | None = None
 
-    def meet(self, log: Iterable[Action], request_id: str | None) -> None:
+    def learn(self, log: Iterable[Action], request_id: str | None) -> None:
         """Look for the row of a request that was certainly ours, because an answer to us carried its id."""
         for row in log:
             if row.request_id == request_id:

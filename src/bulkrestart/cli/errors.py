@@ -1,0 +1,17 @@
+"""What ends a command before anything is sent: one line that names the remedy, and exit code 2."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class InputError(Exception):
+    """Raised when what was given cannot be used. Nothing was sent."""
+
+
+@contextmanager
+def input_checked(prefix: str = "") -> Iterator[None]:
+    """Turn the library's `ValueError` about an argument into an `InputError`, with `prefix` before its words."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{prefix}{error}") from error

@@ -1,0 +1,63 @@
+"""`bulkrestart restart`: what was asked for, and the run that does it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+
+from bulkrestart.cli.follow import ExitCode, exit_code, follow
+from bulkrestart.cli.show import Display, Output
+from bulkrestart.cli.signals import Interrupts
+from bulkrestart.cli.streams import Notes, Results
+from bulkrestart.client import RestartClient, Run
+from bulkrestart.cloud.auth import Token
+from bulkrestart.core.endpoint import Endpoint
+from bulkrestart.core.options import Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A restart that was asked for, read and checked.
+
+    Attributes:
+        endpoint: The project's compute endpoint.
+        auth: The token.
+        ids: The fleet, each server once.
+        options: How.
+        output: How results are printed.
+    """
+
+    endpoint: Endpoint
+    auth: Token
+    ids: Sequence[str]
+    options: Options
+    output: Output
+
+
+async def restart(request: Request, notes: Notes) -> ExitCode:
+    """Carry a request out, printing results as they come.
+
+    Raises:
+        InputError: The cloud refuses the token, or is not at the endpoint. Nothing was sent.
+    """
+    interrupts = Interrupts(notes)
+    with interrupts.handled(), interrupts.absorbed():
+        async with Results(notes) as results:
+            report = await follow(
+                _restarting(request),
+                ids=request.ids,
+                reboot_type=request.options.reboot_type,
+                display=Display(request.output, request.ids, results, notes),
+                interrupts=interrupts,
+                notes=notes,
+            )
+    return exit_code(report, is_interrupted=interrupts.count > 0)
+
+
+@asynccontextmanager
+async def _restarting(request: Request) -> AsyncIterator[Run]:
+    options = request.options
+    async with (
+        RestartClient(request.endpoint.url, auth=request.auth, max_at_once=options.max_at_once) as client,
+        client.restarting(request.ids, **asdict(options)) as run,
+    ):
+        yield run

@@ -1,0 +1,178 @@
+"""What a look at a server means: the second of the two tables that are the retry policy.
+
+While the fate of a send is unknown, the action log decides before any state does, and the only state that counts is
+that of a reboot.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from bulkrestart.core.clock import SKEW
+from bulkrestart.core.decide import PASSING_DELAY, REFUSED_TOKEN_DELAY, refuse, sendable_type, state_after, unauthorized
+from bulkrestart.core.decision import Accept, Decision, End, Look, Send
+from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
+from bulkrestart.core.observation import Answer, Observation, Sighting
+from bulkrestart.core.progress import Progress
+from bulkrestart.core.states import BUILDING, REBOOT_TASKS, UNKNOWN
+
+#: Seconds after which a log that shows no reboot proves that none was started. A HARD waits for longer than a
+#: gateway keeps a request, because a second HARD is not refused by the first (nova/compute/api.py `_hard_reboot`).
+GRACE: Final = {RebootType.SOFT: 10.0, RebootType.HARD: 90.0}
+#: Seconds that the fate of a send is looked for.
+LOOK_TIMEOUT: Final = 300.0
+
+
+def decide_look(sighting: Sighting, progress: Progress) -> Decision:
+    """Decide on a look at a server.
+
+    Args:
+        sighting: What was seen; with the action log if the fate of a send is unknown.
+        progress: The server's way so far; it is not changed.
+
+    Returns:
+        What to do next. The fate of the last send stays unknown if, and only if, it is a `Look` that is unresolved.
+    """
+    for seen in (sighting.log, sighting.server):
+        if isinstance(seen, Answer) and seen.is_throttled:
+            return Look(is_unresolved=progress.is_unresolved)
+        if isinstance(seen, Answer) and seen.is_refused_token:
+            return _decide_refused_look(seen, progress)
+    return _decide_unresolved(sighting, progress) if progress.is_unresolved else _decide_resolved(sighting, progress)
+
+
+def _decide_refused_look(answer: Answer, progress: Progress) -> Decision:
+    if progress.refused_tokens == 0:
+        return Look(is_unresolved=progress.is_unresolved, delay=REFUSED_TOKEN_DELAY)
+    stop = unauthorized(answer)
+    if progress.is_unresolved:
+        return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=progress.words, stop=stop)
+    return refuse(Reason.UNAUTHORIZED, answer, stop)
+
+
+def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
+    server, log = sighting.server, sighting.log
+    if isinstance(server, Answer) and server.is_not_found:
+        detail = f"{server.words} (a reboot may have been sent before)"
+        return End(outcome=Outcome.IN_DOUBT, reason=Reason.GONE, detail=detail)
+    age = sighting.at - progress.answered_at
+    if isinstance(log, tuple) and log:
+        return _decide_by_log(log, age, sighting, progress)
+    is_rebooting = isinstance(server, Server) and server.task_state in REBOOT_TASKS
+    # An empty log is no log: every server has the row of its creation.
+    is_unreadable = isinstance(log, tuple) or is_log_unreadable(log)
+    if is_rebooting and (is_unreadable or age >= LOOK_TIMEOUT):
+        return Accept(proof=Proof.STATE)
+    return _look_on(age, progress, f"the action log cannot be read ({log or 'empty'})")
+
+
+def is_log_unreadable(log: Log | Observation | None) -> bool:
+    """Tell whether the log is kept from us for good, as against one that fails now."""
+    return isinstance(log, Answer) and log.status in (403, 404) and not log.is_throttled
+
+
+def _decide_by_log(log: Log, age: float, sighting: Sighting, progress: Progress) -> Decision:
+    sent_id = progress.attempts[-1].request_id
+    reboots = [row for row in log if row.action == "reboot"]
+    if any(row.request_id == sent_id for row in reboots):
+        return Accept(request_id=sent_id)
+    candidates = reboots_since(reboots, progress)
+    is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven
+    # Whose a row is cannot be told before the log has named us; then it may be of an earlier send of ours.
+    may_be_ours = any(
+        row.user_id == sighting.user_id or (sighting.user_id is None and progress.doubts > 1) for row in candidates
+    )
+    if progress.has_lost_race and is_trusted and not may_be_ours:
+        # Nova writes the row before it answers. A log without the id of its own 500 says that we lost a race for the
+        # task_state and that nothing was started (nova/compute/api.py `_soft_reboot`: save, _record_action_start).
+        return _decide_resolved(sighting, progress)
+    for row in candidates:
+        if not _may_precede(row, progress) or sighting.user_id in (None, row.user_id):
+            return Accept(request_id=row.request_id)
+    grace = GRACE[progress.reboot_type]
+    if candidates or _are_within_skew(reboots, sighting, progress):
+        why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
+        return Look(is_unresolved=True) if age < grace else _in_doubt(progress, why)
+    if is_trusted and progress.since is not None and age >= grace and progress.readable_looks > 0:
+        return _decide_resolved(sighting, progress)
+    return _look_on(age, progress, "the action log does not tell")
+
+
+def reboots_since(log: Sequence[Action], progress: Progress) -> list[Action]:
+    """Find the reboots, by anyone, that may have started since `Progress.since`, but for those already settled.
+
+    Args:
+        log: Rows of the action log, the newest first.
+        progress: The server's way so far.
+
+    Returns:
+        Their rows, the oldest first: the one that follows the send most closely is the likeliest to be ours.
+    """
+    if progress.since is None:
+        return []
+    settled = {attempt.request_id for attempt in progress.attempts[:-1]}
+    # start_time has a resolution of 1 s: it stands for anything up to the next second.
+    return [
+        row
+        for row in reversed(log)
+        if row.action == "reboot" and row.request_id not in settled and row.start_time + 1.0 > progress.since[0]
+    ]
+
+
+def _may_precede(row: Action, progress: Progress) -> bool:
+    # A database that rounds may show a start_time half a second too late (MySQL's DATETIME).
+    return progress.since is not None and row.start_time - 0.5 < progress.since[1]
+
+
+def _are_within_skew(reboots: Sequence[Action], sighting: Sighting, progress: Progress) -> bool:
+    """Tell whether a reboot that seems to precede the send may be it, by the clock of another node.
+
+    A 409 is not asked: it says that this request started nothing.
+    """
+    if progress.since is None or progress.last_status == 409:
+        return False
+    settled = {attempt.request_id for attempt in progress.attempts[:-1]}
+    return any(
+        row.start_time + SKEW > progress.since[0]
+        for row in reboots
+        if row.request_id not in settled and sighting.user_id in (None, row.user_id)
+    )
+
+
+def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
+    server = sighting.server
+    wait = Look(is_unresolved=False, delay=PASSING_DELAY)
+    if isinstance(server, Answer) and server.is_not_found:
+        return refuse(Reason.NOT_FOUND, server)
+    if isinstance(server, Answer) and server.status == 403:
+        return refuse(Reason.FORBIDDEN, server)
+    if not isinstance(server, Server) or server.task_state in REBOOT_TASKS:
+        return wait
+    if server.vm_state is None or server.status == UNKNOWN:
+        return wait
+    if server.locked:
+        return _refuse_state(Reason.LOCKED, server.words, progress)
+    shown = server.words
+    if server.task_state is not None:
+        ends_in = state_after(server.task_state, server.vm_state)
+        is_passing = ends_in is None or sendable_type(ends_in, progress) is not None
+        return wait if is_passing else _refuse_state(Reason.WRONG_STATE, shown, progress)
+    if server.vm_state == BUILDING:
+        return wait
+    reboot_type = sendable_type(server.vm_state, progress)
+    return Send(reboot_type=reboot_type) if reboot_type else _refuse_state(Reason.WRONG_STATE, shown, progress)
+
+
+def _look_on(age: float, progress: Progress, why: str) -> Decision:
+    return Look(is_unresolved=True) if age < LOOK_TIMEOUT else _in_doubt(progress, why)
+
+
+def _in_doubt(progress: Progress, why: str) -> End:
+    return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=f"{progress.words}; {why}")
+
+
+def _refuse_state(reason: Reason, shown: str, progress: Progress) -> End:
+    """End a server in whose state no reboot may be sent: the cloud said so, or we saw it before we sent."""
+    outcome = Outcome.REFUSED if progress.attempts else Outcome.SKIPPED
+    # What was refused for the state has the cloud's own words for it.
+    is_said = progress.last_status in (400, 409)
+    return End(outcome=outcome, reason=reason, detail=progress.words if is_said else shown)
