@@ -1,6 +1,5 @@
 """The README's code runs as it stands there, against a cloud on loopback."""
 
-import asyncio
 import os
 import re
 import subprocess
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkrestart import RestartClient, Token
-from bulkrestart.simulator import Cloud, Fault, LoopbackCloud
+from bulkrestart.simulator import Cloud, HostFault, LoopbackCloud
+from tests.virtual import client_of, cloud_of, slow_down, virtually
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -34,7 +33,7 @@ def test_the_first_example(tmp_path: Path) -> None:
     cloud = Cloud(5, reboot_seconds=(0.0, 0.1))
     locked = cloud.ids[2]
     cloud.change(locked, locked=True)
-    assert README.index(blocks("python")[0]) < README.index("\n".join(README.split("\n")[40:]))
+    assert README[: README.index(blocks("python")[0])].count("\n") < 40
     with LoopbackCloud(cloud) as served:
         done = run([sys.executable, "-c", blocks("python")[0]], served, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -55,22 +54,24 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
-    """The stream of a service stops at the first failure, as its comment says."""
-    cloud = Cloud(30, reboot_seconds=(0.0, 0.1))
-    for server_id in cloud.ids:
-        cloud.script(server_id, Fault.slow(0.05))
+    """The stream of a service stops at the first failure, and follows to its end what was sent before."""
     body = blocks("python")[1].replace("\n", "\n    ")
-    source = f"async def main(client, server_ids):\n    {body}"
     names: dict[str, object] = {}
-    exec(compile(source, "README.md", "exec"), names)  # noqa: S102 - the README's own code
+    exec(compile(f"async def stream(client, server_ids):\n    {body}", "README.md", "exec"), names)  # noqa: S102
 
     async def main() -> None:
-        async with LoopbackCloud(cloud) as served, RestartClient(served.endpoint, auth=Token(cloud.token)) as client:
-            await names["main"](client, cloud.ids)  # type: ignore[operator]
+        cloud = cloud_of(100)
+        slow_down(cloud, 5.0)
+        cloud.break_host(cloud.ids[0], HostFault.DEAD)
+        async with client_of(cloud, max_at_once=5) as client:
+            await names["stream"](client, cloud.ids)  # type: ignore[operator]
+        assert set(cloud.cycles.values()) == {0, 1}
 
-    asyncio.run(main())
-    assert capsys.readouterr().out.endswith(" s\n")
-    assert set(cloud.cycles.values()) == {1}
+    virtually(main)
+    *results, report = capsys.readouterr().out.splitlines()
+    assert len(results) == 100
+    assert "1 failed" in report
+    assert " skipped" in report
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "test-nova"])

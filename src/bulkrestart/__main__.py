@@ -10,7 +10,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        sys.stderr.write(f"bulkrestart: the command line needs {error.name}: pip install bulkrestart[cli]\n")
+        sys.stderr.write(f"bulkrestart: the command line needs {error.name}: pip install 'bulkrestart[cli]'\n")
         return 2
     return run()
 

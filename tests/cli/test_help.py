@@ -64,7 +64,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
     _hide(monkeypatch, "bulkrestart.cli.app", ModuleNotFoundError(name=missing))
     assert main() == 2
     err = capfd.readouterr().err
-    assert err == f"bulkrestart: the command line needs {missing}: pip install bulkrestart[cli]\n"
+    assert err == f"bulkrestart: the command line needs {missing}: pip install 'bulkrestart[cli]'\n"
 
 
 def test_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +77,9 @@ def test_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("command", ["simulate", "demo"])
 def test_missing_simulator(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """Without the simulator's extra its commands are one line that names it."""
-    _hide(monkeypatch, f"bulkrestart.cli.{command}", ImportError("pip install bulkrestart[simulator]"))
+    _hide(monkeypatch, f"bulkrestart.cli.{command}", ImportError("pip install 'bulkrestart[simulator]'"))
     end = cli(command)
-    assert (end.code, end.out, end.err) == (2, "", "bulkrestart: pip install bulkrestart[simulator]\n")
+    assert (end.code, end.out, end.err) == (2, "", "bulkrestart: pip install 'bulkrestart[simulator]'\n")
 
 
 _WITHOUT = """
@@ -111,7 +111,7 @@ def test_really_missing(missing: str, command: str, extra: str) -> None:
     """The same in a process that really cannot import it."""
     end = _python("-c", _WITHOUT, missing, command)
     assert (end.returncode, end.stdout, end.stderr.count("\n")) == (2, "", 1), end.stderr
-    assert f"pip install bulkrestart[{extra}]" in end.stderr
+    assert f"pip install 'bulkrestart[{extra}]'" in end.stderr
 
 
 def test_defect(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +126,13 @@ def test_defect(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         4,
         "bulkrestart: a defect of bulkrestart, please report it: TypeError: boom\\x1b[31m\n",
     )
+
+
+def test_a_defect_of_ours_is_not_called_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of our own that is missing is no reason to install anything."""
+    monkeypatch.setitem(sys.modules, "bulkrestart.cli.app", None)
+    with pytest.raises(ModuleNotFoundError, match=r"bulkrestart\.cli\.app"):
+        main()
 
 
 @pytest.mark.parametrize(

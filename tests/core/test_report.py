@@ -43,6 +43,10 @@ def test_result_is_found_by_its_id() -> None:
     for result in ONE_OF_EACH:
         assert ONE_OF_EACH[result.server_id] is result
 
+        assert result.server_id in ONE_OF_EACH
+
+    for other in ("another", "no such server", 7):
+        assert other not in ONE_OF_EACH
     with pytest.raises(KeyError, match="no such server"):
         ONE_OF_EACH["no such server"]
 

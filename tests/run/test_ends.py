@@ -115,6 +115,22 @@ def test_stop(backend: str) -> None:
     anyio.run(main, backend=backend)
 
 
+def test_stop_after_the_end() -> None:
+    """A run that is over stays as it ended."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        async with client_of(cloud) as client, client.restarting(cloud.ids) as run:
+            async for _ in run:
+                pass
+            run.stop()
+        assert run.report.summary == {Outcome.COMPLETED: 2}
+        assert run.report.stopped is None
+        assert run.statistics().finished == 2
+
+    virtually(main)
+
+
 def test_stop_settles_what_was_sent() -> None:
     """After `Run.stop` accepted servers are still waited for, and what is parked is given up at once."""
 
@@ -216,6 +232,14 @@ def test_cancelled_while_looking() -> None:
         cloud.script(cloud.ids[0], Fault.no_reply(applied=False))
         async with client_of(cloud) as client, client.restarting(cloud.ids) as run:
             await trio.sleep(5.0)
+        counts = run.statistics()
+        assert (counts.finished, counts.accepted, counts.parked, counts.in_flight, counts.not_started) == (
+            2,
+            0,
+            0,
+            0,
+            0,
+        )
         first, second = run.report
         assert (first.outcome, first.reason) == (Outcome.IN_DOUBT, Reason.INTERRUPTED)
         assert second.outcome in (Outcome.ACCEPTED, Outcome.COMPLETED)

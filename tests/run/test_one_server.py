@@ -1,6 +1,6 @@
 """What becomes of one server, whatever its first sends meet: through the real client, on virtual time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import trio
@@ -285,6 +285,22 @@ def test_hard_looks_again_before_it_is_sent_again() -> None:
     virtually(main)
 
 
+def test_hard_when_the_first_look_fails() -> None:
+    """A server that could not be looked at is looked at again, and only then sent to."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        [server_id] = cloud.ids
+        cloud.script(server_id, None, Fault.error(503), call=Call.SHOW)
+        async with client_of(cloud) as client:
+            [result] = await client.restart([server_id], reboot_type="HARD")
+        assert (result.outcome, result.reason) == COMPLETED
+        calls = [record.call for record in cloud.requests]
+        assert calls[: calls.index(Call.REBOOT)] == [Call.SHOW] * 3
+
+    virtually(main)
+
+
 def test_hard_of_a_server_that_no_list_shows() -> None:
     """A server that the list does not show is looked at singly, and an unknown one keeps the cloud's own words."""
 
@@ -345,7 +361,25 @@ def test_somebody_elses_reboot_is_waited_for() -> None:
 
 
 def test_a_lost_race_is_not_ours() -> None:
-    """Nova's 500 whose id the log lacks started nothing: the winner's reboot is waited for, then ours is sent."""
+    """After Nova's own 500, another user's row says who won: that reboot is waited for, then ours is sent."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        first, raced = cloud.ids
+        # The log has named us before the race is lost.
+        cloud.script(raced, Fault.throttled(30.0), Fault.race())
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 2}
+        assert cloud.posts == {first: 1, raced: 3}
+        ours = [row for row in cloud.server(raced).log if row.request_id == report[raced].request_id]
+        assert [row.user_id for row in ours] == [cloud.user_id]
+
+    virtually(main)
+
+
+def test_a_lost_race_with_nobody_to_name() -> None:
+    """Before the log has named us, the winner of a race may be ourselves: it counts, and nothing is sent again."""
 
     async def main() -> None:
         cloud = cloud_of(1)
@@ -354,9 +388,72 @@ def test_a_lost_race_is_not_ours() -> None:
         async with client_of(cloud) as client:
             [result] = await client.restart([server_id])
         assert (result.outcome, result.reason) == COMPLETED
-        assert cloud.posts[server_id] == 2
-        ours = [row for row in cloud.server(server_id).log if row.request_id == result.request_id]
-        assert [row.user_id for row in ours] == [cloud.user_id]
+        assert cloud.posts[server_id] == 1
+
+    virtually(main)
+
+
+SLOW_API = Fault(applied_after=15.0, answered_after=15.0)
+
+
+@pytest.mark.parametrize(
+    ("faults", "log_delay", "request_timeout"),
+    [
+        ([Fault.error(500, applied=True)], 1.0, 60.0),
+        ([Fault.error(500, applied=True)], 5.0, 60.0),
+        ([SLOW_API] * 3, 0.0, 1.0),
+        ([Fault(answer=Fault.flow_limited().answer, applied_after=25.0)], 0.0, 60.0),
+        ([Fault.respond(504, applied=True)], 8.0, 60.0),
+        ([Fault.no_reply(applied=True)], 20.0, 60.0),
+        ([Fault(lost=True, applied_after=0.0)], 12.0, 60.0),
+    ],
+)
+@pytest.mark.parametrize("attempt", range(4))
+def test_a_log_that_lags_and_a_cloud_that_is_slow(
+    faults: list[Fault], log_delay: float, request_timeout: float, attempt: int
+) -> None:
+    """Neither a row that is visible late nor a request that works on after we gave up makes a second reboot."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, seed=attempt, log_delay=log_delay, reboot_seconds=(20.0, 40.0))
+        [server_id] = cloud.ids
+        cloud.script(server_id, *faults)
+        async with client_of(cloud) as client:
+            [result] = await client.restart([server_id], request_timeout=request_timeout)
+        assert cloud.cycles[server_id] == 1
+        assert result.outcome in (Outcome.COMPLETED, Outcome.IN_DOUBT)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("second", [Fault.respond(400, b'{"error": {"code": "Ecs.0100", "message": "status"}}')])
+def test_delivered_twice(second: Fault) -> None:
+    """A refusal for a state that is our own reboot, delivered by somebody before, is found to be ours."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, reboot_seconds=(20.0, 20.0))
+        [server_id] = cloud.ids
+        cloud.script(server_id, replace(second, applied_after=0.0))
+        async with client_of(cloud) as client:
+            [result] = await client.restart([server_id])
+        assert (result.outcome, result.reason) == COMPLETED
+        assert (cloud.posts[server_id], cloud.cycles[server_id]) == (1, 1)
+
+    virtually(main)
+
+
+def test_hard_looks_again_after_the_brake() -> None:
+    """A look does not stand for one that would be older than a minute once a brake has ended."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        first, second = cloud.ids
+        cloud.script(first, Fault.throttled(300.0))
+        cloud.later(100.0, lambda: cloud.change(second, vm_state="stopped"))
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids, reboot_type="HARD")
+        assert (report[second].outcome, report[second].reason) == (Outcome.SKIPPED, Reason.WRONG_STATE)
+        assert cloud.server(second).vm_state == "stopped"
 
     virtually(main)
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from bulkrestart import Outcome, Proof, Reason, StopReason
-from bulkrestart.simulator import Call, Cloud, Fault, HostFault, LogAccess, json_answer
+from bulkrestart.simulator import Answer, Call, Cloud, Fault, HostFault, LogAccess, json_answer
 from tests.virtual import assert_accounted, client_of, cloud_of, virtually
 
 FAILED = Outcome.FAILED
@@ -111,6 +111,36 @@ def test_a_gateway_that_strips_request_ids() -> None:
             assert (result.outcome, result.proof) == (Outcome.COMPLETED, Proof.ACTION)
             assert result.attempts[0].request_id is None
             assert result.request_id == cloud.server(result.server_id).log[-1].request_id
+
+    virtually(main)
+
+
+def test_an_acceptance_that_came_to_nothing() -> None:
+    """A 202 of a gateway that the readable log never shows is no reboot, however active the server is."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        cloud.script(cloud.ids[0], Fault.respond(202))
+        cloud.script(cloud.ids[1], Fault(answer=Answer(202, from_nova=False), applied_after=20.0))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, wait_timeout=200.0)
+        never, late = report
+        assert (never.outcome, never.reason) == (FAILED, Reason.NOT_REBOOTED)
+        assert (late.outcome, late.proof) == (Outcome.COMPLETED, Proof.ACTION)
+        assert list(cloud.cycles.values()) == [0, 1]
+
+    virtually(main)
+
+
+def test_a_row_that_is_visible_late() -> None:
+    """A row that is not in the log yet is waited for, and not taken for a log that is kept from us."""
+
+    async def main() -> None:
+        cloud = cloud_of(2, log_delay=20.0)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert {result.proof for result in report} == {Proof.ACTION}
+        assert report.elapsed > 20.0
 
     virtually(main)
 

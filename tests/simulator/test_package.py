@@ -44,7 +44,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch, name: str, missing: str)
     monkeypatch.setattr(simulator, "import_module", cannot)
     with pytest.raises(ImportError) as raised:
         getattr(simulator, name)
-    assert str(raised.value) == (f"bulkrestart.simulator.{name} needs {missing}: pip install bulkrestart[simulator]")
+    assert str(raised.value) == (f"bulkrestart.simulator.{name} needs {missing}: pip install 'bulkrestart[simulator]'")
 
 
 def test_other_import_errors_stay(monkeypatch: pytest.MonkeyPatch) -> None:

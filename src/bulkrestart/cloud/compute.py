@@ -186,7 +186,7 @@ class Compute:
             )
             return answer, body
         words = f"no answer within {self._seconds:g} s"
-        return (Unsent(words) if trace.is_unsent else Unanswered(words)), b""
+        return (Unsent(words) if trace.is_unsent else Unanswered(words, is_timeout=True)), b""
 
 
 class _Trace:
@@ -244,7 +244,7 @@ def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observa
         words = f"{words}: {error}"
     is_ours = not isinstance(error, httpx.HTTPError) or not _is_other(_request_of(error) or request, request)
     is_unsent = trace.is_unsent or (is_ours and isinstance(error, httpx.PoolTimeout))
-    return Unsent(words) if is_unsent else Unanswered(words)
+    return Unsent(words) if is_unsent else Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
 
 
 def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:

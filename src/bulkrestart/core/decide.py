@@ -32,6 +32,11 @@ PASSING_DELAY: Final = 2.0
 REFUSED_TOKEN_DELAY: Final = 5.0
 #: Seconds that `Ecs.0603` asks for: "The commands are being executed. Try again 1 minute later."
 COMMANDS_EXECUTING_DELAY: Final = 60.0
+#: Seconds after which a log that shows no reboot proves that none was started.
+GRACE: Final = 10.0
+#: The same where the request may still be at work, behind a gateway or in a slow API: gateways give up after 60 s. And
+#: for HARD, always, because the cloud does not refuse a second one (nova/compute/api.py `_hard_reboot`).
+LATE_GRACE: Final = 90.0
 #: Refusals by policy in a row, with no acceptance between, that stop a run: the rest would be refused as well.
 FORBIDDEN_IN_A_ROW: Final = 10
 
@@ -61,9 +66,10 @@ def decide(seen: Observation, progress: Progress) -> Decision:
         case Unsent():
             return Send(reboot_type=progress.reboot_type)
         case Unanswered():
-            return Look(is_unresolved=True)
+            return _with_grace(Look(is_unresolved=True), seen, progress)
         case Answer():
-            return _no_sooner(_decide_answer(seen, progress), seen.fault.retry_after or 0.0)
+            decision = _no_sooner(_decide_answer(seen, progress), seen.fault.retry_after or 0.0)
+            return _with_grace(decision, seen, progress)
 
 
 def hold_for(seen: Observation) -> Hold | None:
@@ -201,6 +207,18 @@ def sendable_type(vm_state: str, progress: Progress) -> RebootType | None:
 def state_after(task_state: str, vm_state: str) -> str | None:
     """Tell the vm_state that a task leads to; None for a task that Nova does not have."""
     return vm_state if task_state in KEEPING_TASKS else TASK_ENDS_IN.get(task_state)
+
+
+def _with_grace(decision: Decision, seen: Answer | Unanswered, progress: Progress) -> Decision:
+    if not isinstance(decision, Look) or not decision.is_unresolved:
+        return decision
+    match seen:
+        case Unanswered():
+            may_come_late = seen.is_timeout
+        case Answer():
+            may_come_late = seen.status in (408, 504) or seen.fault.has_code(_POSTPONED)
+    is_hard = progress.reboot_type is RebootType.HARD
+    return replace(decision, grace=LATE_GRACE if is_hard or may_come_late else GRACE)
 
 
 def _no_sooner(decision: Decision, wait: float) -> Decision:

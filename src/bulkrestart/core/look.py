@@ -15,11 +15,10 @@ from bulkrestart.core.observation import Answer, Observation, Sighting
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import BUILDING, REBOOT_TASKS, UNKNOWN
 
-#: Seconds after which a log that shows no reboot proves that none was started. A HARD waits for longer than a
-#: gateway keeps a request, because a second HARD is not refused by the first (nova/compute/api.py `_hard_reboot`).
-GRACE: Final = {RebootType.SOFT: 10.0, RebootType.HARD: 90.0}
 #: Seconds that the fate of a send is looked for.
 LOOK_TIMEOUT: Final = 300.0
+#: Seconds for which a reboot may still be under way; providers call one that takes longer stuck (30 min).
+LONGEST_REBOOT: Final = 1800.0
 
 
 def decide_look(sighting: Sighting, progress: Progress) -> Decision:
@@ -77,24 +76,31 @@ def _decide_by_log(log: Log, age: float, sighting: Sighting, progress: Progress)
         return Accept(request_id=sent_id)
     candidates = reboots_since(reboots, progress)
     is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven
-    # Whose a row is cannot be told before the log has named us; then it may be of an earlier send of ours.
-    may_be_ours = any(
-        row.user_id == sighting.user_id or (sighting.user_id is None and progress.doubts > 1) for row in candidates
-    )
-    if progress.has_lost_race and is_trusted and not may_be_ours:
-        # Nova writes the row before it answers. A log without the id of its own 500 says that we lost a race for the
-        # task_state and that nothing was started (nova/compute/api.py `_soft_reboot`: save, _record_action_start).
+    is_others = bool(candidates) and all(sighting.user_id not in (None, row.user_id) for row in candidates)
+    if progress.has_lost_race and is_trusted and is_others:
+        # Nova's own 500, and the log shows who won the race for the task_state: for us nothing was started
+        # (nova/compute/api.py `_soft_reboot` saves the task_state first, and records the action after that).
         return _decide_resolved(sighting, progress)
     for row in candidates:
         if not _may_precede(row, progress) or sighting.user_id in (None, row.user_id):
             return Accept(request_id=row.request_id)
-    grace = GRACE[progress.reboot_type]
     if candidates or _are_within_skew(reboots, sighting, progress):
         why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
-        return Look(is_unresolved=True) if age < grace else _in_doubt(progress, why)
-    if is_trusted and progress.since is not None and age >= grace and progress.readable_looks > 0:
+        return Look(is_unresolved=True) if age < progress.grace else _in_doubt(progress, why)
+    is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
+    if (is_rebooting or progress.was_seen_rebooting) and not _is_explained(reboots, progress):
+        # The row is written right after the task_state is: a log that lacks it lags, and proves nothing.
+        if is_rebooting and age >= LOOK_TIMEOUT:
+            return Accept(proof=Proof.STATE)
+        return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
+    if is_trusted and progress.since is not None and age >= progress.grace and progress.readable_looks > 0:
         return _decide_resolved(sighting, progress)
     return _look_on(age, progress, "the action log does not tell")
+
+
+def _is_explained(reboots: Sequence[Action], progress: Progress) -> bool:
+    """Tell whether somebody else's reboot, begun before the send, may be the one that is seen."""
+    return progress.since is not None and any(row.start_time > progress.since[0] - LONGEST_REBOOT for row in reboots)
 
 
 def reboots_since(log: Sequence[Action], progress: Progress) -> list[Action]:
@@ -145,8 +151,12 @@ def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
         return refuse(Reason.NOT_FOUND, server)
     if isinstance(server, Answer) and server.status == 403:
         return refuse(Reason.FORBIDDEN, server)
-    if not isinstance(server, Server) or server.task_state in REBOOT_TASKS:
+    if not isinstance(server, Server):
         return wait
+    if server.task_state in REBOOT_TASKS:
+        # It may be our own, delivered twice, where the answer did not say that it met a reboot.
+        is_unsaid = progress.last_status in (400, 409) and progress.readable_looks == 0
+        return Look(is_unresolved=True) if is_unsaid else wait
     if server.vm_state is None or server.status == UNKNOWN:
         return wait
     if server.locked:

@@ -83,9 +83,15 @@ class Unsent:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """Bytes may have left, and no status line came back."""
+    """Bytes may have left, and no status line came back.
+
+    Attributes:
+        words: What was seen instead.
+        is_timeout: We gave up waiting: the request may still be on its way, or at work.
+    """
 
     words: str
+    is_timeout: bool = False
 
     def __str__(self) -> str:
         return f"unanswered: {self.words}"

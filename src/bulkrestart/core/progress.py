@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unsent
+from bulkrestart.core.states import REBOOT_TASKS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,12 +30,15 @@ class Progress:
             unknown, or at the last send if there was none such. A reboot that started since may be ours. None if the
             cloud's clock is unknown.
         answered_at: When the last send was answered, or given up; looks are timed from it.
+        grace: Seconds from then after which a log that shows no reboot proves that none was started.
+        was_seen_rebooting: A look since then showed the server in a reboot, while the fate of the send was unknown.
         readable_looks: Looks at a log that could be read, since `answered_at`.
         refused_tokens: Answers in a row that refused our newest token.
         words: What the cloud said last of the sends, or showed last if nothing was sent.
         accepted: When it was accepted; None before.
         request_id: The cloud's id of the accepted reboot.
         proof: How the reboot is known; None before.
+        looked_at: When the last look at the server began; None before the first.
     """
 
     server_id: str
@@ -52,12 +56,15 @@ class Progress:
     has_reached: bool = False
     since: tuple[float, float] | None = None
     answered_at: float = 0.0
+    grace: float = 0.0
+    was_seen_rebooting: bool = False
     readable_looks: int = 0
     refused_tokens: int = 0
     words: str = ""
     accepted: float | None = None
     request_id: str | None = None
     proof: Proof | None = None
+    looked_at: float | None = None
 
     @property
     def has_lost_race(self) -> bool:
@@ -81,7 +88,8 @@ class Progress:
         self.in_flight_since = None
         self.has_reached |= not isinstance(seen, Unsent)
         self.last_status = seen.status if isinstance(seen, Answer) else None
-        self.answered_at, self.readable_looks = now, 0
+        self.answered_at, self.readable_looks, self.was_seen_rebooting = now, 0, False
+        self.grace = decision.grace if isinstance(decision, Look) else 0.0
         self.words = seen.words
         self._count_refused_tokens(seen)
         self.spent += not isinstance(decision, Send | Look) or decision.is_attempt
@@ -90,8 +98,12 @@ class Progress:
 
     def look(self, now: float, sighting: Sighting, decision: Decision) -> None:
         """Note what a look showed, and what was decided on it."""
-        if isinstance(sighting.log, tuple) and sighting.log:
-            self.readable_looks += 1
+        server = sighting.server
+        self.looked_at = sighting.at
+        self.readable_looks += isinstance(sighting.log, tuple) and bool(sighting.log)
+        self.was_seen_rebooting |= (
+            self.is_unresolved and isinstance(server, Server) and server.task_state in REBOOT_TASKS
+        )
         self._count_refused_tokens(sighting.server)
         if not self.attempts:
             self.words = sighting.server.words

@@ -53,10 +53,16 @@ def decide_proof(log: Log | Observation, progress: Progress, *, is_late: bool) -
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
     if not isinstance(log, tuple):
-        return by_state if is_log_unreadable(log) or is_late else Watch()
+        # Nova's own 404 for a row says that it is not there yet, not that the log is kept from us.
+        is_kept = is_log_unreadable(log) and not (isinstance(log, Answer) and log.is_not_found)
+        return by_state if is_kept or is_late else Watch()
+    if not log or (progress.request_id is None and progress.since is None):
+        # An empty log is no log, and rows cannot be dated without the cloud's clock.
+        return by_state
     rows = [row for row in log if row.request_id == progress.request_id] or reboots_since(log, progress)
     if not rows:
-        return by_state
+        detail = "the action log shows no reboot since it was sent"
+        return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail) if is_late else Watch()
     row = rows[0]
     if row.is_error:
         detail = "the action log says that the reboot ended in Error"

@@ -34,8 +34,6 @@ from bulkrestart.run.sweep import Sweep
 
 #: Servers parked at once, at most: a task takes about 5 KiB. Lanes wait for one to end before they pull more.
 PARKED_AT_MOST: Final = 1000
-#: Seconds for which a survey may stand for a look: a server that was stopped since would be started.
-SURVEY_LIFE: Final = 60.0
 
 
 class Fleet:
@@ -199,7 +197,7 @@ class Fleet:
         if progress.reboot_type is not RebootType.HARD:
             return Send(reboot_type=progress.reboot_type)
         server, asked = self._survey.pop(progress.server_id, (None, 0.0))
-        if server is None or progress.began - asked > SURVEY_LIFE:
+        if server is None:
             return Look(is_unresolved=False)
         sighting = Sighting(server=server, log=None, at=asked)
         decision = decide_look(sighting, progress)

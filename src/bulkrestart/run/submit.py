@@ -26,6 +26,8 @@ from bulkrestart.run.knowledge import LogKnowledge
 
 _log = logging.getLogger(__name__)
 
+#: Seconds for which a look stands, before a HARD.
+LOOK_LIFE: Final = 60.0
 #: Seconds: the ceiling of the first random wait, doubled at each more, up to the last.
 FIRST_CEILING: Final = 0.5
 LAST_CEILING: Final = 30.0
@@ -76,9 +78,11 @@ class Submitter:
             if self._course.stop is not None:
                 return progress.so_far(is_over=True)
             sent_at = anyio.current_time()
+            if progress.reboot_type is RebootType.HARD and not self._has_looked(progress, sent_at):
+                return Look(is_unresolved=False)
             progress.send(sent_at, self._clock.at(sent_at))
             # What stands if the end of the shield, and not an answer, ends the wait.
-            seen: Observation = Unanswered("the run was cancelled before the answer")
+            seen: Observation = Unanswered("the run was cancelled before the answer", is_timeout=True)
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
             decision = decide(seen, progress)
@@ -86,6 +90,10 @@ class Submitter:
             self._gate.heed(seen, sent_at=sent_at)
         self._stop_if_told(decision)
         return decision
+
+    def _has_looked(self, progress: Progress, now: float) -> bool:
+        """Tell whether a look is fresh enough for a HARD, which starts a server that was stopped since."""
+        return progress.looked_at is not None and now - progress.looked_at <= LOOK_LIFE
 
     async def look(self, progress: Progress) -> Decision:
         """Look at the server, the action log first if the fate of a send is unknown, and decide on what is seen."""
@@ -131,7 +139,6 @@ class Submitter:
             elif self._course.stop is not None and not progress.is_unresolved:
                 decision = progress.so_far(is_over=True)
             elif isinstance(decision, Look) or progress.reboot_type is RebootType.HARD:
-                # A HARD starts a server that was stopped while it was parked, so it is sent on a fresh look only.
                 decision = await self.look(progress)
                 if isinstance(decision, Send):
                     decision = await self.send(progress)

@@ -69,4 +69,4 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
-        raise ImportError(f"{__name__}.{name} needs {error.name}: pip install bulkrestart[simulator]") from error
+        raise ImportError(f"{__name__}.{name} needs {error.name}: pip install 'bulkrestart[simulator]'") from error

@@ -1,0 +1,27 @@
+"""What a user's type checker must accept, and what the public names give it. It is checked and never run."""
+
+from collections.abc import AsyncIterator
+from typing import assert_type
+
+import httpx
+
+from bulkrestart import Outcome, Reason, RebootType, Report, RestartClient, Run, Server, ServerResult, Statistics, Token
+
+
+async def check(ids: list[str], servers: tuple[Server, ...], stream: AsyncIterator[str | Server]) -> None:
+    """Use every way to call the library."""
+    async with RestartClient("https://compute.example.com/v2.1/project", auth=Token("...")) as client:
+        assert_type(client, RestartClient)
+        assert_type(await client.restart(ids), Report)
+        await client.restart(servers, reboot_type="HARD", start_stopped=True)
+        await client.restart(stream, reboot_type=RebootType.SOFT, wait=False, max_at_once=5)
+        async with client.restarting({*ids}) as run:
+            assert_type(run, Run)
+            async for result in run:
+                assert_type(result, ServerResult)
+                assert_type(result.outcome, Outcome)
+                assert_type(result.reason, Reason | None)
+            assert_type(run.statistics(), Statistics)
+        assert_type(run.report["id"], ServerResult)
+        assert_type(run.report.summary, dict[Outcome, int])
+    RestartClient("https://compute.example.com/v2/project", auth=httpx.BasicAuth("u", "p"), http=httpx.AsyncClient())
