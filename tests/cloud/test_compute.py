@@ -702,6 +702,6 @@ def test_a_dripping_body_ends_at_the_timeout(backend: str, kind: str) -> None:
             began = anyio.current_time()
             seen = await compute_of(http, f"http://{address}", timeout=0.2).show(ID)
             assert anyio.current_time() - began < 2
-        assert seen == Unanswered("no answer within 0.2 s")
+        assert seen == Unanswered("no answer within 0.2 s", may_come_late=True)
 
     anyio.run(main, backend=backend)

@@ -21,6 +21,7 @@ from tests.core.samples import (
     answer,
     conflict,
     conflict_words,
+    ecs,
     gateway,
     keystone,
     nova,
@@ -156,25 +157,41 @@ OURS = [
         expected=Accept(request_id=REQUEST),
     ),
     Row(
-        words="absent after a 500: we lost a race, so send without any grace",
+        words="absent after a 500, and nobody who won: the row may only be late",
         answers=(nova(500, LOST_RACE),),
-        expected=SEND_SOFT,
-    ),
-    Row(
-        words="absent after a 500: we lost a race to a task that is still at work",
-        answers=(nova(500, LOST_RACE),),
-        server=shown("active", "image_snapshot"),
-        expected=WAIT,
+        expected=LOOK_AGAIN,
     ),
     Row(
         words="absent after a 500, and another row carries its id",
         answers=(nova(500, LOST_RACE),),
         log=reboot(5.0, request_id=REQUEST, action="lock"),
+        expected=LOOK_AGAIN,
+    ),
+    Row(
+        words="absent after a 500, after the grace and a second look",
+        answers=(nova(500, LOST_RACE),),
+        age=10.0,
+        readable_looks=1,
         expected=SEND_SOFT,
     ),
     Row(
-        words="absent after a 500 of HARD, in a log that has shown a reboot of this run",
+        words="absent after a 500: we lost the race to another's reboot that is still at work",
         answers=(nova(500, LOST_RACE),),
+        log=reboot(5.0, SOMEBODY_ELSE),
+        server=shown("active", "rebooting"),
+        expected=WAIT,
+    ),
+    Row(
+        words="absent after a 500: we lost the race, not knowing who we are",
+        answers=(nova(500, LOST_RACE),),
+        log=reboot(5.0, SOMEBODY_ELSE),
+        user_id=None,
+        expected=Accept(request_id=OTHER_REQUEST),
+    ),
+    Row(
+        words="absent after a 500 of HARD: we lost the race, in a log that has shown a reboot of this run",
+        answers=(nova(500, LOST_RACE),),
+        log=reboot(5.0, SOMEBODY_ELSE),
         reboot_type=HARD,
         is_log_proven=True,
         expected=SEND_HARD,
@@ -358,11 +375,34 @@ IN_A_REBOOT_TASK = [
             for words, log in FAILED.items()
         ),
         Row(
-            words=f"{state}, log silent after the grace: it is somebody else's",
+            words=f"{state}, log silent after the grace: the row may only be late",
             server=shown("active", state),
             age=10.0,
             readable_looks=1,
+            expected=LOOK_AGAIN,
+        ),
+        Row(
+            words=f"{state}, log silent for ever: it is not sent to again",
+            server=shown("active", state),
+            age=300.0,
+            readable_looks=9,
+            expected=Accept(proof=Proof.STATE),
+        ),
+        Row(
+            words=f"{state}, after the grace, and another's reboot of five minutes ago: it is that one",
+            server=shown("active", state),
+            log=reboot(-300.0, SOMEBODY_ELSE),
+            age=10.0,
+            readable_looks=1,
             expected=WAIT,
+        ),
+        Row(
+            words=f"{state}, after the grace, and another's reboot of yesterday: the row may only be late",
+            server=shown("active", state),
+            log=reboot(-86400.0, SOMEBODY_ELSE),
+            age=10.0,
+            readable_looks=1,
+            expected=LOOK_AGAIN,
         ),
     )
 ]
@@ -680,3 +720,25 @@ def test_row_of_the_last_send_may_still_be_ours() -> None:
     log = reboot(5.0, request_id=OTHER_REQUEST) + reboot(5.0, request_id=REQUEST)
 
     assert [row.request_id for row in reboots_since(log, progress)] == [REQUEST]
+
+
+def test_a_reboot_that_was_seen_and_never_shown_by_the_log_is_never_sent_again() -> None:
+    """Idle again, with a log that lacks the reboot that was seen: the log lags, and the fate stays unknown."""
+    progress = sent(LOST_REPLY, cloud_time=(EARLIEST, EARLIEST + 2.0))
+    rebooting = Sighting(server=shown("active", "reboot_started"), log=SILENT, at=progress.answered_at + 1.0)
+    progress.look(progress.answered_at + 1.0, rebooting, decide_look(rebooting, progress))
+
+    late = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 100.0)
+    assert decide_look(late, progress) == LOOK_AGAIN
+    last = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 300.0)
+    assert decide_look(last, progress) == in_doubt("it was seen in a reboot that the action log does not show")
+
+
+@pytest.mark.parametrize("seen", [answer(504), answer(408), ecs(202, "Common.0024", "Flow limit exceeded")], ids=str)
+def test_what_may_come_late_has_a_longer_grace(seen: Observation) -> None:
+    """Where a gateway gave up, or postponed the request, a silent log says nothing before 90 s."""
+    progress = sent(seen, cloud_time=(EARLIEST, EARLIEST + 2.0))
+    progress.readable_looks = 5
+
+    for age, expected in ((89.9, LOOK_AGAIN), (90.0, SEND_SOFT)):
+        assert decide_look(Sighting(server=IDLE, log=SILENT, at=progress.answered_at + age), progress) == expected

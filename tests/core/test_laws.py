@@ -10,7 +10,7 @@ import pytest
 
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.look import GRACE, LOOK_TIMEOUT, decide_look
+from bulkrestart.core.look import LATE_GRACE, LOOK_TIMEOUT, decide_look, grace_of
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
@@ -162,7 +162,7 @@ def test_without_a_log_no_state_is_a_licence_to_send(fate: Observation, log: Log
     wrong = []
     for progress in ways(fate):
         progress.readable_looks = 9
-        for age in (0.0, max(GRACE.values()), LOOK_TIMEOUT):
+        for age in (0.0, LATE_GRACE, LOOK_TIMEOUT):
             for server in servers():
                 sighting = Sighting(server=server, log=log, at=progress.answered_at + age, is_log_proven=True)
                 match decide_look(sighting, progress):
@@ -183,16 +183,15 @@ def test_without_a_log_no_state_is_a_licence_to_send(fate: Observation, log: Log
 def test_silent_log_tells_in_its_own_time(
     fate: Observation, age: float, readable_looks: int, is_log_proven: bool
 ) -> None:
-    """A silent log says that nothing was started after the grace and a second look, or at once after Nova's own 500.
+    """A log without a row of ours says that nothing was started after the grace and a second look, and not before.
 
     For HARD it must have shown a reboot of this run. What the server shows does not make it speak.
     """
-    is_lost_race = isinstance(fate, Answer) and fate.status == 500
     wrong = []
     for progress in ways(fate):
         progress.readable_looks = readable_looks
         is_trusted = progress.reboot_type is SOFT or is_log_proven
-        is_told = is_trusted and (is_lost_race or (age >= GRACE[progress.reboot_type] and readable_looks > 0))
+        is_told = is_trusted and age >= grace_of(progress) and readable_looks > 0
         for server in servers():
             at = progress.answered_at + age
             sighting = Sighting(server=server, log=(BEFORE, CREATED), at=at, is_log_proven=is_log_proven, user_id="me")

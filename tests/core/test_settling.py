@@ -30,6 +30,13 @@ BY_STATE = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
 NOT_BACK = "its reboot has not finished: vm_state active, task_state None"
 
 
+NEVER = End(
+    outcome=Outcome.FAILED,
+    reason=Reason.NOT_REBOOTED,
+    detail="the action log shows no reboot since it was sent",
+)
+
+
 def accepted(request_id: str | None = REQUEST) -> Progress:
     """Give a server whose reboot was accepted, with or without the cloud's id of it."""
     headers = {} if request_id is None else {"x-compute-request-id": request_id}
@@ -142,11 +149,13 @@ PROOF: list[tuple[str, Progress, Sequence[Action] | Observation, Settling, Settl
     ("not finished", accepted(), [row(is_finished=False)], Watch(), failed(Reason.NOT_BACK, NOT_BACK)),
     ("events not shown", accepted(), [row(is_finished=None)], BY_STATE, BY_STATE),
     ("ours among others", accepted(), [row(OTHER_REQUEST, after=9.0, is_error=True), row()], COMPLETED, COMPLETED),
-    ("without our row", accepted(), [row("req-created", action="create", after=-9.0)], BY_STATE, BY_STATE),
+    ("without our row", accepted(), [row("req-created", action="create", after=-9.0)], Watch(), NEVER),
+    ("Nova's own 404 for the row", accepted(), nova(404, "Action req-1 not found"), Watch(), BY_STATE),
     ("empty", accepted(), [], BY_STATE, BY_STATE),
     ("id unknown: a reboot since", accepted(None), [row(OTHER_REQUEST)], COMPLETED, COMPLETED),
     ("id unknown: a reboot before", accepted(None), [row(OTHER_REQUEST, after=-9.0)], BY_STATE, BY_STATE),
-    ("id unknown: no reboot", accepted(None), [row(OTHER_REQUEST, action="stop")], BY_STATE, BY_STATE),
+    ("id unknown: a reboot long before", accepted(None), [row(OTHER_REQUEST, after=-99.0)], Watch(), NEVER),
+    ("id unknown: no reboot", accepted(None), [row(OTHER_REQUEST, action="stop")], Watch(), NEVER),
     ("403", accepted(), nova(403, "Policy doesn't allow it to be performed."), BY_STATE, BY_STATE),
     ("404", accepted(), page(404, "Not Found"), BY_STATE, BY_STATE),
     ("401", accepted(), keystone(), Watch(), BY_STATE),

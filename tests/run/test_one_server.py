@@ -367,7 +367,7 @@ def test_a_lost_race_is_not_ours() -> None:
         cloud = cloud_of(2)
         first, raced = cloud.ids
         # The log has named us before the race is lost.
-        cloud.script(raced, Fault.throttled(30.0), Fault.race())
+        cloud.script(raced, Fault.commands_executing(), Fault.race())
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids)
         assert report.summary == {Outcome.COMPLETED: 2}

@@ -186,7 +186,7 @@ class Compute:
             )
             return answer, body
         words = f"no answer within {self._seconds:g} s"
-        return (Unsent(words) if trace.is_unsent else Unanswered(words, is_timeout=True)), b""
+        return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
 
 
 class _Trace:

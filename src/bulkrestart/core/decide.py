@@ -14,7 +14,7 @@ from bulkrestart.core.decision import Accept, Again, Decision, End, Hold, Look, 
 from bulkrestart.core.errors import AuthError, EndpointError
 from bulkrestart.core.faults import Body
 from bulkrestart.core.model import Outcome, Reason, RebootType, Server, Stop, StopReason
-from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.observation import POSTPONED, Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import (
     ACTIVE,
@@ -32,16 +32,9 @@ PASSING_DELAY: Final = 2.0
 REFUSED_TOKEN_DELAY: Final = 5.0
 #: Seconds that `Ecs.0603` asks for: "The commands are being executed. Try again 1 minute later."
 COMMANDS_EXECUTING_DELAY: Final = 60.0
-#: Seconds after which a log that shows no reboot proves that none was started.
-GRACE: Final = 10.0
-#: The same where the request may still be at work, behind a gateway or in a slow API: gateways give up after 60 s. And
-#: for HARD, always, because the cloud does not refuse a second one (nova/compute/api.py `_hard_reboot`).
-LATE_GRACE: Final = 90.0
 #: Refusals by policy in a row, with no acceptance between, that stop a run: the rest would be refused as well.
 FORBIDDEN_IN_A_ROW: Final = 10
 
-#: "Flow limit exceeded", documented with 202: the request is delivered, but postponed.
-_POSTPONED: Final = "Common.0024"
 #: "The commands are being executed. Try again later."
 _EXECUTING: Final = "Ecs.0603"
 _UNCERTAIN_CODES: Final = ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.1002")
@@ -66,10 +59,9 @@ def decide(seen: Observation, progress: Progress) -> Decision:
         case Unsent():
             return Send(reboot_type=progress.reboot_type)
         case Unanswered():
-            return _with_grace(Look(is_unresolved=True), seen, progress)
+            return Look(is_unresolved=True)
         case Answer():
-            decision = _no_sooner(_decide_answer(seen, progress), seen.fault.retry_after or 0.0)
-            return _with_grace(decision, seen, progress)
+            return _no_sooner(_decide_answer(seen, progress), seen.fault.retry_after or 0.0)
 
 
 def hold_for(seen: Observation) -> Hold | None:
@@ -77,7 +69,7 @@ def hold_for(seen: Observation) -> Hold | None:
     if not isinstance(seen, Answer):
         return None
     wait = seen.fault.retry_after
-    if seen.is_throttled or (200 <= seen.status < 300 and seen.fault.has_code(_POSTPONED)):
+    if seen.is_throttled or (200 <= seen.status < 300 and seen.fault.has_code(POSTPONED)):
         return Hold(wait)
     if seen.is_refused_token:
         # Whoever sends meanwhile is refused as well.
@@ -207,18 +199,6 @@ def sendable_type(vm_state: str, progress: Progress) -> RebootType | None:
 def state_after(task_state: str, vm_state: str) -> str | None:
     """Tell the vm_state that a task leads to; None for a task that Nova does not have."""
     return vm_state if task_state in KEEPING_TASKS else TASK_ENDS_IN.get(task_state)
-
-
-def _with_grace(decision: Decision, seen: Answer | Unanswered, progress: Progress) -> Decision:
-    if not isinstance(decision, Look) or not decision.is_unresolved:
-        return decision
-    match seen:
-        case Unanswered():
-            may_come_late = seen.is_timeout
-        case Answer():
-            may_come_late = seen.status in (408, 504) or seen.fault.has_code(_POSTPONED)
-    is_hard = progress.reboot_type is RebootType.HARD
-    return replace(decision, grace=LATE_GRACE if is_hard or may_come_late else GRACE)
 
 
 def _no_sooner(decision: Decision, wait: float) -> Decision:

@@ -39,14 +39,12 @@ class Look:
 
     Attributes:
         is_unresolved: The fate of the last send is unknown, so the action log is read as well.
-        grace: After a send, the seconds after which a log that shows no reboot proves that none was started.
         delay: Seconds to wait at least.
         is_attempt: Whether the send before it counts against `max_attempts`.
         stop: The run sends to no other server.
     """
 
     is_unresolved: bool
-    grace: float = 0.0
     delay: float = 0.0
     is_attempt: bool = True
     stop: Stop | None = None

@@ -17,6 +17,11 @@ from bulkrestart.core.states import BUILDING, REBOOT_TASKS, UNKNOWN
 
 #: Seconds that the fate of a send is looked for.
 LOOK_TIMEOUT: Final = 300.0
+#: Seconds after which a log that shows no reboot proves that none was started.
+GRACE: Final = 10.0
+#: The same where the request may still be at work, behind a gateway or in a slow API: gateways give up after 60 s. And
+#: for HARD, always, because the cloud does not refuse a second one (nova/compute/api.py `_hard_reboot`).
+LATE_GRACE: Final = 90.0
 #: Seconds for which a reboot may still be under way; providers call one that takes longer stuck (30 min).
 LONGEST_REBOOT: Final = 1800.0
 
@@ -69,6 +74,11 @@ def is_log_unreadable(log: Log | Observation | None) -> bool:
     return isinstance(log, Answer) and log.status in (403, 404) and not log.is_throttled
 
 
+def grace_of(progress: Progress) -> float:
+    """Tell after how many seconds a log that shows no reboot proves that the last send started none."""
+    return LATE_GRACE if progress.may_come_late or progress.reboot_type is RebootType.HARD else GRACE
+
+
 def _decide_by_log(log: Log, age: float, sighting: Sighting, progress: Progress) -> Decision:
     sent_id = progress.attempts[-1].request_id
     reboots = [row for row in log if row.action == "reboot"]
@@ -84,16 +94,16 @@ def _decide_by_log(log: Log, age: float, sighting: Sighting, progress: Progress)
     for row in candidates:
         if not _may_precede(row, progress) or sighting.user_id in (None, row.user_id):
             return Accept(request_id=row.request_id)
-    if candidates or _are_within_skew(reboots, sighting, progress):
+    if candidates or are_within_skew(reboots, progress, sighting.user_id):
         why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
-        return Look(is_unresolved=True) if age < progress.grace else _in_doubt(progress, why)
+        return Look(is_unresolved=True) if age < grace_of(progress) else _in_doubt(progress, why)
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
     if (is_rebooting or progress.was_seen_rebooting) and not _is_explained(reboots, progress):
         # The row is written right after the task_state is: a log that lacks it lags, and proves nothing.
         if is_rebooting and age >= LOOK_TIMEOUT:
             return Accept(proof=Proof.STATE)
         return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
-    if is_trusted and progress.since is not None and age >= progress.grace and progress.readable_looks > 0:
+    if is_trusted and progress.since is not None and age >= grace_of(progress) and progress.readable_looks > 0:
         return _decide_resolved(sighting, progress)
     return _look_on(age, progress, "the action log does not tell")
 
@@ -129,8 +139,8 @@ def _may_precede(row: Action, progress: Progress) -> bool:
     return progress.since is not None and row.start_time - 0.5 < progress.since[1]
 
 
-def _are_within_skew(reboots: Sequence[Action], sighting: Sighting, progress: Progress) -> bool:
-    """Tell whether a reboot that seems to precede the send may be it, by the clock of another node.
+def are_within_skew(log: Sequence[Action], progress: Progress, user_id: str | None) -> bool:
+    """Tell whether a reboot of ours that seems to precede the send may be it, by the clock of another node.
 
     A 409 is not asked: it says that this request started nothing.
     """
@@ -139,8 +149,8 @@ def _are_within_skew(reboots: Sequence[Action], sighting: Sighting, progress: Pr
     settled = {attempt.request_id for attempt in progress.attempts[:-1]}
     return any(
         row.start_time + SKEW > progress.since[0]
-        for row in reboots
-        if row.request_id not in settled and sighting.user_id in (None, row.user_id)
+        for row in log
+        if row.action == "reboot" and row.request_id not in settled and user_id in (None, row.user_id)
     )
 
 

@@ -8,6 +8,8 @@ from typing import Final
 from bulkrestart.core.faults import Body, Fault
 from bulkrestart.core.model import Log, Server
 
+#: "Flow limit exceeded", documented with 202: the request is delivered, but postponed.
+POSTPONED: Final = "Common.0024"
 _THROTTLED_STATUSES: Final = frozenset({413, 429})
 _THROTTLED_CODES: Final = ("Common.1503", "APIGW.0308", "APIG.0308")
 _NOT_FOUND_CODES: Final = ("itemNotFound", "Ecs.0114", "Ecs.0614")
@@ -41,6 +43,11 @@ class Answer:
     def is_refused_token(self) -> bool:
         """It refuses the newest token."""
         return self.status == 401 and not self.has_stale_token
+
+    @property
+    def may_come_late(self) -> bool:
+        """A gateway gave up waiting, or says that the request is postponed: it may still be at work."""
+        return self.status in (408, 504) or self.fault.has_code(POSTPONED)
 
     @property
     def is_not_found(self) -> bool:
@@ -87,11 +94,11 @@ class Unanswered:
 
     Attributes:
         words: What was seen instead.
-        is_timeout: We gave up waiting: the request may still be on its way, or at work.
+        may_come_late: We gave up waiting: the request may still be on its way, or at work.
     """
 
     words: str
-    is_timeout: bool = False
+    may_come_late: bool = False
 
     def __str__(self) -> str:
         return f"unanswered: {self.words}"

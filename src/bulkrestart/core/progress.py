@@ -30,7 +30,7 @@ class Progress:
             unknown, or at the last send if there was none such. A reboot that started since may be ours. None if the
             cloud's clock is unknown.
         answered_at: When the last send was answered, or given up; looks are timed from it.
-        grace: Seconds from then after which a log that shows no reboot proves that none was started.
+        may_come_late: The last send may still be at work, though its answer is in, or was given up.
         was_seen_rebooting: A look since then showed the server in a reboot, while the fate of the send was unknown.
         readable_looks: Looks at a log that could be read, since `answered_at`.
         refused_tokens: Answers in a row that refused our newest token.
@@ -56,7 +56,7 @@ class Progress:
     has_reached: bool = False
     since: tuple[float, float] | None = None
     answered_at: float = 0.0
-    grace: float = 0.0
+    may_come_late: bool = False
     was_seen_rebooting: bool = False
     readable_looks: int = 0
     refused_tokens: int = 0
@@ -89,7 +89,7 @@ class Progress:
         self.has_reached |= not isinstance(seen, Unsent)
         self.last_status = seen.status if isinstance(seen, Answer) else None
         self.answered_at, self.readable_looks, self.was_seen_rebooting = now, 0, False
-        self.grace = decision.grace if isinstance(decision, Look) else 0.0
+        self.may_come_late = not isinstance(seen, Unsent) and seen.may_come_late
         self.words = seen.words
         self._count_refused_tokens(seen)
         self.spent += not isinstance(decision, Send | Look) or decision.is_attempt

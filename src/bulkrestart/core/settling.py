@@ -4,7 +4,7 @@ Only a snapshot that was asked for after the acceptance may come here; the run s
 """
 
 from bulkrestart.core.decision import End, Look, Prove, Watch
-from bulkrestart.core.look import is_log_unreadable, reboots_since
+from bulkrestart.core.look import are_within_skew, is_log_unreadable, reboots_since
 from bulkrestart.core.model import Log, Outcome, Proof, Reason, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
@@ -60,6 +60,8 @@ def decide_proof(log: Log | Observation, progress: Progress, *, is_late: bool) -
         # An empty log is no log, and rows cannot be dated without the cloud's clock.
         return by_state
     rows = [row for row in log if row.request_id == progress.request_id] or reboots_since(log, progress)
+    if not rows and progress.request_id is None and are_within_skew(log, progress, None):
+        return by_state
     if not rows:
         detail = "the action log shows no reboot since it was sent"
         return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail) if is_late else Watch()

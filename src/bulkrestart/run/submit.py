@@ -82,7 +82,7 @@ class Submitter:
                 return Look(is_unresolved=False)
             progress.send(sent_at, self._clock.at(sent_at))
             # What stands if the end of the shield, and not an answer, ends the wait.
-            seen: Observation = Unanswered("the run was cancelled before the answer", is_timeout=True)
+            seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
             decision = decide(seen, progress)
