@@ -128,6 +128,13 @@ def test_defect(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_the_entry_point(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """What the console script calls runs the command line on the process's arguments."""
+    monkeypatch.setattr(sys, "argv", ["bulkrestart", "--version"])
+    assert main() == 0
+    assert capfd.readouterr().out.startswith("bulkrestart ")
+
+
 def test_a_defect_of_ours_is_not_called_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of our own that is missing is no reason to install anything."""
     monkeypatch.setitem(sys.modules, "bulkrestart.cli.app", None)
