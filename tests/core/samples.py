@@ -9,6 +9,7 @@ from bulkrestart.core.faults import read_fault
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
+from bulkrestart.simulator import nova_answer
 
 SERVER: Final = "616fb98f-46ca-475e-917e-2563e5a8cd19"
 REQUEST: Final = "req-7f1b3c62-9b43-4a0e-8f0c-0d2f3c1a5b77"
@@ -47,21 +48,6 @@ TASK_STATES: Final = (
 )
 REBOOTING: Final = tuple(state for state in TASK_STATES if state.startswith("reboot"))
 
-#: nova/api/openstack/wsgi.py Fault._fault_names; every other status is a computeFault.
-_NOVA_FAULTS: Final = {
-    400: "badRequest",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "itemNotFound",
-    405: "badMethod",
-    409: "conflictingRequest",
-    413: "overLimit",
-    415: "badMediaType",
-    429: "overLimit",
-    501: "notImplemented",
-    503: "serviceUnavailable",
-}
-
 
 def answer(
     status: int,
@@ -79,7 +65,7 @@ def answer(
 
 def nova_body(status: int, message: str) -> bytes:
     """Write Nova's envelope."""
-    return json.dumps({_NOVA_FAULTS.get(status, "computeFault"): {"code": status, "message": message}}).encode()
+    return nova_answer(status, message).body
 
 
 def nova(status: int, message: str, request_id: str | None = REQUEST) -> Answer:
