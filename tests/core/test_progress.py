@@ -53,7 +53,7 @@ def test_attempt_says_when_it_left_and_what_came(seen: Observation, answers: Att
     progress.send(12.0, None)
     progress.answer(15.0, seen, Look(is_unresolved=False))
 
-    assert progress.attempts == [answers]
+    assert progress.attempts == (answers,)
     assert progress.in_flight_since is None
 
 

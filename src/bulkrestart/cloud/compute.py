@@ -278,6 +278,8 @@ async def _read_body(response: httpx.Response, bound: int) -> tuple[bytes, bool]
     finally:
         with suppress(Exception):
             await response.aclose()
+        # httpx's stream refers to its response, so that both, and the request, would wait for the garbage collector.
+        response.stream = httpx.ByteStream(b"")
     return bytes(chunks[:bound]), is_cut_short
 
 

@@ -1,6 +1,7 @@
 """How far one server has come: the ledger's open entry, and what decisions know besides what is seen now."""
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult
@@ -47,7 +48,7 @@ class Progress:
     may_start: bool = False
     run_began: float = 0.0
     began: float = 0.0
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: tuple[Attempt, ...] = ()
     spent: int = 0
     in_flight_since: float | None = None
     is_unresolved: bool = False
@@ -84,7 +85,8 @@ class Progress:
         """Note what came back, and what was decided on it."""
         sent_at = self.in_flight_since if self.in_flight_since is not None else now
         request_id = seen.fault.request_id if isinstance(seen, Answer) else None
-        self.attempts.append(Attempt(sent_at - self.run_began, str(seen), request_id))
+        answered = sys.intern(str(seen))  # a fleet is answered in the same few words
+        self.attempts = (*self.attempts, Attempt(sent_at - self.run_began, answered, request_id))
         self.in_flight_since = None
         self.has_reached |= not isinstance(seen, Unsent)
         self.last_status = seen.status if isinstance(seen, Answer) else None
@@ -136,7 +138,7 @@ class Progress:
             reason=end.reason,
             detail=end.detail,
             reboot_type=self.reboot_type,
-            attempts=tuple(self.attempts),
+            attempts=self.attempts,
             request_id=self.request_id,
             proof=end.proof,
             elapsed=now - self.began,

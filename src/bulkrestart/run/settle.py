@@ -136,8 +136,8 @@ class Settler:
     async def _poll(self) -> Swept:
         began = anyio.current_time()
         oldest = min(watched.accepted for watched in self._watched.values())
-        back: dict[str, Watched] = {}
-        unsure: set[str] = set()
+        back: list[str] = []
+        unsure: list[str] = []
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
             watched = self._watched.get(server_id)
@@ -145,9 +145,9 @@ class Settler:
                 return
             match self._decide(watched, server, asked):
                 case Prove():
-                    back[server_id] = watched
+                    back.append(watched.progress.server_id)
                 case Look():
-                    unsure.add(server_id)
+                    unsure.append(watched.progress.server_id)
                 case End() as end:
                     self._end(watched.progress, end)
                 case Watch():
@@ -155,10 +155,11 @@ class Settler:
 
         swept = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
         if swept.is_complete:
-            unsure.update(self._absent(began))
-        await self._sweep.read_each(unsure, take, swept)
+            unsure.extend(self._absent(began))
+        await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
         # A server that stands on two pages of a list that changes while it is read may have its outcome already.
-        proving = [watched for server_id, watched in back.items() if server_id in self._watched]
+        # Only ids are kept meanwhile: what is watched of a server is free once it has its outcome.
+        proving = [server_id for server_id in dict.fromkeys(back) if server_id in self._watched]
         if proving:
             await work_through(proving, self._prove, lanes=min(self._lanes, len(proving)))
         return swept
@@ -185,7 +186,8 @@ class Settler:
         watched.seen, watched.was_over = asked, is_over(server)
         return late(server) if isinstance(decision, Watch) and self._is_late(watched, asked) else decision
 
-    async def _prove(self, watched: Watched) -> None:
+    async def _prove(self, server_id: str) -> None:
+        watched = self._watched[server_id]
         is_late = self._is_late(watched, anyio.current_time())
         end = decide_proof(await self._read_log(watched.progress), watched.progress, is_late=is_late)
         if isinstance(end, End):
