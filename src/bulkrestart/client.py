@@ -9,6 +9,7 @@ from typing import Self
 
 import anyio
 import httpx
+from anyio.lowlevel import current_token
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.transport import LaneTransport
@@ -64,7 +65,8 @@ class RestartClient:
     """Restarts servers of one project.
 
     It holds no task group: it may be built outside an event loop, entered in one task and closed in another. Any
-    number of tasks may call it at once; they share its bound on requests, its brake and its connections.
+    number of tasks may call it at once; they share its bound on requests, its brake and its connections. All of them
+    are tasks of one event loop: a second `asyncio.run` or `trio.run` needs a client of its own.
 
     Args:
         endpoint: The project's compute endpoint, `https://HOST/v2.1/PROJECT_ID` or `.../v2/PROJECT_ID`, as the
@@ -96,7 +98,11 @@ class RestartClient:
         max_at_once: int = 50,
     ) -> None:
         check_count("max_at_once", max_at_once)
-        self._endpoint = Endpoint.parse(endpoint)
+        if auth is not None and not isinstance(auth, httpx.Auth):
+            raise ValueError(f'auth must be Token("...") or another httpx.Auth, not {type(auth).__name__}')
+        if http is not None and not isinstance(http, httpx.AsyncClient):
+            raise ValueError(f"http must be an httpx.AsyncClient, not {type(http).__name__}")
+        self._endpoint = _parse_endpoint(endpoint)
         self._auth = auth
         self._max_at_once = max_at_once
         self._limiter = anyio.CapacityLimiter(max_at_once)
@@ -106,6 +112,7 @@ class RestartClient:
         self._is_lent = http is not None
         self._http = http
         self._is_closed = False
+        self._loop: object = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,9 +123,14 @@ class RestartClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; a lent client stays open."""
+        """Close the connections; a lent client stays open.
+
+        Raises:
+            RuntimeError: The connections belong to another event loop.
+        """
         self._is_closed = True
         if self._http is not None and not self._is_lent:
+            self._keep_to_loop()
             await self._http.aclose()
 
     async def restart(
@@ -164,6 +176,7 @@ class RestartClient:
             ValueError: An argument makes no sense. Nothing was sent.
             AuthError: The token is refused. Nothing was sent.
             EndpointError: The endpoint does not answer, or not as this project's compute API. Nothing was sent.
+            RuntimeError: The client has been used in another event loop. Nothing was sent.
         """
         async with self.restarting(
             ids,
@@ -211,6 +224,7 @@ class RestartClient:
         """
         if self._is_closed or (self._http is not None and self._http.is_closed):
             raise ValueError("the client is closed: make a new one")
+        self._keep_to_loop()
         options = Options(
             reboot_type=parse_reboot_type(reboot_type),
             wait=wait,
@@ -227,6 +241,14 @@ class RestartClient:
         async with _alongside(fleet):
             yield Run(fleet)
 
+    def _keep_to_loop(self) -> None:
+        """Refuse a second event loop: it has a clock of its own, and cannot use the connections of the first."""
+        loop = current_token()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop != loop:
+            raise RuntimeError("the client has been used in another event loop: make one client for each")
+
     def _fleet(self, ledger: Ledger, options: Options) -> Fleet:
         if self._http is None:
             self._http = httpx.AsyncClient(transport=LaneTransport(ssl.create_default_context()), trust_env=False)
@@ -234,6 +256,16 @@ class RestartClient:
         gate = Gate((*narrower, self._limiter), self._brake)
         compute = Compute(self._endpoint, self._http, self._auth, self._clock, options.request_timeout)
         return Fleet(compute=compute, gate=gate, clock=self._clock, ledger=ledger, options=options, rng=self._rng)
+
+
+def _parse_endpoint(url: str) -> Endpoint:
+    """Read the endpoint, and see that httpx makes a request of it: it has a say on ports, addresses and IDNA."""
+    endpoint = Endpoint.parse(url)
+    try:
+        httpx.Request("GET", endpoint.url)
+    except (httpx.InvalidURL, UnicodeError) as error:  # an idna.IDNAError is a UnicodeError
+        raise ValueError(f"the endpoint must be a URL that requests can be sent to: {error}") from error
+    return endpoint
 
 
 async def _collect(ids: Ids) -> Iterable[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from bulkrestart.core.clock import SKEW, LogTime
 from bulkrestart.core.decide import decide
 from bulkrestart.core.faults import read_fault
 from bulkrestart.core.model import RebootType
@@ -127,3 +128,8 @@ def sent(
         progress.send(at, cloud_time)
         progress.answer(at, observation, decide(observation, progress))
     return progress
+
+
+def in_log(progress: Progress, age: float = 0.0, skew: float = SKEW) -> LogTime | None:
+    """Give the time of a send in a log whose clock agrees with `Date`, so many seconds after its answer."""
+    return None if progress.since is None else LogTime(progress.since, progress.since[1] + age, skew)

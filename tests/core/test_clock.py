@@ -1,10 +1,11 @@
 """The cloud's clock is known from its `Date` headers, with the uncertainty that they leave."""
 
 import itertools
+import math
 
 import pytest
 
-from bulkrestart.core.clock import CloudClock
+from bulkrestart.core.clock import CloudClock, log_shift
 
 
 def test_clock_is_unknown_before_the_first_date() -> None:
@@ -43,3 +44,27 @@ def test_true_time_is_always_inside(skew: float) -> None:
         earliest, latest = clock.at(moment) or (0.0, 0.0)
 
         assert earliest <= 1_800_000_000.0 + skew + moment <= latest
+
+
+@pytest.mark.parametrize(
+    ("ahead", "expected"),
+    [
+        (0.0, (0.0, 0.0)),
+        (1.0, (0.0, 0.0)),
+        (-1.0, (0.0, 0.0)),
+        (120.0, (117.5, 121.0)),
+        (-120.0, (-122.5, -119.0)),
+    ],
+)
+def test_shift_of_the_log_is_known_from_one_row(ahead: float, expected: tuple[float, float]) -> None:
+    """A row of ours was written between our request and its answer; clocks that may agree are taken to agree."""
+    assert log_shift(1_800_000_000.0 + ahead, (1_800_000_000.0, 1_800_000_002.0)) == expected
+
+
+@pytest.mark.parametrize("ahead", [-1e9, -90.0, 90.0, 1e9])
+def test_shift_holds_the_truth(ahead: float) -> None:
+    """Whenever in the round trip the row was written, and cut off or rounded, the true shift is in the interval."""
+    for written, rounding in itertools.product((100.0, 100.7, 101.9), (0.0, 0.5)):
+        start_time = float(math.floor(written + ahead + rounding))
+        least, most = log_shift(start_time, (100.0, 102.0))
+        assert least <= ahead <= most

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, LogTime
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.look import decide_look, reboots_since
@@ -23,6 +24,7 @@ from tests.core.samples import (
     conflict_words,
     ecs,
     gateway,
+    in_log,
     keystone,
     nova,
     page,
@@ -107,6 +109,7 @@ class Row:
     has_clock: bool = True
     user_id: str | None = ME
     refused_tokens: int = 0
+    skew: float = SKEW
 
     def progress(self) -> Progress:
         """Give the server's way before the look."""
@@ -121,7 +124,14 @@ class Row:
         progress = self.progress()
         at = progress.answered_at + self.age
         return decide_look(
-            Sighting(server=self.server, log=self.log, at=at, is_log_proven=self.is_log_proven, user_id=self.user_id),
+            Sighting(
+                server=self.server,
+                log=self.log,
+                at=at,
+                is_log_proven=self.is_log_proven,
+                user_id=self.user_id,
+                log_time=in_log(progress, self.age, self.skew),
+            ),
             progress,
         )
 
@@ -299,6 +309,40 @@ SINCE = [
         expected=SEND_SOFT,
     ),
     Row(
+        words="a reboot of ours before, within what an unchecked log may differ from Date",
+        log=reboot(-899.0),
+        skew=UNCHECKED_SKEW,
+        age=10.0,
+        readable_looks=1,
+        expected=in_doubt(SAME_TIME),
+    ),
+    Row(
+        words="a reboot of ours before, beyond what an unchecked log may differ from Date",
+        log=reboot(-900.0),
+        skew=UNCHECKED_SKEW,
+        age=10.0,
+        readable_looks=1,
+        expected=SEND_SOFT,
+    ),
+    Row(
+        words="a reboot of ours a minute from now, which another node's clock explains",
+        log=reboot(63.0),
+        expected=Accept(request_id=OTHER_REQUEST),
+    ),
+    Row(
+        words="a reboot that comes from the future: the log cannot be dated",
+        log=reboot(64.0),
+        age=0.0,
+        expected=LOOK_AGAIN,
+    ),
+    Row(
+        words="a silent log with a row that comes from the future",
+        log=reboot(1000.0, action="lock"),
+        age=300.0,
+        readable_looks=9,
+        expected=in_doubt(NO_WORD),
+    ),
+    Row(
         words="a reboot inside the uncertainty, and we do not know who we are",
         log=reboot(2.0, SOMEBODY_ELSE),
         user_id=None,
@@ -344,6 +388,13 @@ SINCE = [
     ),
     Row(words="a row that is no reboot", log=reboot(5.0, action="stop"), expected=LOOK_AGAIN),
     Row(words="a row since, by a clock that is unknown", log=reboot(5.0), has_clock=False, expected=LOOK_AGAIN),
+    Row(
+        words="in a reboot, by a clock that is unknown",
+        log=reboot(5.0),
+        server=shown("active", "rebooting"),
+        has_clock=False,
+        expected=Accept(proof=Proof.STATE),
+    ),
 ]
 
 IN_A_REBOOT_TASK = [
@@ -464,7 +515,7 @@ SILENT_LOG = [
             log=log,
             age=300.0,
             readable_looks=9,
-            expected=in_doubt(f"{NO_LOG} ({log or 'empty'})"),
+            expected=in_doubt(f"{NO_LOG} ({log})" if log else NO_WORD),
         )
         for words, log in (UNREADABLE | FAILED).items()
     ),
@@ -709,28 +760,24 @@ def test_look_heeds_retry_after(seen: Answer, is_unresolved: bool) -> None:
     assert max(decision.delay, hold.seconds or 0.0) >= 777.0
 
 
-def test_no_reboot_is_ours_by_a_clock_that_is_unknown() -> None:
-    """Without the cloud's clock no row can be told to have begun since."""
-    assert reboots_since(reboot(1e6), sent(LOST_REPLY, cloud_time=None)) == []
-
-
 def test_row_of_the_last_send_may_still_be_ours() -> None:
     """Only the ids of earlier answers are settled: the row of the last send is found when its proof is looked for."""
     progress = sent(nova(500, LOST_RACE, OTHER_REQUEST), nova(500, LOST_RACE), cloud_time=(EARLIEST, LATEST))
     log = reboot(5.0, request_id=OTHER_REQUEST) + reboot(5.0, request_id=REQUEST)
 
-    assert [row.request_id for row in reboots_since(log, progress)] == [REQUEST]
+    assert [row.request_id for row in reboots_since(log, progress, LogTime((EARLIEST, LATEST), LATEST))] == [REQUEST]
 
 
 def test_a_reboot_that_was_seen_and_never_shown_by_the_log_is_never_sent_again() -> None:
     """Idle again, with a log that lacks the reboot that was seen: the log lags, and the fate stays unknown."""
     progress = sent(LOST_REPLY, cloud_time=(EARLIEST, EARLIEST + 2.0))
-    rebooting = Sighting(server=shown("active", "reboot_started"), log=SILENT, at=progress.answered_at + 1.0)
-    progress.look(progress.answered_at + 1.0, rebooting, decide_look(rebooting, progress))
+    at = progress.answered_at + 1.0
+    rebooting = Sighting(server=shown("active", "reboot_started"), log=SILENT, at=at, log_time=in_log(progress))
+    progress.look(at, rebooting, decide_look(rebooting, progress))
 
-    late = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 100.0)
+    late = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 100.0, log_time=in_log(progress, 100.0))
     assert decide_look(late, progress) == LOOK_AGAIN
-    last = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 300.0)
+    last = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 300.0, log_time=in_log(progress, 300.0))
     assert decide_look(last, progress) == in_doubt("it was seen in a reboot that the action log does not show")
 
 
@@ -741,4 +788,5 @@ def test_what_may_come_late_has_a_longer_grace(seen: Observation) -> None:
     progress.readable_looks = 5
 
     for age, expected in ((89.9, LOOK_AGAIN), (90.0, SEND_SOFT)):
-        assert decide_look(Sighting(server=IDLE, log=SILENT, at=progress.answered_at + age), progress) == expected
+        look = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + age, log_time=in_log(progress, age))
+        assert decide_look(look, progress) == expected

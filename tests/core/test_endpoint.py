@@ -1,5 +1,7 @@
 """The endpoint and the ids that a user gives are checked before anything is sent."""
 
+from typing import Any
+
 import pytest
 
 from bulkrestart.core.endpoint import Endpoint, check_id
@@ -27,6 +29,8 @@ HEX = SERVER.replace("-", "")
         pytest.param("https://h/v2/v2.1/p", ("https://h/v2/v2.1/p", "p", True), id="the last version counts"),
         pytest.param("http://127.0.0.1:8774/v2.1/p", ("http://127.0.0.1:8774/v2.1/p", "p", True), id="a port"),
         pytest.param("http://[::1]:8774/v2.1/p", ("http://[::1]:8774/v2.1/p", "p", True), id="IPv6"),
+        pytest.param("https://h.example./v2.1/p", ("https://h.example./v2.1/p", "p", True), id="a rooted name"),
+        pytest.param(f"https://{'h' * 63}/v2.1/p", (f"https://{'h' * 63}/v2.1/p", "p", True), id="a long label"),
         pytest.param("HTTPS://H/v2.1/p", ("HTTPS://H/v2.1/p", "p", True), id="upper case"),
         pytest.param("https://h/v2/AUTH_p", ("https://h/v2/AUTH_p", "AUTH_p", False), id="a project that is no UUID"),
     ],
@@ -38,7 +42,7 @@ def test_endpoint(url: str, expected: tuple[str, str, bool]) -> None:
     assert (endpoint.url, endpoint.project_id, endpoint.has_microversions) == expected
 
 
-NO_URL = "must be a URL with its scheme"
+NO_URL = "must be a URL with its scheme and a valid host"
 NO_PROJECT = "must end in /v2.1/ or /v2/ and the project id"
 TOO_MUCH = "must have neither user name nor query"
 
@@ -52,6 +56,15 @@ TOO_MUCH = "must have neither user name nor query"
         pytest.param("ftp://h/v2.1/p", NO_URL, id="another scheme"),
         pytest.param("https:///v2.1/p", NO_URL, id="no host"),
         pytest.param("https://:8774/v2.1/p", NO_URL, id="a port without a host"),
+        pytest.param("https://a..b/v2.1/p", NO_URL, id="a label too few"),
+        pytest.param("https://.h/v2.1/p", NO_URL, id="a dot before the host"),
+        pytest.param("https://h../v2.1/p", NO_URL, id="two dots after the host"),
+        pytest.param(f"https://{'h' * 64}.example/v2.1/p", NO_URL, id="a label too long"),
+        pytest.param("https://a b/v2.1/p", NO_URL, id="a host with a blank"),
+        pytest.param("https://h\x00/v2.1/p", NO_URL, id="a host with NUL"),
+        pytest.param("https://h\n/v2.1/p", NO_URL, id="a host with a line end"),
+        pytest.param("https://h\ud800/v2.1/p", NO_URL, id="a host with half a character"),
+        pytest.param("https://h\xad/v2.1/p", NO_URL, id="a host with a soft hyphen"),
         pytest.param("https://h:0/v2.1/p", NO_URL, id="port 0"),
         pytest.param("https://h:65536/v2.1/p", NO_URL, id="a port too large"),
         pytest.param("https://h:http/v2.1/p", NO_URL, id="a port that is no number"),
@@ -81,6 +94,13 @@ def test_endpoint_that_is_none(url: str, words: str) -> None:
 
     assert "https://compute.example.com/v2.1/PROJECT_ID" in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("url", "kind"), [(None, "NoneType"), (5, "int"), (b"https://h/v2.1/p", "bytes")])
+def test_endpoint_must_be_a_string(url: Any, kind: str) -> None:
+    """A variable that is not set, or a URL of another type, is refused with an example."""
+    with pytest.raises(ValueError, match=f"^the endpoint must be a string such as https://.*, not {kind}$"):
+        Endpoint.parse(url)
 
 
 @pytest.mark.parametrize(
@@ -184,5 +204,5 @@ def test_id_that_cannot_be_one(raw: str) -> None:
 )
 def test_id_must_be_a_string(raw: object, kind: str) -> None:
     """A number or bytes are a mistake of the caller's, not an odd id."""
-    with pytest.raises(ValueError, match=f"must be a string, not {kind}"):
+    with pytest.raises(ValueError, match=f"^a server id must be a string, not {kind}: give the id itself$"):
         check_id(raw)

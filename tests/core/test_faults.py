@@ -514,6 +514,8 @@ def test_order_of_the_waits(headers: dict[str, str], hint: object, seconds: floa
         ("Mon, 31 Feb 2026 18:00:00 GMT", None),
         ("Mon, 23 Nov 2026 25:00:00 GMT", None),
         ("Mon, 23 Nov 2026 18:00:00 +99999999999999999999", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+        ("Tue, 23 Nov 1926 18:00:00 GMT", None),
     ],
 )
 def test_cloud_time(date: str, seconds: float | None) -> None:

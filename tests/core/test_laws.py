@@ -27,6 +27,7 @@ from tests.core.samples import (
     answer,
     conflict_words,
     ecs_body,
+    in_log,
     nova,
     nova_body,
     page,
@@ -164,7 +165,8 @@ def test_without_a_log_no_state_is_a_licence_to_send(fate: Observation, log: Log
         progress.readable_looks = 9
         for age in (0.0, LATE_GRACE, LOOK_TIMEOUT):
             for server in servers():
-                sighting = Sighting(server=server, log=log, at=progress.answered_at + age, is_log_proven=True)
+                at, log_time = progress.answered_at + age, in_log(progress, age)
+                sighting = Sighting(server=server, log=log, at=at, is_log_proven=True, log_time=log_time)
                 match decide_look(sighting, progress):
                     case Look(is_unresolved=True) | End(outcome=Outcome.IN_DOUBT):
                         pass
@@ -194,7 +196,14 @@ def test_silent_log_tells_in_its_own_time(
         is_told = is_trusted and age >= grace_of(progress) and readable_looks > 0
         for server in servers():
             at = progress.answered_at + age
-            sighting = Sighting(server=server, log=(BEFORE, CREATED), at=at, is_log_proven=is_log_proven, user_id="me")
+            sighting = Sighting(
+                server=server,
+                log=(BEFORE, CREATED),
+                at=at,
+                is_log_proven=is_log_proven,
+                user_id="me",
+                log_time=in_log(progress, age),
+            )
             decision = decide_look(sighting, progress)
             is_open = (isinstance(decision, Look) and decision.is_unresolved) or (
                 isinstance(decision, End) and decision.outcome is Outcome.IN_DOUBT
@@ -214,7 +223,14 @@ def test_row_that_is_ours_is_an_acceptance_in_any_state(fate: Observation) -> No
         for age in (0.0, LOOK_TIMEOUT)
         for server in servers()
         if decide_look(
-            Sighting(server=server, log=(LATER, CREATED), at=progress.answered_at + age, user_id="me"), progress
+            Sighting(
+                server=server,
+                log=(LATER, CREATED),
+                at=progress.answered_at + age,
+                user_id="me",
+                log_time=in_log(progress, age),
+            ),
+            progress,
         )
         != Accept(request_id=OTHER_REQUEST)
     ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.options import Options, check_count, check_seconds, parse_reboot_type
+from bulkrestart.core.options import Options, check_count, check_flag, check_seconds, parse_reboot_type
 
 GOOD = Options(
     reboot_type=RebootType.SOFT,
@@ -21,13 +21,14 @@ GOOD = Options(
 )
 COUNTS = ["max_attempts", "max_at_once"]
 DURATIONS = ["request_timeout", "server_timeout", "wait_timeout"]
+FLAGS = ["wait", "escalate", "start_stopped"]
 
 
-def test_every_number_is_checked() -> None:
-    """An option that is a number is a count or a duration, and so is checked below."""
-    numbers = {field.name for field in fields(Options) if field.type in (int, float)}
+def test_every_option_is_checked() -> None:
+    """An option is a count, a duration or a flag, and so is checked below; the type of the reboot is read before."""
+    names = {field.name for field in fields(Options)}
 
-    assert numbers == {*COUNTS, *DURATIONS}
+    assert names == {"reboot_type", *COUNTS, *DURATIONS, *FLAGS}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, math.nan, True, "5", None])
@@ -46,16 +47,37 @@ def test_duration_must_be_positive_and_finite(name: str, value: object) -> None:
         Options(**(asdict(GOOD) | {name: value}))
 
 
+@pytest.mark.parametrize("name", DURATIONS)
+def test_duration_must_be_a_float_at_least_nearly(name: str) -> None:
+    """A whole number that no float can hold is refused on a short line: the clocks count in floats."""
+    with pytest.raises(ValueError, match=rf"^{name} must be a positive number of seconds, not 10{{39}}$"):
+        Options(**(asdict(GOOD) | {name: 10**400}))
+
+
+@pytest.mark.parametrize("value", ["no", "", 0, 1, None])
+@pytest.mark.parametrize("name", FLAGS)
+def test_flag_must_be_a_bool(name: str, value: object) -> None:
+    """Nothing else is taken for a yes or a no: the word "no" would be a yes, and give leave to send HARD."""
+    with pytest.raises(ValueError, match=rf"^{name} must be True or False, not {value!r}$"):
+        Options(**(asdict(GOOD) | {name: value}))
+
+
 @pytest.mark.parametrize("value", [1, 50, 10**9])
 def test_good_count(value: int) -> None:
     """Any whole number from one up is a count."""
     check_count("max_at_once", value)
 
 
-@pytest.mark.parametrize("value", [1, 0.5, 1e9])
+@pytest.mark.parametrize("value", [1, 0.5, 1e9, 1e308])
 def test_good_duration(value: float) -> None:
     """Whole and broken seconds are a duration."""
     check_seconds("wait_timeout", value)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_good_flag(value: bool) -> None:
+    """A bool is a flag."""
+    check_flag("wait", value)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.core.samples import (
     TASK_STATES,
     answer,
     gateway,
+    in_log,
     keystone,
     nova,
     page,
@@ -177,8 +178,8 @@ PROOF: list[tuple[str, Progress, Sequence[Action] | Observation, Settling, Settl
 def test_proof(progress: Progress, log: Sequence[Action] | Observation, on_time: Settling, at_last: Settling) -> None:
     """The action's own row proves the reboot; a log that cannot be read leaves the state, one that fails is awaited."""
     read = tuple(log) if isinstance(log, Sequence) else log
-    assert decide_proof(read, progress, is_late=False) == on_time
-    assert decide_proof(read, progress, is_late=True) == at_last
+    assert decide_proof(read, progress, in_log(progress), is_late=False) == on_time
+    assert decide_proof(read, progress, in_log(progress), is_late=True) == at_last
 
 
 def test_server_that_is_gone_has_failed() -> None:

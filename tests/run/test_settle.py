@@ -226,6 +226,41 @@ def test_lists_that_are_forbidden() -> None:
     virtually(main)
 
 
+def test_lists_that_always_fail() -> None:
+    """Where every list fails and single servers can be read, they are, after some walks."""
+
+    async def main() -> None:
+        cloud = cloud_of(30)
+        cloud.script(None, *[Fault.error(500, "Unexpected API Error.")] * 1000, call=Call.LIST)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 30}
+        assert report.stopped is None
+        assert calls(cloud)[Call.LIST] == 3
+
+    virtually(main)
+
+
+def test_pages_that_lead_in_a_circle() -> None:
+    """A walk ends at a page that it has read: a cloud whose markers repeat does not hold it for ever."""
+
+    async def main() -> None:
+        cloud = cloud_of(30)
+        entry = {"OS-EXT-STS:vm_state": "active", "OS-EXT-STS:task_state": "reboot_started"}
+        links = [{"rel": "next", "href": "http://cloud.test/"}]
+        pages = [
+            json_answer(200, {"servers": [{"id": server_id, **entry}], "servers_links": links})
+            for server_id in (cloud.ids[0], cloud.ids[1], cloud.ids[2])
+        ]
+        cloud.script(None, *[Fault(answer=page) for page in (*pages, pages[1])], call=Call.LIST)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 30}
+        assert calls(cloud)[Call.LIST] < 10
+
+    virtually(main)
+
+
 def test_few_requests_for_many_servers() -> None:
     """Waiting costs a request per page and poll, and one per server for its proof."""
 

@@ -2,11 +2,11 @@
 
 import json
 import re
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -14,8 +14,8 @@ import anyio
 import httpx
 
 from bulkrestart.core.clock import CloudClock
-from bulkrestart.core.endpoint import Endpoint
-from bulkrestart.core.faults import cloud_time, read_fault
+from bulkrestart.core.endpoint import Endpoint, check_id
+from bulkrestart.core.faults import cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 
@@ -33,6 +33,7 @@ _PAGE_BOUND: Final = 50 * 1024 * 1024
 _BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).encode() for reboot_type in RebootType}
 #: Nova translates its messages (nova/i18n.py), and the decisions read them.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
+_LONGEST_WORD: Final = 64
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
 
 
@@ -295,13 +296,25 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _id(value: object) -> str | None:
+    try:
+        return check_id(value)
+    except ValueError:
+        return None
+
+
 def _word(value: object) -> str | None:
-    """Read one of few words, so that a page of servers holds each of them once."""
-    return sys.intern(value) if isinstance(value, str) else None
+    """Read the name of a state."""
+    return _plain_word(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=128)
+def _plain_word(text: str) -> str:
+    return plain(text, _LONGEST_WORD)
 
 
 def _read_server(row: object) -> Server | None:
-    server_id = _text(_member(row, "id"))
+    server_id = _id(_member(row, "id"))
     if server_id is None:
         return None
     locked = _member(row, "locked")
@@ -312,7 +325,7 @@ def _read_server(row: object) -> Server | None:
         vm_state=_word(_member(row, "OS-EXT-STS:vm_state")),
         task_state=_word(_member(row, "OS-EXT-STS:task_state")),
         locked=locked if isinstance(locked, bool) else None,
-        fault=_text(_member(_member(row, "fault"), "message")) or "",
+        fault=plain(_text(_member(_member(row, "fault"), "message")) or ""),
     )
 
 
@@ -326,7 +339,8 @@ def _read_log(rows: object, seen: Observation) -> tuple[Action, ...] | Observati
 
 def _read_action(row: object) -> Action | None:
     name, request_id, began = (_text(_member(row, key)) for key in ("action", "request_id", "start_time"))
-    if name is None or request_id is None or began is None:
+    # It may become part of a path, and what is not printable may not even be UTF-8.
+    if name is None or request_id is None or not request_id.isprintable() or began is None:
         return None
     try:
         start_time = datetime.fromisoformat(began)

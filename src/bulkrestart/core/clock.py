@@ -1,10 +1,40 @@
 """The cloud's clock, as its `Date` headers show it (RFC 9110 section 6.6.1)."""
 
+from dataclasses import dataclass
 from typing import Final
 
-#: Seconds by which two clocks of one cloud may differ: that of a gateway, which writes `Date`, and that of the
-#: database's node, which writes the action log. Clouds keep theirs by NTP; this allows for one that does not.
+#: Seconds by which two nodes of one cloud may differ. Clouds keep their clocks by NTP; this allows for one that does
+#: not.
 SKEW: Final = 60.0
+#: Seconds by which `Date`, which a gateway may write, may differ from the action log's times as long as no row of ours
+#: has shown how they compare: as much as a cloud forgives its users (15 min, Huawei Cloud's signatures).
+UNCHECKED_SKEW: Final = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogTime:
+    """Where a send stands in the action log's own time, in seconds since the epoch.
+
+    Attributes:
+        since: The earliest and the latest that it can have left.
+        now: The latest that it can be by now.
+        skew: How far the log may be off from that: rows are written by many nodes.
+    """
+
+    since: tuple[float, float]
+    now: float
+    skew: float = UNCHECKED_SKEW
+
+
+def log_shift(start_time: float, written: tuple[float, float]) -> tuple[float, float]:
+    """Tell by how many seconds the action log is ahead of `Date`, at least and at most; (0.0, 0.0) if they agree.
+
+    Args:
+        start_time: The time of a row whose request was ours. It names a whole second, cut off or rounded.
+        written: The earliest and the latest that `Date` can have shown when it was written.
+    """
+    least, most = start_time - 0.5 - written[1], start_time + 1.0 - written[0]
+    return (0.0, 0.0) if least <= 0.0 <= most else (least, most)
 
 
 class CloudClock:

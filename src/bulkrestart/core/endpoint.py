@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 _EXAMPLE: Final = "https://compute.example.com/v2.1/PROJECT_ID"
+#: Labels of 1 to 63 characters (RFC 1035, section 2.3.4); an IPv6 address passes for one.
+_HOST: Final = re.compile(r"[^.]{1,63}(\.[^.]{1,63})*\.?")
 _PATH: Final = re.compile(r"/(v2|v2\.1)/([^/]+)/?$")
 _PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UUID_DIGITS: Final = re.compile(r"[0-9a-f]{32}")
@@ -35,15 +37,18 @@ class Endpoint:
         Raises:
             ValueError: It is no URL of a compute endpoint with its project.
         """
+        if not isinstance(url, str):
+            raise ValueError(f"the endpoint must be a string such as {_EXAMPLE}, not {type(url).__name__}")
         try:
             # urlsplit drops tabs and line ends, and strips blanks.
             is_one_word = url.isprintable() and " " not in url
             parts = urlsplit(url)
-            is_url = is_one_word and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            is_host = _HOST.fullmatch(parts.hostname or "") is not None
+            is_url = is_one_word and parts.scheme in ("http", "https") and is_host and parts.port != 0
         except ValueError:
             is_url = False
         if not is_url:
-            raise ValueError(f"the endpoint must be a URL with its scheme, such as {_EXAMPLE}")
+            raise ValueError(f"the endpoint must be a URL with its scheme and a valid host, such as {_EXAMPLE}")
         if parts.username is not None or not set(url).isdisjoint("?#"):
             raise ValueError(f"the endpoint must have neither user name nor query, such as {_EXAMPLE}")
         path = _PATH.search(parts.path)
@@ -62,7 +67,7 @@ def check_id(raw: object) -> str:
         ValueError: It cannot be the id of a server.
     """
     if not isinstance(raw, str):
-        raise ValueError(f"a server id must be a string, not {type(raw).__name__}")
+        raise ValueError(f"a server id must be a string, not {type(raw).__name__}: give the id itself")
     if _PLAIN_UUID.fullmatch(raw):
         return raw
     shown = repr(raw if len(raw) <= 60 else f"{raw[:60]}...")

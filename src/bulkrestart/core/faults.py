@@ -85,7 +85,7 @@ _DEPTH: Final = 4
 _DEPTH_OF_SUCCESS: Final = 1
 
 _LONGEST_CODE: Final = 100
-_LONGEST_MESSAGE: Final = 500
+LONGEST_MESSAGE: Final = 500
 #: Characters of a text that are looked at. With more than 4300 digits int(), and so html.unescape("&#999...;"), raises.
 _LONGEST_READ: Final = 4000
 #: Characters of a page that are looked at: its title stands in its head.
@@ -102,6 +102,9 @@ _SECONDS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0
 _RATE_STATUSES: Final = frozenset({413, 429, 503})
 #: x-ratelimit-reset above this is a point in time, and otherwise a duration: clouds differ.
 _SMALLEST_EPOCH: Final = 1e9
+
+#: The year 9000: what is reckoned from a later date could leave the calendar.
+_LATEST_DATE: Final = 221_845_392_000.0
 
 _TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<]{1,600})", re.IGNORECASE)
 #: Ends at the end of the text if nothing closes it, so that no page makes the search quadratic.
@@ -158,8 +161,8 @@ def read_fault(status: int, headers: Mapping[str, str], body: bytes, *, is_cut_s
         words = _first_text(record, _MESSAGES) or (text if document else "")
 
     return Fault(
-        code=_plain(code, _LONGEST_CODE),
-        message=_plain(words, _LONGEST_MESSAGE),
+        code=plain(code, _LONGEST_CODE),
+        message=plain(words),
         retry_after=_retry_after(status, headers, _first_text(record, ("retryAfter",)), words),
         request_id=_request_id(headers),
         body=Body.CUT_SHORT if is_cut_short else kind,
@@ -237,8 +240,8 @@ def _without_markup(text: str) -> str:
     return html.unescape(words.strip()[:_LONGEST_READ])
 
 
-def _plain(text: str, longest: int) -> str:
-    """Make one line of printable characters, without secrets and at most so long."""
+def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """Make one line of what a cloud wrote: printable characters, without secrets, and at most so many."""
     # What is not printable includes lone surrogates, which no file takes, and marks that turn a terminal's line around.
     printable = "".join(char for char in text[:_LONGEST_READ] if char.isprintable() or char.isspace())
     line = _SECRET.sub(r"\1…", " ".join(printable.split()))
@@ -318,7 +321,8 @@ def _epoch(date: str) -> float | None:
     try:
         moment = parsedate_to_datetime(date)
         # Without a zone it is UTC, as HTTP has it; Python would take it for local time.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return seconds if 0.0 <= seconds < _LATEST_DATE else None
     except (ValueError, OverflowError):
         # ValueError by contract; OverflowError slips through for a zone of 20 digits.
         return None

@@ -7,7 +7,7 @@ that of a reboot.
 from collections.abc import Sequence
 from typing import Final
 
-from bulkrestart.core.clock import SKEW
+from bulkrestart.core.clock import SKEW, LogTime
 from bulkrestart.core.decide import PASSING_DELAY, REFUSED_TOKEN_DELAY, refuse, sendable_type, state_after, unauthorized
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
@@ -59,14 +59,26 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
         detail = f"{server.words} (a reboot may have been sent before)"
         return End(outcome=Outcome.IN_DOUBT, reason=Reason.GONE, detail=detail)
     age = sighting.at - progress.answered_at
-    if isinstance(log, tuple) and log:
-        return _decide_by_log(log, age, sighting, progress)
+    if isinstance(log, tuple):
+        sent_id = progress.attempts[-1].request_id
+        if any(row.action == "reboot" and row.request_id == sent_id for row in log):
+            return Accept(request_id=sent_id)
+        if sighting.log_time is not None and _is_datable(log, sighting.log_time):
+            return _decide_by_log(log, sighting.log_time, age, sighting, progress)
     is_rebooting = isinstance(server, Server) and server.task_state in REBOOT_TASKS
-    # An empty log is no log: every server has the row of its creation.
-    is_unreadable = isinstance(log, tuple) or is_log_unreadable(log)
-    if is_rebooting and (is_unreadable or age >= LOOK_TIMEOUT):
+    is_useless = isinstance(log, tuple) or is_log_unreadable(log)
+    if is_rebooting and (is_useless or age >= LOOK_TIMEOUT):
         return Accept(proof=Proof.STATE)
-    return _look_on(age, progress, f"the action log cannot be read ({log or 'empty'})")
+    why = "does not tell" if isinstance(log, tuple) else f"cannot be read ({log})"
+    return _look_on(age, progress, f"the action log {why}")
+
+
+def _is_datable(log: Log, log_time: LogTime) -> bool:
+    """Tell whether rows can be compared with the send; not by a clock that makes them come from the future.
+
+    An empty log is no log: every server has the row of its creation.
+    """
+    return bool(log) and all(row.start_time <= log_time.now + SKEW for row in log)
 
 
 def is_log_unreadable(log: Log | Observation | None) -> bool:
@@ -79,12 +91,9 @@ def grace_of(progress: Progress) -> float:
     return LATE_GRACE if progress.may_come_late or progress.reboot_type is RebootType.HARD else GRACE
 
 
-def _decide_by_log(log: Log, age: float, sighting: Sighting, progress: Progress) -> Decision:
-    sent_id = progress.attempts[-1].request_id
+def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
     reboots = [row for row in log if row.action == "reboot"]
-    if any(row.request_id == sent_id for row in reboots):
-        return Accept(request_id=sent_id)
-    candidates = reboots_since(reboots, progress)
+    candidates = reboots_since(reboots, progress, log_time)
     is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven
     is_others = bool(candidates) and all(sighting.user_id not in (None, row.user_id) for row in candidates)
     if progress.has_lost_race and is_trusted and is_others:
@@ -92,63 +101,62 @@ def _decide_by_log(log: Log, age: float, sighting: Sighting, progress: Progress)
         # (nova/compute/api.py `_soft_reboot` saves the task_state first, and records the action after that).
         return _decide_resolved(sighting, progress)
     for row in candidates:
-        if not _may_precede(row, progress) or sighting.user_id in (None, row.user_id):
+        if not _may_precede(row, log_time) or sighting.user_id in (None, row.user_id):
             return Accept(request_id=row.request_id)
-    if candidates or are_within_skew(reboots, progress, sighting.user_id):
+    if candidates or are_within_skew(reboots, progress, log_time, sighting.user_id):
         why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
         return Look(is_unresolved=True) if age < grace_of(progress) else _in_doubt(progress, why)
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
-    if (is_rebooting or progress.was_seen_rebooting) and not _is_explained(reboots, progress):
+    if (is_rebooting or progress.was_seen_rebooting) and not _is_explained(reboots, log_time):
         # The row is written right after the task_state is: a log that lacks it lags, and proves nothing.
         if is_rebooting and age >= LOOK_TIMEOUT:
             return Accept(proof=Proof.STATE)
         return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
-    if is_trusted and progress.since is not None and age >= grace_of(progress) and progress.readable_looks > 0:
+    if is_trusted and age >= grace_of(progress) and progress.readable_looks > 0:
         return _decide_resolved(sighting, progress)
     return _look_on(age, progress, "the action log does not tell")
 
 
-def _is_explained(reboots: Sequence[Action], progress: Progress) -> bool:
+def _is_explained(reboots: Sequence[Action], log_time: LogTime) -> bool:
     """Tell whether somebody else's reboot, begun before the send, may be the one that is seen."""
-    return progress.since is not None and any(row.start_time > progress.since[0] - LONGEST_REBOOT for row in reboots)
+    return any(row.start_time > log_time.since[0] - LONGEST_REBOOT for row in reboots)
 
 
-def reboots_since(log: Sequence[Action], progress: Progress) -> list[Action]:
-    """Find the reboots, by anyone, that may have started since `Progress.since`, but for those already settled.
+def reboots_since(log: Sequence[Action], progress: Progress, log_time: LogTime) -> list[Action]:
+    """Find the reboots, by anyone, that may have started since the send, but for those already settled.
 
     Args:
         log: Rows of the action log, the newest first.
         progress: The server's way so far.
+        log_time: The send in the log's time.
 
     Returns:
         Their rows, the oldest first: the one that follows the send most closely is the likeliest to be ours.
     """
-    if progress.since is None:
-        return []
     settled = {attempt.request_id for attempt in progress.attempts[:-1]}
     # start_time has a resolution of 1 s: it stands for anything up to the next second.
     return [
         row
         for row in reversed(log)
-        if row.action == "reboot" and row.request_id not in settled and row.start_time + 1.0 > progress.since[0]
+        if row.action == "reboot" and row.request_id not in settled and row.start_time + 1.0 > log_time.since[0]
     ]
 
 
-def _may_precede(row: Action, progress: Progress) -> bool:
+def _may_precede(row: Action, log_time: LogTime) -> bool:
     # A database that rounds may show a start_time half a second too late (MySQL's DATETIME).
-    return progress.since is not None and row.start_time - 0.5 < progress.since[1]
+    return row.start_time - 0.5 < log_time.since[1]
 
 
-def are_within_skew(log: Sequence[Action], progress: Progress, user_id: str | None) -> bool:
+def are_within_skew(log: Sequence[Action], progress: Progress, log_time: LogTime, user_id: str | None) -> bool:
     """Tell whether a reboot of ours that seems to precede the send may be it, by the clock of another node.
 
     A 409 is not asked: it says that this request started nothing.
     """
-    if progress.since is None or progress.last_status == 409:
+    if progress.last_status == 409:
         return False
     settled = {attempt.request_id for attempt in progress.attempts[:-1]}
     return any(
-        row.start_time + SKEW > progress.since[0]
+        row.start_time + log_time.skew > log_time.since[0]
         for row in log
         if row.action == "reboot" and row.request_id not in settled and user_id in (None, row.user_id)
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Final
 
+from bulkrestart.core.clock import LogTime
 from bulkrestart.core.faults import Body, Fault
 from bulkrestart.core.model import Log, Server
 
@@ -118,6 +119,7 @@ class Sighting:
         at: When the look began, in seconds on the run's clock.
         is_log_proven: The log has shown a reboot of this run, of any server.
         user_id: Who we are, as the log names us; None while unknown.
+        log_time: The send of unknown fate in the log's own time; None if the cloud's clock is unknown.
     """
 
     server: Server | Observation
@@ -125,3 +127,4 @@ class Sighting:
     at: float
     is_log_proven: bool = False
     user_id: str | None = None
+    log_time: LogTime | None = None

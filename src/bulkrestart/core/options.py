@@ -1,6 +1,6 @@
 """What a restart is asked to do, checked before anything is sent."""
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +33,8 @@ class Options:
             check_count(name, getattr(self, name))
         for name in ("request_timeout", "server_timeout", "wait_timeout"):
             check_seconds(name, getattr(self, name))
+        for name in ("wait", "escalate", "start_stopped"):
+            check_flag(name, getattr(self, name))
 
 
 def parse_reboot_type(value: str) -> RebootType:
@@ -54,6 +56,12 @@ def check_count(name: str, value: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse what is not a positive, finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    """Refuse what is not a positive, finite number; a whole number may be too large for a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r:.40}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is not a bool: "no" would count as yes."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")

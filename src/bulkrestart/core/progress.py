@@ -1,6 +1,5 @@
 """How far one server has come: the ledger's open entry, and what decisions know besides what is seen now."""
 
-import sys
 from dataclasses import dataclass
 
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
@@ -29,7 +28,8 @@ class Progress:
         has_reached: Some send may have got as far as the cloud.
         since: The cloud's clock, as (earliest, latest) seconds since the epoch, at the first send whose fate was
             unknown, or at the last send if there was none such. A reboot that started since may be ours. None if the
-            cloud's clock is unknown.
+            cloud's clock is unknown. It is not kept as a moment of ours: our clock stands still while the machine
+            sleeps.
         answered_at: When the last send was answered, or given up; looks are timed from it.
         may_come_late: The last send may still be at work, though its answer is in, or was given up.
         was_seen_rebooting: A look since then showed the server in a reboot, while the fate of the send was unknown.
@@ -85,8 +85,7 @@ class Progress:
         """Note what came back, and what was decided on it."""
         sent_at = self.in_flight_since if self.in_flight_since is not None else now
         request_id = seen.fault.request_id if isinstance(seen, Answer) else None
-        answered = sys.intern(str(seen))  # a fleet is answered in the same few words
-        self.attempts = (*self.attempts, Attempt(sent_at - self.run_began, answered, request_id))
+        self.attempts = (*self.attempts, Attempt(sent_at - self.run_began, str(seen), request_id))
         self.in_flight_since = None
         self.has_reached |= not isinstance(seen, Unsent)
         self.last_status = seen.status if isinstance(seen, Answer) else None

@@ -3,6 +3,7 @@
 Only a snapshot that was asked for after the acceptance may come here; the run sees to that.
 """
 
+from bulkrestart.core.clock import LogTime
 from bulkrestart.core.decision import End, Look, Prove, Watch
 from bulkrestart.core.look import are_within_skew, is_log_unreadable, reboots_since
 from bulkrestart.core.model import Log, Outcome, Proof, Reason, Server
@@ -41,7 +42,7 @@ def is_over(server: Server) -> bool:
     return server.vm_state is not None and server.task_state not in REBOOT_TASKS
 
 
-def decide_proof(log: Log | Observation, progress: Progress, *, is_late: bool) -> Watch | End:
+def decide_proof(log: Log | Observation, progress: Progress, log_time: LogTime | None, *, is_late: bool) -> Watch | End:
     """Decide on the action log of a server that is back by its state.
 
     Active and idle alone proves nothing: a reboot that failed before it reached the host ends so too.
@@ -49,6 +50,8 @@ def decide_proof(log: Log | Observation, progress: Progress, *, is_late: bool) -
     Args:
         log: The row of the accepted reboot, or the whole log if its request id is unknown, or what came instead.
         progress: The server's way so far; it is not changed.
+        log_time: The send in the log's time; None if the cloud's clock is unknown. It is read only where the request
+            id is unknown.
         is_late: The wait for this server is over.
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
@@ -56,11 +59,16 @@ def decide_proof(log: Log | Observation, progress: Progress, *, is_late: bool) -
         # Nova's own 404 for a row says that it is not there yet, not that the log is kept from us.
         is_kept = is_log_unreadable(log) and not (isinstance(log, Answer) and log.is_not_found)
         return by_state if is_kept or is_late else Watch()
-    if not log or (progress.request_id is None and progress.since is None):
-        # An empty log is no log, and rows cannot be dated without the cloud's clock.
+    if not log:
+        # An empty log is no log: every server has the row of its creation.
         return by_state
-    rows = [row for row in log if row.request_id == progress.request_id] or reboots_since(log, progress)
-    if not rows and progress.request_id is None and are_within_skew(log, progress, None):
+    if progress.request_id is not None:
+        rows = [row for row in log if row.request_id == progress.request_id]
+    elif log_time is not None:
+        rows = reboots_since(log, progress, log_time)
+        if not rows and are_within_skew(log, progress, log_time, None):
+            return by_state
+    else:
         return by_state
     if not rows:
         detail = "the action log shows no reboot since it was sent"

@@ -84,7 +84,7 @@ class Fleet:
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
         self._sweep = Sweep(compute, gate, clock, self._lanes)
         self._survey: dict[str, tuple[Server, float]] = {}
-        knowledge = LogKnowledge()
+        knowledge = LogKnowledge(clock)
         self._submitter = Submitter(
             compute=compute,
             gate=gate,

@@ -16,7 +16,7 @@ from bulkrestart.run.gate import Gate
 _log = logging.getLogger(__name__)
 
 #: Looks at a cloud that does not answer, and the ceiling of the random wait after the first, in seconds, doubled at
-#: each more: some 15 s in all, after which a person would look at the URL.
+#: each more: some 15 s besides what the looks take, which is `request_timeout` where nothing refuses them.
 TRIES: Final = 5
 _FIRST_CEILING: Final = 2.0
 
@@ -45,4 +45,5 @@ async def preflight(compute: Compute, gate: Gate, server_id: str, rng: random.Ra
                 tries += 1
                 if tries == TRIES:
                     raise EndpointError(f"the compute API does not answer ({seen}); check the URL; nothing was sent")
+                _log.warning("the compute API does not answer (%s); look %d of %d follows", seen, tries + 1, TRIES)
                 await anyio.sleep(rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))

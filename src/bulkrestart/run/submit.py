@@ -17,12 +17,12 @@ from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Action, RebootType
-from bulkrestart.core.observation import Observation, Sighting, Unanswered
+from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.run.course import Course
 from bulkrestart.run.gate import Gate, Shields
-from bulkrestart.run.knowledge import LogKnowledge
+from bulkrestart.run.knowledge import LogKnowledge, Witness
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class Submitter:
             sent_at = anyio.current_time()
             if progress.reboot_type is RebootType.HARD and not self._has_looked(progress, sent_at):
                 return Look(is_unresolved=False)
-            progress.send(sent_at, self._clock.at(sent_at))
+            since = self._clock.at(sent_at)
+            progress.send(sent_at, since)
             # What stands if the end of the shield, and not an answer, ends the wait.
             seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
             with self._shields.up():
@@ -88,8 +89,15 @@ class Submitter:
             decision = decide(seen, progress)
             progress.answer(anyio.current_time(), seen, decision)
             self._gate.heed(seen, sent_at=sent_at)
+        if isinstance(decision, Accept):
+            self._call_witness(progress, since)
         self._stop_if_told(decision)
         return decision
+
+    def _call_witness(self, progress: Progress, since: tuple[float, float] | None) -> None:
+        until = self._clock.at(progress.answered_at)
+        if progress.request_id is not None and since is not None and until is not None:
+            self._knowledge.note(Witness(progress.server_id, progress.request_id, (since[0], until[1])))
 
     def _has_looked(self, progress: Progress, now: float) -> bool:
         """Tell whether a look is fresh enough for a HARD, which starts a server that was stopped since."""
@@ -100,6 +108,7 @@ class Submitter:
         log: tuple[Action, ...] | Observation | None = None
         at = anyio.current_time()
         if progress.is_unresolved:
+            await self._ask_witness()
             log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
         server, _ = await self._gate.ask(lambda: self._compute.show(progress.server_id))
         if isinstance(log, tuple):
@@ -110,11 +119,23 @@ class Submitter:
             at=at,
             is_log_proven=self._knowledge.is_log_proven,
             user_id=self._knowledge.user_id,
+            log_time=self._knowledge.log_time(progress.since),
         )
         decision = decide_look(sighting, progress)
         progress.look(anyio.current_time(), sighting, decision)
         self._stop_if_told(decision)
         return decision
+
+    async def _ask_witness(self) -> None:
+        """Read the row of an accepted send, once in a run: it tells how the log names and dates what is ours."""
+        witness, self._knowledge.witness = self._knowledge.witness, None
+        if witness is None:
+            return
+        log, _ = await self._gate.ask(lambda: self._compute.action(witness.server_id, witness.request_id))
+        if isinstance(log, tuple):
+            self._knowledge.compare(log, witness)
+        elif not (isinstance(log, Answer) and log.status == 403):
+            self._knowledge.note(witness)
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, Look | End) and decision.stop is not None:

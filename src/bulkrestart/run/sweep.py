@@ -14,6 +14,8 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 
+#: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
+_WALKS: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
 _NO_LISTS: Final = (403, 404, 405, 501)
 
@@ -63,6 +65,7 @@ class Sweep:
         self._lanes = lanes
         self._pages = 1
         self._may_list = True
+        self._failed_walks = 0
         self._walked: float | None = None
 
     async def read(self, wanted: Collection[str], take: Take, *, changed_since: float | None = None) -> Swept:
@@ -77,9 +80,21 @@ class Sweep:
         swept = Swept()
         if self._may_list and len(wanted) > self._pages:
             await self._walk(wanted, take, changed_since, swept)
+            if swept.is_complete:
+                self._failed_walks = 0
+            elif wanted:
+                self._failed_walks += 1
+                await self._try_without_lists(wanted, take, swept)
         else:
             await self.read_each(wanted, take, swept)
         return swept
+
+    async def _try_without_lists(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
+        """After some walks that failed, read one server singly: where that works, lists are done with."""
+        if self._failed_walks >= _WALKS:
+            answered = swept.answered
+            await self.read_each([next(iter(wanted))], take, swept)
+            self._may_list = self._may_list and swept.answered == answered
 
     async def read_each(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
         """Read each of the servers by a request of its own."""
@@ -99,7 +114,7 @@ class Sweep:
             since = start[0] - SKEW if start is not None else None
         walked = anyio.current_time()
         marker: str | None = None
-        pages = 0
+        markers: set[str] = set()
         while True:
             page, asked = await self._gate.ask(partial(self._compute.page, marker=marker, changes_since=since))
             swept.note(page)
@@ -108,12 +123,13 @@ class Sweep:
                 self._may_list = not (isinstance(page, Answer) and page.status in _NO_LISTS)
                 swept.is_complete = False
                 return
-            pages += 1
             for server in page.servers:
                 if server.id in wanted:
                     take(server.id, server, asked)
-            if page.marker is None or page.marker == marker:
-                break
             marker = page.marker
-        self._pages = max(pages, 1)
+            # A list whose pages lead back to an earlier one has no end.
+            if marker is None or marker in markers:
+                break
+            markers.add(marker)
+        self._pages = len(markers) + 1
         self._walked = walked
