@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -15,6 +15,7 @@ from bulkrestart import Outcome, RestartClient, Token
 Restart = Callable[[Sequence[str]], Awaitable[None]]
 #: Is given the compute endpoint and the number of requests at once.
 Contender = Callable[[str, int], AbstractAsyncContextManager[Restart]]
+Lane = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _TOKEN: Final = "token"
 _BODY: Final = b'{"reboot": {"type": "SOFT"}}'
@@ -57,9 +58,8 @@ async def streams(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
         f"Host: {url.netloc}\r\nContent-Type: application/json\r\n"
         f"X-Auth-Token: {_TOKEN}\r\nContent-Length: {len(_BODY)}"
     )
-    lanes = [await asyncio.open_connection(url.hostname, url.port) for _ in range(at_once)]
 
-    async def work(lane: tuple[asyncio.StreamReader, asyncio.StreamWriter], ids: Iterator[str]) -> None:
+    async def work(lane: Lane, ids: Iterator[str]) -> None:
         reader, writer = lane
         for server_id in ids:
             head = f"POST {url.path}/servers/{server_id}/action HTTP/1.1\r\n{fields}\r\n\r\n"
@@ -67,13 +67,14 @@ async def streams(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
             answer = await reader.readuntil(b"\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 202 ")
 
-    async def restart(ids: Sequence[str]) -> None:
-        source = iter(ids)
-        await asyncio.gather(*(work(lane, source) for lane in lanes))
+    async with AsyncExitStack() as stack:
+        lanes = [await stack.enter_async_context(_lane(url.hostname, url.port)) for _ in range(at_once)]
 
-    yield restart
-    for _, writer in lanes:
-        writer.close()
+        async def restart(ids: Sequence[str]) -> None:
+            source = iter(ids)
+            await asyncio.gather(*(work(lane, source) for lane in lanes))
+
+        yield restart
 
 
 CONTENDERS: Final[dict[str, Contender]] = {
@@ -116,6 +117,16 @@ async def _stock(endpoint: str, at_once: int, limits: httpx.Limits) -> AsyncIter
             await asyncio.gather(*map(post, ids))
 
         yield restart
+
+
+@asynccontextmanager
+async def _lane(host: str | None, port: int | None) -> AsyncIterator[Lane]:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 def _restart_with(client: RestartClient) -> Restart:

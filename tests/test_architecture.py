@@ -33,7 +33,6 @@ HOMES: Final[dict[str, set[str]]] = {
     "tenacity": {"run/submit.py"},
     "anyio": {"run", "cloud", "cli", "client", "simulator"},
     "typer": {"cli", "__main__"},
-    "rich": {"cli"},
     "starlette": {"simulator"},
     "uvicorn": {"simulator"},
     "pytest": {"simulator/pytest_plugin.py"},

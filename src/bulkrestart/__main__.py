@@ -1,19 +1,41 @@
 """The command line: `bulkrestart`, or `python -m bulkrestart`."""
 
+import os
+import signal
 import sys
+from typing import NoReturn
 
 
-def main() -> int:
-    """Run the command line on the arguments of the process, and return its exit code."""
+def main() -> NoReturn:
+    """Run the command line on the arguments of the process, and end the process with its exit code."""
+    # Not by sys.exit: the interpreter waits for threads first, such as one that looks a name up, and a signal in that
+    # time changes the exit code. All that was to be written is written.
+    os._exit(_main())
+
+
+def _main() -> int:
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         from bulkrestart.cli.app import run
+
+        return run()
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was sent")
+        return 130
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        if error.name != "typer":
             raise
-        sys.stderr.write(f"bulkrestart: the command line needs {error.name}: pip install 'bulkrestart[cli]'\n")
+        _say("the command line needs typer: pip install 'bulkrestart[cli]'")
         return 2
-    return run()
+
+
+def _say(message: str) -> None:
+    # None: the process was started without (`2>&-`).
+    if sys.stderr is not None:
+        sys.stderr.write(f"bulkrestart: {message}\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

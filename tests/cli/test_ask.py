@@ -2,15 +2,17 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from bulkrestart.simulator import Cloud
 
-from .conftest import Cli, Serve
+from .conftest import SIGNALS, Cli, Serve, take_all_signals
 
 #: Makes the terminal that is named first the controlling one of a new session, and becomes the command line.
 _ON_TERMINAL = (
@@ -32,82 +34,112 @@ def test_no_terminal(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("servers", "more", "answer", "code"),
     [
-        (11, (), "y\n", 0),
-        (11, ("--type", "hard"), " YES \n", 0),
-        (11, (), "n\n", 2),
-        (11, (), "\n", 2),
-        (11, (), "", 2),
-        (11, ("--type", "HARD"), "yesterday\n", 2),
-        (11, ("--yes",), "n\n", 0),
-        (10, (), "n\n", 0),
+        (11, (), b"y\n", 0),
+        (11, ("--type", "hard"), b" YES \n", 0),
+        (11, (), b"n\n", 2),
+        (11, (), b"\n", 2),
+        (11, (), b"\x04", 2),
+        (11, (), b"\xff\n", 2),
+        (11, ("--type", "HARD"), b"yesterday\n", 2),
+        (11, ("--yes",), b"n\n", 0),
+        (10, (), b"n\n", 0),
     ],
 )
 def test_answers(
     cli: Cli,
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
     servers: int,
     more: tuple[str, ...],
-    answer: str,
+    answer: bytes,
     code: int,
 ) -> None:
     """Only yes sends; up to ten servers, or with --yes, nobody is asked."""
-    terminal = tmp_path / "terminal"
-    terminal.write_text(answer)
-    monkeypatch.setattr("bulkrestart.cli.ask.TERMINAL", str(terminal))
     served = serve(Cloud(servers))
-    end = cli("restart", "--endpoint", served.endpoint, "--no-wait", *more, *served.cloud.ids)
+    with terminal() as (master, name):
+        monkeypatch.setattr("bulkrestart.cli.ask.TERMINAL", name)
+        os.write(master, answer)
+        end = cli("restart", "--endpoint", served.endpoint, "--no-wait", *more, *served.cloud.ids)
+        os.write(master, b"end\n")
+        seen = read_until(master, "end")
     assert end.code == code
     assert served.cloud.posts.total() == (0 if code else servers)
     is_asked = servers > 10 and more != ("--yes",)
-    assert ("Restart them? [y/N]" in end.err) is is_asked
+    assert ("Restart them? [y/N] " in seen) is is_asked
     if is_asked:
         kind = "HARD" if more else "SOFT"
-        assert f"{kind} restart of 11 servers, at most 50 requests at once" in end.err
-        assert served.endpoint in end.err
-        assert f"{', '.join(served.cloud.ids[:3])} and 8 more" in end.err
-    if code:
-        assert end.err.endswith("bulkrestart: not confirmed; nothing was sent\n")
+        assert f"{kind} restart of 11 servers, at most 50 requests at once" in seen
+        assert served.endpoint in seen
+        assert f"{', '.join(served.cloud.ids[:3])} and 8 more" in seen
+    assert end.err == ("bulkrestart: not confirmed; nothing was sent\n" if code else "")
 
 
-def test_interrupted_question(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C at the question is exit 130, and nothing is sent."""
+@contextmanager
+def terminal() -> Iterator[tuple[int, str]]:
+    """Give a terminal: the user's end, and the name of the other."""
+    master, slave = pty.openpty()
+    yield master, os.ttyname(slave)
+    os.close(slave)
+    os.close(master)
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr("bulkrestart.cli.app.confirm", interrupt)
-    served = serve(Cloud(11))
-    end = cli("restart", "--endpoint", served.endpoint, *served.cloud.ids)
-    assert (end.code, end.err) == (130, "bulkrestart: interrupted; nothing was sent\n")
-    assert not served.cloud.requests
+def read_until(master: int, words: str) -> str:
+    """Read what a terminal shows until it shows these words."""
+    seen = b""
+    while words.encode() not in seen:
+        seen += os.read(master, 1000)
+    return seen.decode(errors="replace")
+
+
+@contextmanager
+def asking(endpoint: str, ids: list[str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run a restart that asks, in a process whose three standard streams are no terminal; give that one as well."""
+    command = ["restart", "--endpoint", endpoint, "--no-wait", "--ids-from", "-"]
+    with (
+        terminal() as (master, name),
+        subprocess.Popen(
+            [sys.executable, "-c", _ON_TERMINAL, name, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=take_all_signals,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        process.stdin.write("\n".join(ids))
+        process.stdin.close()
+        process.stdin = None
+        assert "11 servers" in read_until(master, "[y/N] ")
+        try:
+            yield process, master
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 2)])
 def test_real_terminal(serve: Serve, answer: bytes, code: int) -> None:
-    """The answer is read from the terminal, also when the ids come by standard input."""
+    """It is asked and answered on the terminal, wherever the three standard streams go."""
     served = serve(Cloud(11))
-    master, slave = pty.openpty()
-    command = [sys.executable, "-c", _ON_TERMINAL, os.ttyname(slave), "restart", "--endpoint", served.endpoint]
-    with subprocess.Popen(
-        [*command, "--no-wait", "--ids-from", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=slave,
-        start_new_session=True,
-    ) as process:
-        os.close(slave)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("\n".join(served.cloud.ids).encode())
-        process.stdin.close()
-        seen = b""
-        while b"[y/N]" not in seen:
-            seen += os.read(master, 1000)
+    with asking(served.endpoint, served.cloud.ids) as (process, master):
         os.write(master, answer)
-        out = process.stdout.read()
-        assert process.wait(20) == code
-    os.close(master)
-    assert (b"11 accepted" in out) is (code == 0)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert ("11 accepted" in out) is (code == 0)
+    assert err == ("bulkrestart: not confirmed; nothing was sent\n" if code else "")
     assert served.cloud.posts.total() == (0 if code else 11)
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, None])
+def test_interrupted_question(serve: Serve, number: signal.Signals | None) -> None:
+    """A signal at the question, or Ctrl-C on its terminal, is exit 130, and nothing is sent."""
+    served = serve(Cloud(11))
+    with asking(served.endpoint, served.cloud.ids) as (process, master):
+        if number is None:
+            os.write(master, b"\x03")
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "bulkrestart: interrupted; nothing was sent\n")
+    assert not served.cloud.requests

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from bulkrestart.cli import demo, simulate
-from bulkrestart.cli.streams import Results
+from bulkrestart.cli.streams import Streams
 from bulkrestart.core.model import Outcome, RebootType, ServerResult
 from bulkrestart.core.report import Report
 from bulkrestart.simulator import Cloud, Fault
@@ -62,9 +62,9 @@ def test_fleet_of_the_demo() -> None:
     assert len(demo.demo_cloud().ids) == 200
 
 
-@pytest.mark.usefixtures("_small_demo")
 def test_broken_promise(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A promise that was broken is named, and exit 1."""
+    monkeypatch.setattr(demo, "demo_cloud", lambda: Cloud(1, reboot_seconds=(0.01, 0.02)))
     monkeypatch.setattr(demo, "broken_promises", lambda *_: ["BROKEN: a promise"])
     end = cli("demo")
     assert (end.code, end.out.splitlines()[-1]) == (1, "BROKEN: a promise")
@@ -73,16 +73,17 @@ def test_broken_promise(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_small_demo")
 def test_interrupted_demo(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted demo accounts for its servers too."""
-    real = demo._Stories.show
+    shown: list[str] = []
 
-    def show(stories: demo._Stories, result: ServerResult) -> None:
-        if not stories._shown:
+    def show(_: demo._Stories, result: ServerResult) -> None:
+        shown.append(result.server_id)
+        if len(shown) == 1:
             signal.raise_signal(signal.SIGINT)
-        real(stories, result)
 
     monkeypatch.setattr(demo._Stories, "show", show)
     end = cli("demo")
     assert end.code == 130
+    assert sorted(shown) == sorted(small_cloud().ids)
     assert "stopped (interrupted): " in end.out
     assert "promise" not in end.out
 
@@ -140,14 +141,14 @@ def test_simulate(has_file: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids_to", [None, "ids"])
 def test_simulate_here(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ids_to: str | None) -> None:
     """The same in this process."""
-    real = Results.line
+    real = Streams.line
 
-    def line(results: Results, text: str) -> None:
-        real(results, text)
+    def line(streams: Streams, text: str) -> None:
+        real(streams, text)
         if text.startswith("bulkrestart restart"):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Results, "line", line)
+    monkeypatch.setattr(Streams, "line", line)
     file = [] if ids_to is None else ["--ids-to", str(tmp_path / ids_to)]
     end = cli("simulate", "--servers", "2", "--fault", "busy=0.5", *file)
     assert (end.code, end.err) == (0, "")

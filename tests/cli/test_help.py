@@ -2,20 +2,21 @@
 
 import builtins
 import inspect
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from bulkrestart import RestartClient, __version__
 from bulkrestart.__main__ import main
-from bulkrestart.cli.app import _restart
+from bulkrestart.cli.app import _restart, run
 
-from .conftest import Cli
+from .conftest import SIGNALS, Cli, take_all_signals
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -42,11 +43,28 @@ def test_defaults_are_the_library_s() -> None:
     assert {name: ours[name].default for name in shared} == {name: restart[name].default for name in shared}
     assert ours["max_at_once"].default == inspect.signature(RestartClient).parameters["max_at_once"].default
     text = " ".join((GOLDEN / "help-restart.txt").read_text().split())
-    for name in shared - {"wait", "escalate", "start_stopped", "reboot_type"}:
-        assert f"Default: {ours[name].default:.0f}." in text
+    for name in shared - {"wait", "escalate", "start_stopped"}:
+        assert f"[default: {ours[name].default}]" in text
 
 
-def _hide(monkeypatch: pytest.MonkeyPatch, module: str, error: ImportError) -> None:
+@pytest.fixture
+def entry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Give the entry point, which here returns the exit code."""
+
+    def leave(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    def call() -> int:
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert isinstance(end.value.code, int)
+        return end.value.code
+
+    monkeypatch.setattr("os._exit", leave)
+    return call
+
+
+def _hide(monkeypatch: pytest.MonkeyPatch, module: str, error: BaseException) -> None:
     """Let the import of a module of ours fail."""
     real = builtins.__import__
 
@@ -58,15 +76,48 @@ def _hide(monkeypatch: pytest.MonkeyPatch, module: str, error: ImportError) -> N
     monkeypatch.setattr("builtins.__import__", fail)
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_missing_extra(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], missing: str) -> None:
-    """Without typer or rich the command is one line that names the extra."""
-    _hide(monkeypatch, "bulkrestart.cli.app", ModuleNotFoundError(name=missing))
-    assert main() == 2
-    err = capfd.readouterr().err
-    assert err == f"bulkrestart: the command line needs {missing}: pip install 'bulkrestart[cli]'\n"
+MISSING = ModuleNotFoundError(name="typer")
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MISSING, 2, "the command line needs typer: pip install 'bulkrestart[cli]'"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was sent"),
+    ],
+)
+def test_failed_import(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    entry: Callable[[], int],
+    error: BaseException,
+    code: int,
+    words: str,
+) -> None:
+    """Without typer the command is one line that names the extra; interrupted while it loads, it says so."""
+    _hide(monkeypatch, "bulkrestart.cli.app", error)
+    assert entry() == code
+    assert capfd.readouterr().err == f"bulkrestart: {words}\n"
+
+
+def test_failed_import_unheard(monkeypatch: pytest.MonkeyPatch, entry: Callable[[], int]) -> None:
+    """Without standard error the exit code says it."""
+    _hide(monkeypatch, "bulkrestart.cli.app", MISSING)
+    monkeypatch.setattr("sys.stderr", None)
+    assert entry() == 2
+
+
+def test_ignored_signals(monkeypatch: pytest.MonkeyPatch, entry: Callable[[], int]) -> None:
+    """What ends the process raises KeyboardInterrupt from the start; what it was started to ignore stays ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(sys, "argv", ["bulkrestart", "--version"])
+    assert entry() == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("entry")
 def test_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that is missing from elsewhere is not blamed on the extra."""
     _hide(monkeypatch, "bulkrestart.cli.app", ModuleNotFoundError(name="httpx"))
@@ -102,7 +153,6 @@ sys.exit(main())
     ("missing", "command", "extra"),
     [
         ("typer", "demo", "cli"),
-        ("rich", "demo", "cli"),
         ("starlette", "demo", "simulator"),
         ("uvicorn", "simulate", "simulator"),
     ],
@@ -117,7 +167,7 @@ def test_really_missing(missing: str, command: str, extra: str) -> None:
 def test_defect(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of ours is one line, and not mistaken for a run that went well or for bad input."""
 
-    def fail(_: Sequence[str], __: object) -> None:
+    def fail(*_: object) -> None:
         raise TypeError("boom\x1b[31m")
 
     monkeypatch.setattr("bulkrestart.cli.app.gather_ids", fail)
@@ -128,10 +178,12 @@ def test_defect(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_the_entry_point(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_entry_point(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], entry: Callable[[], int]
+) -> None:
     """What the console script calls runs the command line on the process's arguments."""
     monkeypatch.setattr(sys, "argv", ["bulkrestart", "--version"])
-    assert main() == 0
+    assert entry() == 0
     assert capfd.readouterr().out.startswith("bulkrestart ")
 
 
@@ -151,6 +203,38 @@ def test_process(start: tuple[str, ...]) -> None:
     assert (end.returncode, end.stdout, end.stderr) == (2, "", "bulkrestart: Missing command; see bulkrestart --help\n")
 
 
+_SIGNALLED = """
+import os, sys
+
+class Signal:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+sys.meta_path.insert(0, Signal())
+from bulkrestart.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_while_it_loads(number: signal.Signals) -> None:
+    """A signal while the modules are read is one line, and exit 130."""
+    end = _python("-c", _SIGNALLED, str(int(number)))
+    assert (end.returncode, end.stdout, end.stderr) == (130, "", "bulkrestart: interrupted; nothing was sent\n")
+
+
+def test_signal_while_the_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that typer makes an exit code of is the same interruption."""
+
+    def interrupt(_: str) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bulkrestart.cli.app.Token", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(["restart", "--endpoint", "http://127.0.0.1:9/v2.1/abc", "ID"])
+
+
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, preexec_fn=take_all_signals)

@@ -1,6 +1,8 @@
 """Bad input is one line that names the remedy, and nothing is sent."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,8 @@ def test_bad_token(cli: Cli, monkeypatch: pytest.MonkeyPatch, token: str | None)
         (b"", "holds no server ids"),
         (b"\xef\xbb\xbf\n# nobody\r\n\n", "holds no server ids"),
         (b"# comment\n\nfirst second\n", "line 3: 'first second' cannot be the id of a server"),
+        (b"a\n" + b"b" * 256, "line 2: 'bbb"),
+        (b"a\n\n" + b"#" * 4097, "line 3: it is longer than 4096 characters"),
         (f"{ID}\r\n\x1b[31m\r\n".encode(), "line 2: '\\x1b[31m' cannot be"),
         (f"{ID}\n{OTHER}\n".encode("utf-16"), "line 1: it is not UTF-8"),
         (f"{ID}\n\nserver-\xfc\n".encode("latin-1"), "line 3: it is not UTF-8"),
@@ -112,13 +116,58 @@ def test_file_format(tmp_path: Path) -> None:
     """Blank lines, comments, a byte order mark and every kind of line end are read over; arguments come first."""
     path = tmp_path / "ids"
     path.write_bytes(f"\ufeff# fleet\r\n\r\n  {ID}  # web\rplain\n{OTHER}".encode())
-    assert gather_ids(["first"], str(path)) == (["first", ID, "plain", OTHER], 0)
+    assert gather_ids(["first"], [str(path)]) == (["first", ID, "plain", OTHER], 0)
+
+
+def test_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of several sources none is dropped: the arguments come first, then each as it was given."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("b\nc\n")
+    other.write_text("e\nb\n")
+    monkeypatch.setattr("sys.stdin", Stdin(b"d\n"))
+    assert gather_ids(["a"], [str(one), "-", str(other)]) == (["a", "b", "c", "d", "e"], 1)
+
+
+def test_files_of_a_command_line(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """--ids-from may be repeated."""
+    served = serve(Cloud(3))
+    options = []
+    for number, server_id in enumerate(served.cloud.ids):
+        path = tmp_path / str(number)
+        path.write_text(server_id)
+        options += ["--ids-from", str(path)]
+    assert cli("restart", "--endpoint", served.endpoint, "--no-wait", *options).code == 0
+    assert [served.cloud.posts[server_id] for server_id in served.cloud.ids] == [1, 1, 1]
+
+
+def test_standard_input_twice(cli: Cli) -> None:
+    """Standard input can be read once, and asking for more is refused before that."""
+    end = cli("restart", "--endpoint", NOWHERE, "--ids-from", "-", "--ids-from", "-")
+    assert (end.code, end.err) == (2, "bulkrestart: standard input can be read once: give --ids-from - once\n")
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """- reads standard input, and other spellings of one UUID are one server."""
     monkeypatch.setattr("sys.stdin", Stdin(f"{ID.upper()}\n{{{ID}}}\n{OTHER}\n".encode()))
-    assert gather_ids([ID], "-") == ([ID, OTHER], 2)
+    assert gather_ids([ID], ["-"]) == ([ID, OTHER], 2)
+
+
+def test_endless_line() -> None:
+    """A line that does not end is refused, and takes no more memory than another."""
+    command = [sys.executable, "-m", "bulkrestart", "restart", "--endpoint", NOWHERE, "--ids-from", "/dev/zero"]
+    limited = ["/bin/sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh", *command]
+    end = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=60)
+    words = "bulkrestart: /dev/zero, line 1: it is longer than 4096 characters; write one id a line\n"
+    assert (end.returncode, end.stderr) == (2, words)
+
+
+def test_endless_lines(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More lines than any fleet has are refused as well."""
+    monkeypatch.setattr("bulkrestart.cli.ids._MOST_LINES", 1000)
+    monkeypatch.setattr("sys.stdin", Stdin(b"a\n" * 1001))
+    end = cli("restart", "--endpoint", NOWHERE, "--ids-from", "-")
+    words = "bulkrestart: standard input, line 1001: there are more than 1000; give a list that ends\n"
+    assert (end.code, end.err) == (2, words)
 
 
 @pytest.mark.parametrize("stdin", [None, Stdin(b"")])

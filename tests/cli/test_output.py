@@ -5,21 +5,25 @@ import io
 import json
 import os
 import pty
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
-from bulkrestart.cli.follow import ExitCode, exit_code
+from bulkrestart.cli.end import ExitCode
+from bulkrestart.cli.follow import exit_code
 from bulkrestart.cli.show import row
-from bulkrestart.cli.streams import Notes, Results, safe
+from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult, Stop, StopReason
-from bulkrestart.core.report import Report
+from bulkrestart.core.report import Report, Statistics
 from bulkrestart.simulator import Cloud, Fault
 
-from .conftest import Cli, Serve
+from .conftest import Cli, Serve, full_pipe
 
 
 def result(outcome: Outcome, reason: Reason | None = None, detail: str = "") -> ServerResult:
@@ -139,38 +143,84 @@ def test_words_of_the_cloud_are_text(cli: Cli, serve: Serve, output: str) -> Non
     assert not set("\x1b\x9b\u202e") & set(end.out + end.err)
 
 
-@pytest.mark.asyncio
-async def test_everything_is_written() -> None:
-    """Leaving the block waits until all lines are written, through a pipe that is full and does not block."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+def test_everything_is_written() -> None:
+    """Closing waits until all lines are written, through a pipe that is full and does not block."""
     lines = [f"{number:0100}" for number in range(3000)]
-    seen: list[str] = []
-    with _stdout(writer), open(reader) as pipe:  # noqa: ASYNC230 - a pipe, read by a thread
-        thread = threading.Thread(target=lambda: seen.extend(pipe.read().splitlines()))
-        async with Results(Notes()) as results:
+    with full_pipe() as (reader, writer):
+        os.set_blocking(writer, False)
+        with _standard(stdout=writer):
+            streams = Streams()
             for line in lines:
-                results.line(line)
-            thread.start()
+                streams.line(line)
+            with _reading(reader) as seen:
+                assert not streams.close()
+                os.close(writer)
+    assert b"".join(seen).decode().split() == lines
+
+
+def test_a_reader_holds_nobody(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a pager reads nothing of the two streams, every server is sent to; then it reads all, in order."""
+    served = serve(Cloud(3))
+    first, *others = served.cloud.ids
+    all_sent = threading.Event()
+    real = served.cloud.reboot
+
+    def reboot(*arguments: Any, **more: Any) -> object:
+        row = real(*arguments, **more)
+        if served.cloud.posts.total() == 3:
+            all_sent.set()
+        return row
+
+    monkeypatch.setattr(served.cloud, "reboot", reboot)
+    with (
+        full_pipe() as (reader, writer),
+        _standard(stdout=writer, stderr=writer),
+        _reading(reader, all_sent) as seen,
+    ):
+        end = cli("restart", "--endpoint", served.endpoint, "--no-wait", first, first, *others)
         os.close(writer)
-        thread.join()
-    assert seen == lines
+    assert end.code == 0
+    warning, *rows, summary = b"".join(seen).decode().lstrip("\n").splitlines()
+    assert warning == "bulkrestart: 1 of the ids given are duplicates; each server is restarted once"
+    assert sorted(row.split()[0] for row in rows) == sorted(served.cloud.ids)
+    assert summary.startswith("3 accepted in ")
 
 
 @contextmanager
-def _stdout(descriptor: int, encoding: str = "utf-8") -> Iterator[None]:
+def _standard(encoding: str = "utf-8", **descriptors: int) -> Iterator[None]:
+    """Let the standard streams be these."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stdout", io.TextIOWrapper(io.FileIO(descriptor, "w", closefd=False), encoding))
+        for name, descriptor in descriptors.items():
+            file = io.FileIO(descriptor, "w", closefd=False)
+            patch.setattr(sys, name, io.TextIOWrapper(file, encoding))
         yield
 
 
-@pytest.mark.asyncio
-async def test_characters_that_the_stream_lacks() -> None:
+@contextmanager
+def _reading(reader: int, start: threading.Event | None = None) -> Iterator[list[bytes]]:
+    """Read a pipe to its end beside the block, from the event on; "held" is the first word if that does not come."""
+    seen: list[bytes] = []
+
+    def read() -> None:
+        if start is not None and not start.wait(20):
+            seen.append(b"held\n")
+        while data := os.read(reader, 65536):
+            seen.append(data)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield seen
+    thread.join()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_characters_that_a_stream_lacks(stream: str) -> None:
     """A character that the encoding of a stream lacks is written as an escape."""
     reader, writer = os.pipe()
-    with _stdout(writer, "ascii"):
-        async with Results(Notes()) as results:
-            results.line("Zürich")
+    with _standard("ascii", **{stream: writer}):
+        streams = Streams()
+        (streams.line if stream == "stdout" else streams.say)("Zürich")
+        streams.close()
     assert os.read(reader, 100) == b"Z\\xfcrich\n"
     os.close(reader)
     os.close(writer)
@@ -181,22 +231,45 @@ def test_reader_is_gone(cli: Cli, serve: Serve) -> None:
     served = serve(Cloud(3))
     reader, writer = os.pipe()
     os.close(reader)
-    with _stdout(writer):
+    with _standard(stdout=writer):
         end = cli("restart", "--endpoint", served.endpoint, "--no-wait", *served.cloud.ids)
     os.close(writer)
     assert (end.code, end.err) == (0, "")
     assert served.cloud.posts.total() == 3
 
 
-def test_full_disk(cli: Cli, serve: Serve) -> None:
-    """Results that cannot be written end nothing either, and it is said."""
-    served = serve(Cloud(1))
+@contextmanager
+def _full_disk() -> Iterator[None]:
     full = os.open("/dev/full", os.O_WRONLY)
-    with _stdout(full):
-        end = cli("restart", "--endpoint", served.endpoint, "--no-wait", *served.cloud.ids)
+    with _standard(stdout=full):
+        yield
     os.close(full)
-    words = os.strerror(errno.ENOSPC)
-    assert (end.code, end.err) == (0, f"bulkrestart: standard output could not be written: {words}\n")
+
+
+LOST = f"bulkrestart: standard output could not be written: {os.strerror(errno.ENOSPC)}\n"
+
+
+@pytest.mark.parametrize("output", ["table", "json", "jsonl"])
+def test_full_disk(cli: Cli, serve: Serve, output: str) -> None:
+    """Results that cannot be written end nothing, and the account goes to standard error; exit 5."""
+    served = serve(Cloud(2))
+    good, locked = served.cloud.ids
+    served.cloud.change(locked, locked=True)
+    with _full_disk():
+        end = cli("restart", "--endpoint", served.endpoint, "--no-wait", "--output", output, good, locked)
+    assert end.code == 5
+    lines = end.err.replace(LOST, "").splitlines()
+    [row] = [line for line in lines if line.startswith(f"{locked}  refused ")]
+    [summary] = [line for line in lines if line.startswith("1 accepted, 1 refused in ")]
+    assert (LOST in end.err, sorted(lines)) == (True, sorted([row, summary]))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("restart", "--help"), ("--version",)])
+def test_help_on_a_full_disk(cli: Cli, arguments: tuple[str, ...]) -> None:
+    """A help that cannot be written is one line, and exit 5."""
+    with _full_disk():
+        end = cli(*arguments)
+    assert (end.code, end.err) == (5, LOST)
 
 
 def test_no_streams_at_all(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,48 +281,78 @@ def test_no_streams_at_all(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPat
     assert (end.code, end.out, end.err) == (0, "", "")
 
 
-@pytest.mark.parametrize(("terminal", "has_bar"), [("xterm", True), ("dumb", False)])
-def test_terminal(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, terminal: str, has_bar: bool) -> None:
+@pytest.mark.parametrize(
+    ("environment", "has_bar"),
+    [
+        ({}, True),
+        ({"TERM": "dumb"}, False),
+        ({"NO_COLOR": "1"}, True),
+        *(({"COLUMNS": columns}, True) for columns in ("0", "1", "-5", "abc")),
+    ],
+)
+def test_terminal(
+    cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], has_bar: bool
+) -> None:
     """On a terminal there is a bar, and each result is a line above it; on a dumb one there are the lines."""
-    monkeypatch.setenv("TERM", terminal)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     served = serve(Cloud(2, reboot_seconds=(0.01, 0.02)))
-    text = _on_terminal(monkeypatch, lambda: cli("restart", "--endpoint", served.endpoint, *served.cloud.ids).code)
-    assert ("0/2  0 in flight, 0 parked, 2 accepted" in text) is has_bar
-    for server_id in served.cloud.ids:
-        assert f"{server_id}  completed" in text
-    assert "2 completed in " in text.rstrip().splitlines()[-1]
+    text = _on_terminal(lambda: cli("restart", "--endpoint", served.endpoint, *served.cloud.ids).code)
+    assert ("[............] 0/2  0 in flight, 0 parked, 2 accepted  0:00:0" in text) is has_bar
+    *rows, summary = [line.rpartition("\r\x1b[K")[2] for line in text.split("\r\n")[:-1]]
+    assert sorted(row.split()[:2] for row in rows) == sorted([one, "completed"] for one in served.cloud.ids)
+    assert summary.startswith("2 completed in ")
 
 
-def test_closed_terminal(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrow_terminal() -> None:
+    """The bar stays on its line, and leaves nothing behind."""
+    is_drawn = threading.Event()
+
+    def statistics() -> Statistics:
+        is_drawn.set()
+        return Statistics(total=200, not_started=0, in_flight=20, parked=0, accepted=80, finished=100)
+
+    def act() -> int:
+        streams = Streams()
+        with streams.bar(statistics):
+            assert is_drawn.wait(20)
+            streams.say("a line that is longer than this terminal is wide")
+        streams.close()
+        return 0
+
+    before, _, after = _on_terminal(act, columns=20).partition("a line that is longer than this terminal is wide\r\n")
+    assert set((before + after).split("\r\x1b[K")) <= {"[######......] 100/", ""}
+    assert (before + after).endswith("\r\x1b[K")
+
+
+def test_closed_terminal(cli: Cli, serve: Serve) -> None:
     """A terminal that is closed ends nothing, the bar included."""
     served = serve(Cloud(1, reboot_seconds=(0.01, 0.02)))
     master, slave = pty.openpty()
-    with open(slave, "w") as terminal:
-        monkeypatch.setattr("sys.stdout", terminal)
-        monkeypatch.setattr("sys.stderr", terminal)
+    with _standard(stdout=slave, stderr=slave):
         os.close(master)
         # What is not one's controlling terminal hangs up as an error alone.
-        assert cli("restart", "--endpoint", served.endpoint, *served.cloud.ids).code == 0
+        assert cli("restart", "--endpoint", served.endpoint, *served.cloud.ids).code == 5
+    os.close(slave)
     assert served.cloud.posts.total() == 1
 
 
-def _on_terminal(monkeypatch: pytest.MonkeyPatch, act: Callable[[], int]) -> str:
+def _on_terminal(act: Callable[[], int], columns: int = 0) -> str:
     master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (0, columns))
     seen: list[bytes] = []
 
     def read() -> None:
-        try:
+        # Reading fails when the other end is closed.
+        with suppress(OSError):
             while data := os.read(master, 4096):
                 seen.append(data)
-        except OSError:
-            pass
 
     thread = threading.Thread(target=read)
     thread.start()
-    with open(slave, "w") as terminal:
-        monkeypatch.setattr("sys.stdout", terminal)
-        monkeypatch.setattr("sys.stderr", terminal)
+    with _standard(stdout=slave, stderr=slave):
         assert act() == 0
+    os.close(slave)
     thread.join()
     os.close(master)
     return b"".join(seen).decode()

@@ -156,6 +156,7 @@ PROOF: list[tuple[str, Progress, Sequence[Action] | Observation, Settling, Settl
     ("id unknown: a reboot since", accepted(None), [row(OTHER_REQUEST)], COMPLETED, COMPLETED),
     ("id unknown: a reboot before", accepted(None), [row(OTHER_REQUEST, after=-9.0)], BY_STATE, BY_STATE),
     ("id unknown: a reboot long before", accepted(None), [row(OTHER_REQUEST, after=-99.0)], Watch(), NEVER),
+    ("id and clock unknown", sent(answer(202)), [row(OTHER_REQUEST, after=9.0)], BY_STATE, BY_STATE),
     ("id unknown: no reboot", accepted(None), [row(OTHER_REQUEST, action="stop")], Watch(), NEVER),
     ("403", accepted(), nova(403, "Policy doesn't allow it to be performed."), BY_STATE, BY_STATE),
     ("404", accepted(), page(404, "Not Found"), BY_STATE, BY_STATE),

@@ -4,7 +4,10 @@ import pytest
 import trio
 
 from bulkrestart import Outcome, Report
-from bulkrestart.simulator import Fault
+from bulkrestart.core.clock import UNCHECKED_SKEW, CloudClock, LogTime
+from bulkrestart.core.model import Action
+from bulkrestart.run.knowledge import LogKnowledge, Witness
+from bulkrestart.simulator import Call, Fault, LogAccess
 from tests.virtual import client_of, cloud_of, virtually
 
 
@@ -74,3 +77,35 @@ def test_lone_server_does_not_take_a_row_of_the_future(skew: float) -> None:
 
     assert [(result.outcome, result.reason) for result in report] == [("in_doubt", "unanswered")]
     assert cycles == [0]
+
+
+def test_log_that_is_kept_from_us_is_asked_once() -> None:
+    """A row that may not be read is not asked for again at every look."""
+
+    async def main() -> None:
+        cloud = cloud_of(8)
+        cloud.log_access = LogAccess.FORBIDDEN
+        for server_id in cloud.ids[4:]:
+            cloud.script(server_id, Fault.no_reply(applied=False))
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids, wait=False)
+        assert report.summary == {Outcome.ACCEPTED: 4, Outcome.IN_DOUBT: 4}
+        assert [record.call for record in cloud.requests].count(Call.LOG_ROW) == 1
+
+    virtually(main)
+
+
+def test_row_of_another_request_is_no_witness() -> None:
+    """A cloud that shows another row than the one that was asked for tells nothing of its log's time."""
+    clock = CloudClock()
+    witness = Witness("server", "req-1", (1000.0, 1002.0))
+    other = Action(action="reboot", request_id="req-2", start_time=5000.0)
+
+    async def main() -> None:
+        clock.learn(1000.0, sent=trio.current_time(), received=trio.current_time())
+        knowledge = LogKnowledge(clock)
+        knowledge.compare((other,), witness)
+        assert knowledge.log_time((1000.0, 1002.0)) == LogTime((1000.0, 1002.0), 1001.0, UNCHECKED_SKEW)
+        assert not knowledge.is_log_proven
+
+    virtually(main)

@@ -1,4 +1,4 @@
-"""The code of docs/simulator.md, run."""
+"""The code of docs/simulator.md, run, and the tests that it names."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```$", (Path(__file__).parents[2] / "docs/simulator.md").read_text(), re.DOTALL | re.MULTILINE
-)
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/simulator.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 PROGRAMS = [block for block in BLOCKS if "def test_" not in block]
 TESTS = [block for block in BLOCKS if "def test_" in block]
 
@@ -17,6 +17,13 @@ TESTS = [block for block in BLOCKS if "def test_" in block]
 def test_blocks_are_found() -> None:
     """There are as many blocks as the page was written with."""
     assert (len(PROGRAMS), len(TESTS)) == (5, 1)
+
+
+def test_tests_are_there() -> None:
+    """The tests that the page names are where it says."""
+    named = re.findall(r"`(tests/[^`]+)`", PAGE)
+    assert len(named) == 6
+    assert [path for path in named if not (ROOT / path).is_file()] == []
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

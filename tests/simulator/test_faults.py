@@ -1,6 +1,7 @@
 """Faults of requests and of fleets, as values."""
 
 import json
+from dataclasses import fields
 from itertools import islice
 from random import Random
 from typing import Any
@@ -8,44 +9,20 @@ from typing import Any
 import pytest
 
 from bulkrestart.core.model import RebootType
-from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault, ManualClock, nova_answer
-from bulkrestart.simulator.faults import unexpected_error
+from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault, ManualClock
+from bulkrestart.simulator.faults import SHARES, Lot
 
-REQUEST_FAULTS = """
+WORDS = """
 busy throttled gateway_throttled flow_limited commands_executing error_before error_after lost_before lost_after late
 slow raced
 """
-SHARES = REQUEST_FAULTS.split()
+REQUEST_FAULTS = WORDS.split()
 
 
 def test_a_fault_does_something() -> None:
     """A fault without an answer, a lost reply or a request to carry out would answer nothing, and is refused."""
     with pytest.raises(ValueError, match="needs an answer"):
         Fault()
-
-
-@pytest.mark.parametrize(
-    ("status", "name"),
-    [
-        (400, "badRequest"),
-        (403, "forbidden"),
-        (404, "itemNotFound"),
-        (409, "conflictingRequest"),
-        (413, "overLimit"),
-        (429, "overLimit"),
-        (500, "computeFault"),
-        (503, "serviceUnavailable"),
-    ],
-)
-def test_nova_answer(status: int, name: str) -> None:
-    """An error of Nova's is an object whose one key is the name of its status."""
-    assert json.loads(nova_answer(status, "why").body) == {name: {"code": status, "message": "why"}}
-
-
-def test_unexpected_error() -> None:
-    """An exception that no controller expects is named in the last line of the message."""
-    document = json.loads(unexpected_error("nova.Boom").body)
-    assert document["computeFault"]["message"].splitlines()[-1] == "<class 'nova.Boom'>"
 
 
 def test_throttled() -> None:
@@ -75,13 +52,20 @@ def test_gateway_answers(fault: Fault, status: int, code: str) -> None:
     assert code in fault.answer.body.decode()
 
 
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("share", REQUEST_FAULTS)
 def test_every_share_is_met(share: str) -> None:
     """A share of 1 deals its fault to every server, as often as told."""
     for lot in islice(shares(**{share: 1.0, "times": 2}).lots(Random(0)), 20):
         assert len(lot.faults) == 2
         assert lot.faults[0] == lot.faults[1]
         assert (lot.state, lot.host_fault) == (None, None)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Faults)])
+def test_shares_are_named(name: str) -> None:
+    """What is named a share deals something when it is 1; what is not, a duration or a count, deals nothing."""
+    lot = next(shares(**{name: 1}).lots(Random(0)))
+    assert (lot != Lot(state=None, faults=(), host_fault=None)) is (name in SHARES)
 
 
 def shares(**asked: Any) -> Faults:
@@ -144,14 +128,5 @@ def test_impossible_shares(asked: dict[str, float], message: str) -> None:
 
 def test_ten_tenths() -> None:
     """Shares that fill the fleet exactly are not refused for a rounding error."""
-    faults = shares(**dict.fromkeys(SHARES[:10], 0.1))
+    faults = shares(**dict.fromkeys(REQUEST_FAULTS[:10], 0.1))
     assert all(lot.faults for lot in islice(faults.lots(Random(0)), 100))
-
-
-def test_clock_turns_forward_only() -> None:
-    """A manual clock is not turned back."""
-    clock = ManualClock(5.0)
-    clock.advance(1.5)
-    assert clock() == 6.5
-    with pytest.raises(ValueError, match="forward only"):
-        clock.advance(-1)

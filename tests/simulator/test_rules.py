@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from bulkrestart.core.model import RebootType
-from bulkrestart.simulator.rules import reboot_conflict, states_of, status_of
+from bulkrestart.simulator.rules import PowerAction, power_conflict, reboot_conflict, states_of, status_of
 
 #: nova/objects/fields.py `InstanceState` and `InstanceTaskState`
 VM_WORDS = """
@@ -75,6 +75,18 @@ def test_launched_comes_last(reboot_type: RebootType) -> None:
     """A server that was never launched is told so only when its states would do."""
     said = reboot_conflict(reboot_type, server_id="x", vm_state="active", task_state=None, locked=False, launched=False)
     assert said == "Instance x is in an invalid state for 'reboot'"
+
+
+@pytest.mark.parametrize(("action", "begins_in"), [("start", {"stopped"}), ("stop", {"active", "error"})])
+def test_power(action: PowerAction, begins_in: set[str]) -> None:
+    """A start or a stop is accepted in Nova's vm_states, with no task and no lock; the lock is told first."""
+    for vm_state, task_state in product(VM_STATES, (None, *TASK_STATES)):
+        state = f"task_state {task_state}" if vm_state in begins_in else f"vm_state {vm_state}"
+        is_accepted = vm_state in begins_in and task_state is None
+        refused = f"Cannot '{action}' instance x while it is in {state}"
+        for locked, expected in ((True, "Instance x is locked"), (False, None if is_accepted else refused)):
+            said = power_conflict(action, server_id="x", vm_state=vm_state, task_state=task_state, locked=locked)
+            assert said == expected
 
 
 @pytest.mark.parametrize(

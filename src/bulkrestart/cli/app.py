@@ -1,8 +1,10 @@
 """The commands and their options."""
 
 import asyncio
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -10,16 +12,16 @@ import typer
 
 from bulkrestart import __version__
 from bulkrestart.cli.ask import ASKS_OVER, confirm, question
-from bulkrestart.cli.errors import InputError, input_checked
-from bulkrestart.cli.follow import ExitCode
+from bulkrestart.cli.end import End, ExitCode
+from bulkrestart.cli.errors import InputError, input_checked, options_checked
 from bulkrestart.cli.ids import gather_ids
 from bulkrestart.cli.restart import Request, restart
 from bulkrestart.cli.show import Output
-from bulkrestart.cli.streams import Notes
+from bulkrestart.cli.streams import Streams
 from bulkrestart.cloud.auth import Token
 from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.options import Options, check_count, check_seconds
+from bulkrestart.core.options import Options, check_count
 
 _ENDPOINT_REMEDY = "give --endpoint https://HOST/v2.1/PROJECT_ID"
 _TOKEN_REMEDY = "export OS_TOKEN=$(openstack token issue -f value -c id)"  # noqa: S105 - how to get one
@@ -34,21 +36,34 @@ app = typer.Typer(
     add_completion=False,
 )
 
+#: A command line that was read and checked: what is left is to do it.
+Command = Callable[[Streams], End]
+
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, that of the process if None, and return the exit code."""
-    notes = Notes()
+    """Run a command line, that of the process if None, and return the exit code.
+
+    Raises:
+        KeyboardInterrupt: A signal came before anything was sent.
+    """
+    streams = Streams()
+    end = _run(arguments, streams)
+    is_lost = streams.close(end.account)
+    return max(end.code, ExitCode.LOST) if is_lost else end.code
+
+
+def _run(arguments: Sequence[str] | None, streams: Streams) -> End:
     try:
-        return int(app(arguments, prog_name="bulkrestart", standalone_mode=False) or 0)
+        return _read(arguments)(streams)
     except InputError as error:
-        notes.warn(str(error))
-        return ExitCode.USAGE
+        streams.warn(str(error))
+        return End(ExitCode.USAGE)
     except Exception as error:
         if isinstance(error, _UsageError):
-            notes.warn(f"{error.format_message().rstrip('.')}; see bulkrestart --help")
-            return ExitCode.USAGE
-        notes.warn(f"a defect of bulkrestart, please report it: {type(error).__name__}: {error}")
-        return ExitCode.STOPPED
+            streams.warn(f"{error.format_message().rstrip('.')}; see bulkrestart --help")
+            return End(ExitCode.USAGE)
+        streams.warn(f"a defect of bulkrestart, please report it: {type(error).__name__}: {error}")
+        return End(ExitCode.STOPPED)
 
 
 @runtime_checkable
@@ -56,6 +71,23 @@ class _UsageError(Protocol):
     """What typer raises for a bad command line: click's class up to typer 0.25, one of its own since."""
 
     def format_message(self) -> str: ...
+
+
+def _read(arguments: Sequence[str] | None) -> Command:
+    """Read a command line."""
+    with redirect_stdout(io.StringIO()) as printed:
+        read: Command | int = app(arguments, prog_name="bulkrestart", standalone_mode=False)
+    if not isinstance(read, int):
+        return read
+    if read == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+
+    def show(streams: Streams) -> End:
+        """Show the help, or the version."""
+        streams.line(printed.getvalue().removesuffix("\n"))
+        return End(ExitCode.WELL)
+
+    return show
 
 
 def _print_version(is_asked: bool) -> None:
@@ -77,16 +109,17 @@ def _common(
     "restart",
     short_help="Restart servers of a project.",
     epilog="Exit code, the first that fits: 130 interrupted; 2 bad input, nothing was sent; "
+    "5 standard output could not be written, and the problems and the summary are on standard error; "
     "4 the run stopped itself; 3 some servers are in doubt; 1 some were refused, failed or skipped; 0 all is well.",
 )
 def _restart(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Ids of servers.")] = None,
     ids_from: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="FILE|-",
             help="A file of ids, one a line; blank lines and # comments are ignored. - reads standard input. "
-            "The arguments come first.",
+            "May be repeated; the arguments come first.",
         ),
     ] = None,
     endpoint: Annotated[
@@ -99,114 +132,84 @@ def _restart(
             "--type",
             metavar="soft|hard",
             case_sensitive=False,
-            show_default=False,
-            help="soft asks the guest to shut down; hard resets it like a power button. Default: soft.",
+            help="soft asks the guest to shut down; hard resets it like a power button.",
         ),
     ] = RebootType.SOFT,
-    max_at_once: Annotated[
-        int, typer.Option(metavar="N", show_default=False, help="Requests in flight at once, at most. Default: 50.")
-    ] = 50,
+    max_at_once: Annotated[int, typer.Option(metavar="N", help="Requests in flight at once, at most.")] = 50,
     max_attempts: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            show_default=False,
-            help="Sends to one server, at most; waiting for a busy one is not counted. Default: 5.",
-        ),
+        int, typer.Option(metavar="N", help="Sends to one server, at most; waiting for a busy one is not counted.")
     ] = 5,
-    request_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", show_default=False, help="For one request. Default: 60.")
-    ] = 60.0,
+    request_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For one request.")] = 60.0,
     server_timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", show_default=False, help="Until a server is accepted, or given up. Default: 900."
-        ),
+        float, typer.Option(metavar="SECONDS", help="Until a server is accepted, or given up.")
     ] = 900.0,
     wait_timeout: Annotated[
         float,
         typer.Option(
             metavar="SECONDS",
-            show_default=False,
-            help="From the acceptance until a server is back. Below 150, good soft reboots can count as failed. "
-            "Default: 600.",
+            help="From the acceptance until a server is back. Below 150, good soft reboots can count as failed.",
         ),
     ] = 600.0,
     wait: Annotated[
         bool,
-        typer.Option(
-            "--wait/--no-wait",
-            show_default=False,
-            help="Wait until the servers are back, or only until they are accepted. Default: --wait.",
-        ),
+        typer.Option("--wait/--no-wait", help="Wait until the servers are back, or only until they are accepted."),
     ] = True,
     start_stopped: Annotated[
-        bool,
-        typer.Option("--start-stopped", help="Leave to send hard to a stopped server, which starts it. Default: no."),
+        bool, typer.Option("--start-stopped", help="Leave to send hard to a stopped server, which starts it.")
     ] = False,
     escalate: Annotated[
         bool,
-        typer.Option(
-            "--escalate",
-            help="Leave to send hard where soft is always refused: paused, suspended, error. Default: no.",
-        ),
+        typer.Option("--escalate", help="Leave to send hard where soft is always refused: paused, suspended, error."),
     ] = False,
     is_confirmed: Annotated[
-        bool, typer.Option("--yes", help=f"Do not ask before a run over more than {ASKS_OVER} servers. Default: ask.")
+        bool, typer.Option("--yes", help=f"Do not ask before a run over more than {ASKS_OVER} servers.")
     ] = False,
     output: Annotated[
         Output,
         typer.Option(
             metavar="table|json|jsonl",
-            show_default=False,
             help="table: a line for each server as it gets its outcome, and a summary. jsonl: an object for each "
-            "instead. json: one report at the end. Default: table.",
+            "instead. json: one report at the end.",
         ),
     ] = Output.TABLE,
-) -> int:
+) -> Command:
     """Restart servers, wait until they are back, and tell what became of each.
 
     The token is read from OS_TOKEN. Results go to standard output, all else to standard error. A reply that is lost
     is not sent again blindly: what cannot be learnt from the cloud is reported as in doubt.
     """
-    with input_checked():
-        check_count("--max-at-once", max_at_once)
-        check_count("--max-attempts", max_attempts)
-        check_seconds("--request-timeout", request_timeout)
-        check_seconds("--server-timeout", server_timeout)
-        check_seconds("--wait-timeout", wait_timeout)
-    notes = Notes()
+    with options_checked():
+        options = Options(
+            reboot_type=reboot_type,
+            wait=wait,
+            max_attempts=max_attempts,
+            request_timeout=request_timeout,
+            server_timeout=server_timeout,
+            wait_timeout=wait_timeout,
+            escalate=escalate,
+            start_stopped=start_stopped,
+            max_at_once=max_at_once,
+        )
     project, auth = _read_endpoint(endpoint), _read_token()
-    try:
-        fleet, duplicates = gather_ids(ids or (), ids_from)
-        if duplicates:
-            notes.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
+
+    def command(streams: Streams) -> End:
+        fleet, duplicates = gather_ids(ids or (), ids_from or ())
         if len(fleet) > ASKS_OVER and not is_confirmed:
             confirm(
-                notes,
                 question(
                     fleet,
                     reboot_type=reboot_type,
                     endpoint=project.url,
                     project_id=project.project_id,
                     max_at_once=max_at_once,
-                ),
+                )
             )
-    except KeyboardInterrupt:
-        notes.warn("interrupted; nothing was sent")
-        return ExitCode.INTERRUPTED
-    options = Options(
-        reboot_type=reboot_type,
-        wait=wait,
-        max_attempts=max_attempts,
-        request_timeout=request_timeout,
-        server_timeout=server_timeout,
-        wait_timeout=wait_timeout,
-        escalate=escalate,
-        start_stopped=start_stopped,
-        max_at_once=max_at_once,
-    )
-    return asyncio.run(restart(Request(endpoint=project, auth=auth, ids=fleet, options=options, output=output), notes))
+        if duplicates:
+            streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
+        request = Request(endpoint=project, auth=auth, ids=fleet, options=options, output=output)
+        return asyncio.run(restart(request, streams))
+
+    return command
 
 
 def _read_endpoint(url: str | None) -> Endpoint:
@@ -226,33 +229,22 @@ def _read_token() -> Token:
 
 @app.command("simulate", short_help="Serve a simulated cloud on loopback.")
 def _simulate(
-    servers: Annotated[
-        int, typer.Option(metavar="N", show_default=False, help="Servers to simulate. Default: 100.")
-    ] = 100,
-    port: Annotated[
-        int, typer.Option(metavar="PORT", show_default=False, help="Port on 127.0.0.1. Default: 0, a free one.")
-    ] = 0,
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", show_default=False, help="The same seed gives the same ids and faults. Default: 0."),
-    ] = 0,
+    servers: Annotated[int, typer.Option(metavar="N", help="Servers to simulate.")] = 100,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port on 127.0.0.1; 0 is a free one.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same ids and faults.")] = 0,
     fault: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=SHARE",
-            show_default=False,
             help="Share of the servers, 0 to 1, that meet a fault, such as lost-after=0.05; may be repeated. "
-            "An unknown name lists them all. Default: none.",
+            "An unknown name lists them all.",
         ),
     ] = None,
-    ids_to: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Write the ids to FILE, one a line. Default: no file."),
-    ] = None,
-) -> int:
+    ids_to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ids to FILE, one a line.")] = None,
+) -> Command:
     """Serve a simulated cloud on loopback until Ctrl-C, and say how to restart its servers."""
-    with input_checked():
-        check_count("--servers", servers)
+    with options_checked():
+        check_count("servers", servers)
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be from 0 to 65535, not {port}")
     try:
@@ -260,18 +252,22 @@ def _simulate(
         from bulkrestart.simulator import Cloud
     except ImportError as error:
         raise InputError(str(error)) from error
-    cloud = Cloud(servers, seed=seed, faults=read_faults(fault or ()))
-    if ids_to is not None:
-        write_ids(cloud, ids_to)
-    asyncio.run(simulate(cloud, port=port, ids_to=ids_to, notes=Notes()))
-    return ExitCode.WELL
+    faults = read_faults(fault or ())
+
+    def command(streams: Streams) -> End:
+        cloud = Cloud(servers, seed=seed, faults=faults)
+        if ids_to is not None:
+            write_ids(cloud, ids_to)
+        return asyncio.run(simulate(cloud, port=port, ids_to=ids_to, streams=streams))
+
+    return command
 
 
 @app.command("demo", short_help="Restart a simulated fleet, end to end.")
-def _demo() -> int:
+def _demo() -> Command:
     """Restart 200 simulated servers, some of them with faults, and check the report against what the cloud saw."""
     try:
         from bulkrestart.cli.demo import demo, demo_cloud
     except ImportError as error:
         raise InputError(str(error)) from error
-    return asyncio.run(demo(demo_cloud(), Notes()))
+    return lambda streams: asyncio.run(demo(demo_cloud(), streams))

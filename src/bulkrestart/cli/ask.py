@@ -1,13 +1,15 @@
 """The question before a large run."""
 
+import io
+import os
 from collections.abc import Sequence
 
 from bulkrestart.cli.errors import InputError
-from bulkrestart.cli.streams import Notes, safe
+from bulkrestart.cli.streams import safe
 
 #: A run over more servers than this asks first.
 ASKS_OVER = 10
-#: Where the answer is read, also when ids come by standard input.
+#: Where it is asked and answered, wherever the standard streams go.
 TERMINAL = "/dev/tty"
 _NAMED = 3
 
@@ -24,15 +26,18 @@ def question(ids: Sequence[str], *, reboot_type: str, endpoint: str, project_id:
     return "\n".join(safe(line) for line in lines)
 
 
-def confirm(notes: Notes, text: str) -> None:
+def confirm(text: str) -> None:
     """Ask on the terminal whether to go on.
 
     Raises:
         InputError: There is no terminal to ask on, or the answer is not yes.
     """
     try:
-        with open(TERMINAL, encoding="utf-8", errors="replace") as terminal:
-            notes.ask(f"{text}\nRestart them? [y/N]")
+        # As getpass does it: a terminal cannot seek, so nothing that buffers can read and write it.
+        file = io.FileIO(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY), "r+")
+        with io.TextIOWrapper(file, encoding="utf-8", errors="replace") as terminal:
+            terminal.write(f"{text}\nRestart them? [y/N] ")
+            terminal.flush()
             answer = terminal.readline()
     except OSError as error:
         raise InputError(

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bulkrestart.cli.follow import ExitCode, follow
+from bulkrestart.cli.end import End, ExitCode
+from bulkrestart.cli.follow import follow
 from bulkrestart.cli.show import closing_words
 from bulkrestart.cli.signals import Interrupts
-from bulkrestart.cli.streams import Notes, Results, safe
+from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.client import RestartClient, Run
 from bulkrestart.cloud.auth import Token
 from bulkrestart.core.model import Attempt, Outcome, RebootType, ServerResult
@@ -41,31 +42,31 @@ def demo_cloud() -> Cloud:
     return Cloud(_SERVERS, seed=1, reboot_seconds=_REBOOT_SECONDS, faults=_FAULTS)
 
 
-async def demo(cloud: Cloud, notes: Notes) -> ExitCode:
+async def demo(cloud: Cloud, streams: Streams) -> End:
     """Restart every server of a simulated cloud, and tell what was promised and what was seen.
 
     Returns:
         `WELL` if the cloud saw what the report says, and no server twice; `PROBLEMS` if not; `INTERRUPTED`.
     """
-    interrupts = Interrupts(notes)
+    interrupts = Interrupts(streams)
     with interrupts.handled(), interrupts.absorbed():
-        async with Results(notes) as results, LoopbackCloud(cloud) as served:
-            results.line(f"{len(cloud.ids)} simulated servers at {served.endpoint}; shown are those with a story")
+        async with LoopbackCloud(cloud) as served:
+            streams.line(f"{len(cloud.ids)} simulated servers at {served.endpoint}; shown are those with a story")
             report = await follow(
                 _restarting(served),
                 ids=cloud.ids,
                 reboot_type=RebootType.SOFT,
-                display=_Stories(cloud, results),
+                display=_Stories(cloud, streams),
                 interrupts=interrupts,
-                notes=notes,
+                streams=streams,
             )
             if not interrupts.count:
                 broken = broken_promises(cloud, report)
                 for line in (*sightings(cloud, report), *(broken or ["every promise held"])):
-                    results.line(line)
+                    streams.line(line)
     if interrupts.count:
-        return ExitCode.INTERRUPTED
-    return ExitCode.PROBLEMS if broken else ExitCode.WELL
+        return End(ExitCode.INTERRUPTED)
+    return End(ExitCode.PROBLEMS if broken else ExitCode.WELL, [*closing_words(report), *broken])
 
 
 @asynccontextmanager
@@ -81,23 +82,18 @@ async def _restarting(served: LoopbackCloud) -> AsyncIterator[Run]:
 class _Stories:
     """Prints the servers that did not simply come back."""
 
-    def __init__(self, cloud: Cloud, results: Results) -> None:
+    def __init__(self, cloud: Cloud, streams: Streams) -> None:
         self._names = {server_id: cloud.server(server_id).name for server_id in cloud.ids}
-        self._results = results
-        self._shown: set[str] = set()
+        self._streams = streams
 
     def show(self, result: ServerResult) -> None:
-        story = _story(result)
-        if story and result.server_id not in self._shown:
+        if story := _story(result):
             line = f"  {self._names[result.server_id]}  {result.outcome:<9}  {result.elapsed:5.1f} s  {story}"
-            self._results.line(safe(line))
-        self._shown.add(result.server_id)
+            self._streams.line(safe(line))
 
     def close(self, report: Report) -> None:
-        for result in report:
-            self.show(result)
         for line in closing_words(report):
-            self._results.line(line)
+            self._streams.line(line)
 
 
 def _story(result: ServerResult) -> str:

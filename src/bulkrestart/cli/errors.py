@@ -15,3 +15,13 @@ def input_checked(prefix: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         raise InputError(f"{prefix}{error}") from error
+
+
+@contextmanager
+def options_checked() -> Iterator[None]:
+    """Do the same where arguments are options: `max_attempts must be ...` becomes `--max-attempts must be ...`."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, words = str(error).partition(" ")
+        raise InputError(f"--{name.replace('_', '-')} {words}") from error

@@ -2,41 +2,27 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from enum import IntEnum
 from typing import Protocol
 
+from bulkrestart.cli.end import ExitCode
 from bulkrestart.cli.errors import InputError
 from bulkrestart.cli.signals import Interrupts
-from bulkrestart.cli.streams import Notes
+from bulkrestart.cli.streams import Streams
 from bulkrestart.client import Run
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop, StopReason
 from bulkrestart.core.report import PROBLEMS, Ledger, Report
 
 
-class ExitCode(IntEnum):
-    """How a command ended; of several that fit a run, the highest."""
-
-    WELL = 0
-    #: Some servers were refused, failed or skipped.
-    PROBLEMS = 1
-    #: What was given cannot be used; nothing was sent.
-    USAGE = 2
-    IN_DOUBT = 3
-    #: The run stopped itself.
-    STOPPED = 4
-    INTERRUPTED = 130
-
-
 class Shows(Protocol):
     """What prints a run."""
 
     def show(self, result: ServerResult) -> None:
-        """Take a server that has its outcome; not twice for one server."""
+        """Take a server that has its outcome: each once."""
         ...
 
     def close(self, report: Report) -> None:
-        """Take the report, with servers that were not shown yet."""
+        """Take the report, when every server was shown."""
         ...
 
 
@@ -47,7 +33,7 @@ async def follow(
     reboot_type: RebootType,
     display: Shows,
     interrupts: Interrupts,
-    notes: Notes,
+    streams: Streams,
 ) -> Report:
     """Enter a run, show its results as they come, and show its report however it ends.
 
@@ -55,25 +41,38 @@ async def follow(
         InputError: The run cannot begin. Nothing was sent.
     """
     run: Run | None = None
+    shown: set[str] = set()
+
+    def show(result: ServerResult) -> None:
+        if result.server_id not in shown:
+            display.show(result)
+            shown.add(result.server_id)
+
+    def close(report: Report) -> None:
+        for result in report:
+            show(result)
+        display.close(report)
+
     try:
-        with interrupts.absorbed(), notes.showing_warnings():
+        # Once a signal came, we alone speak of how the run ends.
+        with interrupts.absorbed(), streams.showing_warnings(lambda: not interrupts.count):
             async with AsyncExitStack() as stack:
                 try:
                     run = await stack.enter_async_context(restarting)
                 except (BulkRestartError, ValueError) as error:
                     raise InputError(str(error)) from error
-                with notes.bar(run.statistics):
+                with streams.bar(run.statistics):
                     async for result in run:
-                        display.show(result)
+                        show(result)
     finally:
         if run is not None:
-            display.close(run.report)
+            close(run.report)
     if run is not None:
         return run.report
     # The first look was interrupted.
     stop = Stop(StopReason.INTERRUPTED, "the run was cancelled; nothing was sent")
     report = Ledger(ids, reboot_type).report(0.0, began=0.0, stopped=stop, is_over=True)
-    display.close(report)
+    close(report)
     return report
 
 

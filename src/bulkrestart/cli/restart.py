@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 
-from bulkrestart.cli.follow import ExitCode, exit_code, follow
+from bulkrestart.cli.end import End
+from bulkrestart.cli.follow import exit_code, follow
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.signals import Interrupts
-from bulkrestart.cli.streams import Notes, Results
+from bulkrestart.cli.streams import Streams
 from bulkrestart.client import RestartClient, Run
 from bulkrestart.cloud.auth import Token
 from bulkrestart.core.endpoint import Endpoint
@@ -33,24 +34,24 @@ class Request:
     output: Output
 
 
-async def restart(request: Request, notes: Notes) -> ExitCode:
+async def restart(request: Request, streams: Streams) -> End:
     """Carry a request out, printing results as they come.
 
     Raises:
         InputError: The cloud refuses the token, or is not at the endpoint. Nothing was sent.
     """
-    interrupts = Interrupts(notes)
-    with interrupts.handled(), interrupts.absorbed():
-        async with Results(notes) as results:
-            report = await follow(
-                _restarting(request),
-                ids=request.ids,
-                reboot_type=request.options.reboot_type,
-                display=Display(request.output, request.ids, results, notes),
-                interrupts=interrupts,
-                notes=notes,
-            )
-    return exit_code(report, is_interrupted=interrupts.count > 0)
+    interrupts = Interrupts(streams)
+    display = Display(request.output, request.ids, streams)
+    with interrupts.handled():
+        report = await follow(
+            _restarting(request),
+            ids=request.ids,
+            reboot_type=request.options.reboot_type,
+            display=display,
+            interrupts=interrupts,
+            streams=streams,
+        )
+    return End(exit_code(report, is_interrupted=interrupts.count > 0), display.account(report))
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from enum import StrEnum
 
-from bulkrestart.cli.streams import Notes, Results, safe
+from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.model import Outcome, ServerResult
 from bulkrestart.core.report import Report
 
@@ -24,41 +24,38 @@ class Output(StrEnum):
 
 
 class Display:
-    """Prints a run, each server once.
+    """Prints a run.
 
     Args:
         output: How.
         ids: The fleet, for the width of a column.
-        results: Standard output.
-        notes: Standard error: the summary goes there if standard output is for machines.
+        streams: Where; the summary goes to standard error if standard output is for machines.
     """
 
-    def __init__(self, output: Output, ids: Iterable[str], results: Results, notes: Notes) -> None:
+    def __init__(self, output: Output, ids: Iterable[str], streams: Streams) -> None:
         self._output = output
         self._width = max(map(len, ids))
-        self._results = results
-        self._notes = notes
-        self._shown: set[str] = set()
+        self._streams = streams
 
     def show(self, result: ServerResult) -> None:
-        """Take a server that has its outcome."""
-        if result.server_id in self._shown:
-            return
-        self._shown.add(result.server_id)
+        """Print a server that has its outcome."""
         if self._output is Output.TABLE:
-            self._results.line(row(result, self._width))
+            self._streams.line(row(result, self._width))
         elif self._output is Output.JSONL:
-            self._results.line(json.dumps(asdict(result)))
+            self._streams.line(json.dumps(asdict(result)))
 
     def close(self, report: Report) -> None:
-        """Print what is left, and how it all ended."""
-        for result in report:
-            self.show(result)
+        """Print how it all ended."""
         if self._output is Output.JSON:
-            self._results.line(json.dumps(report.to_dict(), indent=2))
-        write = self._results.line if self._output is Output.TABLE else self._notes.say
+            self._streams.line(json.dumps(report.to_dict(), indent=2))
+        write = self._streams.line if self._output is Output.TABLE else self._streams.say
         for line in closing_words(report):
             write(line)
+
+    def account(self, report: Report) -> list[str]:
+        """Give the lines to go by if standard output is lost: the problems, and the summary if that went there."""
+        problems = [row(result, self._width) for result in report.problems]
+        return problems + closing_words(report) if self._output is Output.TABLE else problems
 
 
 def row(result: ServerResult, width: int) -> str:

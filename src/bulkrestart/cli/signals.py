@@ -1,11 +1,17 @@
-"""Signals that end a command: the first in good order, the second at once."""
+"""Signals that end a command.
+
+Law: before a run they raise `KeyboardInterrupt`; in it the first ends it in good order and the second at once; after it
+they end the process, whose exit code is 130 each time.
+"""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bulkrestart.cli.streams import Notes
+from bulkrestart.cli.end import ExitCode
+from bulkrestart.cli.streams import Streams
 from bulkrestart.core.options import DRAIN
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -15,17 +21,23 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def on_signals(act: Callable[[], None]) -> Iterator[None]:
     """Call `act` in the running loop for each signal that asks the process to end.
 
+    After the block such a signal ends the process at once: what is left is to wait for readers, and to go.
     A signal that the process was started to ignore stays ignored: SIGHUP under nohup, SIGINT in a shell's background.
     """
     loop = asyncio.get_running_loop()
     handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    # Not the loop's own handlers: taking those away leaves a moment in which a signal kills.
     for number in handled:
-        loop.add_signal_handler(number, act)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
     try:
         yield
     finally:
         for number in handled:
-            loop.remove_signal_handler(number)
+            signal.signal(number, _leave)
+
+
+def _leave(*_: object) -> None:
+    os._exit(ExitCode.INTERRUPTED)
 
 
 class Interrupts:
@@ -35,9 +47,9 @@ class Interrupts:
         count: Signals so far.
     """
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, streams: Streams) -> None:
         self.count = 0
-        self._notes = notes
+        self._streams = streams
         self._task = asyncio.current_task()
 
     @contextmanager
@@ -57,12 +69,14 @@ class Interrupts:
 
     def _interrupt(self) -> None:
         self.count += 1
+        assert self._task is not None, "it is made in a task"
         if self.count == 1:
-            self._notes.warn(
+            self._streams.warn(
                 f"interrupted: nothing more is sent, and answers in flight are awaited for up to {DRAIN:.0f} s; "
                 "a second signal ends that at once"
             )
+            self._task.cancel()
         else:
-            self._notes.warn("interrupted again: what is in flight is left in doubt")
-        assert self._task is not None, "it is made in a task"
-        self._task.cancel()
+            self._streams.warn("interrupted again: what is in flight is left in doubt")
+            # A turn of the loop later: two cancellations that meet before the task wakes up are one.
+            asyncio.get_running_loop().call_soon(self._task.cancel)

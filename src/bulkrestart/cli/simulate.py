@@ -4,16 +4,15 @@ import asyncio
 import shlex
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
+from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, input_checked
 from bulkrestart.cli.signals import on_signals
-from bulkrestart.cli.streams import Notes, Results, safe
+from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.simulator import Cloud, Faults, LoopbackCloud
-
-#: The faults that have a share of the fleet, as `--fault` names them.
-SHARES = tuple(field.name for field in fields(Faults) if field.default == 0.0)
+from bulkrestart.simulator.faults import SHARES
 
 
 def read_faults(given: Sequence[str]) -> Faults:
@@ -49,24 +48,25 @@ def write_ids(cloud: Cloud, path: Path) -> None:
         raise InputError(f"cannot write ids to {path}: {error}") from error
 
 
-async def simulate(cloud: Cloud, *, port: int, ids_to: Path | None, notes: Notes) -> None:
+async def simulate(cloud: Cloud, *, port: int, ids_to: Path | None, streams: Streams) -> End:
     """Serve a cloud until a signal, and say how to restart its servers, whose ids are in the file `ids_to` if any.
 
     Raises:
         InputError: The port is taken.
     """
     ended = asyncio.Event()
-    async with Results(notes) as results, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         try:
             served = await stack.enter_async_context(LoopbackCloud(cloud, port=port))
         except OSError as error:
             raise InputError(f"--port {port}: {error.strerror}; give another, or 0 for a free one") from error
         with on_signals(ended.set):
             for line in _directions(cloud, served.endpoint, ids_to):
-                results.line(safe(line))
+                streams.line(safe(line))
             await ended.wait()
         cycles = [count for count in cloud.cycles.values() if count]
-        results.line(f"{sum(cycles)} power cycles of {len(cycles)} servers in answer to {len(cloud.requests)} requests")
+        streams.line(f"{sum(cycles)} power cycles of {len(cycles)} servers in answer to {len(cloud.requests)} requests")
+    return End(ExitCode.WELL)
 
 
 def _directions(cloud: Cloud, endpoint: str, ids_to: Path | None) -> list[str]:

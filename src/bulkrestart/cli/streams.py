@@ -1,36 +1,32 @@
-"""The two streams: results on standard output, everything else on standard error.
+"""The two standard streams: results on one, everything else on the other.
 
 Law: whoever reads them, slowly or no more, neither holds nor ends a run; and what a cloud says reaches a terminal as
 text and nothing else.
 """
 
-import asyncio
 import errno
-import io
 import logging
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from queue import Empty, SimpleQueue
 from threading import Thread
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
-
-from rich.console import Console
-from rich.progress import Progress, ProgressColumn, Task, TimeElapsedColumn
-from rich.progress_bar import ProgressBar
-from rich.text import Text
+from typing import Final, TextIO
 
 from bulkrestart.core.report import Statistics
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
 #: Columns; the counts of 20,000 servers beside it fit into 80.
-_BAR_WIDTH = 16
+_BAR_WIDTH: Final = 12
+#: Seconds after which the bar is drawn again.
+_REFRESH: Final = 0.25
+#: Where a terminal does not know its width (a serial line, a container).
+_COLUMNS: Final = 80
+#: To the first column, and erase to the end of the line (ECMA-48, EL).
+_ERASE: Final = "\r\x1b[K"
 
 
 def safe(text: str) -> str:
@@ -40,40 +36,34 @@ def safe(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-class Notes:
-    """Standard error: messages, the bar, and the library's warnings.
+class Streams:
+    """Standard output for results, and standard error for messages, the bar and the library's warnings.
 
-    Attributes:
-        is_on_terminal: Whether somebody is there to watch a bar.
+    Each is written by a thread of its own; both by one where they are the same terminal, pipe or file, so that the
+    order of their lines is kept. What is written is printed as it is: make it safe first.
     """
 
     def __init__(self) -> None:
-        sink = _Sink(sys.stderr)
-        self.is_on_terminal = sink.isatty()
-        self._terminal = sink.terminal
-        file = io.TextIOWrapper(io.BufferedWriter(sink), _encoding(sys.stderr), "backslashreplace")
-        self._console = Console(file=file, soft_wrap=True)
+        self._err = _Stream(sys.stderr)
+        self._out = self._err if _are_one(sys.stdout, sys.stderr) else _Stream(sys.stdout)
+
+    def line(self, text: str) -> None:
+        """Write a line of results, soon."""
+        self._out.write(f"{text}\n")
 
     def say(self, text: str) -> None:
-        """Write lines, above the bar if there is one. The text is printed as it is: make it safe first."""
-        self._console.print(Text(text))
-
-    def ask(self, text: str) -> None:
-        """Write a question, and stay on its line."""
-        self._console.print(Text(text), end=" ")
+        """Write a line to standard error, soon."""
+        self._err.write(f"{text}\n")
 
     def warn(self, message: str) -> None:
-        """Write a message as one line that begins with our name."""
+        """Say a message as one line that begins with our name, safely."""
         self.say(f"bulkrestart: {safe(' '.join(message.split()))}")
 
-    def shares_terminal(self, terminal: int | None) -> bool:
-        """Tell whether a stream is on the terminal that shows the bar."""
-        return terminal is not None and terminal == self._terminal
-
     @contextmanager
-    def showing_warnings(self) -> Iterator[None]:
-        """Show the library's warnings meanwhile."""
-        handler = _NotesHandler(self)
+    def showing_warnings(self, are_wanted: Callable[[], bool]) -> Iterator[None]:
+        """Show the library's warnings meanwhile, as long as they are wanted."""
+        handler = _WarningsHandler(self)
+        handler.addFilter(lambda _: are_wanted())
         logger = logging.getLogger("bulkrestart")
         logger.addHandler(handler)
         try:
@@ -83,141 +73,128 @@ class Notes:
 
     @contextmanager
     def bar(self, statistics: Callable[[], Statistics]) -> Iterator[None]:
-        """Show how far a run has come meanwhile; on a terminal only."""
-        if not self.is_on_terminal or self._console.is_dumb_terminal:
+        """Show how far a run has come meanwhile, below what is written; on a terminal only."""
+        began = time.monotonic()
+        self._err.draw(lambda: _bar(statistics(), time.monotonic() - began))
+        try:
             yield
-            return
-        columns = (_Bar(statistics), _Counts(statistics), TimeElapsedColumn())
-        with Progress(
-            *columns,
-            console=self._console,
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        ) as progress:
-            progress.add_task("")
-            yield
+        finally:
+            self._err.draw(None)
+
+    def close(self, account: Sequence[str] = ()) -> bool:
+        """Wait until all is written.
+
+        Args:
+            account: Lines for standard error, if standard output lost what was written to it.
+
+        Returns:
+            Whether it did.
+        """
+        self._out.close()
+        loss = self._out.loss
+        if loss is not None:
+            self.warn(f"standard output could not be written: {loss}")
+            for line in account:
+                self.say(line)
+        self._err.close()
+        return loss is not None
 
 
-class _NotesHandler(logging.Handler):
-    def __init__(self, notes: Notes) -> None:
+class _WarningsHandler(logging.Handler):
+    def __init__(self, streams: Streams) -> None:
         super().__init__(logging.WARNING)
-        self._notes = notes
+        self._streams = streams
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._notes.warn(record.getMessage())
+        self._streams.warn(record.getMessage())
 
 
-class _Bar(ProgressColumn):
-    def __init__(self, statistics: Callable[[], Statistics]) -> None:
-        super().__init__()
-        self._statistics = statistics
-
-    def render(self, task: Task) -> ProgressBar:
-        now = self._statistics()
-        return ProgressBar(total=now.total, completed=now.finished, width=_BAR_WIDTH)
+def _are_one(one: TextIO | None, other: TextIO | None) -> bool:
+    return one is not None and other is not None and os.path.sameopenfile(one.fileno(), other.fileno())
 
 
-class _Counts(ProgressColumn):
-    def __init__(self, statistics: Callable[[], Statistics]) -> None:
-        super().__init__()
-        self._statistics = statistics
-
-    def render(self, task: Task) -> Text:
-        now = self._statistics()
-        counts = f"{now.in_flight} in flight, {now.parked} parked, {now.accepted} accepted"
-        return Text(f"{now.finished}/{now.total}  {counts}")
+def _bar(now: Statistics, seconds: float) -> str:
+    done = "#" * (_BAR_WIDTH * now.finished // now.total)
+    counts = f"{now.in_flight} in flight, {now.parked} parked, {now.accepted} accepted"
+    return f"[{done:.<{_BAR_WIDTH}}] {now.finished}/{now.total}  {counts}  {timedelta(seconds=int(seconds))}"
 
 
-class Results:
-    """Standard output, written by a thread of its own: a pager that waits for its user does not hold the event loop.
-
-    Leaving its block waits until all is written, or until that wait is cancelled.
-    """
-
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
-        self._sink = _Sink(sys.stdout)
-        self._encoding = _encoding(sys.stdout)
-        self._queue: SimpleQueue[str | None] = SimpleQueue()
-        self._written: Future[None] = Future()
-
-    async def __aenter__(self) -> Self:
-        # A daemon: a reader that never reads on must not keep the process alive after the wait was cancelled.
-        Thread(target=self._write_all, name="bulkrestart-results", daemon=True).start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._queue.put(None)
-        await asyncio.wrap_future(self._written)
-        trouble = self._sink.trouble
-        if trouble is not None and trouble.errno != errno.EPIPE:
-            self._notes.warn(f"standard output could not be written: {trouble.strerror}")
-
-    def line(self, text: str) -> None:
-        """Write a line, soon. It is printed as it is: make it safe first."""
-        self._queue.put(f"{text}\n")
-
-    def _write_all(self) -> None:
-        self._written.set_running_or_notify_cancel()
-        is_open = True
-        while is_open:
-            batch = [self._queue.get()]
-            with suppress(Empty):
-                while True:
-                    batch.append(self._queue.get_nowait())
-            is_open = batch[-1] is not None
-            self._write("".join(text for text in batch if text is not None))
-        self._written.set_result(None)
-
-    def _write(self, text: str) -> None:
-        if not text:
-            return
-        if self._notes.shares_terminal(self._sink.terminal):
-            # Past the bar's back, lines and bar would overwrite each other.
-            self._notes.say(text.removesuffix("\n"))
-        else:
-            self._sink.write(text.encode(self._encoding, "backslashreplace"))
-
-
-class _Sink(io.RawIOBase):
-    """A standard stream that takes everything: once it fails, its reader is gone, and the rest is dropped.
-
-    Attributes:
-        terminal: The device number of the terminal behind it; None if there is none.
-        trouble: Why it failed; None while it works.
-    """
+class _Stream:
+    """A standard stream, written in the order given by a thread of its own; once it fails, the rest is dropped."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self.trouble: OSError | None = None
+        self._trouble: OSError | None = None
         # A process may be started without one (`>&-`). Its number then belongs to whatever is opened first: a socket.
         self._descriptor = None if stream is None else stream.fileno()
-        self.terminal: int | None = None
-        if self._descriptor is not None and os.isatty(self._descriptor):
-            self.terminal = os.fstat(self._descriptor).st_rdev
+        self._encoding = "utf-8" if stream is None else stream.encoding
+        self._queue: SimpleQueue[str | None] = SimpleQueue()
+        self._bar: Callable[[], str] | None = None
+        # A daemon: a reader that never reads on must not keep the process alive.
+        self._thread = Thread(target=self._write_all, name="bulkrestart-stream", daemon=True)
+        self._thread.start()
 
-    def writable(self) -> bool:
-        return True
+    @property
+    def loss(self) -> str | None:
+        """Why something could not be written; None if nothing was lost, or its reader left and wanted no more."""
+        if self._trouble is None or self._trouble.errno == errno.EPIPE:
+            return None
+        return self._trouble.strerror
 
-    def isatty(self) -> bool:
-        return self.terminal is not None
+    def write(self, text: str) -> None:
+        """Write a text, soon."""
+        self._queue.put(text)
 
-    def write(self, data: "ReadableBuffer", /) -> int:
-        rest = memoryview(data)
-        size = rest.nbytes
-        while rest and self._descriptor is not None and self.trouble is None:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:
-                # Whoever shares the stream with us (a terminal, a pipe of ssh) may have made it non-blocking.
-                select.select((), (self._descriptor,), ())
-            except OSError as error:
-                self.trouble = error
-        return size
+    def draw(self, bar: Callable[[], str] | None) -> None:
+        """Keep a line that may change below all that is written, if this is a terminal that can; None ends that."""
+        self._bar = bar if self._can_erase() else None
+        self._queue.put("")
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _can_erase(self) -> bool:
+        is_terminal = self._descriptor is not None and os.isatty(self._descriptor)
+        return is_terminal and os.environ.get("TERM", "dumb") != "dumb"
+
+    def _write_all(self) -> None:
+        erase = ""
+        is_open = True
+        while is_open:
+            texts = self._take()
+            is_open = None not in texts
+            if self._descriptor is not None and self._trouble is None:
+                try:
+                    bar = self._fitting_bar(self._descriptor)
+                    text = f"{erase}{''.join(filter(None, texts))}{bar}"
+                    _write(self._descriptor, text.encode(self._encoding, "backslashreplace"))
+                    erase = _ERASE if bar else ""
+                except OSError as error:
+                    self._trouble = error
+
+    def _take(self) -> list[str | None]:
+        """Wait for something to write, or until the bar is to be drawn again, and take all there is."""
+        texts: list[str | None] = []
+        with suppress(Empty):
+            texts.append(self._queue.get(timeout=None if self._bar is None else _REFRESH))
+            while True:
+                texts.append(self._queue.get_nowait())
+        return texts
+
+    def _fitting_bar(self, terminal: int) -> str:
+        bar = self._bar
+        if bar is None:
+            return ""
+        # A line as wide as the terminal may wrap, and a line that wrapped is not erased whole.
+        return bar()[: (os.get_terminal_size(terminal).columns or _COLUMNS) - 1]
 
 
-def _encoding(stream: TextIO | None) -> str:
-    return "utf-8" if stream is None else stream.encoding
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Whoever shares the stream with us (a terminal, a pipe of ssh) may have made it non-blocking.
+            select.select((), (descriptor,), ())

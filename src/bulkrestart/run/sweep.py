@@ -82,7 +82,7 @@ class Sweep:
             await self._walk(wanted, take, changed_since, swept)
             if swept.is_complete:
                 self._failed_walks = 0
-            elif wanted:
+            else:
                 self._failed_walks += 1
                 await self._try_without_lists(wanted, take, swept)
         else:
@@ -93,7 +93,7 @@ class Sweep:
         """After some walks that failed, read one server singly: where that works, lists are done with."""
         if self._failed_walks >= _WALKS:
             answered = swept.answered
-            await self.read_each([next(iter(wanted))], take, swept)
+            await self.read_each(list(wanted)[:1], take, swept)
             self._may_list = self._may_list and swept.answered == answered
 
     async def read_each(self, wanted: Collection[str], take: Take, swept: Swept) -> None:

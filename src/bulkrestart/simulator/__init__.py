@@ -4,11 +4,12 @@ The cloud itself is pure; its HTTP face needs the `simulator` extra.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from bulkrestart.simulator.answers import Answer, json_answer, nova_answer
 from bulkrestart.simulator.clock import ManualClock
 from bulkrestart.simulator.cloud import Cloud
-from bulkrestart.simulator.faults import Answer, Fault, Faults, HostFault, json_answer, nova_answer
+from bulkrestart.simulator.faults import Fault, Faults, HostFault
 from bulkrestart.simulator.records import (
     Call,
     ConflictError,
@@ -53,7 +54,7 @@ __all__ = [
 ]
 
 #: Where the names live that need starlette or uvicorn.
-_WITH_EXTRA = {
+_WITH_EXTRA: Final = {
     "LoopbackCloud": "bulkrestart.simulator.server",
     "LostReplyError": "bulkrestart.simulator.app",
     "asgi": "bulkrestart.simulator.app",

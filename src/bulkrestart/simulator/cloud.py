@@ -1,7 +1,6 @@
 """The cloud itself: a state machine with Nova's rules, without I/O.
 
-Law: time passes by the clock alone. Whatever the hosts had to do by now is done, in order and each at its own time,
-whenever the cloud is looked at; nothing sleeps and nothing runs in the background.
+Law: whatever looks at the cloud first brings it up to the present; in between, no time passes.
 """
 
 import time
@@ -9,9 +8,8 @@ from bisect import bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from heapq import heappop, heappush
-from itertools import count, islice
+from dataclasses import replace
+from itertools import islice
 from math import inf
 from random import Random
 from threading import RLock
@@ -20,7 +18,9 @@ from typing import Final, Unpack
 from uuid import UUID
 
 from bulkrestart.core.model import RebootType
+from bulkrestart.simulator.agenda import Agenda
 from bulkrestart.simulator.faults import Birth, Fault, Faults, HostFault, Lot
+from bulkrestart.simulator.host import Hosts
 from bulkrestart.simulator.records import (
     Call,
     Changes,
@@ -36,24 +36,20 @@ from bulkrestart.simulator.records import (
     ServerFault,
     SimulatedServer,
     StatusError,
+    apply_changes,
 )
 from bulkrestart.simulator.rules import (
-    POWER_STATES,
+    POWER_ACTIONS,
     REBOOT_TASKS,
-    RUNNING,
     SHUTDOWN,
+    PowerAction,
+    power_conflict,
     reboot_conflict,
     states_of,
 )
 
-#: Shares of a reboot's time at which the host picks it up, starts the driver, and cycles the guest.
-_PICKED_UP: Final = 0.1
-_STARTED: Final = 0.2
-_CYCLED: Final = 0.6
-
 #: Servers of a new cloud were built this long ago, so that a list of changes does not begin with all of them.
 _AGE: Final = 86_400.0
-
 
 #: What a server may be dealt to be at birth.
 _BIRTHS: Final[dict[Birth, Changes]] = {
@@ -63,19 +59,12 @@ _BIRTHS: Final[dict[Birth, Changes]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A reboot on its way through the host."""
-
-    server: SimulatedServer
-    row: LogRow
-    reboot_type: RebootType
-    seconds: float
-    host_fault: HostFault | None
-
-
 def _uuid(rng: Random) -> str:
     return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+def _is_locked(server: SimulatedServer, identity: Identity) -> bool:
+    return server.locked and identity.role is not Role.ADMIN
 
 
 class Cloud:
@@ -164,48 +153,43 @@ class Cloud:
         self.peak_in_flight = 0
         self.posts_in_flight = 0
         self.peak_posts_in_flight = 0
-        self._hosts = hosts
+        self._host_count = hosts
         self._zones = tuple(zones)
         # Streams of their own, so that a request more does not change which servers there are.
         self._server_ids = Random(seed)
         self._request_ids = Random(seed + 2)
         self._seed = seed
         self._lock = RLock()
-        self._now = clock()
-        self._is_catching_up = False
-        self._tick = count()
-        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
+        now = clock()
+        self._agenda = Agenda(now - _AGE)
+        self._hosts = Hosts(self._agenda)
         self._servers: dict[str, SimulatedServer] = {}
         self._pages: dict[str, list[tuple[float, str]]] = {}
         self._scripts: dict[tuple[Call, str | None], deque[Fault | None]] = {}
-        self._host_faults: dict[str, deque[HostFault]] = {}
-        # The jobs that hold or wait for the lock of their server on its host, the holder first.
-        self._queues: dict[str, deque[_Job]] = {}
-        self._cycles: list[Cycle] = []
-        self._cycle_counts: dict[str, int] = {}
         self._window_began = -inf
         self._let_in = 0
         lots = (faults or Faults()).lots(Random(seed + 1))
-        for _, lot in zip(range(servers), lots, strict=False):
-            self._deal(self._build(self._now - _AGE, self.project_id), lot)
+        for lot in islice(lots, servers):
+            self._deal(self._build(self.project_id), lot)
+        self._agenda.run_until(now)
 
     @property
     def cycles(self) -> Mapping[str, int]:
         """Real power cycles by server id, up to now; 0 for a server that had none."""
         with self._present():
-            return MappingProxyType(self._cycle_counts)
+            return MappingProxyType(self._hosts.cycle_counts)
 
     @property
     def cycle_log(self) -> list[Cycle]:
         """Every real power cycle up to now, the oldest first."""
         with self._present():
-            return list(self._cycles)
+            return list(self._hosts.cycles)
 
     @property
     def now(self) -> float:
         """The time that the cloud has been brought up to, seconds since the epoch."""
         with self._present():
-            return self._now
+            return self._agenda.now
 
     def server(self, server_id: str) -> SimulatedServer:
         """Return a server as it is now; ask again after the clock has moved.
@@ -224,8 +208,7 @@ class Cloud:
             changes: Its states, as for `change`.
         """
         with self._present():
-            server = self._build(self._now, project_id or self.project_id)
-            return self._change(server, changes)
+            return self._change(self._build(project_id or self.project_id), changes)
 
     def change(self, server_id: str, **changes: Unpack[Changes]) -> SimulatedServer:
         """Set what a server is, at once, whatever Nova would say.
@@ -246,27 +229,20 @@ class Cloud:
             ends_in: The vm_state that it leads to; the same as before unless told.
         """
         with self._present():
-            server = self._change(self._servers[server_id], {"task_state": task_state})
-
-            def end() -> None:
-                # A HARD reboot may have preempted it.
-                if server.task_state == task_state:
-                    self._change(server, {"task_state": None, "vm_state": ends_in or server.vm_state})
-
-            self._schedule(self._now + seconds, end)
+            self._hosts.occupy(self._servers[server_id], task_state, seconds, ends_in=ends_in)
 
     def delete(self, server_id: str) -> None:
         """Delete a server: 404 from now on, and DELETED in lists of changes."""
         with self._present():
             server = self._servers[server_id]
             self._record(server, "delete", self._identity(), self.new_request_id(), event="compute_terminate_instance")
-            server.terminated_at = self._now
+            server.terminated_at = self._agenda.now
             self._change(server, {"vm_state": "deleted", "task_state": None})
 
     def later(self, seconds: float, do: Callable[[], object]) -> None:
         """Do something in `seconds`, when the clock has come to it."""
         with self._present():
-            self._schedule(self._now + seconds, do)
+            self._agenda.add(seconds, do)
 
     def reboot_by_other(self, server_id: str, reboot_type: RebootType = RebootType.SOFT) -> LogRow:
         """Let another user of the project reboot a server.
@@ -280,7 +256,7 @@ class Cloud:
     def break_host(self, server_id: str, *faults: HostFault) -> None:
         """Let the next reboots of a server meet these on the host, one each, in order."""
         with self._lock:
-            self._host_faults.setdefault(server_id, deque()).extend(faults)
+            self._hosts.fail(server_id, *faults)
 
     def script(self, server_id: str | None, *faults: Fault | None, call: Call = Call.REBOOT) -> None:
         """Let the next requests for a server meet these, one each, in order.
@@ -329,7 +305,7 @@ class Cloud:
                 server_id=server.id,
                 vm_state=server.vm_state,
                 task_state=server.task_state,
-                locked=server.locked and who.role is not Role.ADMIN,
+                locked=_is_locked(server, who),
                 launched=server.launched_at is not None,
             )
             if conflict:
@@ -339,16 +315,8 @@ class Cloud:
                 raise RaceError
             self._change(server, {"task_state": REBOOT_TASKS[reboot_type][0]})
             row = self._record(server, "reboot", who, request_id or self.new_request_id())
-            host_faults = self._host_faults.get(server.id)
-            job = _Job(
-                server,
-                row,
-                reboot_type,
-                self._draw_seconds(server),
-                host_faults.popleft() if host_faults else None,
-            )
-            if job.host_fault is not HostFault.DOWN:
-                self._schedule(self._now + job.seconds * _PICKED_UP, lambda: self._pick_up(job))
+            seconds = self._draw_seconds(server)
+            self._hosts.reboot(server, row, reboot_type, seconds=seconds, is_legacy=self.legacy_host)
             return row
 
     def set_lock(self, server_id: str, locked: bool, *, identity: Identity, request_id: str) -> None:
@@ -370,24 +338,21 @@ class Cloud:
             KeyError: There is no such server any more.
             ConflictError: Nova refuses it: 409.
         """
-        action, vm_state = ("start", "stopped") if on else ("stop", "active")
+        action: PowerAction = "start" if on else "stop"
+        _, task_state, ends_in = POWER_ACTIONS[action]
         with self._present():
             server = self._live(server_id)
-            if server.locked and identity.role is not Role.ADMIN:
-                raise ConflictError(f"Instance {server.id} is locked")
-            for attribute, is_met, seen in (
-                ("vm_state", server.vm_state == vm_state, server.vm_state),
-                ("task_state", server.task_state is None, server.task_state),
-            ):
-                if not is_met:
-                    message = f"Cannot '{action}' instance {server.id} while it is in {attribute} {seen}"
-                    raise ConflictError(message)
+            conflict = power_conflict(
+                action,
+                server_id=server.id,
+                vm_state=server.vm_state,
+                task_state=server.task_state,
+                locked=_is_locked(server, identity),
+            )
+            if conflict:
+                raise ConflictError(conflict)
             self._record(server, action, identity, request_id, event=f"compute_{action}_instance")
-            seconds = self._draw_seconds(server)
-            if on:
-                self.occupy(server.id, "powering-on", seconds, ends_in="active")
-            else:
-                self.occupy(server.id, "powering-off", seconds, ends_in="stopped")
+            self._hosts.occupy(server, task_state, self._draw_seconds(server), ends_in=ends_in)
 
     def find(self, server_id: str, identity: Identity, *, with_deleted: bool = False) -> SimulatedServer:
         """Return a server that a token may see.
@@ -425,7 +390,7 @@ class Cloud:
             StatusError: None of the statuses is known.
         """
         with self._present():
-            vm_states, task_states = states_of(list(statuses))
+            vm_states, task_states = states_of(statuses)
             if statuses and not vm_states:
                 raise StatusError
             order = self._pages.get(project_id, [])
@@ -437,13 +402,13 @@ class Cloud:
                 start = bisect_right(order, (-last.created, last.id))
 
             def is_wanted(server: SimulatedServer) -> bool:
-                if server.is_deleted if changes_since is None else server.updated < changes_since:
-                    return False
-                if not statuses:
-                    return True
-                return server.vm_state in vm_states and (task_states is None or server.task_state in task_states)
+                is_in_time = not server.is_deleted if changes_since is None else server.updated >= changes_since
+                is_of_status = not statuses or (
+                    server.vm_state in vm_states and (task_states is None or server.task_state in task_states)
+                )
+                return is_in_time and is_of_status
 
-            servers = (self._servers[server_id] for _, server_id in islice(order, start, None))
+            servers = (self._servers[server_id] for _, server_id in order[start:])
             return list(islice(filter(is_wanted, servers), limit))
 
     def log(self, server: SimulatedServer) -> list[LogRow]:
@@ -451,7 +416,7 @@ class Cloud:
         with self._present():
             if self.log_access is LogAccess.EMPTY:
                 return []
-            return [row for row in reversed(server.log) if row.start_time + self.log_delay <= self._now]
+            return [row for row in reversed(server.log) if row.start_time + self.log_delay <= self._agenda.now]
 
     def arrive(self, call: Call, server_id: str | None) -> tuple[int, Fault | None]:
         """Note a request that has arrived.
@@ -460,7 +425,7 @@ class Cloud:
             Its number, for `leave`; and the fault that it meets.
         """
         with self._present():
-            self.requests.append(RequestRecord(self._now, call, server_id, None))
+            self.requests.append(RequestRecord(self._agenda.now, call, server_id, None))
             self.in_flight += 1
             self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
             if call is Call.REBOOT and server_id is not None:
@@ -475,15 +440,27 @@ class Cloud:
         """Note that a request is done with: answered with `status`, or with nothing."""
         with self._lock:
             request = self.requests[number]
-            self.requests[number] = RequestRecord(request.time, request.call, request.server_id, status)
+            self.requests[number] = replace(request, status=status)
             self.in_flight -= 1
-            if request.call is Call.REBOOT:
+            if request.call is Call.REBOOT and request.server_id is not None:
                 self.posts_in_flight -= 1
 
     def new_request_id(self) -> str:
         """Return an id as the API gives one to each request."""
         with self._lock:
             return f"req-{_uuid(self._request_ids)}"
+
+    def catch_up(self) -> None:
+        """Do what is due by now; whatever looks at the cloud does this first."""
+        with self._present():
+            pass
+
+    @contextmanager
+    def _present(self) -> Iterator[None]:
+        """Hold the cloud, brought up to the present; while an entry of the agenda is done, that is the entry's time."""
+        with self._lock:
+            self._agenda.run_until(self.clock())
+            yield
 
     def _fault_of(self, call: Call, server_id: str | None) -> Fault | None:
         if self.outage:
@@ -498,111 +475,12 @@ class Cloud:
         if self.rate_limit is None:
             return None
         limit, window = self.rate_limit
-        if self._now >= self._window_began + window:
-            self._window_began, self._let_in = self._now, 0
+        if self._agenda.now >= self._window_began + window:
+            self._window_began, self._let_in = self._agenda.now, 0
         if self._let_in == limit:
-            return Fault.throttled(self._window_began + window - self._now)
+            return Fault.throttled(self._window_began + window - self._agenda.now)
         self._let_in += 1
         return None
-
-    def catch_up(self) -> None:
-        """Do what the hosts had to do by now; whatever looks at the cloud does this first."""
-        with self._present():
-            pass
-
-    @contextmanager
-    def _present(self) -> Iterator[None]:
-        """Hold the cloud, brought up to the present."""
-        with self._lock:
-            # What is done on the agenda may itself ask the cloud; the present is then the time of that entry.
-            if not self._is_catching_up:
-                self._is_catching_up = True
-                try:
-                    self._catch_up(self.clock())
-                finally:
-                    self._is_catching_up = False
-            yield
-
-    def _catch_up(self, now: float) -> None:
-        while self._agenda and self._agenda[0][0] <= now:
-            at, _, do = heappop(self._agenda)
-            self._now = max(self._now, at)
-            do()
-        self._now = max(self._now, now)
-
-    def _schedule(self, at: float, do: Callable[[], object]) -> None:
-        heappush(self._agenda, (at, next(self._tick), do))
-
-    # What the host does: nova/compute/manager.py `reboot_instance` and `_reboot_instance`, save by save.
-
-    def _pick_up(self, job: _Job) -> None:
-        job.row.event = "compute_reboot_instance"
-        job.row.event_start = job.row.updated_at = self._now
-        if self.legacy_host:
-            self._begin(job)
-            return
-        queue = self._queues.setdefault(job.server.id, deque())
-        queue.append(job)
-        if len(queue) == 1:
-            self._begin(job)
-
-    def _begin(self, job: _Job) -> None:
-        tasks = REBOOT_TASKS[job.reboot_type]
-        if job.server.task_state not in tasks:
-            # UnexpectedTaskStateError: another reboot ended, or was accepted, in between. The task is left alone.
-            self._finish(job, is_error=True)
-            return
-        self._change(job.server, {"task_state": tasks[1]})
-        self._schedule(self._now + job.seconds * (_STARTED - _PICKED_UP), lambda: self._start(job))
-
-    def _start(self, job: _Job) -> None:
-        _, pending, started = REBOOT_TASKS[job.reboot_type]
-        if job.server.task_state != pending:
-            # Preempted just before the driver: this save is inside the `try`, so it counts as a failed driver.
-            self._end(job, is_failed=True)
-            return
-        self._change(job.server, {"task_state": started})
-        if job.host_fault is HostFault.HANG:
-            return
-        if job.host_fault is None:
-            self._schedule(self._now + job.seconds * (_CYCLED - _STARTED), lambda: self._cycle(job))
-        is_failed = job.host_fault is not None
-        self._schedule(self._now + job.seconds * (1 - _STARTED), lambda: self._end(job, is_failed=is_failed))
-
-    def _cycle(self, job: _Job) -> None:
-        if not job.server.is_deleted:
-            job.server.cycles += 1
-            self._cycle_counts[job.server.id] += 1
-            self._cycles.append(Cycle(self._now, job.server.id, job.reboot_type))
-
-    def _end(self, job: _Job, *, is_failed: bool) -> None:
-        server = job.server
-        if server.is_deleted:
-            self._finish(job, is_error=True)
-            return
-        if job.host_fault is HostFault.DEAD:
-            server.power_state = SHUTDOWN
-        if is_failed and server.power_state != RUNNING:
-            fault = ServerFault(500, "Failed to reboot instance: the driver has failed", self._now)
-            self._change(server, {"vm_state": "error", "task_state": None, "fault": fault})
-            self._finish(job, is_error=True)
-            return
-        # Also after a failure: "Reboot failed but instance is running" is swallowed.
-        self._change(server, {"vm_state": "active", "task_state": None})
-        self._finish(job, is_error=False)
-
-    def _finish(self, job: _Job, *, is_error: bool) -> None:
-        row = job.row
-        row.event_finish = row.updated_at = self._now
-        row.result = "Error" if is_error else "Success"
-        row.message = "Error" if is_error else None
-        queue = self._queues.get(job.server.id)
-        if queue:
-            queue.popleft()
-            if queue:
-                self._begin(queue[0])
-            else:
-                del self._queues[job.server.id]
 
     def _identity(self) -> Identity:
         return Identity(user_id=self.user_id, project_id=self.project_id)
@@ -617,33 +495,31 @@ class Cloud:
             raise KeyError(server_id)
         return server
 
-    def _build(self, at: float, project_id: str) -> SimulatedServer:
-        number = len(self._servers)
+    def _build(self, project_id: str) -> SimulatedServer:
+        number, now = len(self._servers), self._agenda.now
         server = SimulatedServer(
             id=_uuid(self._server_ids),
             name=f"web-{number + 1:04}",
             project_id=project_id,
             user_id=self.user_id,
-            created=at,
-            updated=at,
-            launched_at=at,
-            host=f"compute-{number % self._hosts + 1}",
+            created=now,
+            updated=now,
+            launched_at=now,
+            host=f"compute-{number % self._host_count + 1}",
             availability_zone=self._zones[number % len(self._zones)],
         )
         self._servers[server.id] = server
-        self._cycle_counts[server.id] = 0
+        self._hosts.add(server)
         if project_id == self.project_id:
             self.ids.append(server.id)
         insort(self._pages.setdefault(project_id, []), (-server.created, server.id))
         who = Identity(user_id=self.user_id, project_id=project_id)
-        row = self._record(server, "create", who, self.new_request_id(), event="compute__do_build_and_run_instance")
-        row.start_time = row.updated_at = row.event_start = row.event_finish = at
+        self._record(server, "create", who, self.new_request_id(), event="compute__do_build_and_run_instance")
         return server
 
     def _deal(self, server: SimulatedServer, lot: Lot) -> None:
         if lot.state:
             self._change(server, _BIRTHS[lot.state])
-            server.updated = server.created
         if server.vm_state == "error":
             server.fault = ServerFault(500, "Build of instance aborted", server.created)
         if lot.faults:
@@ -652,26 +528,24 @@ class Cloud:
             self.break_host(server.id, lot.host_fault)
 
     def _change(self, server: SimulatedServer, changes: Changes) -> SimulatedServer:
-        for name, value in changes.items():
-            setattr(server, name, value)
-        if "vm_state" in changes and "power_state" not in changes:
-            server.power_state = POWER_STATES.get(changes["vm_state"], server.power_state)
-        server.updated = self._now
+        apply_changes(server, changes, at=self._agenda.now)
         return server
 
     def _record(
         self, server: SimulatedServer, action: str, identity: Identity, request_id: str, *, event: str = ""
     ) -> LogRow:
         """Add a row to a server's log, with an event that is over at once, or without one until it begins."""
+        now = self._agenda.now
         row = LogRow(
             action=action,
             request_id=request_id,
             user_id=identity.user_id,
             project_id=identity.project_id,
-            start_time=self._now,
-            updated_at=self._now,
+            start_time=now,
+            updated_at=now,
         )
         if event:
-            row.event, row.event_start, row.event_finish, row.result = event, self._now, self._now, "Success"
+            row.event, row.result = event, "Success"
+            row.event_start = row.event_finish = now
         server.log.append(row)
         return row

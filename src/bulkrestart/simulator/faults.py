@@ -3,18 +3,22 @@
 Law: a fault passes. Each is met by a stated number of requests, so a correct client can finish.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from math import ceil
 from random import Random
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
+
+from bulkrestart.simulator.answers import Answer, json_answer, nova_answer, unexpected_error
 
 _T = TypeVar("_T")
 
 #: What a server may be at birth instead of active and unlocked.
 Birth = Literal["locked", "stopped", "error"]
+
+#: Marks those fields of `Faults` that are shares, among its seconds and counts.
+Share = Annotated[float, "of the fleet, 0 to 1"]
 
 
 class HostFault(StrEnum):
@@ -28,66 +32,6 @@ class HostFault(StrEnum):
     HANG = "hang"
     #: The host is down and never picks the reboot up: the server stays in rebooting.
     DOWN = "down"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer as it goes on the wire, whatever its shape.
-
-    Attributes:
-        status: The HTTP status.
-        body: The bytes of the body.
-        headers: Headers, by lower-case name, beside the Date that the cloud adds; one named here replaces the cloud's.
-        from_nova: Whether Nova made it, so that it carries the request id; a gateway's does not.
-    """
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    from_nova: bool = True
-
-
-#: nova/api/openstack/wsgi.py `Fault._fault_names`; any other status is a computeFault.
-_FAULT_NAMES = {
-    400: "badRequest",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "itemNotFound",
-    405: "badMethod",
-    409: "conflictingRequest",
-    413: "overLimit",
-    415: "badMediaType",
-    429: "overLimit",
-    501: "notImplemented",
-    503: "serviceUnavailable",
-}
-
-
-def json_answer(
-    status: int, document: object, headers: Mapping[str, str] | None = None, *, from_nova: bool = True
-) -> Answer:
-    """Make an answer of a JSON document."""
-    all_headers = {"content-type": "application/json", **(headers or {})}
-    return Answer(status, json.dumps(document).encode(), all_headers, from_nova)
-
-
-def nova_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """Make Nova's error answer: an object whose one key is the name of the fault."""
-    name = _FAULT_NAMES.get(status, "computeFault")
-    return json_answer(
-        status,
-        {name: {"code": status, "message": message}},
-        {"content-type": "application/json; charset=UTF-8", **(headers or {})},
-    )
-
-
-def unexpected_error(exception: str) -> Answer:
-    """Make Nova's 500 for an exception that no controller expects."""
-    return nova_answer(
-        500,
-        "Unexpected API Error. Please report this at http://bugs.launchpad.net/nova/ and attach the Nova API log "
-        f"if possible.\n<class '{exception}'>",
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +142,15 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lot:
+    """What one server was dealt: its state, what its first requests meet, what its first reboot meets."""
+
+    state: Birth | None
+    faults: tuple[Fault, ...]
+    host_fault: HostFault | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
     """Shares of a fleet that meet a fault, drawn for each server from the cloud's seed.
 
@@ -233,29 +186,29 @@ class Faults:
         ValueError: A share is not between 0 and 1, or the shares of one draw are over 1 in sum.
     """
 
-    locked: float = 0.0
-    stopped: float = 0.0
-    error: float = 0.0
-    busy: float = 0.0
+    locked: Share = 0.0
+    stopped: Share = 0.0
+    error: Share = 0.0
+    busy: Share = 0.0
     busy_seconds: float = 5.0
-    throttled: float = 0.0
+    throttled: Share = 0.0
     retry_after: float | None = 2.0
-    gateway_throttled: float = 0.0
-    flow_limited: float = 0.0
-    commands_executing: float = 0.0
-    error_before: float = 0.0
-    error_after: float = 0.0
-    lost_before: float = 0.0
-    lost_after: float = 0.0
-    late: float = 0.0
+    gateway_throttled: Share = 0.0
+    flow_limited: Share = 0.0
+    commands_executing: Share = 0.0
+    error_before: Share = 0.0
+    error_after: Share = 0.0
+    lost_before: Share = 0.0
+    lost_after: Share = 0.0
+    late: Share = 0.0
     late_seconds: float = 5.0
-    slow: float = 0.0
+    slow: Share = 0.0
     slow_seconds: float = 1.0
-    raced: float = 0.0
+    raced: Share = 0.0
     times: int = 1
-    dead: float = 0.0
-    alive: float = 0.0
-    hang: float = 0.0
+    dead: Share = 0.0
+    alive: Share = 0.0
+    hang: Share = 0.0
 
     def __post_init__(self) -> None:
         for draw in (self._states(), self._requests(), self._hosts()):
@@ -288,7 +241,7 @@ class Faults:
     def _hosts(self) -> tuple[tuple[float, HostFault], ...]:
         return ((self.dead, HostFault.DEAD), (self.alive, HostFault.ALIVE), (self.hang, HostFault.HANG))
 
-    def lots(self, rng: Random) -> Iterator["Lot"]:
+    def lots(self, rng: Random) -> Iterator[Lot]:
         """Draw one server's lot after another's, without end."""
         states, requests, hosts = self._states(), self._requests(), self._hosts()
         while True:
@@ -300,13 +253,8 @@ class Faults:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lot:
-    """What one server was dealt: its state, what its first requests meet, what its first reboot meets."""
-
-    state: Birth | None
-    faults: tuple[Fault, ...]
-    host_fault: HostFault | None
+#: The names of the fields of `Faults` that are shares of the fleet.
+SHARES: Final = tuple(field.name for field in fields(Faults) if field.type == Share)
 
 
 def _pick(shares: tuple[tuple[float, _T], ...], drawn: float) -> _T | None:

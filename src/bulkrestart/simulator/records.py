@@ -6,7 +6,7 @@ from hashlib import sha224
 from typing import TypedDict
 
 from bulkrestart.core.model import RebootType
-from bulkrestart.simulator.rules import RUNNING, status_of
+from bulkrestart.simulator.rules import POWER_STATES, RUNNING, status_of
 
 
 class Role(StrEnum):
@@ -160,6 +160,15 @@ class SimulatedServer:
     def is_deleted(self) -> bool:
         """Whether only a list of changes still shows it."""
         return self.vm_state == "deleted"
+
+
+def apply_changes(server: SimulatedServer, changes: Changes, *, at: float) -> None:
+    """Set what a server is; the time of it is what the API shows as `updated`."""
+    for name, value in changes.items():
+        setattr(server, name, value)
+    if "vm_state" in changes and "power_state" not in changes:
+        server.power_state = POWER_STATES.get(changes["vm_state"], server.power_state)
+    server.updated = at
 
 
 class ConflictError(Exception):

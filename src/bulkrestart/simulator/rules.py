@@ -4,7 +4,8 @@ They are written here a second time on purpose: the cloud must not share a mista
 against it, so nothing in this package imports `bulkrestart.core.decide`.
 """
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Literal
 
 from bulkrestart.core.model import RebootType
 
@@ -38,6 +39,15 @@ ALLOWED_TASK_STATES: Final[dict[RebootType, frozenset[str | None]]] = {
     ),
 }
 
+#: The two actions on a server's power.
+PowerAction = Literal["start", "stop"]
+
+#: nova/compute/api.py `start` and `stop`: the vm_states that each begins in, its task, and the vm_state it ends in.
+POWER_ACTIONS: Final[dict[PowerAction, tuple[frozenset[str], str, str]]] = {
+    "start": (frozenset({"stopped"}), "powering-on", "active"),
+    "stop": (frozenset({"active", "error"}), "powering-off", "stopped"),
+}
+
 _RESIZE: Final = dict.fromkeys(("resize_prep", "resize_migrating", "resize_migrated", "resize_finish"), "RESIZE")
 _REBUILD: Final = dict.fromkeys(("rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"), "REBUILD")
 
@@ -67,23 +77,26 @@ STATUSES: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "shelved_offloaded": ("SHELVED_OFFLOADED", {}),
 }
 
-#: nova/compute/power_state.py: what each vm_state says of the guest. An error says nothing of it.
-POWER_STATES: Final = {
-    "active": 1,
-    "building": 0,
-    "stopped": 4,
-    "resized": 1,
-    "paused": 3,
-    "suspended": 4,
-    "rescued": 1,
-    "deleted": 0,
-    "soft-delete": 4,
-    "shelved": 4,
-    "shelved_offloaded": 4,
-}
-
+#: nova/compute/power_state.py.
+NO_STATE: Final = 0
 RUNNING: Final = 1
+PAUSED: Final = 3
 SHUTDOWN: Final = 4
+
+#: What each vm_state says of the guest. An error says nothing of it.
+POWER_STATES: Final = {
+    "active": RUNNING,
+    "building": NO_STATE,
+    "stopped": SHUTDOWN,
+    "resized": RUNNING,
+    "paused": PAUSED,
+    "suspended": SHUTDOWN,
+    "rescued": RUNNING,
+    "deleted": NO_STATE,
+    "soft-delete": SHUTDOWN,
+    "shelved": SHUTDOWN,
+    "shelved_offloaded": SHUTDOWN,
+}
 
 
 def status_of(vm_state: str, task_state: str | None) -> str:
@@ -92,7 +105,7 @@ def status_of(vm_state: str, task_state: str | None) -> str:
     return of_tasks.get(task_state or "", default)
 
 
-def states_of(statuses: list[str]) -> tuple[frozenset[str], frozenset[str] | None]:
+def states_of(statuses: Iterable[str]) -> tuple[frozenset[str], frozenset[str] | None]:
     """Turn a filter on statuses into one on states.
 
     Nova selects vm_states and task_states each for itself, and drops the second filter when one status stands for
@@ -118,11 +131,33 @@ def reboot_conflict(
     `check_instance_state`; nova/api/openstack/common.py `raise_http_conflict_for_instance_invalid_state`).
     """
     if locked:
-        return f"Instance {server_id} is locked"
+        return _locked(server_id)
     if vm_state not in ALLOWED_VM_STATES[reboot_type]:
-        return f"Cannot 'reboot' instance {server_id} while it is in vm_state {vm_state}"
+        return _wrong_state("reboot", server_id, "vm_state", vm_state)
     if task_state not in ALLOWED_TASK_STATES[reboot_type]:
-        return f"Cannot 'reboot' instance {server_id} while it is in task_state {task_state}"
+        return _wrong_state("reboot", server_id, "task_state", task_state)
     if not launched:
         return f"Instance {server_id} is in an invalid state for 'reboot'"
     return None
+
+
+def power_conflict(
+    action: PowerAction, *, server_id: str, vm_state: str, task_state: str | None, locked: bool
+) -> str | None:
+    """Tell why a start or a stop is refused, in Nova's words, or None."""
+    if locked:
+        return _locked(server_id)
+    allowed_vm_states, _, _ = POWER_ACTIONS[action]
+    if vm_state not in allowed_vm_states:
+        return _wrong_state(action, server_id, "vm_state", vm_state)
+    if task_state is not None:
+        return _wrong_state(action, server_id, "task_state", task_state)
+    return None
+
+
+def _locked(server_id: str) -> str:
+    return f"Instance {server_id} is locked"
+
+
+def _wrong_state(action: str, server_id: str, attribute: str, state: str | None) -> str:
+    return f"Cannot '{action}' instance {server_id} while it is in {attribute} {state}"

@@ -11,18 +11,26 @@ from bulkrestart.simulator.records import LogRow, SimulatedServer
 Version = tuple[int, int]
 
 #: nova/api/openstack/compute/views/servers.py `_progress_statuses`, and `_fault_statuses`.
-_PROGRESS_STATUSES: Final = frozenset(
-    {"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"},
-)
+_PROGRESS_STATUSES: Final = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
 _FAULT_STATUSES: Final = frozenset({"ERROR", "DELETED"})
 
+_FLAVOR: Final[Mapping[str, object]] = {
+    "vcpus": 1,
+    "ram": 64,
+    "disk": 1,
+    "ephemeral": 0,
+    "swap": 0,
+    "original_name": "m1.tiny",
+    "extra_specs": {},
+}
 
-def second(at: float) -> str:
+
+def _second(at: float) -> str:
     """Write a time as the fields of a server do."""
     return f"{datetime.fromtimestamp(floor(at), UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def microsecond(at: float | None, resolution: float = 0.0) -> str | None:
+def _microsecond(at: float | None, resolution: float = 0.0) -> str | None:
     """Write a time as the action log does, without a zone, cut off to steps of `resolution` seconds."""
     if at is None:
         return None
@@ -48,7 +56,7 @@ def detailed_server(server: SimulatedServer, version: Version, *, base: str, roo
         "accessIPv4": "",
         "accessIPv6": "",
         "addresses": {},
-        "created": second(server.created),
+        "created": _second(server.created),
         "flavor": _FLAVOR if version >= (2, 47) else {"id": "1", "links": []},
         "hostId": server.host_id,
         "id": server.id,
@@ -59,13 +67,13 @@ def detailed_server(server: SimulatedServer, version: Version, *, base: str, roo
         "status": status,
         "tenant_id": server.project_id,
         "user_id": server.user_id,
-        "updated": second(server.updated),
+        "updated": _second(server.updated),
         "OS-DCF:diskConfig": "MANUAL",
         "OS-EXT-AZ:availability_zone": server.availability_zone,
         "config_drive": "",
         "key_name": None,
-        "OS-SRV-USG:launched_at": microsecond(server.launched_at),
-        "OS-SRV-USG:terminated_at": microsecond(server.terminated_at),
+        "OS-SRV-USG:launched_at": _microsecond(server.launched_at),
+        "OS-SRV-USG:terminated_at": _microsecond(server.terminated_at),
         "OS-EXT-STS:task_state": server.task_state,
         "OS-EXT-STS:vm_state": server.vm_state,
         "OS-EXT-STS:power_state": server.power_state,
@@ -76,7 +84,7 @@ def detailed_server(server: SimulatedServer, version: Version, *, base: str, roo
     if server.fault and status in _FAULT_STATUSES:
         shown["fault"] = {
             "code": server.fault.code,
-            "created": second(server.fault.created),
+            "created": _second(server.fault.created),
             "message": server.fault.message,
         }
     return shown | {key: value for since, key, value in _additions(server) if version >= since}
@@ -104,11 +112,11 @@ def log_row(server: SimulatedServer, row: LogRow, version: Version, *, resolutio
         "request_id": row.request_id,
         "user_id": row.user_id,
         "project_id": row.project_id,
-        "start_time": microsecond(row.start_time, resolution),
+        "start_time": _microsecond(row.start_time, resolution),
         "message": row.message,
     }
     if version >= (2, 58):
-        shown["updated_at"] = microsecond(row.updated_at, resolution)
+        shown["updated_at"] = _microsecond(row.updated_at, resolution)
     return shown
 
 
@@ -120,25 +128,14 @@ def log_row_with_events(
     if version >= (2, 51):
         event: dict[str, object] = {
             "event": row.event,
-            "start_time": microsecond(row.event_start, resolution),
-            "finish_time": microsecond(row.event_finish, resolution),
+            "start_time": _microsecond(row.event_start, resolution),
+            "finish_time": _microsecond(row.event_finish, resolution),
             "result": row.result,
         }
         if version >= (2, 62):
             event["hostId"] = server.host_id
         shown["events"] = [event] if row.event else []
     return shown
-
-
-_FLAVOR: Final[Mapping[str, object]] = {
-    "vcpus": 1,
-    "ram": 64,
-    "disk": 1,
-    "ephemeral": 0,
-    "swap": 0,
-    "original_name": "m1.tiny",
-    "extra_specs": {},
-}
 
 
 def _links(server: SimulatedServer, *, base: str, root: str) -> list[dict[str, str]]:
