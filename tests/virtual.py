@@ -28,6 +28,7 @@ class CloudSettings(TypedDict, total=False):
     log_delay: float
     date_skew: float
     legacy_host: bool
+    latency: float
 
 
 def virtually(main: Callable[[], Awaitable[T]]) -> T:

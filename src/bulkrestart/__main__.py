@@ -3,13 +3,14 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line on the arguments of the process, and end the process with its exit code."""
     # Not by sys.exit: the interpreter waits for threads first, such as one that looks a name up, and a signal in that
-    # time changes the exit code. All that was to be written is written.
+    # time changes the exit code.
     os._exit(_main())
 
 
@@ -32,9 +33,10 @@ def _main() -> int:
 
 
 def _say(message: str) -> None:
-    # None: the process was started without (`2>&-`).
+    # None: the process was started without (`2>&-`). A stream that fails must not change the exit code.
     if sys.stderr is not None:
-        sys.stderr.write(f"bulkrestart: {message}\n")
+        with suppress(OSError):
+            sys.stderr.write(f"bulkrestart: {message}\n")
 
 
 if __name__ == "__main__":

@@ -273,12 +273,12 @@ def test_help_on_a_full_disk(cli: Cli, arguments: tuple[str, ...]) -> None:
 
 
 def test_no_streams_at_all(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process without standard streams does its work."""
+    """A process without standard streams does its work, and says by its exit code that nobody was told."""
     served = serve(Cloud(1))
     monkeypatch.setattr("sys.stdout", None)
     monkeypatch.setattr("sys.stderr", None)
     end = cli("restart", "--endpoint", served.endpoint, "--no-wait", *served.cloud.ids)
-    assert (end.code, end.out, end.err) == (0, "", "")
+    assert (end.code, end.out, end.err) == (5, "", "")
 
 
 @pytest.mark.parametrize(
@@ -356,3 +356,13 @@ def _on_terminal(act: Callable[[], int], columns: int = 0) -> str:
     thread.join()
     os.close(master)
     return b"".join(seen).decode()
+
+
+def test_closed_standard_output(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was started without a standard output has lost its results, and gives the account elsewhere."""
+    served = serve(Cloud(1))
+    monkeypatch.setattr("sys.stdout", None)
+    end = cli("restart", "--endpoint", served.endpoint, "--no-wait", *served.cloud.ids)
+    loss, summary = end.err.splitlines()
+    assert (end.code, loss) == (5, "bulkrestart: standard output could not be written: it is closed")
+    assert summary.startswith("1 accepted in ")

@@ -4,11 +4,11 @@ import pytest
 import trio
 
 from bulkrestart import Outcome, Report
-from bulkrestart.core.clock import UNCHECKED_SKEW, CloudClock, LogTime
+from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogTime
 from bulkrestart.core.model import Action
 from bulkrestart.run.knowledge import LogKnowledge, Witness
 from bulkrestart.simulator import Call, Fault, LogAccess
-from tests.virtual import client_of, cloud_of, virtually
+from tests.virtual import assert_accounted, client_of, cloud_of, virtually
 
 
 def restart(
@@ -109,3 +109,75 @@ def test_row_of_another_request_is_no_witness() -> None:
         assert not knowledge.is_log_proven
 
     virtually(main)
+
+
+@pytest.mark.parametrize("skew", [70.0, 1200.0])
+def test_servers_are_seen_to_be_back_by_a_wrong_date(skew: float) -> None:
+    """A `Date` that is ahead hides changes from the list, but not for the whole of the wait."""
+
+    async def main() -> None:
+        cloud = cloud_of(8, date_skew=skew, reboot_seconds=(10.0, 10.0))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, wait_timeout=3600.0)
+        assert report.summary == {Outcome.COMPLETED: 8}
+        assert report.elapsed < 90.0
+
+    virtually(main)
+
+
+def test_row_that_is_late_dates_the_log_all_the_same() -> None:
+    """A witness is kept until its row is shown, though newer ones come."""
+
+    async def main() -> None:
+        cloud = cloud_of(20, date_skew=1200.0, log_delay=3.0, latency=1.0)
+        for server_id in cloud.ids[4:7]:
+            cloud.script(server_id, Fault.no_reply(applied=True))
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids)
+        assert_accounted(report, cloud)
+        assert report.summary == {Outcome.COMPLETED: 20}
+
+    virtually(main)
+
+
+def test_witness_that_is_slow_is_awaited() -> None:
+    """While one look asks what time the log has, no other decides without it, nor asks as well."""
+
+    async def main() -> None:
+        cloud = cloud_of(8, date_skew=1200.0)
+        cloud.script(cloud.ids[0], Fault.slow(40.0), call=Call.LOG_ROW)
+        for server_id in cloud.ids[1:]:
+            cloud.script(server_id, Fault.no_reply(applied=True))
+        async with client_of(cloud, max_at_once=20) as client:
+            report = await client.restart(cloud.ids)
+        assert_accounted(report, cloud)
+        assert report.summary == {Outcome.COMPLETED: 8}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("ahead", [90.0, 600.0])
+def test_gateways_that_contradict_each_other_date_nothing_closely(ahead: float) -> None:
+    """Where one gateway's `Date` is ahead of another's, a row that one of them dates does not vouch for the other."""
+    clock = CloudClock()
+
+    async def main() -> None:
+        now = trio.current_time()
+        clock.learn(1000.0, sent=now, received=now)
+        knowledge = LogKnowledge(clock)
+        witness = Witness("server", "req-1", (1000.0, 1001.0))
+        knowledge.note(witness)
+        knowledge.compare((Action(action="reboot", request_id="req-1", start_time=1000.0),), witness)
+        clock.learn(1000.0 + ahead, sent=now, received=now)
+        log_time = knowledge.log_time((1000.0 + ahead, 1001.0 + ahead))
+        assert log_time is not None
+        assert log_time.skew == SKEW + ahead - 1.0
+
+    virtually(main)
+
+
+def test_send_that_took_long_is_no_witness() -> None:
+    """A row that was written at any time of a long send dates nothing."""
+    knowledge = LogKnowledge(CloudClock())
+    knowledge.note(Witness("server", "req-1", (1000.0, 1010.5)))
+    assert knowledge.witness is None

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.follow import follow
-from bulkrestart.cli.show import closing_words
+from bulkrestart.cli.show import closing_words, why
 from bulkrestart.cli.signals import Interrupts
 from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.client import RestartClient, Run
@@ -100,7 +100,7 @@ def _story(result: ServerResult) -> str:
     """Tell what was answered on the way; "" if that was one plain 202."""
     answers = [_in_short(attempt) for attempt in result.attempts]
     if result.outcome is not Outcome.COMPLETED:
-        return f"{result.reason}: {result.detail}"
+        return why(result)
     if answers == ["202"]:
         return ""
     if answers[-1] != "202":

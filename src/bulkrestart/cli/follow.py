@@ -6,7 +6,7 @@ from typing import Protocol
 
 from bulkrestart.cli.end import ExitCode
 from bulkrestart.cli.errors import InputError
-from bulkrestart.cli.signals import Interrupts
+from bulkrestart.cli.signals import Interrupts, leave_on_signals
 from bulkrestart.cli.streams import Streams
 from bulkrestart.client import Run
 from bulkrestart.core.errors import BulkRestartError
@@ -49,6 +49,8 @@ async def follow(
             shown.add(result.server_id)
 
     def close(report: Report) -> None:
+        # The run is over, and what is printed now holds the event loop: a signal could not be acted on in good order.
+        leave_on_signals()
         for result in report:
             show(result)
         display.close(report)

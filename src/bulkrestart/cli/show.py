@@ -60,9 +60,13 @@ class Display:
 
 def row(result: ServerResult, width: int) -> str:
     """Write one server as a line: id, outcome, seconds, and why where there is something to say."""
-    why = ": ".join(part for part in (result.reason or "", " ".join(result.detail.split())) if part)
-    line = f"{result.server_id:<{width}}  {result.outcome:<{_OUTCOME_WIDTH}}  {result.elapsed:7.1f} s  {why}"
+    line = f"{result.server_id:<{width}}  {result.outcome:<{_OUTCOME_WIDTH}}  {result.elapsed:7.1f} s  {why(result)}"
     return safe(line.rstrip())
+
+
+def why(result: ServerResult) -> str:
+    """Say on one line why a server has its outcome; "" where there is nothing to say."""
+    return ": ".join(part for part in (result.reason or "", " ".join(result.detail.split())) if part)
 
 
 def closing_words(report: Report) -> list[str]:

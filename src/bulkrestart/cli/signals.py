@@ -1,7 +1,7 @@
 """Signals that end a command.
 
-Law: before a run they raise `KeyboardInterrupt`; in it the first ends it in good order and the second at once; after it
-they end the process, whose exit code is 130 each time.
+Law: before a run they raise `KeyboardInterrupt`; in it the first ends it in good order and the second at once; while
+its report is printed, and after it, they end the process. The exit code of `restart` and `demo` is 130 each time.
 """
 
 import asyncio
@@ -32,7 +32,13 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number in handled:
+        leave_on_signals()
+
+
+def leave_on_signals() -> None:
+    """Let such a signal end the process at once from now on."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
 
 

@@ -124,6 +124,7 @@ class _Stream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._trouble: OSError | None = None
+        self._is_missed = False
         # A process may be started without one (`>&-`). Its number then belongs to whatever is opened first: a socket.
         self._descriptor = None if stream is None else stream.fileno()
         self._encoding = "utf-8" if stream is None else stream.encoding
@@ -136,12 +137,15 @@ class _Stream:
     @property
     def loss(self) -> str | None:
         """Why something could not be written; None if nothing was lost, or its reader left and wanted no more."""
+        if self._descriptor is None:
+            return "it is closed" if self._is_missed else None
         if self._trouble is None or self._trouble.errno == errno.EPIPE:
             return None
         return self._trouble.strerror
 
     def write(self, text: str) -> None:
         """Write a text, soon."""
+        self._is_missed = True
         self._queue.put(text)
 
     def draw(self, bar: Callable[[], str] | None) -> None:

@@ -47,6 +47,8 @@ class CloudClock:
 
     def __init__(self) -> None:
         self._offset: tuple[float, float] | None = None
+        self._highest_least = float("-inf")
+        self._lowest_most = float("inf")
 
     def learn(self, date: float, *, sent: float, received: float) -> None:
         """Take one answer's `Date`.
@@ -56,7 +58,14 @@ class CloudClock:
             sent: When its request left, by our clock.
             received: When the answer was in, by our clock.
         """
-        self._offset = (date - received, date + 1.0 - sent)
+        least, most = self._offset = (date - received, date + 1.0 - sent)
+        self._highest_least = max(self._highest_least, least)
+        self._lowest_most = min(self._lowest_most, most)
+
+    @property
+    def spread(self) -> float:
+        """Seconds by which `Date` has contradicted itself: nodes whose clocks differ, or one that was set."""
+        return max(0.0, self._highest_least - self._lowest_most)
 
     def at(self, moment: float) -> tuple[float, float] | None:
         """Tell the cloud's time at a moment of ours, as (earliest, latest) seconds since the epoch.

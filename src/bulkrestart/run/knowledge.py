@@ -2,11 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogTime, log_shift
 from bulkrestart.core.model import Action
+
+#: Seconds for which a witness is kept, although a newer one is there: a row may be shown late.
+_WITNESS_LIFE: Final = 60.0
+#: The longest that its send may have taken: a row that was written at any time of it dates nothing.
+_LONGEST_SEND: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class LogKnowledge:
     Attributes:
         is_log_proven: The log has shown a reboot of this run.
         user_id: Who we are in it; None while unknown.
-        witness: The newest accepted send, as long as none has told its time; None while there is none.
+        witness: An accepted send, as long as none has told its time; None while there is none.
     """
 
     def __init__(self, clock: CloudClock) -> None:
@@ -45,7 +51,9 @@ class LogKnowledge:
 
     def note(self, witness: Witness) -> None:
         """Take a send that was accepted."""
-        if self._shift is None:
+        least, most = witness.written
+        is_needed = self.witness is None or least - self.witness.written[0] > _WITNESS_LIFE
+        if self._shift is None and is_needed and most - least <= _LONGEST_SEND:
             self.witness = witness
 
     def learn(self, log: Iterable[Action], request_id: str | None) -> None:
@@ -61,6 +69,7 @@ class LogKnowledge:
         for row in log:
             if row.request_id == witness.request_id:
                 self._shift = log_shift(row.start_time, witness.written)
+                self.witness = None
 
     def log_time(self, since: tuple[float, float] | None) -> LogTime | None:
         """Translate the time of a send from the cloud's `Date` into the log's; None if it is unknown."""
@@ -69,4 +78,4 @@ class LogKnowledge:
             return None
         least, most = self._shift or (0.0, 0.0)
         skew = UNCHECKED_SKEW if self._shift is None else SKEW
-        return LogTime((since[0] + least, since[1] + most), now[1] + most, skew)
+        return LogTime((since[0] + least, since[1] + most), now[1] + most, skew + self._clock.spread)

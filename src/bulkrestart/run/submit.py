@@ -31,6 +31,8 @@ LOOK_LIFE: Final = 60.0
 #: Seconds: the ceiling of the first random wait, doubled at each more, up to the last.
 FIRST_CEILING: Final = 0.5
 LAST_CEILING: Final = 30.0
+#: Seconds between two questions for a row that is not shown yet.
+_WITNESS_INTERVAL: Final = 2.0
 #: More than it takes to the last ceiling; a float overflows at 1024.
 _MOST_DOUBLINGS: Final = 10
 
@@ -69,6 +71,8 @@ class Submitter:
         self._knowledge = knowledge
         self._course = course
         self._rng = rng
+        self._asking: anyio.Event | None = None
+        self._asked_at = float("-inf")
 
     async def send(self, progress: Progress) -> Decision:
         """Send the reboot once, and decide on what comes back."""
@@ -127,15 +131,27 @@ class Submitter:
         return decision
 
     async def _ask_witness(self) -> None:
-        """Read the row of an accepted send, once in a run: it tells how the log names and dates what is ours."""
-        witness, self._knowledge.witness = self._knowledge.witness, None
-        if witness is None:
+        """Read the row of an accepted send, once in a run: it tells how the log names and dates what is ours.
+
+        One look asks, and those that come meanwhile await what it learns.
+        """
+        if self._asking is not None:
+            await self._asking.wait()
             return
-        log, _ = await self._gate.ask(lambda: self._compute.action(witness.server_id, witness.request_id))
+        witness = self._knowledge.witness
+        if witness is None or anyio.current_time() < self._asked_at + _WITNESS_INTERVAL:
+            return
+        self._asking, self._asked_at = anyio.Event(), anyio.current_time()
+        try:
+            log, _ = await self._gate.ask(lambda: self._compute.action(witness.server_id, witness.request_id))
+        finally:
+            self._asking.set()
+            self._asking = None
         if isinstance(log, tuple):
             self._knowledge.compare(log, witness)
-        elif not (isinstance(log, Answer) and log.status == 403):
-            self._knowledge.note(witness)
+        elif isinstance(log, Answer) and log.status == 403:
+            # The log is kept from us: this one will never tell.
+            self._knowledge.witness = None
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, Look | End) and decision.stop is not None:

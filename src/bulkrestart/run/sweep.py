@@ -14,6 +14,9 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 
+#: Seconds after which a walk shows every server, also those that have not changed by the cloud's clock: `Date` may be
+#: ahead of the clock that dates changes.
+_WHOLE_INTERVAL: Final = 60.0
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
@@ -67,6 +70,7 @@ class Sweep:
         self._may_list = True
         self._failed_walks = 0
         self._walked: float | None = None
+        self._whole = anyio.current_time()
 
     async def read(self, wanted: Collection[str], take: Take, *, changed_since: float | None = None) -> Swept:
         """Read the states of the servers that are wanted.
@@ -108,11 +112,12 @@ class Sweep:
             await work_through(list(wanted), show, lanes=min(self._lanes, len(wanted)))
 
     async def _walk(self, wanted: Collection[str], take: Take, changed_since: float | None, swept: Swept) -> None:
+        walked = anyio.current_time()
         since = None
-        if changed_since is not None:
+        is_due = walked - self._whole >= _WHOLE_INTERVAL
+        if changed_since is not None and not is_due:
             start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
             since = start[0] - SKEW if start is not None else None
-        walked = anyio.current_time()
         marker: str | None = None
         markers: set[str] = set()
         while True:
@@ -131,5 +136,8 @@ class Sweep:
             if marker is None or marker in markers:
                 break
             markers.add(marker)
-        self._pages = len(markers) + 1
+        if since is None:
+            self._whole = walked
+        if changed_since is None or not is_due:
+            self._pages = len(markers) + 1
         self._walked = walked
