@@ -22,12 +22,10 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
     """Call `act` in the running loop for each signal that asks the process to end.
 
     After the block such a signal ends the process at once: what is left is to wait for readers, and to go.
-    A signal that the process was started to ignore stays ignored: SIGHUP under nohup, SIGINT in a shell's background.
     """
     loop = asyncio.get_running_loop()
-    handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     # Not the loop's own handlers: taking those away leaves a moment in which a signal kills.
-    for number in handled:
+    for number in _heeded():
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
     try:
         yield
@@ -37,9 +35,13 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
 
 def leave_on_signals() -> None:
     """Let such a signal end the process at once from now on."""
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _leave)
+    for number in _heeded():
+        signal.signal(number, _leave)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Leave out those that the process was started to ignore: SIGHUP under nohup, SIGINT in a shell's background."""
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _leave(*_: object) -> None:
