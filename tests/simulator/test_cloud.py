@@ -18,6 +18,7 @@ from bulkrestart.simulator import (
     Role,
     ServerFault,
 )
+from bulkrestart.simulator.filters import Filter
 from bulkrestart.simulator.records import MarkerError, StatusError
 
 SOFT, HARD = RebootType.SOFT, RebootType.HARD
@@ -176,9 +177,9 @@ def test_changes_since(cloud: Cloud, clock: ManualClock) -> None:
     clock.advance(5)
     cloud.change(changed, locked=True)
     cloud.delete(deleted)
-    page = cloud.page(cloud.project_id, limit=10, changes_since=since)
+    page = cloud.page(cloud.project_id, limit=10, only=Filter(changes_since=since))
     assert {server.id: server.status for server in page} == {changed: "ACTIVE", deleted: "DELETED"}
-    everything = cloud.page(cloud.project_id, limit=10, changes_since=0)
+    everything = cloud.page(cloud.project_id, limit=10, only=Filter(changes_since=0))
     assert {server.id for server in everything} == set(cloud.ids)
 
 
@@ -188,7 +189,8 @@ def test_page_by_status(cloud: Cloud) -> None:
     cloud.change(cloud.ids[1], vm_state="error")
 
     def found(*statuses: str) -> set[str]:
-        return {server.id for server in cloud.page(cloud.project_id, limit=10, statuses=statuses)}
+        page = cloud.page(cloud.project_id, limit=10, only=Filter(statuses=statuses))
+        return {server.id for server in page}
 
     first, second, *others = cloud.ids
     assert found("REBOOT", "HARD_REBOOT") == {first}
@@ -261,22 +263,6 @@ def test_script(cloud: Cloud) -> None:
     assert meet(Call.REBOOT, server_id) is third
     cloud.outage = None
     assert [meet(Call.REBOOT, server_id) for _ in range(3)] == [None, second, None]
-
-
-def test_rate_limit(clock: ManualClock) -> None:
-    """Of more reboot requests than a window lets in, the rest is told to wait for its end, and then let in."""
-    cloud = Cloud(1, clock=clock, rate_limit=(2, 60.0))
-
-    def answers(count: int) -> list[int]:
-        met = (cloud.arrive(Call.REBOOT, cloud.ids[0])[1] for _ in range(count))
-        return [int(fault.answer.headers["retry-after"]) if fault and fault.answer else 0 for fault in met]
-
-    assert answers(3) == [0, 0, 60]
-    assert cloud.arrive(Call.SHOW, cloud.ids[0])[1] is None
-    clock.advance(19.5)
-    assert answers(1) == [41]
-    clock.advance(40.5)
-    assert answers(3) == [0, 0, 60]
 
 
 def test_requests_do_not_change_later_servers(clock: ManualClock) -> None:

@@ -11,6 +11,7 @@ import pytest
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault, ManualClock
 from bulkrestart.simulator.faults import SHARES, Lot
+from bulkrestart.simulator.filters import Filter
 
 WORDS = """
 busy throttled gateway_throttled flow_limited commands_executing error_before error_after lost_before lost_after late
@@ -93,7 +94,7 @@ def test_states_at_birth(share: str) -> None:
         "stopped": (False, "stopped", 4, False),
         "error": (False, "error", 4, True),
     }[share] == (server.locked, server.vm_state, server.power_state, server.fault is not None)
-    assert cloud.page(cloud.project_id, limit=5, changes_since=cloud.now) == []
+    assert cloud.page(cloud.project_id, limit=5, only=Filter(changes_since=cloud.now)) == []
 
 
 @pytest.mark.parametrize("fault", [HostFault.DEAD, HostFault.ALIVE, HostFault.HANG])

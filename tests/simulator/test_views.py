@@ -81,3 +81,22 @@ def test_log_times(clock: ManualClock, resolution: float, written: str) -> None:
     post(cloud, cloud.ids[0])
     rows = ask(cloud, "GET", f"/servers/{cloud.ids[0]}/os-instance-actions").json()["instanceActions"]
     assert rows[0]["start_time"] == f"2030-01-01T00:00:{written}"
+
+
+def test_tags_and_metadata(cloud: Cloud) -> None:
+    """Metadata is shown always, tags from 2.26 on; a server has none of either unless told."""
+    labelled = cloud.change(cloud.ids[0], tags=("canary", "blue"), metadata={"role": "web"}).id
+
+    def shown(server_id: str, microversion: str) -> tuple[object, object]:
+        one = ask(cloud, "GET", f"/servers/{server_id}", microversion=microversion).json()["server"]
+        [listed] = [
+            server
+            for server in ask(cloud, "GET", "/servers/detail", microversion=microversion).json()["servers"]
+            if server["id"] == server_id
+        ]
+        assert one == listed
+        return one.get("tags"), one["metadata"]
+
+    assert shown(labelled, "2.25") == (None, {"role": "web"})
+    assert shown(labelled, "2.26") == (["canary", "blue"], {"role": "web"})
+    assert shown(cloud.ids[1], "2.60") == ([], {})

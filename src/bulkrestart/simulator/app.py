@@ -17,13 +17,13 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bulkrestart.simulator import controllers, pipeline
+from bulkrestart.simulator import controllers, gateway, pipeline
 from bulkrestart.simulator.answers import Answer
 from bulkrestart.simulator.cloud import Cloud
 from bulkrestart.simulator.controllers import Controller
 from bulkrestart.simulator.faults import Fault
-from bulkrestart.simulator.records import Call, ConflictError
-from bulkrestart.simulator.request import take_apart
+from bulkrestart.simulator.records import Call, ConflictError, Face
+from bulkrestart.simulator.request import Asked, take_apart
 
 #: A server that can cut a connection puts a function into the scope's extensions under this name; it cuts it at once.
 CUT_EXTENSION: Final = "bulkrestart.cut"
@@ -39,6 +39,15 @@ _ROUTES: Final[tuple[tuple[str, str, Call, Controller], ...]] = (
     ("GET", "/servers", Call.LIST, controllers.list_brief),
     ("DELETE", "/servers/{server_id}", Call.ACTION, controllers.delete),
 )
+
+_Answering = Callable[[Cloud, Controller | None, Asked], Answer]
+_Naming = Callable[[Answer, str], dict[str, str]]
+
+#: What answers behind each face: the whole answer to a request, and the headers that carry its id.
+_FACES: Final[dict[Face, tuple[_Answering, _Naming]]] = {
+    Face.NOVA: (pipeline.answer, pipeline.ids),
+    Face.HUAWEI: (gateway.answer, gateway.ids),
+}
 
 _NO_FAULT: Final = Fault(applied_after=0.0)
 
@@ -63,7 +72,8 @@ def asgi(
         lost: Makes the exception of a lost reply from one line of text.
         sleep: Waits some seconds, where the cloud's latency or a fault holds an answer back.
     """
-    wire = _Wire(cloud, lost, sleep)
+    answer, ids = _FACES[cloud.face]
+    wire = _Wire(cloud, answer, ids, lost, sleep)
     routes = [
         Route(prefix + path, wire.endpoint(call, controller), methods=[method])
         for prefix in _PREFIXES
@@ -79,6 +89,8 @@ class _Wire:
     """What lies between a client and the pipeline."""
 
     cloud: Cloud
+    answer: _Answering
+    ids: _Naming
     lost: Callable[[str], Exception]
     sleep: Callable[[float], Awaitable[None]]
 
@@ -92,7 +104,7 @@ class _Wire:
             number, met = cloud.arrive(kind, asked.server_id or None)
             fault, status = met or _NO_FAULT, None
             try:
-                carry_out = partial(pipeline.answer, cloud, controller, asked)
+                carry_out = partial(self.answer, cloud, controller, asked)
                 answer = await self._meet(fault, asked.server_id, carry_out)
                 if cloud.latency:
                     await self.sleep(cloud.latency)
@@ -145,8 +157,7 @@ class _Wire:
 
     def _write(self, answer: Answer, request_id: str) -> Response:
         headers = {"date": formatdate(self.cloud.now + self.cloud.date_skew, usegmt=True)}
-        if answer.from_nova:
-            headers |= {"x-openstack-request-id": request_id, "x-compute-request-id": request_id}
+        headers |= self.ids(answer, request_id)
         return Response(answer.body, answer.status, {**headers, **answer.headers})
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from math import inf
 from random import Random
 from threading import RLock
 from types import MappingProxyType
@@ -20,12 +19,14 @@ from uuid import UUID
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator.agenda import Agenda
 from bulkrestart.simulator.faults import Birth, Fault, Faults, HostFault, Lot
+from bulkrestart.simulator.filters import Filter
 from bulkrestart.simulator.host import Hosts
 from bulkrestart.simulator.records import (
     Call,
     Changes,
     ConflictError,
     Cycle,
+    Face,
     Identity,
     LogAccess,
     LogRow,
@@ -35,7 +36,6 @@ from bulkrestart.simulator.records import (
     Role,
     ServerFault,
     SimulatedServer,
-    StatusError,
     apply_changes,
 )
 from bulkrestart.simulator.rules import (
@@ -45,11 +45,14 @@ from bulkrestart.simulator.rules import (
     PowerAction,
     power_conflict,
     reboot_conflict,
-    states_of,
 )
+from bulkrestart.simulator.throttles import FixedWindows, RollingWindow
 
 #: Servers of a new cloud were built this long ago, so that a list of changes does not begin with all of them.
 _AGE: Final = 86_400.0
+
+#: The newest microversion behind each face: that of 2024.2, and the one that Huawei Cloud documents.
+_NEWEST: Final = {Face.NOVA: "2.96", Face.HUAWEI: "2.60"}
 
 #: What a server may be dealt to be at birth.
 _BIRTHS: Final[dict[Birth, Changes]] = {
@@ -75,6 +78,7 @@ class Cloud:
     Args:
         servers: How many servers to begin with, named web-0001 and so on, all active.
         seed: Of ids, reboot times and faults; the same seed gives the same cloud.
+        face: Whose answers it gives over HTTP.
         clock: Gives the time, in seconds since the epoch; see `ManualClock` for one that is turned by hand.
         reboot_seconds: The least and the most that a reboot takes.
         faults: Shares of the servers that meet a fault.
@@ -84,10 +88,13 @@ class Cloud:
         hosts: How many hosts the servers are spread over.
         zones: The availability zones that they are spread over.
         max_limit: The largest page of a list.
-        max_microversion: The newest microversion that is answered; the oldest is 2.1.
+        max_microversion: The newest microversion that is answered; the oldest is 2.1. None: 2.96, and 2.60 behind
+            Huawei Cloud's gateway.
         latency: Seconds from the moment that a request is carried out to its answer, over HTTP.
-        rate_limit: How many reboot requests are let in within each window of how many seconds; the others are
-            answered 429, with a Retry-After that ends with the window. None: no limit.
+        rate_limit: How many reboot requests are let in within how many seconds; the others are answered 429. None:
+            no limit. As Nova, it counts in windows one after another, and says in a Retry-After when the next one
+            begins. As Huawei Cloud's gateway, it counts whatever came in the last so many seconds, refused requests
+            too, and says how long that is.
         legacy_host: Whether hosts reboot as they did up to Train: without a lock, so that two reboots accepted for
             one server both cycle it.
         date_skew: Seconds by which the `Date` header is ahead of the clock that the action log is written by.
@@ -98,6 +105,7 @@ class Cloud:
     Attributes:
         ids: The ids of the project's servers, in the order of their creation; deleted ones too.
         tokens: The identities of the accepted tokens; delete one to revoke it.
+        access_keys: The identities of the access keys that may sign requests to Huawei Cloud's gateway.
         log_access: What is given of action logs.
         outage: A fault that every request meets while it is set.
         requests: Every request that arrived, the oldest first.
@@ -113,6 +121,7 @@ class Cloud:
         servers: int = 100,
         *,
         seed: int = 0,
+        face: Face = Face.NOVA,
         clock: Callable[[], float] = time.time,
         reboot_seconds: tuple[float, float] = (2.0, 5.0),
         faults: Faults | None = None,
@@ -122,7 +131,7 @@ class Cloud:
         hosts: int = 10,
         zones: Sequence[str] = ("az-1", "az-2", "az-3"),
         max_limit: int = 1000,
-        max_microversion: str = "2.96",
+        max_microversion: str | None = None,
         latency: float = 0.0,
         rate_limit: tuple[int, float] | None = None,
         legacy_host: bool = False,
@@ -130,13 +139,14 @@ class Cloud:
         log_delay: float = 0.0,
         log_resolution: float = 1.0,
     ) -> None:
+        self.face = face
         self.clock = clock
         self.reboot_seconds = reboot_seconds
         self.project_id = project_id
         self.user_id = user_id
         self.token = token
         self.max_limit = max_limit
-        self.max_microversion = max_microversion
+        self.max_microversion = max_microversion or _NEWEST[face]
         self.latency = latency
         self.rate_limit = rate_limit
         self.legacy_host = legacy_host
@@ -144,7 +154,8 @@ class Cloud:
         self.log_delay = log_delay
         self.log_resolution = log_resolution
         self.ids: list[str] = []
-        self.tokens: dict[str, Identity] = {token: Identity(user_id=user_id, project_id=project_id)}
+        self.tokens: dict[str, Identity] = {}
+        self.access_keys: dict[str, Identity] = {}
         self.log_access = LogAccess.OPEN
         self.outage: Fault | None = None
         self.requests: list[RequestRecord] = []
@@ -166,8 +177,9 @@ class Cloud:
         self._servers: dict[str, SimulatedServer] = {}
         self._pages: dict[str, list[tuple[float, str]]] = {}
         self._scripts: dict[tuple[Call, str | None], deque[Fault | None]] = {}
-        self._window_began = -inf
-        self._let_in = 0
+        self._throttle = RollingWindow() if face is Face.HUAWEI else FixedWindows()
+        self._issued: set[str] = set()
+        self.add_token(token)
         lots = (faults or Faults()).lots(Random(seed + 1))
         for lot in islice(lots, servers):
             self._deal(self._build(self.project_id), lot)
@@ -271,7 +283,19 @@ class Cloud:
 
     def add_token(self, token: str, *, user_id: str | None = None, role: Role = Role.MEMBER) -> None:
         """Accept another token for the cloud's project."""
+        self._issued.add(token)
         self.tokens[token] = Identity(user_id=user_id or self.user_id, project_id=self.project_id, role=role)
+
+    def was_issued(self, token: str) -> bool:
+        """Tell whether a token was accepted at some time; if not now, then it has been revoked."""
+        return token in self._issued
+
+    def add_access_key(self, access_key: str, *, user_id: str | None = None, role: Role = Role.MEMBER) -> None:
+        """Accept requests that are signed with an access key, for the cloud's project.
+
+        Huawei Cloud's gateway alone knows such requests. The signature is not verified, so there is no secret key.
+        """
+        self.access_keys[access_key] = Identity(user_id=user_id or self.user_id, project_id=self.project_id, role=role)
 
     def reboot(
         self,
@@ -373,8 +397,7 @@ class Cloud:
         *,
         limit: int,
         marker: str | None = None,
-        changes_since: float | None = None,
-        statuses: Sequence[str] = (),
+        only: Filter | None = None,
     ) -> list[SimulatedServer]:
         """Return one page of a project's servers: the newest first, then by id.
 
@@ -382,17 +405,14 @@ class Cloud:
             project_id: The project.
             limit: The most that the page holds.
             marker: The id of the last server of the page before; it may have been deleted meanwhile.
-            changes_since: Only servers changed since then, deleted ones too; seconds since the epoch.
-            statuses: Only servers of these statuses, as loosely as Nova does it (`rules.states_of`).
+            only: Which servers it holds; all living ones unless told.
 
         Raises:
             MarkerError: The marker is no server of the project.
             StatusError: None of the statuses is known.
         """
         with self._present():
-            vm_states, task_states = states_of(statuses)
-            if statuses and not vm_states:
-                raise StatusError
+            is_wanted = (only or Filter()).test()
             order = self._pages.get(project_id, [])
             start = 0
             if marker:
@@ -400,14 +420,6 @@ class Cloud:
                 if last is None or last.project_id != project_id:
                     raise MarkerError(marker)
                 start = bisect_right(order, (-last.created, last.id))
-
-            def is_wanted(server: SimulatedServer) -> bool:
-                is_in_time = not server.is_deleted if changes_since is None else server.updated >= changes_since
-                is_of_status = not statuses or (
-                    server.vm_state in vm_states and (task_states is None or server.task_state in task_states)
-                )
-                return is_in_time and is_of_status
-
             servers = (self._servers[server_id] for _, server_id in order[start:])
             return list(islice(filter(is_wanted, servers), limit))
 
@@ -465,22 +477,12 @@ class Cloud:
     def _fault_of(self, call: Call, server_id: str | None) -> Fault | None:
         if self.outage:
             return self.outage
-        if call is Call.REBOOT and (throttled := self._throttle()):
-            return throttled
+        if call is Call.REBOOT and self.rate_limit:
+            limit, window = self.rate_limit
+            if throttled := self._throttle.refuse(limit, window, now=self._agenda.now):
+                return throttled
         script = self._scripts.get((call, server_id))
         return script.popleft() if script else None
-
-    def _throttle(self) -> Fault | None:
-        """Let a reboot request in, or say until when none is."""
-        if self.rate_limit is None:
-            return None
-        limit, window = self.rate_limit
-        if self._agenda.now >= self._window_began + window:
-            self._window_began, self._let_in = self._agenda.now, 0
-        if self._let_in == limit:
-            return Fault.throttled(self._window_began + window - self._agenda.now)
-        self._let_in += 1
-        return None
 
     def _identity(self) -> Identity:
         return Identity(user_id=self.user_id, project_id=self.project_id)

@@ -4,18 +4,23 @@ Law: they decide nothing about servers. What is said of them, and what becomes o
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlencode
 
-from starlette.datastructures import QueryParams
-
 from bulkrestart.core.model import RebootType
-from bulkrestart.simulator.answers import Answer, json_answer, nova_answer, unexpected_error
+from bulkrestart.simulator.answers import (
+    NOT_PUBLISHED,
+    Answer,
+    RefusedError,
+    gateway_answer,
+    json_answer,
+    refused,
+    unexpected_error,
+)
 from bulkrestart.simulator.cloud import Cloud
+from bulkrestart.simulator.queries import not_allowed, read_changes_since, read_filter, read_limit
 from bulkrestart.simulator.records import (
     ConflictError,
     Identity,
@@ -45,16 +50,8 @@ _POLICIES: Final = {
 #: nova/api/openstack/compute/schemas/instance_actions.py: other than a list of servers, it takes nothing else.
 _LOG_QUERY: Final = frozenset({"limit", "marker", "changes-since"})
 
-#: What the gateway of Huawei Cloud says of a call that it does not pass on.
-_NOT_PUBLISHED: Final = json_answer(
-    404,
-    {
-        "error_msg": "The API does not exist or has not been published in the environment",
-        "error_code": "APIGW.0101",
-        "request_id": "d4e8174b8df00840aef0c6907ec0e384",
-    },
-    from_nova=False,
-)
+#: What a gateway says of a call that it does not pass on.
+_NOT_PUBLISHED: Final = gateway_answer(404, "APIGW.0101", NOT_PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,22 +65,6 @@ class Context:
 
 
 Controller = Callable[[Context], Answer]
-
-
-class RefusedError(Exception):
-    """Raised by a controller in place of its answer.
-
-    Attributes:
-        answer: What is answered instead.
-    """
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer)
-        self.answer = answer
-
-
-def _refused(status: int, message: str) -> RefusedError:
-    return RefusedError(nova_answer(status, message))
 
 
 def show(context: Context) -> Answer:
@@ -109,7 +90,7 @@ def delete(context: Context) -> Answer:
     """Delete a server."""
     server = _find(context)
     if context.identity.role is Role.READER:
-        raise _refused(403, "Policy doesn't allow os_compute_api:servers:delete to be performed.")
+        raise refused(403, "Policy doesn't allow os_compute_api:servers:delete to be performed.")
     context.cloud.delete(server.id)
     return Answer(204)
 
@@ -121,7 +102,7 @@ def act(context: Context) -> Answer:
     cloud, identity, request_id = context.cloud, context.identity, context.asked.request_id
     server = _find(context)
     if identity.role is Role.READER:
-        raise _refused(403, f"Policy doesn't allow {_POLICIES[action]} to be performed.")
+        raise refused(403, f"Policy doesn't allow {_POLICIES[action]} to be performed.")
     try:
         if action == "reboot":
             cloud.reboot(server.id, reboot_type, identity=identity, request_id=request_id)
@@ -130,7 +111,7 @@ def act(context: Context) -> Answer:
         else:
             cloud.power(server.id, action == "os-start", identity=identity, request_id=request_id)
     except ConflictError as conflict:
-        raise _refused(409, str(conflict)) from None
+        raise refused(409, str(conflict)) from None
     except RaceError:
         return unexpected_error("nova.exception.UnexpectedTaskStateError")
     return Answer(202, b"", {"content-type": "application/json"})
@@ -143,14 +124,15 @@ def list_rows(context: Context) -> Answer:
     document: dict[str, object] = {}
     if version >= (2, 58):
         if extra := sorted(set(query) - _LOG_QUERY):
-            raise _refused(400, _not_allowed(extra))
-        since, marker, limit = _changes_since(query), query.get("marker"), _limit(context)
+            raise refused(400, not_allowed(extra))
+        since, marker = read_changes_since(query), query.get("marker")
+        limit = read_limit(query, context.cloud.max_limit)
         rows = [row for row in rows if since is None or row.updated_at >= since]
         if marker:
             ids = [row.request_id for row in rows]
             if marker not in ids:
                 # Nova 34 says "None" here, whatever the marker was.
-                raise _refused(400, "Marker None could not be found.")
+                raise refused(400, "Marker None could not be found.")
             rows = rows[ids.index(marker) + 1 :]
         rows = rows[:limit]
         if rows and len(rows) == limit:
@@ -166,7 +148,7 @@ def show_row(context: Context) -> Answer:
         if row.request_id == context.asked.row_id:
             shown = log_row_with_events(server, row, context.version, resolution=context.cloud.log_resolution)
             return json_answer(200, {"instanceAction": shown})
-    raise _refused(404, f"Action {context.asked.row_id} not found")
+    raise refused(404, f"Action {context.asked.row_id} not found")
 
 
 def _find(context: Context, *, with_deleted: bool = False) -> SimulatedServer:
@@ -174,54 +156,27 @@ def _find(context: Context, *, with_deleted: bool = False) -> SimulatedServer:
     try:
         return context.cloud.find(server_id, context.identity, with_deleted=with_deleted)
     except KeyError:
-        raise _refused(404, f"Instance {server_id} could not be found.") from None
+        raise refused(404, f"Instance {server_id} could not be found.") from None
 
 
 def _list(context: Context, view: Callable[[SimulatedServer], dict[str, object]]) -> Answer:
-    cloud, query = context.cloud, context.asked.query
-    limit, statuses = _limit(context), query.getlist("status")
-    if "DELETED" in (status.upper() for status in statuses) and context.identity.role is not Role.ADMIN:
-        raise _refused(403, "Only administrators may list deleted instances")
+    cloud, query, identity = context.cloud, context.asked.query, context.identity
+    limit = read_limit(query, cloud.max_limit)
+    only = read_filter(query, context.version, is_admin=identity.role is Role.ADMIN)
+    if "DELETED" in (status.upper() for status in only.statuses) and identity.role is not Role.ADMIN:
+        raise refused(403, "Only administrators may list deleted instances")
     try:
-        page = cloud.page(
-            context.identity.project_id,
-            limit=limit,
-            marker=query.get("marker"),
-            changes_since=_changes_since(query),
-            statuses=statuses,
-        )
+        page = cloud.page(identity.project_id, limit=limit, marker=query.get("marker"), only=only)
     except MarkerError:
-        raise _refused(400, f"marker [{query['marker']}] not found") from None
+        raise refused(400, f"marker [{query['marker']}] not found") from None
     except StatusError:
         if context.version >= (2, 38):
-            raise _refused(400, "Invalid status value") from None
+            raise refused(400, "Invalid status value") from None
         page = []
     document: dict[str, object] = {"servers": [view(server) for server in page]}
     if page and len(page) == limit:
         document["servers_links"] = _next(context, page[-1].id)
     return json_answer(200, document)
-
-
-def _limit(context: Context) -> int:
-    asked = context.asked.query.get("limit", "")
-    if re.fullmatch("[0-9]*", asked) is None:
-        raise _refused(
-            400, f"Invalid input for query parameters limit. Value: {asked}. '{asked}' does not match '^[0-9]*$'"
-        )
-    return min(int(asked or context.cloud.max_limit), context.cloud.max_limit)
-
-
-def _changes_since(query: QueryParams) -> float | None:
-    asked = query.get("changes-since")
-    if asked is None:
-        return None
-    try:
-        at = datetime.fromisoformat(asked)
-    except ValueError:
-        raise _refused(
-            400, f"Invalid input for query parameters changes-since. Value: {asked}. '{asked}' is not a 'date-time'"
-        ) from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def _next(context: Context, marker: str) -> list[dict[str, str]]:
@@ -235,7 +190,7 @@ def _next(context: Context, marker: str) -> list[dict[str, str]]:
 def _readable_log(context: Context) -> tuple[SimulatedServer, list[LogRow]]:
     cloud = context.cloud
     if cloud.log_access is LogAccess.FORBIDDEN:
-        raise _refused(403, "Policy doesn't allow os_compute_api:os-instance-actions:list to be performed.")
+        raise refused(403, "Policy doesn't allow os_compute_api:os-instance-actions:list to be performed.")
     if cloud.log_access is LogAccess.MISSING:
         raise RefusedError(_NOT_PUBLISHED)
     server = _find(context, with_deleted=context.version >= (2, 21))
@@ -248,10 +203,10 @@ def _read_action(body: bytes) -> tuple[str, object]:
     except ValueError:
         document = None
     if not isinstance(document, dict) or len(document) != 1:
-        raise _refused(400, "Malformed request body")
+        raise refused(400, "Malformed request body")
     [(action, argument)] = document.items()
     if action not in _POLICIES:
-        raise _refused(400, f"There is no such action: {action}")
+        raise refused(400, f"There is no such action: {action}")
     return action, argument
 
 
@@ -259,22 +214,16 @@ def _read_reboot_type(argument: object) -> RebootType:
     """Check the argument as Nova's schema does, in the words of its validator."""
     where = f"Invalid input for field/attribute reboot. Value: {argument}."
     if not isinstance(argument, dict):
-        raise _refused(400, f"{where} {argument!r} is not of type 'object'")
+        raise refused(400, f"{where} {argument!r} is not of type 'object'")
     if "type" not in argument:
-        raise _refused(400, f"{where} 'type' is a required property")
+        raise refused(400, f"{where} 'type' is a required property")
     extra = sorted(set(argument) - {"type"})
     if extra:
-        raise _refused(400, f"{where} {_not_allowed(extra)}")
+        raise refused(400, f"{where} {not_allowed(extra)}")
     reboot_type = argument["type"]
     where = f"Invalid input for field/attribute type. Value: {reboot_type}."
     if not isinstance(reboot_type, str):
-        raise _refused(400, f"{where} {reboot_type!r} is not of type 'string'")
+        raise refused(400, f"{where} {reboot_type!r} is not of type 'string'")
     if reboot_type not in _REBOOT_TYPES:
-        raise _refused(400, f"{where} {reboot_type!r} is not one of {list(_REBOOT_TYPES)}")
+        raise refused(400, f"{where} {reboot_type!r} is not one of {list(_REBOOT_TYPES)}")
     return RebootType(reboot_type.upper())
-
-
-def _not_allowed(names: list[str]) -> str:
-    """Say what jsonschema says of properties that it does not know."""
-    verb = "was" if len(names) == 1 else "were"
-    return f"Additional properties are not allowed ({', '.join(map(repr, names))} {verb} unexpected)"

@@ -10,7 +10,14 @@ from math import ceil
 from random import Random
 from typing import Annotated, Final, Literal, Self, TypeVar
 
-from bulkrestart.simulator.answers import Answer, json_answer, nova_answer, unexpected_error
+from bulkrestart.simulator.answers import (
+    Answer,
+    ecs_answer,
+    gateway_throttled,
+    json_answer,
+    nova_answer,
+    unexpected_error,
+)
 
 _T = TypeVar("_T")
 
@@ -112,23 +119,17 @@ class Fault:
     @classmethod
     def gateway_throttled(cls, limit: int = 60, minutes: int = 1) -> Self:
         """Answer as the API gateway of Huawei Cloud does: 429 APIGW.0308, and no Retry-After."""
-        message = (
-            f"The throttling threshold has been reached: policy user over ratelimit,limit:{limit},time:{minutes} minute"
-        )
-        body = {"error_msg": message, "error_code": "APIGW.0308", "request_id": "d4e8174b8df00840aef0c6907ec0e384"}
-        return cls(answer=json_answer(429, body, from_nova=False))
+        return cls(answer=gateway_throttled(limit, f"{minutes} minute"))
 
     @classmethod
     def flow_limited(cls) -> Self:
         """Answer Common.0024: throttled, in spite of its 202."""
-        body = {"error": {"code": "Common.0024", "message": "Flow limit exceeded."}}
-        return cls(answer=json_answer(202, body, from_nova=False))
+        return cls(answer=ecs_answer(202, "Common.0024", "Flow limit exceeded."))
 
     @classmethod
     def commands_executing(cls) -> Self:
         """Answer Ecs.0603: a 501 that says to try again a minute later."""
-        body = {"error": {"code": "Ecs.0603", "message": "The commands are being executed. Try again later."}}
-        return cls(answer=json_answer(501, body, from_nova=False))
+        return cls(answer=ecs_answer(501, "Ecs.0603", "The commands are being executed. Try again later."))
 
     @classmethod
     def busy(cls, seconds: float = 5.0, task_state: str = "image_snapshot") -> Self:

@@ -7,11 +7,15 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from bulkrestart.simulator.answers import Answer, json_answer, nova_answer
+from bulkrestart.simulator.answers import Answer, RefusedError, json_answer, nova_answer
 from bulkrestart.simulator.cloud import Cloud
-from bulkrestart.simulator.controllers import Context, Controller, RefusedError
+from bulkrestart.simulator.controllers import Context, Controller
+from bulkrestart.simulator.records import Identity
 from bulkrestart.simulator.request import Asked
 from bulkrestart.simulator.views import Version
+
+#: The first parts of paths that lead to the API.
+APIS: Final = ("v2", "v2.1")
 
 _MINIMUM: Final[Version] = (2, 1)
 
@@ -24,13 +28,20 @@ def answer(cloud: Cloud, controller: Controller | None, asked: Asked) -> Answer:
         controller: Where the path leads; None: nowhere.
         asked: The request.
     """
-    if document := _version_document(cloud, asked):
+    if document := version_document(cloud, asked):
         return document
+    if asked.api not in APIS:
+        return _choices(cloud, asked)
     identity = cloud.tokens.get(asked.token)
     if identity is None:
         return _unauthorized(asked)
     if controller is None or re.fullmatch("[0-9a-f-]*", asked.project_id) is None:
         return _no_such_path(asked.accept)
+    return answer_identified(cloud, controller, asked, identity)
+
+
+def answer_identified(cloud: Cloud, controller: Controller, asked: Asked, identity: Identity) -> Answer:
+    """Answer what is asked, from the microversion on; who asks is known, and that the path leads somewhere."""
     context = Context(cloud=cloud, identity=identity, version=_MINIMUM, asked=asked)
     if asked.api == "v2":
         # Microversion headers are stripped: nova/api/openstack/__init__.py `LegacyV2CompatibleWrapper`.
@@ -38,8 +49,20 @@ def answer(cloud: Cloud, controller: Controller | None, asked: Asked) -> Answer:
     return _control_in_version(controller, context)
 
 
-def _version_document(cloud: Cloud, asked: Asked) -> Answer | None:
+def version_document(cloud: Cloud, asked: Asked) -> Answer | None:
     """Answer what is asked without a token: which versions there are. None: something else is asked."""
+    v2, v21 = _versions(cloud, asked)
+    documents = {"": {"versions": [v2, v21]}, "v2": {"version": v2}, "v2.1": {"version": v21}}
+    document = documents.get(asked.path.strip("/"))
+    return json_answer(200, document) if document else None
+
+
+def ids(answered: Answer, request_id: str) -> dict[str, str]:
+    """Name the headers in which an answer of Nova's carries the id of its request."""
+    return {"x-openstack-request-id": request_id, "x-compute-request-id": request_id} if answered.from_nova else {}
+
+
+def _versions(cloud: Cloud, asked: Asked) -> tuple[dict[str, object], dict[str, object]]:
     v2: dict[str, object] = {
         "id": "v2.0",
         "status": "SUPPORTED",
@@ -56,13 +79,14 @@ def _version_document(cloud: Cloud, asked: Asked) -> Answer | None:
         "updated": "2013-07-23T11:33:21Z",
         "links": [{"rel": "self", "href": f"{asked.origin}/v2.1/"}],
     }
-    documents = {"": {"versions": [v2, v21]}, "v2": {"version": v2}, "v2.1": {"version": v21}}
-    if document := documents.get(asked.path.strip("/")):
-        return json_answer(200, document)
-    if asked.api not in ("v2", "v2.1"):
-        choices = [{"id": one["id"], "status": one["status"], "links": one["links"]} for one in (v2, v21)]
-        return json_answer(300, {"choices": choices})
-    return None
+    return v2, v21
+
+
+def _choices(cloud: Cloud, asked: Asked) -> Answer:
+    """Answer who asks for a version that is none."""
+    versions = _versions(cloud, asked)
+    choices = [{"id": one["id"], "status": one["status"], "links": one["links"]} for one in versions]
+    return json_answer(300, {"choices": choices})
 
 
 def _unauthorized(asked: Asked) -> Answer:

@@ -9,6 +9,15 @@ from bulkrestart.core.model import RebootType
 from bulkrestart.simulator.rules import POWER_STATES, RUNNING, status_of
 
 
+class Face(StrEnum):
+    """Whose answers the cloud gives over HTTP; what happens to servers is the same behind each."""
+
+    #: Nova's own, behind Keystone's middleware.
+    NOVA = "nova"
+    #: Those of Huawei Cloud's gateway, and of ECS behind it.
+    HUAWEI = "huawei"
+
+
 class Role(StrEnum):
     """What a token may do."""
 
@@ -49,7 +58,7 @@ class Call(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Whom a token speaks for."""
+    """Whom a token or an access key speaks for."""
 
     user_id: str
     project_id: str
@@ -114,6 +123,8 @@ class Changes(TypedDict, total=False):
     launched_at: float | None
     host: str
     availability_zone: str
+    tags: tuple[str, ...]
+    metadata: dict[str, str]
     fault: ServerFault | None
 
 
@@ -141,6 +152,8 @@ class SimulatedServer:
     locked: bool = False
     host: str = "compute-1"
     availability_zone: str = "az-1"
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
     fault: ServerFault | None = None
     cycles: int = 0
     posts: int = 0

@@ -12,6 +12,8 @@ class Asked:
 
     Attributes:
         token: From its header.
+        authorization: The header of that name, which a signed request has in place of a token.
+        signed_at: When the request was signed, as it says.
         api: The first part of the path: "v2.1" or "v2".
         project_id: The project in the path: Nova serves paths without one too.
         server_id: The server in the path.
@@ -26,6 +28,8 @@ class Asked:
     """
 
     token: str
+    authorization: str
+    signed_at: str
     api: str
     project_id: str
     server_id: str
@@ -58,6 +62,8 @@ def take_apart(request: Request, body: bytes, request_id: str) -> Asked:
     headers, parts, path = request.headers, request.path_params, request.scope["path"]
     return Asked(
         token=headers.get("x-auth-token", ""),
+        authorization=headers.get("authorization", ""),
+        signed_at=headers.get("x-sdk-date", ""),
         api=parts.get("api", path.strip("/").partition("/")[0]),
         project_id=parts.get("project_id", ""),
         server_id=parts.get("server_id", ""),

@@ -62,7 +62,7 @@ def detailed_server(server: SimulatedServer, version: Version, *, base: str, roo
         "id": server.id,
         "image": "",
         "links": _links(server, base=base, root=root),
-        "metadata": {},
+        "metadata": server.metadata,
         "name": server.name,
         "status": status,
         "tenant_id": server.project_id,
@@ -95,7 +95,7 @@ def _additions(server: SimulatedServer) -> tuple[tuple[Version, str, object], ..
     return (
         ((2, 9), "locked", server.locked),
         ((2, 19), "description", None),
-        ((2, 26), "tags", []),
+        ((2, 26), "tags", list(server.tags)),
         ((2, 63), "trusted_image_certificates", None),
         ((2, 71), "server_groups", []),
         ((2, 73), "locked_reason", None),
