@@ -32,6 +32,8 @@ HOMES: Final[dict[str, set[str]]] = {
     "httpx": {"cloud", "client"},
     "tenacity": {"run/submit.py"},
     "anyio": {"run", "cloud", "cli", "client", "simulator"},
+    "keystoneauth1": {"cloud/keystone.py"},
+    "openstack": {"cloud/keystone.py"},
     "typer": {"cli", "__main__"},
     "starlette": {"simulator"},
     "uvicorn": {"simulator"},

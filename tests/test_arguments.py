@@ -66,7 +66,7 @@ HTTP: Final = "http must be an httpx.AsyncClient, not"
         ({"auth": ""}, f"{AUTH} str"),
         ({"auth": 5}, f"{AUTH} int"),
         ({"auth": ("user", "s3cret")}, f"{AUTH} tuple"),
-        ({"auth": Token}, f"{AUTH} type"),
+        ({"auth": Token}, f"{AUTH} a class"),
         ({"http": httpx.Client(verify=False)}, f"{HTTP} Client"),  # noqa: S501 - it sends nothing
         ({"http": httpx.AsyncClient}, f"{HTTP} type"),
         ({"http": object()}, f"{HTTP} object"),

@@ -2,7 +2,7 @@
 
 import random
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -11,16 +11,25 @@ import anyio
 import httpx
 from anyio.lowlevel import current_token
 
+from bulkrestart.cloud.auth import CatalogAuth
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
+from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.options import Options, check_count, parse_reboot_type
 from bulkrestart.core.pacing import Brake
 from bulkrestart.core.report import Ledger, Report, Statistics
+from bulkrestart.core.selection import Selection
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
+from bulkrestart.run.listing import Listing
+from bulkrestart.run.preflight import Preflight, sign_in
+
+#: Seconds for one request where the caller has no say in it.
+_REQUEST_TIMEOUT = 60.0
 
 Ids = Iterable[str | Server] | AsyncIterable[str | Server]
 
@@ -70,13 +79,16 @@ class RestartClient:
 
     Args:
         endpoint: The project's compute endpoint, `https://HOST/v2.1/PROJECT_ID` or `.../v2/PROJECT_ID`, as the
-            service catalogue shows it.
-        auth: How requests are signed: `Token("...")`, or any `httpx.Auth`. None leaves them as they are, or as `http`
-            signs them.
+            service catalogue shows it. None where `auth` knows it, as `from_cloud` has it.
+        auth: How requests are signed: `Token("...")`, a `Token` with a function that gives one, an `AccessKey`, or any
+            `httpx.Auth`. None leaves them as they are, or as `http` signs them.
         http: A client of yours to send with: its proxies, TLS, hooks and cookies are used, and its own auth unless
             `auth` is given. Redirects are not followed, its time-outs do not count, and it is never closed. A
             transport in it that sends a request again by itself voids the promise that no server is rebooted twice.
-            None for a client of our own, whose cost does not grow with the number of requests at once.
+            None for a client of our own, whose cost does not grow with the number of requests at once. It goes
+            through the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`).
+        verify: Whose certificates our own client trusts: True for those of the system, an `ssl.SSLContext` for others
+            or for a certificate of one's own, False for anybody's, with a warning.
         max_at_once: Requests in flight at once, over all concurrent calls.
 
     Raises:
@@ -91,19 +103,26 @@ class RestartClient:
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | None,
         *,
         auth: httpx.Auth | None = None,
         http: httpx.AsyncClient | None = None,
+        verify: bool | ssl.SSLContext = True,
         max_at_once: int = 50,
     ) -> None:
         check_count("max_at_once", max_at_once)
         if auth is not None and not isinstance(auth, httpx.Auth):
-            raise ValueError(f'auth must be Token("...") or another httpx.Auth, not {type(auth).__name__}')
+            kind = "a class" if isinstance(auth, type) else type(auth).__name__
+            raise ValueError(f'auth must be Token("...") or another httpx.Auth, not {kind}')
         if http is not None and not isinstance(http, httpx.AsyncClient):
             raise ValueError(f"http must be an httpx.AsyncClient, not {type(http).__name__}")
-        self._endpoint = _parse_endpoint(endpoint)
+        if not isinstance(verify, bool | ssl.SSLContext):
+            raise ValueError(f"verify must be True, False or an ssl.SSLContext, not {type(verify).__name__}")
+        if http is not None and verify is not True:
+            raise ValueError("verify is for a client of our own: set up the one that is lent")
+        self._endpoint = None if endpoint is None and isinstance(auth, CatalogAuth) else _parse_endpoint(endpoint)
         self._auth = auth
+        self._verify = tls_context(verify=False) if verify is False else verify
         self._max_at_once = max_at_once
         self._limiter = anyio.CapacityLimiter(max_at_once)
         self._brake = Brake()
@@ -132,6 +151,80 @@ class RestartClient:
         if self._http is not None and not self._is_lent:
             self._keep_to_loop()
             await self._http.aclose()
+
+    @classmethod
+    def from_cloud(cls, name: str | None = None, *, max_at_once: int = 50) -> Self:
+        """Make a client of a cloud that the OpenStack tools know: by clouds.yaml, or by `OS_*` variables.
+
+        They are read as openstack.config reads them: the auth types of keystoneauth1, secure.yaml, vendor profiles
+        (`otc`), region, interface, `compute_endpoint_override`, and `verify`, `cacert`, `cert` and `key`. Only files
+        are read; the sign-in and the look into the catalog come with the first use. Tokens are renewed in time.
+
+        Args:
+            name: The cloud in clouds.yaml; None for `OS_CLOUD`, or for the cloud that the `OS_*` variables describe.
+            max_at_once: Requests in flight at once, over all concurrent calls.
+
+        Raises:
+            ValueError: There is no such cloud, or something that it needs is missing.
+            ImportError: The extra `openstack` is not installed.
+
+        Example:
+            ```python
+            async with RestartClient.from_cloud("production") as client:
+                report = await client.restart(client.servers(tags="kernel-fix"))
+            ```
+        """
+        # It takes half a second, which is for those to pay who use it.
+        from bulkrestart.cloud.keystone import Keystone
+
+        keystone = Keystone.from_cloud(name)
+        return cls(None, auth=keystone, verify=keystone.tls_context(), max_at_once=max_at_once)
+
+    async def locate(self) -> str:
+        """Tell the project's compute endpoint; sign in first if only the catalog knows it.
+
+        Raises:
+            AuthError: Nobody signs us in.
+            EndpointError: The catalog has no compute API.
+            RuntimeError: The client has been used in another event loop.
+        """
+        self._check_usable()
+        return (await self._locate()).url
+
+    def servers(
+        self,
+        *,
+        name: str | None = None,
+        status: str | Collection[str] = (),
+        tags: str | Collection[str] = (),
+        az: str | Collection[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Server]:
+        """List the servers of the project to which everything fits that is given; all of them if nothing is.
+
+        They come as the cloud lists them, each once, and a page is read when it is needed. What a cloud's own filters
+        leave out is checked again here, because clouds ignore a filter that they do not know.
+
+        Args:
+            name: A regular expression that is found in the name (`re.search`).
+            status: One status, or several of which one fits: "ACTIVE", "SHUTOFF".
+            tags: One tag, or several, all of which the server carries. Needs microversion 2.26.
+            az: One availability zone, or several of which one fits.
+            metadata: Keys and values, all of which the server's metadata holds.
+
+        Raises:
+            ValueError: An argument makes no sense, or the cloud cannot select so.
+            AuthError: The credentials are refused.
+            EndpointError: The endpoint does not answer, or not as this project's compute API.
+            RuntimeError: The client has been used in another event loop.
+
+        Example:
+            ```python
+            stopped = [server async for server in client.servers(name="^web-", status="SHUTOFF")]
+            ```
+        """
+        selection = Selection.parse(name=name, status=status, tags=tags, az=az, metadata=metadata)
+        return Listing(self._preflight, selection)
 
     async def restart(
         self,
@@ -174,7 +267,7 @@ class RestartClient:
 
         Raises:
             ValueError: An argument makes no sense. Nothing was sent.
-            AuthError: The token is refused. Nothing was sent.
+            AuthError: The credentials are refused, or nobody signs us in. Nothing was sent.
             EndpointError: The endpoint does not answer, or not as this project's compute API. Nothing was sent.
             RuntimeError: The client has been used in another event loop. Nothing was sent.
         """
@@ -222,9 +315,7 @@ class RestartClient:
             print(run.report)
             ```
         """
-        if self._is_closed or (self._http is not None and self._http.is_closed):
-            raise ValueError("the client is closed: make a new one")
-        self._keep_to_loop()
+        self._check_usable()
         options = Options(
             reboot_type=parse_reboot_type(reboot_type),
             wait=wait,
@@ -237,9 +328,16 @@ class RestartClient:
             max_at_once=self._max_at_once if max_at_once is None else max_at_once,
         )
         ledger = Ledger(await _collect(ids), options.reboot_type)
-        fleet = self._fleet(ledger, options)
+        narrower = (anyio.CapacityLimiter(options.max_at_once),) if options.max_at_once < self._max_at_once else ()
+        compute, gate = await self._way(options.request_timeout, narrower)
+        fleet = Fleet(compute=compute, gate=gate, clock=self._clock, ledger=ledger, options=options, rng=self._rng)
         async with _alongside(fleet):
             yield Run(fleet)
+
+    def _check_usable(self) -> None:
+        if self._is_closed or (self._http is not None and self._http.is_closed):
+            raise ValueError("the client is closed: make a new one")
+        self._keep_to_loop()
 
     def _keep_to_loop(self) -> None:
         """Refuse a second event loop: it has a clock of its own, and cannot use the connections of the first."""
@@ -249,16 +347,36 @@ class RestartClient:
         elif self._loop != loop:
             raise RuntimeError("the client has been used in another event loop: make one client for each")
 
-    def _fleet(self, ledger: Ledger, options: Options) -> Fleet:
+    async def _preflight(self) -> Preflight:
+        self._check_usable()
+        return Preflight(*await self._way(_REQUEST_TIMEOUT), self._rng)
+
+    async def _way(
+        self, request_timeout: float, narrower: tuple[anyio.CapacityLimiter, ...] = ()
+    ) -> tuple[Compute, Gate]:
+        """Give the cloud, and the way to it; find out first where it is."""
+        endpoint = await self._locate()
         if self._http is None:
-            self._http = httpx.AsyncClient(transport=LaneTransport(ssl.create_default_context()), trust_env=False)
-        narrower = (anyio.CapacityLimiter(options.max_at_once),) if options.max_at_once < self._max_at_once else ()
-        gate = Gate((*narrower, self._limiter), self._brake)
-        compute = Compute(self._endpoint, self._http, self._auth, self._clock, options.request_timeout)
-        return Fleet(compute=compute, gate=gate, clock=self._clock, ledger=ledger, options=options, rng=self._rng)
+            context = self._verify if isinstance(self._verify, ssl.SSLContext) else tls_context()
+            transport = LaneTransport(context, proxy_of(endpoint.url))
+            self._http = httpx.AsyncClient(transport=transport, trust_env=False)
+        compute = Compute(endpoint, self._http, self._auth, self._clock, request_timeout)
+        return compute, Gate((*narrower, self._limiter), self._brake, compute.sign_in)
+
+    async def _locate(self) -> Endpoint:
+        if self._endpoint is not None:
+            return self._endpoint
+        assert isinstance(self._auth, CatalogAuth), "only with such an auth is the endpoint unknown"
+        await sign_in(Gate((self._limiter,), self._brake, self._auth.sign_in))
+        url = await self._auth.find_endpoint()
+        try:
+            self._endpoint = _parse_endpoint(url)
+        except ValueError as error:
+            raise EndpointError(f"the catalog names {url}: {error}; nothing was sent") from error
+        return self._endpoint
 
 
-def _parse_endpoint(url: str) -> Endpoint:
+def _parse_endpoint(url: str | None) -> Endpoint:
     """Read the endpoint, and see that httpx makes a request of it: it has a say on ports, addresses and IDNA."""
     endpoint = Endpoint.parse(url)
     try:

@@ -55,7 +55,7 @@ def wrong_endpoint(words: str) -> Stop:
 
 TOKEN_REFUSED = "The request you have made requires authentication."
 STOP_UNAUTHORIZED = Stop(
-    StopReason.UNAUTHORIZED, f"the token is refused ({TOKEN_REFUSED}); get a new one for this project"
+    StopReason.UNAUTHORIZED, f"the cloud does not let us in ({TOKEN_REFUSED}); check what signs the requests"
 )
 NOT_FOUND = f"Instance {SERVER} could not be found."
 LOCKED = f"Instance {SERVER} is locked"

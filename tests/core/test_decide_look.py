@@ -43,7 +43,7 @@ FORBIDDEN = nova(403, "Policy doesn't allow os_compute_api:os-instance-actions:l
 REFUSED_TOKEN = keystone()
 STOP_UNAUTHORIZED = Stop(
     StopReason.UNAUTHORIZED,
-    "the token is refused (The request you have made requires authentication.); get a new one for this project",
+    "the cloud does not let us in (The request you have made requires authentication.); check what signs the requests",
 )
 
 IDLE = Server(id=SERVER, status="ACTIVE", vm_state="active", locked=False)

@@ -57,7 +57,7 @@ def test_a_token_that_expires_stops_the_run() -> None:
             report = await client.restart(cloud.ids)
         assert report.stopped is not None
         assert report.stopped.reason is StopReason.UNAUTHORIZED
-        assert "get a new one" in report.stopped.detail
+        assert "get a new token" in report.stopped.detail
         assert report.summary[Outcome.ACCEPTED] == 40
         assert [record.status for record in cloud.requests].count(202) == 40
         assert len(cloud.requests) < 100

@@ -13,7 +13,7 @@ WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Conte
 @pytest.mark.parametrize(
     ("faults", "error", "words"),
     [
-        ([Fault.respond(401, b"{}")] * 2, AuthError, "get a new one"),
+        ([Fault.respond(401, b"{}")] * 2, AuthError, "get a new token"),
         ([Fault.respond(302, headers={"location": "/login"})], EndpointError, "check the URL"),
         ([Fault.respond(200, b"<html>Please sign in</html>")], EndpointError, "check the URL"),
         ([Fault.respond(404, b"<html>Not here</html>")], EndpointError, "check the URL"),

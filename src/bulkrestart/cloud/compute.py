@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -13,9 +13,10 @@ from urllib.parse import quote
 import anyio
 import httpx
 
+from bulkrestart.cloud.auth import CloudAuth, Renewed, SignInError, Trouble
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
-from bulkrestart.core.faults import cloud_time, plain, read_fault
+from bulkrestart.core.faults import Fault, cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 
@@ -73,6 +74,11 @@ class Compute:
         self._timeout = httpx.Timeout(timeout, connect=timeout / 2, pool=timeout / 2)
         self._microversion = MICROVERSION if endpoint.has_microversions else None
 
+    async def sign_in(self) -> Trouble | None:
+        """See that there is something to sign requests with, if that is for us to see to; no more than a look if so."""
+        auth = self._signs
+        return await auth.sign_in() if isinstance(auth, Renewed) else None
+
     async def reboot(self, server_id: str, reboot_type: RebootType) -> Observation:
         """`POST /servers/{server_id}/action` with the reboot action.
 
@@ -89,15 +95,22 @@ class Compute:
         server = _read_server(_member(body, "server"))
         return seen if server is None else server
 
-    async def page(self, *, marker: str | None = None, changes_since: float | None = None) -> Page | Observation:
+    async def page(
+        self,
+        *,
+        marker: str | None = None,
+        changes_since: float | None = None,
+        filters: Mapping[str, str] | None = None,
+    ) -> Page | Observation:
         """`GET /servers/detail`, one page.
 
         Args:
             marker: The id that the page begins after; None for the first page.
             changes_since: Only servers that changed since then, the deleted among them; seconds since the epoch, by
                 the cloud's clock. None for all.
+            filters: What the cloud may leave out, as it names it; it ignores what it does not know.
         """
-        query = {"limit": str(PAGE_LIMIT)}
+        query = {"limit": str(PAGE_LIMIT), **(filters or {})}
         if marker is not None:
             query["marker"] = marker
         if changes_since is not None:
@@ -132,6 +145,11 @@ class Compute:
         self._microversion = offered if offered is not None and offered < self._microversion else None
         return True
 
+    @property
+    def _signs(self) -> httpx.Auth | None:
+        """What signs: ours, or what a lent client brings."""
+        return self._auth or self._http.auth
+
     async def _get(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, object]:
         headers = dict(_HEADERS)
         if self._microversion is not None:
@@ -165,7 +183,8 @@ class Compute:
             return Unsent("the client is closed"), b""
         trace = _Trace()
         request.extensions = {**request.extensions, "trace": trace}
-        auth = _WatchedAuth(self._auth or self._http.auth or httpx.Auth(), request, trace)
+        signs = self._signs
+        auth = _WatchedAuth(signs or httpx.Auth(), request, trace)
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
         with anyio.move_on_after(self._seconds):
@@ -184,7 +203,10 @@ class Compute:
                 response.status_code,
                 read_fault(response.status_code, response.headers, body, is_cut_short=is_cut_short),
                 is_redirected=_is_other(response.request, request),
+                has_stale_token=isinstance(signs, Renewed) and signs.note(request, response.status_code),
             )
+            if answer.status == 401 and isinstance(signs, CloudAuth):
+                answer = replace(answer, remedy=signs.remedy(response))
             return answer, body
         words = f"no answer within {self._seconds:g} s"
         return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
@@ -204,11 +226,12 @@ class _Trace:
         self._is_connecting = False
         self._is_sending = False
 
-    async def __call__(self, event: str, _: Mapping[str, object]) -> None:
-        if ".send_request_" in event:
-            self._is_sending = True
-        elif event.startswith("connection."):
+    async def __call__(self, event: str, info: Mapping[str, object]) -> None:
+        if not event.startswith("http"):
             self._is_connecting = True
+        elif ".send_request_" in event and event.endswith(".started"):
+            # What a proxy is asked for first, to be connected to the cloud, is no request to the cloud.
+            self._is_sending |= getattr(info.get("request"), "method", None) != b"CONNECT"
 
     @property
     def is_unsent(self) -> bool:
@@ -239,6 +262,9 @@ class _WatchedAuth(httpx.Auth):
 
 
 def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observation:
+    if isinstance(error, SignInError):
+        # Whoever signs us in is in the cloud's place: nobody knows us without.
+        return Answer(401, Fault(message=error.trouble.words), remedy=error.trouble.remedy)
     words = type(error).__name__
     # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
     if str(error) and not isinstance(error, httpx.LocalProtocolError):
@@ -326,7 +352,20 @@ def _read_server(row: object) -> Server | None:
         task_state=_word(_member(row, "OS-EXT-STS:task_state")),
         locked=locked if isinstance(locked, bool) else None,
         fault=plain(_text(_member(_member(row, "fault"), "message")) or ""),
+        availability_zone=_text(_member(row, "OS-EXT-AZ:availability_zone")) or "",
+        tags=_texts(_member(row, "tags")),
+        metadata=_pairs(_member(row, "metadata")),
     )
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else None
+
+
+def _pairs(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {name: text for name, text in value.items() if isinstance(name, str) and isinstance(text, str)}
 
 
 def _read_log(rows: object, seen: Observation) -> tuple[Action, ...] | Observation:

@@ -20,17 +20,19 @@ class LaneTransport(httpx.AsyncBaseTransport):
 
     Args:
         verify: How certificates are verified; one context for all lanes.
+        proxy: Through which every lane goes; None for none.
     """
 
-    def __init__(self, verify: ssl.SSLContext) -> None:
+    def __init__(self, verify: ssl.SSLContext, proxy: httpx.Proxy | None = None) -> None:
         self._verify = verify
+        self._proxy = proxy
         # The lane used last is used next: what is not needed goes idle and is closed by the cloud.
         self._idle: list[httpx.AsyncHTTPTransport] = []
         self._busy: set[httpx.AsyncHTTPTransport] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request over a lane of its own; the lane is free again when the response is closed."""
-        lane = self._idle.pop() if self._idle else httpx.AsyncHTTPTransport(verify=self._verify, limits=_LIMITS)
+        lane = self._idle.pop() if self._idle else self._new_lane()
         self._busy.add(lane)
         try:
             response = await lane.handle_async_request(request)
@@ -40,6 +42,9 @@ class LaneTransport(httpx.AsyncBaseTransport):
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _LaneStream(response.stream, partial(self._free, lane, response))
         return response
+
+    def _new_lane(self) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(verify=self._verify, proxy=self._proxy, limits=_LIMITS)
 
     async def _free(self, lane: httpx.AsyncHTTPTransport, response: httpx.Response) -> None:
         if lane in self._busy:

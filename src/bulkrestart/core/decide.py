@@ -13,7 +13,7 @@ from typing import Final
 from bulkrestart.core.decision import Accept, Again, Decision, End, Hold, Look, Ready, Send
 from bulkrestart.core.errors import AuthError, EndpointError
 from bulkrestart.core.faults import Body
-from bulkrestart.core.model import Outcome, Reason, RebootType, Server, Stop, StopReason
+from bulkrestart.core.model import Outcome, Reason, RebootType, Stop, StopReason
 from bulkrestart.core.observation import POSTPONED, Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import (
@@ -30,6 +30,8 @@ from bulkrestart.core.states import (
 PASSING_DELAY: Final = 2.0
 #: Seconds before a second try with a token that was refused: a token just issued may not have reached every node.
 REFUSED_TOKEN_DELAY: Final = 5.0
+#: Answers in a row to one server that may find its token stale, each time another one.
+STALE_IN_A_ROW: Final = 3
 #: Seconds that `Ecs.0603` asks for: "The commands are being executed. Try again 1 minute later."
 COMMANDS_EXECUTING_DELAY: Final = 60.0
 #: Refusals by policy in a row, with no acceptance between, that stop a run: the rest would be refused as well.
@@ -135,37 +137,37 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
 
 
 def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:
-    if answer.has_stale_token:
+    if answer.has_stale_token and progress.stale_tokens < STALE_IN_A_ROW:
         return Send(reboot_type=progress.reboot_type, is_attempt=False)
-    if progress.refused_tokens == 0:
+    if not answer.has_stale_token and progress.refused_tokens == 0:
         return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False)
     return refuse(Reason.UNAUTHORIZED, answer, unauthorized(answer))
 
 
-def decide_first_look(seen: Server | Observation, refused_tokens: int) -> Ready | Again:
+def decide_first(seen: Observation, refused_tokens: int) -> Ready | Again:
     """Decide, before anything is sent, whether this is the project's compute API, and whether it knows us.
 
     Args:
-        seen: What a look at one server showed; whatever the cloud says of it tells what it thinks of us.
-        refused_tokens: Looks before it that refused our token.
+        seen: What came instead of what was asked for; whatever the cloud says tells what it thinks of us.
+        refused_tokens: Answers before it that refused our credentials.
 
     Raises:
-        AuthError: The token is refused.
+        AuthError: Our credentials are refused.
         EndpointError: It is something else than the compute API of the project.
     """
-    if isinstance(seen, Server):
-        return Ready()
-    if not isinstance(seen, Answer) or seen.status >= 500:
+    if not isinstance(seen, Answer) or seen.status >= 500 or seen.status == 408 or seen.fault.body is Body.CUT_SHORT:
         return Again(is_try=True)
     if seen.is_throttled:
         return Again(is_try=False)
     if seen.status == 401:
-        if refused_tokens:
+        if seen.is_refused_token and refused_tokens:
             raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
         return Again(is_try=False)
+    if seen.is_unscoped:
+        raise AuthError(f"the token belongs to no project ({seen.words}); get one for the project; nothing was sent")
     if seen.is_wrong_endpoint or seen.status < 400:
         raise EndpointError(f"{wrong_endpoint(seen).detail}; nothing was sent")
-    return Ready(warning=f"servers may not be looked at: {seen.words}" if seen.status == 403 else "")
+    return Ready(refusal=seen)
 
 
 class Refusals:
@@ -223,5 +225,5 @@ def wrong_endpoint(answer: Answer) -> Stop:
 
 
 def unauthorized(answer: Answer) -> Stop:
-    """Stop a run whose token is refused."""
-    return Stop(StopReason.UNAUTHORIZED, f"the token is refused ({answer.words}); get a new one for this project")
+    """Stop a run whose credentials are refused."""
+    return Stop(StopReason.UNAUTHORIZED, f"the cloud does not let us in ({answer.words}); {answer.remedy}")

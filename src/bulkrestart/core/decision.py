@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bulkrestart.core.model import Outcome, Proof, Reason, RebootType, Stop
+from bulkrestart.core.observation import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,13 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The run may begin.
+    """It is the project's compute API, and it knows us.
 
     Attributes:
-        warning: What a person should know; "" if nothing.
+        refusal: What it said to the question that was asked, about which it is right.
     """
 
-    warning: str = ""
+    refusal: Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Endpoint:
     has_microversions: bool
 
     @classmethod
-    def parse(cls, url: str) -> "Endpoint":
+    def parse(cls, url: object) -> "Endpoint":
         """Read an endpoint.
 
         Raises:

@@ -3,7 +3,8 @@
 Durations are float seconds. Records are frozen; closed sets are enums whose values are what reports print.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -134,6 +135,9 @@ class Server:
         task_state: `OS-EXT-STS:task_state`; None while no task runs, or where it is not shown.
         locked: Whether it is locked; None where it is not shown (microversions before 2.9).
         fault: The message of its last fault, "" without one. Nova shows it in ERROR and DELETED only.
+        availability_zone: `OS-EXT-AZ:availability_zone`; "" where it is not shown.
+        tags: Its tags; None where they are not shown (microversions before 2.26).
+        metadata: Its metadata.
     """
 
     id: str
@@ -143,6 +147,9 @@ class Server:
     task_state: str | None = None
     locked: bool | None = None
     fault: str = ""
+    availability_zone: str = ""
+    tags: tuple[str, ...] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def words(self) -> str:

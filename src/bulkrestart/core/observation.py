@@ -17,6 +17,7 @@ _NOT_FOUND_CODES: Final = ("itemNotFound", "Ecs.0114", "Ecs.0614")
 _WRONG_PROJECT_CODES: Final = ("Ecs.0023", "Common.0018")
 #: nova/api/openstack/wsgi.py: "Malformed request URL: URL's project_id '..' doesn't match Context's project_id '..'"
 _WRONG_PROJECT: Final = re.compile(r"project_id .*doesn't match", re.IGNORECASE)
+_NO_PROJECT: Final = re.compile(r"doesn't match Context's project_id '?None", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,15 @@ class Answer:
         status: The HTTP status.
         fault: What its headers and its body say.
         is_redirected: It answers another request than the one that was sent (a followed redirect).
-        has_stale_token: It was signed with an older token than the newest.
+        has_stale_token: It was signed with a token that was good once, and a newer one is there or can be had.
+        remedy: What may help where it refuses our credentials.
     """
 
     status: int
     fault: Fault = field(default_factory=Fault)
     is_redirected: bool = False
     has_stale_token: bool = False
+    remedy: str = "check what signs the requests"
 
     @property
     def is_throttled(self) -> bool:
@@ -42,8 +45,13 @@ class Answer:
 
     @property
     def is_refused_token(self) -> bool:
-        """It refuses the newest token."""
+        """It refuses the newest token, or whatever else signs our requests."""
         return self.status == 401 and not self.has_stale_token
+
+    @property
+    def is_unscoped(self) -> bool:
+        """It says that the token belongs to no project."""
+        return self.status == 400 and _NO_PROJECT.search(self.fault.message) is not None
 
     @property
     def may_come_late(self) -> bool:

@@ -34,7 +34,8 @@ class Progress:
         may_come_late: The last send may still be at work, though its answer is in, or was given up.
         was_seen_rebooting: A look since then showed the server in a reboot, while the fate of the send was unknown.
         readable_looks: Looks at a log that could be read, since `answered_at`.
-        refused_tokens: Answers in a row that refused our newest token.
+        refused_tokens: Answers in a row that refused our newest token, or whatever else signs our requests.
+        stale_tokens: Answers in a row that refused an older token.
         words: What the cloud said last of the sends, or showed last if nothing was sent.
         accepted: When it was accepted; None before.
         request_id: The cloud's id of the accepted reboot.
@@ -61,6 +62,7 @@ class Progress:
     was_seen_rebooting: bool = False
     readable_looks: int = 0
     refused_tokens: int = 0
+    stale_tokens: int = 0
     words: str = ""
     accepted: float | None = None
     request_id: str | None = None
@@ -112,7 +114,9 @@ class Progress:
 
     def _count_refused_tokens(self, seen: Server | Observation) -> None:
         is_refused = isinstance(seen, Answer) and seen.is_refused_token
+        is_stale = isinstance(seen, Answer) and seen.status == 401 and seen.has_stale_token
         self.refused_tokens = self.refused_tokens + 1 if is_refused else 0
+        self.stale_tokens = self.stale_tokens + 1 if is_stale else 0
 
     def _take(self, now: float, decision: Decision) -> None:
         self.is_unresolved = isinstance(decision, Look) and decision.is_unresolved

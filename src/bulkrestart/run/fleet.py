@@ -27,7 +27,7 @@ from bulkrestart.run.course import Course
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate, Shields
 from bulkrestart.run.knowledge import LogKnowledge
-from bulkrestart.run.preflight import preflight
+from bulkrestart.run.preflight import Preflight
 from bulkrestart.run.settle import Settler
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.sweep import Sweep
@@ -115,7 +115,7 @@ class Fleet:
         try:
             first = next(iter(self._ledger), None)
             if first is not None:
-                await preflight(self._compute, self._gate, first, self._rng)
+                await Preflight(self._compute, self._gate, self._rng).look(first)
             self.ready.set()
             async with anyio.create_task_group() as guard:
                 guard.start_soon(self._bound_shields)

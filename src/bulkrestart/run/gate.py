@@ -1,5 +1,6 @@
 """The one way to the cloud: so many requests at once, and none while the brake is on."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -7,31 +8,56 @@ from typing import Self, TypeVar
 
 import anyio
 
+from bulkrestart.cloud.auth import Trouble
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.observation import Answer, Unanswered, Unsent
 from bulkrestart.core.pacing import Brake
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 
 class Gate:
-    """Lets a request through. A slot is held for one request and nothing else.
+    """Lets a request through. A slot is held for one request and nothing else: not while waiting or signing in.
 
     When a slot is had, nobody was asked to wait at that moment, and nothing awaits between that and the request.
 
     Args:
         limiters: The bounds on requests at once, the narrower first: of this run, and of the client.
         brake: The client's brake.
+        sign_in: Sees that there is something to sign with, and gives the trouble if there is not.
     """
 
-    def __init__(self, limiters: tuple[anyio.CapacityLimiter, ...], brake: Brake) -> None:
+    def __init__(
+        self,
+        limiters: tuple[anyio.CapacityLimiter, ...],
+        brake: Brake,
+        sign_in: Callable[[], Awaitable[Trouble | None]],
+    ) -> None:
         self._limiters = limiters
         self._brake = brake
+        self._sign_in = sign_in
 
-    async def __aenter__(self) -> Self:
+    async def sign_in(self) -> Trouble | None:
+        """See that there is something to sign with, when nobody is asked to wait.
+
+        While whoever signs us in is in trouble, everybody waits: no server is tried in vain. Trouble that does not
+        pass is given back; what is sent all the same is answered as unauthorized.
+        """
         while True:
             if wait := self._brake.remaining(anyio.current_time()):
                 await anyio.sleep(wait)
+            asked = anyio.current_time()
+            trouble = await self._sign_in()
+            if trouble is None or trouble.is_final:
+                return trouble
+            _log.warning("everybody waits: %s", trouble.words)
+            self._brake.hold(anyio.current_time(), None, sent_at=asked)
+
+    async def __aenter__(self) -> Self:
+        while True:
+            await self.sign_in()
             await self._acquire()
             if not self._brake.remaining(anyio.current_time()):
                 return self

@@ -1,17 +1,20 @@
-"""One look before the first send: is this the project's compute API, and does it know us?"""
+"""What is asked before anything is sent: is this the project's compute API, and does it know us?"""
 
 import logging
 import random
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import anyio
 
 from bulkrestart.cloud.compute import Compute
-from bulkrestart.core.decide import decide_first_look
+from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
-from bulkrestart.core.errors import EndpointError
-from bulkrestart.core.observation import Answer
+from bulkrestart.core.errors import AuthError, EndpointError
+from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.run.gate import Gate
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -21,29 +24,71 @@ TRIES: Final = 5
 _FIRST_CEILING: Final = 2.0
 
 
-async def preflight(compute: Compute, gate: Gate, server_id: str, rng: random.Random) -> None:
-    """Look at one server; whatever the cloud says of it tells what it thinks of us. It also shows the cloud's clock.
+async def sign_in(gate: Gate) -> None:
+    """Sign in, if that is for us to see to.
 
     Raises:
-        AuthError: The token is refused.
-        EndpointError: Nothing answers, or something else than the compute API of the project.
+        AuthError: It failed.
     """
-    refused_tokens = tries = 0
-    while True:
-        seen, _ = await gate.ask(lambda: compute.show(server_id))
-        if isinstance(seen, Answer) and compute.lower_microversion(seen):
-            continue
-        match decide_first_look(seen, refused_tokens):
-            case Ready(warning):
-                if warning:
-                    _log.warning("%s; the fate of a lost reply cannot be learnt", warning)
-                return
-            case Again(is_try=False):
-                # The gate makes the next look wait.
-                refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
-            case Again():
-                tries += 1
-                if tries == TRIES:
-                    raise EndpointError(f"the compute API does not answer ({seen}); check the URL; nothing was sent")
-                _log.warning("the compute API does not answer (%s); look %d of %d follows", seen, tries + 1, TRIES)
-                await anyio.sleep(rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
+    trouble = await gate.sign_in()
+    if trouble is not None:
+        raise AuthError(f"{trouble.words}; {trouble.remedy}; nothing was sent")
+
+
+class Preflight:
+    """Asks, and does not go on until the cloud has answered.
+
+    Args:
+        compute: The cloud.
+        gate: The way to it.
+        rng: The source of jitter.
+
+    Attributes:
+        compute: The cloud.
+    """
+
+    def __init__(self, compute: Compute, gate: Gate, rng: random.Random) -> None:
+        self.compute = compute
+        self._gate = gate
+        self._rng = rng
+
+    async def look(self, server_id: str) -> None:
+        """Look at one server. Whatever the cloud says of it tells what it thinks of us, and it shows the cloud's clock.
+
+        Raises:
+            AuthError: Our credentials are refused.
+            EndpointError: Nothing answers, or something else than the compute API of the project.
+        """
+        seen = await self.ask(lambda: self.compute.show(server_id))
+        if isinstance(seen, Answer) and seen.status == 403:
+            _log.warning("servers may not be looked at: %s; the fate of a lost reply cannot be learnt", seen.words)
+
+    async def ask(self, request: Callable[[], Awaitable[T | Observation]]) -> T | Answer:
+        """Ask until what was asked for comes, or an answer that is about the question and not about us.
+
+        Raises:
+            AuthError: Our credentials are refused.
+            EndpointError: Nothing answers, or something else than the compute API of the project.
+        """
+        await sign_in(self._gate)
+        refused_tokens = tries = 0
+        while True:
+            seen, _ = await self._gate.ask(request)
+            if not isinstance(seen, Answer | Unsent | Unanswered):
+                return seen
+            if isinstance(seen, Answer) and self.compute.lower_microversion(seen):
+                continue
+            match decide_first(seen, refused_tokens):
+                case Ready(refusal):
+                    return refusal
+                case Again(is_try=False):
+                    # The gate makes the next look wait.
+                    refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
+                case Again():
+                    tries += 1
+                    if tries == TRIES:
+                        raise EndpointError(
+                            f"the compute API does not answer ({seen}); check the URL; nothing was sent"
+                        )
+                    _log.warning("the compute API does not answer (%s); look %d of %d follows", seen, tries + 1, TRIES)
+                    await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))

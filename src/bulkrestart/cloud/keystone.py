@@ -1,0 +1,184 @@
+"""Sign-in as the OpenStack tools do it: clouds.yaml and `OS_*` by openstack.config, Keystone by keystoneauth1.
+
+Both block, so what they do over the network they do in a worker thread. They come with the extra `openstack`.
+"""
+
+import os
+import re
+import ssl
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+try:
+    from keystoneauth1 import exceptions
+    from keystoneauth1.access import AccessInfo
+    from keystoneauth1.identity.base import BaseIdentityPlugin
+    from keystoneauth1.plugin import BaseAuthPlugin
+    from openstack.config import OpenStackConfig
+    from openstack.config.cloud_region import CloudRegion
+    from openstack.exceptions import ConfigException
+except ModuleNotFoundError as error:
+    raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
+
+from bulkrestart.cloud.auth import CatalogAuth, SignInError, Trouble, in_thread
+from bulkrestart.cloud.network import tls_context
+from bulkrestart.core.errors import EndpointError
+from bulkrestart.core.faults import plain
+
+#: Seconds for one request to Keystone, where the configuration names none.
+_TIMEOUT: Final = 60.0
+_SERVICE: Final = "compute"
+#: A compute endpoint with its version, and one with its project as well.
+_VERSIONED: Final = re.compile(r"/v2(\.1)?$")
+_SCOPED: Final = re.compile(r"/v2(\.1)?/[^/]+$")
+_IN_TROUBLE: Final = (
+    exceptions.ConnectFailure,
+    exceptions.ConnectTimeout,
+    exceptions.DiscoveryFailure,
+    exceptions.HttpServerError,
+    exceptions.UnknownConnectionError,
+)
+
+
+class Keystone(CatalogAuth):
+    """Signs with tokens of an OpenStack cloud, and knows where its compute API is.
+
+    Args:
+        region: The cloud's configuration, for one region.
+    """
+
+    def __init__(self, region: CloudRegion) -> None:
+        super().__init__()
+        self._region = region
+        self._session = region.get_session()
+        self._session.timeout = self._session.timeout or _TIMEOUT
+        plugin = region.get_auth()
+        assert plugin is not None, "get_session raises without one"
+        self._plugin: BaseAuthPlugin = plugin
+        if isinstance(plugin, BaseIdentityPlugin):
+            # When to sign in again is ours to say: it would do so at every look at a token of less than two minutes.
+            plugin.reauthenticate = False
+
+    @classmethod
+    def from_cloud(
+        cls, name: str | None = None, *, cacert: str = "", cert: str = "", key: str = "", is_insecure: bool = False
+    ) -> "Keystone":
+        """Read a cloud's configuration; nothing but files is read.
+
+        Args:
+            name: The cloud in clouds.yaml; None for `OS_CLOUD`, or the cloud that the `OS_*` variables describe.
+            cacert: A file of certificates that are trusted; "" as the configuration has it, here as with the others.
+            cert: A file of a certificate of one's own.
+            key: The file of its key.
+            is_insecure: Whether no certificate is verified.
+
+        Raises:
+            ValueError: There is no such cloud, or something that it needs is missing.
+        """
+        given = Namespace(cacert=cacert, cert=cert, key=key, insecure=is_insecure or None)
+        try:
+            return cls(OpenStackConfig().get_one(name, argparse=given))
+        except (ConfigException, exceptions.ClientException) as error:
+            shown = f"cloud {name!r}" if name else "the cloud in OS_CLOUD or OS_*"
+            raise ValueError(f"{shown} cannot be used: {plain(str(error))}") from error
+
+    @property
+    def name(self) -> str:
+        """The cloud's name and region."""
+        return str(self._region.full_name)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Trust whom the configuration trusts, and be who it says.
+
+        Raises:
+            ValueError: A file that it names cannot be used.
+        """
+        verify, cert = self._region.get_requests_verify_args()
+        # requests, and so the OpenStack tools, heed these too.
+        trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+        own, key = cert if isinstance(cert, tuple) else (cert, None)
+        return tls_context(
+            verify=verify is not False, cacert=verify if isinstance(verify, str) else trusted, cert=own, key=key
+        )
+
+    async def fetch(self) -> tuple[Mapping[str, str], float | None]:
+        """Sign in."""
+        return await in_thread(self._fetch)
+
+    def _fetch(self) -> tuple[Mapping[str, str], float | None]:
+        try:
+            self._plugin.invalidate()
+            headers = self._plugin.get_headers(self._session)
+            if headers is None:
+                raise SignInError(self._refused("it gives no token"))
+            if not isinstance(self._plugin, BaseIdentityPlugin):
+                return headers, None
+            access = self._plugin.get_access(self._session)
+            if access.project_id is None:
+                words = f"the sign-in to cloud {self.name} is for no project"
+                raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
+            return headers, _life_of(access)
+        except _IN_TROUBLE as error:
+            words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
+            raise SignInError(Trouble(words, "check auth_url (OS_AUTH_URL)")) from error
+        except exceptions.ClientException as error:
+            raise SignInError(self._refused(_words(error))) from error
+
+    def _refused(self, why: str) -> Trouble:
+        words = f"the sign-in to cloud {self.name} is refused: {why}"
+        return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
+
+    def remedy(self, refusal: httpx.Response) -> str:
+        """Name who signed in."""
+        return f"check that the user of cloud {self.name} may use the compute API"
+
+    async def find_endpoint(self) -> str:
+        """Find the compute endpoint of the project: in the configuration, or else in the catalog."""
+        return await in_thread(self._find_endpoint)
+
+    def _find_endpoint(self) -> str:
+        region = self._region
+        interface, region_name = region.get_interface(_SERVICE), region.get_region_name(_SERVICE)
+        try:
+            url = region.get_endpoint(_SERVICE) or self._plugin.get_endpoint(
+                self._session,
+                service_type=region.get_service_type(_SERVICE),
+                service_name=region.get_service_name(_SERVICE),
+                interface=interface,
+                region_name=region_name,
+                skip_discovery=True,
+            )
+            if url is not None and not _is_versioned(url):
+                found = self._plugin.get_endpoint_data(self._session, endpoint_override=url, min_version="2.1")
+                url = found.url if found is not None else url
+            project_id = self._plugin.get_project_id(self._session)
+        except exceptions.ClientException as error:
+            raise EndpointError(f"the compute API of cloud {self.name} is not found: {_words(error)}") from error
+        if url is None:
+            where = f"interface {interface or 'public'}, region {region_name or 'any'}"
+            raise EndpointError(
+                f"the catalog of cloud {self.name} has no compute service ({where}); check region_name and interface, "
+                "or set compute_endpoint_override; nothing was sent"
+            )
+        url = url.rstrip("/")
+        return f"{url}/{project_id}" if _VERSIONED.search(url) else url
+
+
+def _is_versioned(url: str) -> bool:
+    path = urlsplit(url).path.rstrip("/")
+    return _VERSIONED.search(path) is not None or _SCOPED.search(path) is not None
+
+
+def _life_of(access: AccessInfo) -> float | None:
+    """Tell how many seconds a token lives, by Keystone's own clock; None if it does not say."""
+    if access.expires is None or access.issued is None:
+        return None
+    return (access.expires - access.issued).total_seconds()
+
+
+def _words(error: Exception) -> str:
+    return plain(str(error)) or type(error).__name__

@@ -1,0 +1,104 @@
+"""How requests leave this machine: whose certificates are trusted, and through which proxy."""
+
+import ipaddress
+import logging
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+_log = logging.getLogger(__name__)
+
+
+def tls_context(
+    *,
+    verify: bool = True,
+    cacert: str | Path | None = None,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
+) -> ssl.SSLContext:
+    """Say whose certificates are trusted, and who we are.
+
+    Args:
+        verify: Whether certificates are verified at all; if not, a warning is logged.
+        cacert: A file of certificates, or a folder, that are trusted; None for those that the system trusts.
+        cert: A file of our own certificate, and of its key unless `key` is given.
+        key: The file of that key; not encrypted.
+
+    Raises:
+        ValueError: A file cannot be read, or holds something else.
+    """
+    context = ssl.create_default_context()
+    if not verify:
+        _log.warning("certificates are not verified: whoever is on the way can read the token and change the answers")
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif cacert is not None:
+        context = _context_of(Path(cacert))
+    if cert is not None:
+        _load_own(context, Path(cert), None if key is None else Path(key))
+    elif key is not None:
+        raise ValueError(f"a key without a certificate: give the certificate of {key} too")
+    return context
+
+
+def _context_of(trusted: Path) -> ssl.SSLContext:
+    try:
+        if trusted.is_dir():
+            return ssl.create_default_context(capath=trusted)
+        return ssl.create_default_context(cafile=trusted)
+    except ssl.SSLError as error:
+        raise ValueError(f"{trusted} holds no certificates: give a file in PEM format") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read certificates from {trusted}: {error}") from error
+
+
+def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    def refuse() -> str:
+        # OpenSSL would ask on the terminal.
+        raise ValueError(f"the key in {key or cert} is encrypted: decrypt it first")
+
+    try:
+        context.load_cert_chain(cert, key, password=refuse)
+    except ssl.SSLError as error:
+        files = f"{cert} and {key} hold" if key is not None else f"{cert} holds"
+        raise ValueError(f"{files} no certificate with its key: give them in PEM format") from error
+    except OSError as error:
+        raise ValueError(f"cannot read the certificate {cert}, or its key: {error.strerror}") from error
+
+
+def proxy_of(url: str) -> httpx.Proxy | None:
+    """Find the proxy that the environment names for a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+
+    A proxy does not reach this machine's own loopback, so none is used for it, as Go's net/http has it.
+
+    Raises:
+        ValueError: It names something that is no proxy.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if _is_loopback(host) or proxy_bypass(host if parts.port is None else f"{host}:{parts.port}"):
+        return None
+    proxies = getproxies()
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    if not named:
+        return None
+    try:
+        proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
+        # What it needs to be reached by (socksio) is found out now.
+        httpx.AsyncHTTPTransport(proxy=proxy)
+    except ImportError as error:
+        raise ValueError("the proxy in the environment speaks SOCKS: pip install 'httpx[socks]'") from error
+    # Its URL is not repeated: a password may stand in it.
+    except (ValueError, httpx.InvalidURL):
+        raise ValueError(f"the environment names no usable proxy for {parts.scheme}: see HTTPS_PROXY") from None
+    return proxy
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

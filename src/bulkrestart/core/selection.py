@@ -1,0 +1,113 @@
+"""Which servers of a project are meant, by what the cloud shows of them."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from bulkrestart.core.model import Server
+
+#: What clouds read as it stands: Nova takes a tag filter for a regular expression when it checks it, and not after.
+_PLAIN_TAG: Final = re.compile(r"[\w:.=-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A server is meant if everything that is given fits; with nothing given, all are.
+
+    The cloud's own filters are never relied on: one that it does not know, or does not grant to this user, it ignores
+    silently (nova/api/openstack/compute/servers.py `remove_invalid_options`).
+
+    Attributes:
+        name: What must be found in the name; None for any.
+        statuses: The status must be one of these, in upper case; empty for any.
+        tags: The server must carry all of these.
+        zones: The availability zone must be one of these; empty for any.
+        metadata: The metadata must hold all of these.
+    """
+
+    name: re.Pattern[str] | None = None
+    statuses: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    zones: frozenset[str] = frozenset()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        name: str | None = None,
+        status: str | Collection[str] = (),
+        tags: str | Collection[str] = (),
+        az: str | Collection[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> "Selection":
+        """Read what a user gives; `RestartClient.servers` documents it.
+
+        Raises:
+            ValueError: One of them cannot be what is meant.
+        """
+        return cls(
+            name=_pattern(name),
+            statuses=frozenset(word.upper() for word in _words("status", status)),
+            tags=_words("tags", tags),
+            zones=_words("az", az),
+            metadata=_pairs(metadata or {}),
+        )
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """What the cloud may leave out by itself, as the query of a list.
+
+        These are the filters that leave out nothing that is meant: of several statuses clouds may heed one, and the
+        database's regular expressions are not Python's.
+        """
+        query: dict[str, str] = {}
+        if len(self.statuses) == 1:
+            query["status"] = next(iter(self.statuses))
+        if self.tags and all(map(_PLAIN_TAG.fullmatch, self.tags)):
+            query["tags"] = ",".join(sorted(self.tags))
+        return query
+
+    def fits(self, server: Server) -> bool:
+        """Tell whether a server is meant."""
+        return (
+            (self.name is None or self.name.search(server.name) is not None)
+            and (not self.statuses or server.status.upper() in self.statuses)
+            and self.tags <= set(server.tags or ())
+            and (not self.zones or server.availability_zone in self.zones)
+            and self.metadata.items() <= server.metadata.items()
+        )
+
+
+def _pattern(name: str | None) -> re.Pattern[str] | None:
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a regular expression of at least one character, not {name!r}")
+    try:
+        return re.compile(name)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"name must be a regular expression, not {name!r}: {error}") from error
+
+
+def _words(option: str, given: str | Collection[str]) -> frozenset[str]:
+    """Read one word, or several."""
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, Collection):
+        raise ValueError(f"{option} must be a word or several, not {given!r}")
+    for word in given:
+        # Nova separates tags by commas, and has none with a comma or a slash (nova/api/validation `tag`).
+        if not isinstance(word, str) or not word.strip() or "," in word:
+            raise ValueError(f"{option} must be words that are not empty, one each, not {word!r}")
+    return frozenset(given)
+
+
+def _pairs(given: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"metadata must be a mapping of keys to values, not {given!r}")
+    for key, value in given.items():
+        if not isinstance(key, str) or not isinstance(value, str) or not key:
+            raise ValueError(f"metadata must be keys and values of text, not {key!r}: {value!r}")
+    return dict(given)
