@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def run(command: list[str], served: LoopbackCloud, folder: Path) -> subprocess.C
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "OS_TOKEN": served.cloud.token, "ENDPOINT": served.endpoint}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def function(parameters: str, body: str) -> Callable[..., Awaitable[object]]:
+    """Make an async function of a piece of code, which returns what it calls its report."""
+    lines = [f"async def function({parameters}):", *f"{body}\nreturn locals().get('report')".splitlines()]
+    names: dict[str, Callable[..., Awaitable[object]]] = {}
+    exec(compile("\n    ".join(lines), "README.md", "exec"), names)  # noqa: S102
+    return names["function"]
 
 
 def test_the_first_example(tmp_path: Path) -> None:
@@ -53,18 +62,33 @@ def test_the_command(tmp_path: Path) -> None:
     assert set(served.cloud.cycles.values()) == {1}
 
 
+def test_the_selection() -> None:
+    """The selection restarts the servers that it names, and no other."""
+    select = function("client", blocks("python")[1])
+
+    async def main() -> None:
+        cloud = cloud_of(9)
+        meant, *others = cloud.ids
+        cloud.change(meant, tags=("kernel-fix", "x"))
+        cloud.change(others[0], tags=("kernel-fix",), name="db-0001")
+        cloud.change(others[1], tags=("kernel-fix",), vm_state="stopped")
+        async with client_of(cloud) as client:
+            assert str(await select(client)).startswith("1 completed")
+        assert [server_id for server_id, count in cloud.cycles.items() if count] == [meant]
+
+    virtually(main)
+
+
 def test_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
     """The stream of a service stops at the first failure, and follows to its end what was sent before."""
-    body = blocks("python")[1].replace("\n", "\n    ")
-    names: dict[str, object] = {}
-    exec(compile(f"async def stream(client, server_ids):\n    {body}", "README.md", "exec"), names)  # noqa: S102
+    stream = function("client, server_ids", blocks("python")[2])
 
     async def main() -> None:
         cloud = cloud_of(100)
         slow_down(cloud, 5.0)
         cloud.break_host(cloud.ids[0], HostFault.DEAD)
         async with client_of(cloud, max_at_once=5) as client:
-            await names["stream"](client, cloud.ids)  # type: ignore[operator]
+            await stream(client, cloud.ids)
         assert set(cloud.cycles.values()) == {0, 1}
 
     virtually(main)

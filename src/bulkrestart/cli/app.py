@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,20 +10,33 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from bulkrestart import __version__
+from bulkrestart.cli.access import Trust, read_access
 from bulkrestart.cli.ask import ASKS_OVER, confirm, question
 from bulkrestart.cli.end import End, ExitCode
-from bulkrestart.cli.errors import InputError, input_checked, options_checked
+from bulkrestart.cli.errors import InputError, options_checked
 from bulkrestart.cli.ids import gather_ids
+from bulkrestart.cli.options import (
+    AllOption,
+    AzOption,
+    CacertOption,
+    CertOption,
+    CloudOption,
+    EndpointOption,
+    InsecureOption,
+    KeyOption,
+    MetadataOption,
+    NameOption,
+    OutputOption,
+    StatusOption,
+    TagOption,
+)
 from bulkrestart.cli.restart import Request, restart
+from bulkrestart.cli.select import SELECTORS, locate, read_selectors, select
+from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams
-from bulkrestart.cloud.auth import Token
-from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options, check_count
-
-_ENDPOINT_REMEDY = "give --endpoint https://HOST/v2.1/PROJECT_ID"
-_TOKEN_REMEDY = "export OS_TOKEN=$(openstack token issue -f value -c id)"  # noqa: S105 - how to get one
 
 app = typer.Typer(
     name="bulkrestart",
@@ -54,7 +66,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None, streams: Streams) -> End:
     try:
-        return _read(arguments)(streams)
+        with streams.showing_warnings():
+            return _read(arguments)(streams)
     except InputError as error:
         streams.warn(str(error))
         return End(ExitCode.USAGE)
@@ -122,10 +135,18 @@ def _restart(
             "May be repeated; the arguments come first.",
         ),
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="The project's compute endpoint: https://HOST/v2.1/PROJECT_ID. Required."),
-    ] = None,
+    is_all: AllOption = False,
+    name: NameOption = None,
+    status: StatusOption = None,
+    tag: TagOption = None,
+    az: AzOption = None,
+    metadata: MetadataOption = None,
+    endpoint: EndpointOption = None,
+    cloud: CloudOption = None,
+    cacert: CacertOption = "",
+    cert: CertOption = "",
+    key: KeyOption = "",
+    is_insecure: InsecureOption = False,
     reboot_type: Annotated[
         RebootType,
         typer.Option(
@@ -164,19 +185,12 @@ def _restart(
     is_confirmed: Annotated[
         bool, typer.Option("--yes", help=f"Do not ask before a run over more than {ASKS_OVER} servers.")
     ] = False,
-    output: Annotated[
-        Output,
-        typer.Option(
-            metavar="table|json|jsonl",
-            help="table: a line for each server as it gets its outcome, and a summary. jsonl: an object for each "
-            "instead. json: one report at the end.",
-        ),
-    ] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
 ) -> Command:
     """Restart servers, wait until they are back, and tell what became of each.
 
-    The token is read from OS_TOKEN. Results go to standard output, all else to standard error. A reply that is lost
-    is not sent again blindly: what cannot be learnt from the cloud is reported as in doubt.
+    Name them by their ids, or select them. Results go to standard output, all else to standard error. A reply that is
+    lost is not sent again blindly: what cannot be learnt from the cloud is reported as in doubt.
     """
     with options_checked():
         options = Options(
@@ -190,41 +204,57 @@ def _restart(
             start_stopped=start_stopped,
             max_at_once=max_at_once,
         )
-    project, auth = _read_endpoint(endpoint), _read_token()
+    selectors = read_selectors(
+        is_all=is_all, name=name, status=status or (), tags=tag or (), az=az or (), metadata=metadata or ()
+    )
+    if selectors is not None and (ids or ids_from):
+        raise InputError("give ids, or select servers, not both")
+
+    access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
 
     def command(streams: Streams) -> End:
-        fleet, duplicates = gather_ids(ids or (), ids_from or ())
+        if selectors is None:
+            fleet, duplicates = gather_ids(ids or (), ids_from or ())
+            names = fleet
+        else:
+            servers, duplicates = asyncio.run(select(access, selectors)), 0
+            fleet, names = [server.id for server in servers], [server.name or server.id for server in servers]
+        way_in = access
         if len(fleet) > ASKS_OVER and not is_confirmed:
-            confirm(
-                question(
-                    fleet,
-                    reboot_type=reboot_type,
-                    endpoint=project.url,
-                    project_id=project.project_id,
-                    max_at_once=max_at_once,
-                )
-            )
+            way_in = asyncio.run(locate(access))
+            confirm(question(names, access=way_in, reboot_type=reboot_type, max_at_once=max_at_once))
         if duplicates:
             streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
-        request = Request(endpoint=project, auth=auth, ids=fleet, options=options, output=output)
+        request = Request(access=way_in, ids=fleet, options=options, output=output)
         return asyncio.run(restart(request, streams))
 
     return command
 
 
-def _read_endpoint(url: str | None) -> Endpoint:
-    if url is None:
-        raise InputError(f"no endpoint: {_ENDPOINT_REMEDY}")
-    with input_checked("--endpoint: "):
-        return Endpoint.parse(url)
-
-
-def _read_token() -> Token:
-    value = os.environ.get("OS_TOKEN", "")
-    if not value:
-        raise InputError(f"no token in OS_TOKEN: {_TOKEN_REMEDY}")
-    with input_checked("OS_TOKEN: "):
-        return Token(value)
+@app.command("servers", short_help="List the servers that would be selected.")
+def _servers(
+    is_all: AllOption = False,
+    name: NameOption = None,
+    status: StatusOption = None,
+    tag: TagOption = None,
+    az: AzOption = None,
+    metadata: MetadataOption = None,
+    endpoint: EndpointOption = None,
+    cloud: CloudOption = None,
+    cacert: CacertOption = "",
+    cert: CertOption = "",
+    key: KeyOption = "",
+    is_insecure: InsecureOption = False,
+    output: OutputOption = Output.TABLE,
+) -> Command:
+    """List the servers that a restart with the same selectors is about."""
+    selectors = read_selectors(
+        is_all=is_all, name=name, status=status or (), tags=tag or (), az=az or (), metadata=metadata or ()
+    )
+    if selectors is None:
+        raise InputError(f"nothing selects servers: give {SELECTORS}")
+    access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
+    return lambda streams: asyncio.run(list_servers(access, selectors, output, streams))
 
 
 @app.command("simulate", short_help="Serve a simulated cloud on loopback.")
@@ -240,6 +270,9 @@ def _simulate(
             "An unknown name lists them all.",
         ),
     ] = None,
+    face: Annotated[
+        str, typer.Option(metavar="nova|huawei", help="Who answers: Nova itself, or Huawei Cloud's gateway before it.")
+    ] = "nova",
     ids_to: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ids to FILE, one a line.")] = None,
 ) -> Command:
     """Serve a simulated cloud on loopback until Ctrl-C, and say how to restart its servers."""
@@ -248,14 +281,14 @@ def _simulate(
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be from 0 to 65535, not {port}")
     try:
-        from bulkrestart.cli.simulate import read_faults, simulate, write_ids
+        from bulkrestart.cli.simulate import read_face, read_faults, simulate, write_ids
         from bulkrestart.simulator import Cloud
     except ImportError as error:
         raise InputError(str(error)) from error
-    faults = read_faults(fault or ())
+    faults, shown_face = read_faults(fault or ()), read_face(face)
 
     def command(streams: Streams) -> End:
-        cloud = Cloud(servers, seed=seed, faults=faults)
+        cloud = Cloud(servers, seed=seed, faults=faults, face=shown_face)
         if ids_to is not None:
             write_ids(cloud, ids_to)
         return asyncio.run(simulate(cloud, port=port, ids_to=ids_to, streams=streams))

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 
+from bulkrestart.cli.access import Access
 from bulkrestart.cli.errors import InputError
 from bulkrestart.cli.streams import safe
 
@@ -14,14 +15,16 @@ TERMINAL = "/dev/tty"
 _NAMED = 3
 
 
-def question(ids: Sequence[str], *, reboot_type: str, endpoint: str, project_id: str, max_at_once: int) -> str:
-    """Say what is about to be done to whom."""
-    named = ", ".join(ids[:_NAMED])
+def question(servers: Sequence[str], *, access: Access, reboot_type: str, max_at_once: int) -> str:
+    """Say what is about to be done to whom; servers by their names, or by their ids where they were given so."""
+    assert access.endpoint is not None, "it is found out before"
+    named = ", ".join(servers[:_NAMED])
     lines = (
-        f"{reboot_type} restart of {len(ids)} servers, at most {max_at_once} requests at once",
-        f"  endpoint  {endpoint}",
-        f"  project   {project_id}",
-        f"  servers   {named} and {len(ids) - _NAMED} more",
+        f"{reboot_type} restart of {len(servers)} servers, at most {max_at_once} requests at once",
+        *([f"  cloud     {access.cloud}"] if access.cloud else []),
+        f"  endpoint  {access.endpoint.url}",
+        f"  project   {access.endpoint.project_id}",
+        f"  servers   {named} and {len(servers) - _NAMED} more",
     )
     return "\n".join(safe(line) for line in lines)
 

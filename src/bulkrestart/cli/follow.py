@@ -56,8 +56,7 @@ async def follow(
         display.close(report)
 
     try:
-        # Once a signal came, we alone speak of how the run ends.
-        with interrupts.absorbed(), streams.showing_warnings(lambda: not interrupts.count):
+        with interrupts.absorbed():
             async with AsyncExitStack() as stack:
                 try:
                     run = await stack.enter_async_context(restarting)

@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 
+from bulkrestart.cli.access import Access
 from bulkrestart.cli.end import End
 from bulkrestart.cli.follow import exit_code, follow
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.signals import Interrupts
 from bulkrestart.cli.streams import Streams
-from bulkrestart.client import RestartClient, Run
-from bulkrestart.cloud.auth import Token
-from bulkrestart.core.endpoint import Endpoint
+from bulkrestart.client import Run
 from bulkrestart.core.options import Options
 
 
@@ -20,15 +19,13 @@ class Request:
     """A restart that was asked for, read and checked.
 
     Attributes:
-        endpoint: The project's compute endpoint.
-        auth: The token.
+        access: The way in.
         ids: The fleet, each server once.
         options: How.
         output: How results are printed.
     """
 
-    endpoint: Endpoint
-    auth: Token
+    access: Access
     ids: Sequence[str]
     options: Options
     output: Output
@@ -58,7 +55,7 @@ async def restart(request: Request, streams: Streams) -> End:
 async def _restarting(request: Request) -> AsyncIterator[Run]:
     options = request.options
     async with (
-        RestartClient(request.endpoint.url, auth=request.auth, max_at_once=options.max_at_once) as client,
+        request.access.client(max_at_once=options.max_at_once) as client,
         client.restarting(request.ids, **asdict(options)) as run,
     ):
         yield run

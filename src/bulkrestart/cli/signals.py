@@ -78,6 +78,7 @@ class Interrupts:
     def _interrupt(self) -> None:
         self.count += 1
         assert self._task is not None, "it is made in a task"
+        self._streams.hush()
         if self.count == 1:
             self._streams.warn(
                 f"interrupted: nothing more is sent, and answers in flight are awaited for up to {DRAIN:.0f} s; "

@@ -11,7 +11,7 @@ from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, input_checked
 from bulkrestart.cli.signals import on_signals
 from bulkrestart.cli.streams import Streams, safe
-from bulkrestart.simulator import Cloud, Faults, LoopbackCloud
+from bulkrestart.simulator import Cloud, Face, Faults, LoopbackCloud
 from bulkrestart.simulator.faults import SHARES
 
 
@@ -33,6 +33,18 @@ def read_faults(given: Sequence[str]) -> Faults:
             raise InputError(f"--fault {one!r}: the share must be a number from 0 to 1: {name}=0.05") from error
     with input_checked("--fault: "):
         return replace(Faults(), **shares)  # type: ignore[arg-type]  # the one field that is an int is no share
+
+
+def read_face(name: str) -> Face:
+    """Read who answers.
+
+    Raises:
+        InputError: There is no such face.
+    """
+    try:
+        return Face(name.lower())
+    except ValueError as error:
+        raise InputError(f"--face must be {' or '.join(Face)}, not {name!r}") from error
 
 
 def write_ids(cloud: Cloud, path: Path) -> None:
@@ -70,16 +82,10 @@ async def simulate(cloud: Cloud, *, port: int, ids_to: Path | None, streams: Str
 
 
 def _directions(cloud: Cloud, endpoint: str, ids_to: Path | None) -> list[str]:
-    if ids_to is None:
-        listing = f'curl -s -H "X-Auth-Token: $OS_TOKEN" {endpoint}/servers'
-        source = ["# its ids (--ids-to FILE writes them all to a file):", listing]
-        ids = "ID ..."
-    else:
-        source = []
-        ids = f"--ids-from {shlex.quote(str(ids_to))}"
+    which = "--all" if ids_to is None else f"--ids-from {shlex.quote(str(ids_to))}"
     return [
         f"# {len(cloud.ids)} simulated servers at {endpoint} until Ctrl-C; in another shell:",
         f"export OS_TOKEN={shlex.quote(cloud.token)}",
-        *source,
-        f"bulkrestart restart --endpoint {endpoint} {ids}",
+        f"bulkrestart servers --endpoint {endpoint} --all",
+        f"bulkrestart restart --endpoint {endpoint} {which}",
     ]

@@ -44,6 +44,7 @@ class Streams:
     """
 
     def __init__(self) -> None:
+        self._is_hushed = False
         self._err = _Stream(sys.stderr)
         self._out = self._err if _are_one(sys.stdout, sys.stderr) else _Stream(sys.stdout)
 
@@ -60,16 +61,22 @@ class Streams:
         self.say(f"bulkrestart: {safe(' '.join(message.split()))}")
 
     @contextmanager
-    def showing_warnings(self, are_wanted: Callable[[], bool]) -> Iterator[None]:
-        """Show the library's warnings meanwhile, as long as they are wanted."""
-        handler = _WarningsHandler(self)
-        handler.addFilter(lambda _: are_wanted())
-        logger = logging.getLogger("bulkrestart")
-        logger.addHandler(handler)
+    def showing_warnings(self) -> Iterator[None]:
+        """Show the library's warnings meanwhile, until `hush`; those of other libraries are for their own users."""
+        ours, others = _WarningsHandler(self), logging.NullHandler()
+        ours.addFilter(lambda _: not self._is_hushed)
+        logging.getLogger("bulkrestart").addHandler(ours)
+        # With no handler at all, logging would print them to standard error.
+        logging.getLogger().addHandler(others)
         try:
             yield
         finally:
-            logger.removeHandler(handler)
+            logging.getLogger().removeHandler(others)
+            logging.getLogger("bulkrestart").removeHandler(ours)
+
+    def hush(self) -> None:
+        """Show no more warnings: the command alone speaks of how it ends."""
+        self._is_hushed = True
 
     @contextmanager
     def bar(self, statistics: Callable[[], Statistics]) -> Iterator[None]:

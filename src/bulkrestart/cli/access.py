@@ -1,0 +1,139 @@
+"""How a command gets in: where the compute API is, what signs its requests, and whose certificates are trusted."""
+
+import os
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+from bulkrestart.cli.errors import InputError, input_checked
+from bulkrestart.client import RestartClient
+from bulkrestart.cloud.auth import AccessKey, CloudAuth, Token
+from bulkrestart.cloud.network import tls_context
+from bulkrestart.core.endpoint import Endpoint
+
+_ENDPOINT_REMEDY: Final = "give --endpoint https://HOST/v2.1/PROJECT_ID, or --cloud NAME"
+_TOKEN_REMEDY: Final = "export OS_TOKEN=$(openstack token issue -f value -c id)"  # noqa: S105 - how to get one
+_HUAWEI: Final = "HUAWEICLOUD_SDK_"
+
+
+class _TokenOfEnvironment(Token):
+    """`OS_TOKEN`."""
+
+    def remedy(self, _: object) -> str:
+        """Say how to go on."""
+        return "export a new OS_TOKEN and give the same command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """A way in, read and checked.
+
+    Attributes:
+        endpoint: The project's compute endpoint; None where only the catalog knows it.
+        auth: What signs requests.
+        tls: Whose certificates are trusted, and who we are.
+        cloud: The cloud's name in clouds.yaml; "" without one.
+    """
+
+    endpoint: Endpoint | None
+    auth: CloudAuth
+    tls: ssl.SSLContext
+    cloud: str = ""
+
+    def client(self, *, max_at_once: int = 1) -> RestartClient:
+        """Make a client."""
+        url = None if self.endpoint is None else self.endpoint.url
+        return RestartClient(url, auth=self.auth, verify=self.tls, max_at_once=max_at_once)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What the options say about certificates; "" where one is not given."""
+
+    cacert: str = ""
+    cert: str = ""
+    key: str = ""
+    is_insecure: bool = False
+
+
+def read_access(endpoint: str | None, cloud: str | None, trust: Trust) -> Access:
+    """Read how to get in from options and the environment. Nothing but files is read.
+
+    Raises:
+        InputError: Something is missing, or cannot be used.
+    """
+    if endpoint is not None and cloud is not None:
+        raise InputError(
+            "give --endpoint or --cloud, not both; compute_endpoint_override in clouds.yaml sets an endpoint"
+        )
+    if endpoint is not None:
+        return _read_endpoint(endpoint, trust)
+    if cloud is None and not any(os.environ.get(name) for name in ("OS_CLOUD", "OS_AUTH_URL")):
+        raise InputError(f"no endpoint: {_ENDPOINT_REMEDY}")
+    return _read_cloud(cloud, trust)
+
+
+def _read_endpoint(url: str, trust: Trust) -> Access:
+    with input_checked("--endpoint: "):
+        endpoint = Endpoint.parse(url)
+    tls = _read_trust(
+        Trust(
+            cacert=trust.cacert or os.environ.get("OS_CACERT", ""),
+            cert=trust.cert or os.environ.get("OS_CERT", ""),
+            key=trust.key or os.environ.get("OS_KEY", ""),
+            is_insecure=trust.is_insecure,
+        )
+    )
+    return Access(endpoint=endpoint, auth=_read_auth(endpoint), tls=tls)
+
+
+def _read_auth(endpoint: Endpoint) -> CloudAuth:
+    token = os.environ.get("OS_TOKEN", "")
+    has_key = bool(os.environ.get(f"{_HUAWEI}AK"))
+    if token and has_key:
+        raise InputError(f"OS_TOKEN and {_HUAWEI}AK are both set: unset the one that is not meant")
+    if has_key:
+        return _read_access_key(endpoint)
+    if not token:
+        raise InputError(f"no token in OS_TOKEN: {_TOKEN_REMEDY}, or give --cloud NAME in place of --endpoint")
+    with input_checked("OS_TOKEN: "):
+        return _TokenOfEnvironment(token)
+
+
+def _read_access_key(endpoint: Endpoint) -> AccessKey:
+    project_id = os.environ.get(f"{_HUAWEI}PROJECT_ID") or endpoint.project_id
+    if project_id != endpoint.project_id:
+        raise InputError(
+            f"{_HUAWEI}PROJECT_ID is {project_id}, and --endpoint ends in {endpoint.project_id}: make them one project"
+        )
+    if not os.environ.get(f"{_HUAWEI}SK"):
+        raise InputError(f"{_HUAWEI}AK is set without {_HUAWEI}SK: export both")
+    with input_checked(_HUAWEI):
+        return AccessKey(
+            os.environ[f"{_HUAWEI}AK"],
+            os.environ[f"{_HUAWEI}SK"],
+            project_id=project_id,
+            security_token=os.environ.get(f"{_HUAWEI}SECURITY_TOKEN") or None,
+        )
+
+
+def _read_cloud(name: str | None, trust: Trust) -> Access:
+    try:
+        from bulkrestart.cloud.keystone import Keystone
+    except ImportError as error:
+        raise InputError(str(error)) from error
+    with input_checked():
+        keystone = Keystone.from_cloud(
+            name, cacert=trust.cacert, cert=trust.cert, key=trust.key, is_insecure=trust.is_insecure
+        )
+        return Access(endpoint=None, auth=keystone, tls=keystone.tls_context(), cloud=keystone.name)
+
+
+def _read_trust(trust: Trust) -> ssl.SSLContext:
+    with input_checked():
+        return tls_context(
+            verify=not trust.is_insecure,
+            cacert=trust.cacert or None,
+            cert=trust.cert or None,
+            key=trust.key or None,
+        )

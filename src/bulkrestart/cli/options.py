@@ -1,0 +1,61 @@
+"""Options that more than one command has."""
+
+from typing import Annotated
+
+import typer
+
+from bulkrestart.cli.show import Output
+
+EndpointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="The project's compute endpoint: https://HOST/v2.1/PROJECT_ID. What signs is OS_TOKEN, or "
+        "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK.",
+    ),
+]
+CloudOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cloud",
+        metavar="NAME",
+        help="A cloud in clouds.yaml, in place of --endpoint. Without either it is OS_CLOUD, or the cloud that the "
+        "OS_* variables describe.",
+    ),
+]
+CacertOption = Annotated[
+    str, typer.Option("--cacert", metavar="FILE", help="Certificates to trust, in place of the system's.")
+]
+CertOption = Annotated[str, typer.Option("--cert", metavar="FILE", help="A certificate of one's own.")]
+KeyOption = Annotated[str, typer.Option("--key", metavar="FILE", help="The key of --cert, if that has it not.")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="Verify no certificates.")]
+
+AllOption = Annotated[bool, typer.Option("--all", help="Select every server of the project.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="REGEX", help="Select servers in whose name it is found.")
+]
+StatusOption = Annotated[
+    list[str] | None,
+    typer.Option("--status", metavar="STATUS", help="Select by status, such as SHUTOFF; repeated: any of them."),
+]
+TagOption = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="Select by tag; repeated: all of them.")
+]
+AzOption = Annotated[
+    list[str] | None,
+    typer.Option("--az", metavar="ZONE", help="Select by availability zone; repeated: any of them."),
+]
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Select by metadata; repeated: all of them."),
+]
+
+OutputOption = Annotated[
+    Output,
+    typer.Option(
+        "--output",
+        metavar="table|json|jsonl",
+        help="table: a line for each server, as it comes. jsonl: an object for each instead. json: all at the end.",
+    ),
+]

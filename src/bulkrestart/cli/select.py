@@ -1,0 +1,93 @@
+"""Which servers a command is about, by what the cloud shows of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypedDict
+
+from bulkrestart.cli.access import Access
+from bulkrestart.cli.errors import InputError
+from bulkrestart.core.endpoint import Endpoint
+from bulkrestart.core.errors import BulkRestartError
+from bulkrestart.core.model import Server
+from bulkrestart.core.selection import Selection
+
+SELECTORS = "--all, or --name, --status, --tag, --az and --metadata"
+
+
+class Selectors(TypedDict):
+    """The arguments of `RestartClient.servers`."""
+
+    name: str | None
+    status: Sequence[str]
+    tags: Sequence[str]
+    az: Sequence[str]
+    metadata: dict[str, str]
+
+
+def read_selectors(
+    *,
+    is_all: bool,
+    name: str | None,
+    status: Sequence[str],
+    tags: Sequence[str],
+    az: Sequence[str],
+    metadata: Sequence[str],
+) -> Selectors | None:
+    """Read what the options select by; None if they select by nothing.
+
+    Raises:
+        InputError: They contradict each other, or one of them cannot be what is meant.
+    """
+    has_some = name is not None or any((status, tags, az, metadata))
+    if is_all and has_some:
+        raise InputError("--all selects every server: give it alone, or select by the others alone")
+    selectors = Selectors(name=name, status=status, tags=tags, az=az, metadata=dict(map(_read_pair, metadata)))
+    try:
+        Selection.parse(**selectors)
+    except ValueError as error:
+        raise InputError(f"--{str(error).replace('tags', 'tag', 1)}") from error
+    return selectors if is_all or has_some else None
+
+
+def _read_pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise InputError(f"--metadata must be KEY=VALUE, not {text!r}")
+    return key, value
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turn what the library refuses before anything is sent into an `InputError`."""
+    try:
+        yield
+    except (BulkRestartError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+async def locate(access: Access) -> Access:
+    """Find out where the compute API is.
+
+    Raises:
+        InputError: Nobody signs us in, or the catalog has no compute API.
+    """
+    if access.endpoint is not None:
+        return access
+    with refusals_told():
+        async with access.client() as client:
+            return replace(access, endpoint=Endpoint.parse(await client.locate()))
+
+
+async def select(access: Access, selectors: Selectors) -> list[Server]:
+    """Find the servers that are selected.
+
+    Raises:
+        InputError: There is none; the cloud refuses us, or is not there.
+    """
+    with refusals_told():
+        async with access.client() as client:
+            servers = [server async for server in client.servers(**selectors)]
+    if not servers:
+        raise InputError("no server fits the selection; see what there is with bulkrestart servers --all")
+    return servers
