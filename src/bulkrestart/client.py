@@ -360,14 +360,15 @@ class RestartClient:
             context = self._verify if isinstance(self._verify, ssl.SSLContext) else tls_context()
             transport = LaneTransport(context, proxy_of(endpoint.url))
             self._http = httpx.AsyncClient(transport=transport, trust_env=False)
-        compute = Compute(endpoint, self._http, self._auth, self._clock, request_timeout)
-        return compute, Gate((*narrower, self._limiter), self._brake, compute.sign_in)
+        auth = self._auth or self._http.auth
+        compute = Compute(endpoint, self._http, auth, self._clock, request_timeout)
+        return compute, Gate((*narrower, self._limiter), self._brake, auth)
 
     async def _locate(self) -> Endpoint:
         if self._endpoint is not None:
             return self._endpoint
         assert isinstance(self._auth, CatalogAuth), "only with such an auth is the endpoint unknown"
-        await sign_in(Gate((self._limiter,), self._brake, self._auth.sign_in))
+        await sign_in(Gate((self._limiter,), self._brake, self._auth))
         url = await self._auth.find_endpoint()
         try:
             self._endpoint = _parse_endpoint(url)

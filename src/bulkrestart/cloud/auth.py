@@ -18,7 +18,8 @@ import anyio.to_thread
 import httpx
 
 from bulkrestart.cloud.signature import sign
-from bulkrestart.core.faults import cloud_time, plain
+from bulkrestart.core.faults import Fault, cloud_time, plain
+from bulkrestart.core.observation import Answer
 
 T = TypeVar("T")
 
@@ -147,6 +148,14 @@ class Trouble:
     remedy: str
     is_final: bool = False
 
+    @property
+    def answer(self) -> Answer:
+        """What stands for the answer to a request that could not be signed."""
+        return Answer(401, Fault(message=self.words), remedy=self.remedy)
+
+    def __str__(self) -> str:
+        return f"{self.words}; {self.remedy}"
+
 
 class SignInError(Exception):
     """Raised where a sign-in fails.
@@ -189,6 +198,11 @@ class Renewed(CloudAuth):
         Raises:
             SignInError: It failed.
         """
+
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether there is something to sign with."""
+        return self._newest is not None
 
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with; give the trouble if there is not."""
@@ -251,8 +265,8 @@ class Renewed(CloudAuth):
             self._fetches += 1
 
     def _fail(self, now: float, trouble: Trouble) -> None:
-        if self._newest is not None and now < self._newest.ends_at and not trouble.is_final:
-            self._newest.renew_at = now + _RENEWAL_INTERVAL
+        if self._newest is not None and now < self._newest.ends_at:
+            self._newest.renew_at = self._newest.ends_at if trouble.is_final else now + _RENEWAL_INTERVAL
             return
         self._newest = None
         if self._trouble is None or self._trouble.is_final:

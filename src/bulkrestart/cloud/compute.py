@@ -13,10 +13,10 @@ from urllib.parse import quote
 import anyio
 import httpx
 
-from bulkrestart.cloud.auth import CloudAuth, Renewed, SignInError, Trouble
+from bulkrestart.cloud.auth import CloudAuth, Renewed
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
-from bulkrestart.core.faults import Fault, cloud_time, plain, read_fault
+from bulkrestart.core.faults import cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 
@@ -57,7 +57,7 @@ class Compute:
     Args:
         endpoint: Where they are.
         http: The client that sends.
-        auth: How to sign; None leaves it to the client.
+        auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
     """
@@ -73,11 +73,6 @@ class Compute:
         # Half for each phase in which nothing is sent, so that what never left is known as such when time is up.
         self._timeout = httpx.Timeout(timeout, connect=timeout / 2, pool=timeout / 2)
         self._microversion = MICROVERSION if endpoint.has_microversions else None
-
-    async def sign_in(self) -> Trouble | None:
-        """See that there is something to sign requests with, if that is for us to see to; no more than a look if so."""
-        auth = self._signs
-        return await auth.sign_in() if isinstance(auth, Renewed) else None
 
     async def reboot(self, server_id: str, reboot_type: RebootType) -> Observation:
         """`POST /servers/{server_id}/action` with the reboot action.
@@ -145,11 +140,6 @@ class Compute:
         self._microversion = offered if offered is not None and offered < self._microversion else None
         return True
 
-    @property
-    def _signs(self) -> httpx.Auth | None:
-        """What signs: ours, or what a lent client brings."""
-        return self._auth or self._http.auth
-
     async def _get(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, object]:
         headers = dict(_HEADERS)
         if self._microversion is not None:
@@ -183,8 +173,7 @@ class Compute:
             return Unsent("the client is closed"), b""
         trace = _Trace()
         request.extensions = {**request.extensions, "trace": trace}
-        signs = self._signs
-        auth = _WatchedAuth(signs or httpx.Auth(), request, trace)
+        auth = _WatchedAuth(self._auth or httpx.Auth(), request, trace)
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
         with anyio.move_on_after(self._seconds):
@@ -203,10 +192,10 @@ class Compute:
                 response.status_code,
                 read_fault(response.status_code, response.headers, body, is_cut_short=is_cut_short),
                 is_redirected=_is_other(response.request, request),
-                has_stale_token=isinstance(signs, Renewed) and signs.note(request, response.status_code),
+                has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, response.status_code),
             )
-            if answer.status == 401 and isinstance(signs, CloudAuth):
-                answer = replace(answer, remedy=signs.remedy(response))
+            if answer.status == 401 and isinstance(self._auth, CloudAuth):
+                answer = replace(answer, remedy=self._auth.remedy(response))
             return answer, body
         words = f"no answer within {self._seconds:g} s"
         return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
@@ -262,9 +251,6 @@ class _WatchedAuth(httpx.Auth):
 
 
 def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observation:
-    if isinstance(error, SignInError):
-        # Whoever signs us in is in the cloud's place: nobody knows us without.
-        return Answer(401, Fault(message=error.trouble.words), remedy=error.trouble.remedy)
     words = type(error).__name__
     # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
     if str(error) and not isinstance(error, httpx.LocalProtocolError):

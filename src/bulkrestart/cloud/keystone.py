@@ -35,13 +35,8 @@ _SERVICE: Final = "compute"
 #: A compute endpoint with its version, and one with its project as well.
 _VERSIONED: Final = re.compile(r"/v2(\.1)?$")
 _SCOPED: Final = re.compile(r"/v2(\.1)?/[^/]+$")
-_IN_TROUBLE: Final = (
-    exceptions.ConnectFailure,
-    exceptions.ConnectTimeout,
-    exceptions.DiscoveryFailure,
-    exceptions.HttpServerError,
-    exceptions.UnknownConnectionError,
-)
+#: Statuses that say that another try may go well; other 4xx say that it will not.
+_PASSING: Final = frozenset({408, 413, 429})
 
 
 class Keystone(CatalogAuth):
@@ -111,22 +106,32 @@ class Keystone(CatalogAuth):
 
     def _fetch(self) -> tuple[Mapping[str, str], float | None]:
         try:
-            self._plugin.invalidate()
-            headers = self._plugin.get_headers(self._session)
-            if headers is None:
-                raise SignInError(self._refused("it gives no token"))
-            if not isinstance(self._plugin, BaseIdentityPlugin):
-                return headers, None
-            access = self._plugin.get_access(self._session)
-            if access.project_id is None:
-                words = f"the sign-in to cloud {self.name} is for no project"
-                raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
-            return headers, _life_of(access)
-        except _IN_TROUBLE as error:
-            words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
-            raise SignInError(Trouble(words, "check auth_url (OS_AUTH_URL)")) from error
-        except exceptions.ClientException as error:
-            raise SignInError(self._refused(_words(error))) from error
+            return self._sign_in()
+        except SignInError:
+            raise
+        except Exception as error:  # whatever a plugin makes of what it is answered
+            raise SignInError(self._explain(error)) from error
+
+    def _sign_in(self) -> tuple[Mapping[str, str], float | None]:
+        self._plugin.invalidate()
+        headers = self._plugin.get_headers(self._session)
+        if headers is None:
+            raise SignInError(self._refused("it gives no token"))
+        if not isinstance(self._plugin, BaseIdentityPlugin):
+            return headers, None
+        access = self._plugin.get_access(self._session)
+        if access.project_id is None:
+            words = f"the sign-in to cloud {self.name} is for no project"
+            raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
+        return headers, _life_of(access)
+
+    def _explain(self, error: Exception) -> Trouble:
+        if isinstance(error, exceptions.HttpError) and _is_refusal(error.http_status):
+            return self._refused(_words(error))
+        words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
+        if isinstance(error, exceptions.SSLError):
+            return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
+        return Trouble(words, "check auth_url (OS_AUTH_URL)")
 
     def _refused(self, why: str) -> Trouble:
         words = f"the sign-in to cloud {self.name} is refused: {why}"
@@ -156,8 +161,10 @@ class Keystone(CatalogAuth):
                 found = self._plugin.get_endpoint_data(self._session, endpoint_override=url, min_version="2.1")
                 url = found.url if found is not None else url
             project_id = self._plugin.get_project_id(self._session)
-        except exceptions.ClientException as error:
-            raise EndpointError(f"the compute API of cloud {self.name} is not found: {_words(error)}") from error
+        except Exception as error:  # as above
+            raise EndpointError(
+                f"the compute API of cloud {self.name} is not found: {_words(error)}; nothing was sent"
+            ) from error
         if url is None:
             where = f"interface {interface or 'public'}, region {region_name or 'any'}"
             raise EndpointError(
@@ -171,6 +178,10 @@ class Keystone(CatalogAuth):
 def _is_versioned(url: str) -> bool:
     path = urlsplit(url).path.rstrip("/")
     return _VERSIONED.search(path) is not None or _SCOPED.search(path) is not None
+
+
+def _is_refusal(status: int) -> bool:
+    return 400 <= status < 500 and status not in _PASSING
 
 
 def _life_of(access: AccessInfo) -> float | None:

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import anyio
+import httpx
 
-from bulkrestart.cloud.auth import Trouble
+from bulkrestart.cloud.auth import Renewed, Trouble
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.observation import Answer, Unanswered, Unsent
 from bulkrestart.core.pacing import Brake
@@ -22,46 +23,42 @@ class Gate:
     """Lets a request through. A slot is held for one request and nothing else: not while waiting or signing in.
 
     When a slot is had, nobody was asked to wait at that moment, and nothing awaits between that and the request.
+    Entering gives the trouble if there is nothing to sign with and never will be: nothing is to be sent then.
 
     Args:
         limiters: The bounds on requests at once, the narrower first: of this run, and of the client.
         brake: The client's brake.
-        sign_in: Sees that there is something to sign with, and gives the trouble if there is not.
+        auth: What signs requests; it is signed in before a slot is taken.
     """
 
-    def __init__(
-        self,
-        limiters: tuple[anyio.CapacityLimiter, ...],
-        brake: Brake,
-        sign_in: Callable[[], Awaitable[Trouble | None]],
-    ) -> None:
+    def __init__(self, limiters: tuple[anyio.CapacityLimiter, ...], brake: Brake, auth: httpx.Auth | None) -> None:
         self._limiters = limiters
         self._brake = brake
-        self._sign_in = sign_in
+        self._auth = auth if isinstance(auth, Renewed) else None
+
+    async def __aenter__(self) -> Trouble | None:
+        while True:
+            trouble = await self.sign_in()
+            await self._acquire()
+            is_signed_in = self._auth is None or self._auth.is_signed_in
+            if not self._brake.remaining(anyio.current_time()) and (is_signed_in or trouble is not None):
+                return trouble
+            self._release(len(self._limiters))
 
     async def sign_in(self) -> Trouble | None:
-        """See that there is something to sign with, when nobody is asked to wait.
+        """See that there is something to sign with, when nobody is asked to wait; give the trouble if it is final.
 
-        While whoever signs us in is in trouble, everybody waits: no server is tried in vain. Trouble that does not
-        pass is given back; what is sent all the same is answered as unauthorized.
+        While whoever signs us in is in trouble that may pass, everybody waits: no server is tried in vain.
         """
         while True:
             if wait := self._brake.remaining(anyio.current_time()):
                 await anyio.sleep(wait)
             asked = anyio.current_time()
-            trouble = await self._sign_in()
+            trouble = await self._auth.sign_in() if self._auth is not None else None
             if trouble is None or trouble.is_final:
                 return trouble
             _log.warning("everybody waits: %s", trouble.words)
             self._brake.hold(anyio.current_time(), None, sent_at=asked)
-
-    async def __aenter__(self) -> Self:
-        while True:
-            await self.sign_in()
-            await self._acquire()
-            if not self._brake.remaining(anyio.current_time()):
-                return self
-            self._release(len(self._limiters))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -82,15 +79,15 @@ class Gate:
         for limiter in self._limiters[:held]:
             limiter.release()
 
-    async def ask(self, request: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+    async def ask(self, request: Callable[[], Awaitable[T]]) -> tuple[T | Answer, float]:
         """Make a request that changes nothing, and heed its answer.
 
         Returns:
-            The answer, and when the request left.
+            The answer, and when the request left. Where nobody signs us in nothing leaves, and that is the answer.
         """
-        async with self:
+        async with self as trouble:
             asked = anyio.current_time()
-            seen = await request()
+            seen = await request() if trouble is None else trouble.answer
         self.heed(seen, sent_at=asked)
         return seen, asked
 

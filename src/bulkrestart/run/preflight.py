@@ -32,7 +32,7 @@ async def sign_in(gate: Gate) -> None:
     """
     trouble = await gate.sign_in()
     if trouble is not None:
-        raise AuthError(f"{trouble.words}; {trouble.remedy}; nothing was sent")
+        raise AuthError(f"{trouble}; nothing was sent")
 
 
 class Preflight:

@@ -16,7 +16,7 @@ from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Action, RebootType
+from bulkrestart.core.model import Action, RebootType, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
@@ -78,7 +78,9 @@ class Submitter:
         """Send the reboot once, and decide on what comes back."""
         if progress.spent >= self._options.max_attempts:
             return progress.out_of_attempts()
-        async with self._gate:
+        async with self._gate as trouble:
+            if trouble is not None:
+                self._course.halt(Stop(StopReason.UNAUTHORIZED, str(trouble)))
             if self._course.stop is not None:
                 return progress.so_far(is_over=True)
             sent_at = anyio.current_time()
