@@ -171,7 +171,10 @@ THROTTLED = [
 ]
 
 CONFLICTS = [
-    *(row(f"409 on {state}: it may be our own", in_task(state), LOOK_FOR_IT) for state in REBOOTING),
+    *(
+        row(f"409 on {state}: it may be our own", in_task(state), Look(is_unresolved=True, is_attempt=False))
+        for state in REBOOTING
+    ),
     row("409 is locked", nova(409, LOCKED), refused(Reason.LOCKED, LOCKED)),
     row("Ecs.0605", ecs(400, "Ecs.0605", "ECS locked."), refused(Reason.LOCKED, "ECS locked.")),
     row("ECS.0605 in upper case", ecs(400, "ECS.0605", "ECS locked."), refused(Reason.LOCKED, "ECS locked.")),

@@ -207,6 +207,9 @@ class Renewed(CloudAuth):
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with; give the trouble if there is not."""
         while not self._is_fresh():
+            if self._lock.locked() and self._is_alive():
+                # Another one renews it before its end: nobody else has to wait for that.
+                return None
             fetches = self._fetches
             async with self._lock:
                 # What another one fetched meanwhile is ours as well, be it a trouble.
@@ -231,9 +234,9 @@ class Renewed(CloudAuth):
         yield request
 
     def note(self, request: httpx.Request, status: int) -> bool:
-        """Take the answer to a request; tell whether it refuses a credential that was good once, or is not the newest.
+        """Take the answer to a request; tell whether it refuses a credential that was good once.
 
-        What was refused is not used again.
+        What was refused is not used again: the next sign-in fetches another.
         """
         credential: Credential | None = request.extensions.get(_CREDENTIAL)
         if credential is None or not self.can_renew:
@@ -247,6 +250,9 @@ class Renewed(CloudAuth):
 
     def _is_fresh(self) -> bool:
         return self._newest is not None and anyio.current_time() < self._newest.renew_at
+
+    def _is_alive(self) -> bool:
+        return self._newest is not None and anyio.current_time() < self._newest.ends_at
 
     async def _renew(self) -> None:
         began = anyio.current_time()
@@ -265,7 +271,7 @@ class Renewed(CloudAuth):
             self._fetches += 1
 
     def _fail(self, now: float, trouble: Trouble) -> None:
-        if self._newest is not None and now < self._newest.ends_at:
+        if self._newest is not None and self._is_alive():
             self._newest.renew_at = self._newest.ends_at if trouble.is_final else now + _RENEWAL_INTERVAL
             return
         self._newest = None

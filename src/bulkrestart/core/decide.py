@@ -126,7 +126,7 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
         return again if state == BUILDING else Look(is_unresolved=False)
     if state in REBOOT_TASKS:
         # It may be our own: something between us and the cloud may have delivered the request twice.
-        return Look(is_unresolved=True)
+        return Look(is_unresolved=True, is_attempt=False)
     if progress.reboot_type is RebootType.HARD:
         # The message does not show the vm_state, and HARD would start a server that is stopped.
         return Look(is_unresolved=False, delay=PASSING_DELAY, is_attempt=False)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult
+from bulkrestart.core.model import Attempt, Log, Outcome, Proof, Reason, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unsent
 from bulkrestart.core.states import REBOOT_TASKS
 
@@ -107,12 +107,13 @@ class Progress:
         self.was_seen_rebooting |= (
             self.is_unresolved and isinstance(server, Server) and server.task_state in REBOOT_TASKS
         )
-        self._count_refused_tokens(sighting.server)
+        is_log_refused = isinstance(sighting.log, Answer) and sighting.log.status == 401
+        self._count_refused_tokens(sighting.log if is_log_refused else sighting.server)
         if not self.attempts:
             self.words = sighting.server.words
         self._take(now, decision)
 
-    def _count_refused_tokens(self, seen: Server | Observation) -> None:
+    def _count_refused_tokens(self, seen: Server | Log | Observation | None) -> None:
         is_refused = isinstance(seen, Answer) and seen.is_refused_token
         is_stale = isinstance(seen, Answer) and seen.status == 401 and seen.has_stale_token
         self.refused_tokens = self.refused_tokens + 1 if is_refused else 0
