@@ -72,6 +72,9 @@ class AccessKey(CloudAuth):
         ValueError: One of them is empty, or holds characters that no key has.
     """
 
+    #: httpx then reads a body that is streamed before `auth_flow` signs it.
+    requires_request_body = True
+
     def __init__(
         self,
         access_key: str,
@@ -185,7 +188,7 @@ class Renewed(CloudAuth):
         self._was_signed_in = False
         self._fetches = 0
         self._trouble: Trouble | None = None
-        self._troubled_since = 0.0
+        self._troubled_since = self._troubled_at = 0.0
         self._trouble_stands_until = float("-inf")
 
     @abstractmethod
@@ -201,13 +204,13 @@ class Renewed(CloudAuth):
 
     @property
     def is_signed_in(self) -> bool:
-        """Whether there is something to sign with."""
-        return self._newest is not None
+        """Whether there is something to sign with that is still good."""
+        return self._newest is not None and anyio.current_time() < self._newest.ends_at
 
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with; give the trouble if there is not."""
         while not self._is_fresh():
-            if self._lock.locked() and self._is_alive():
+            if self._lock.locked() and self.is_signed_in:
                 # Another one renews it before its end: nobody else has to wait for that.
                 return None
             fetches = self._fetches
@@ -215,7 +218,7 @@ class Renewed(CloudAuth):
                 # What another one fetched meanwhile is ours as well, be it a trouble.
                 if self._fetches == fetches and anyio.current_time() >= self._trouble_stands_until:
                     await self._renew()
-            if self._newest is not None:
+            if self.is_signed_in:
                 return None
             if self._trouble is not None:
                 return self._trouble
@@ -251,9 +254,6 @@ class Renewed(CloudAuth):
     def _is_fresh(self) -> bool:
         return self._newest is not None and anyio.current_time() < self._newest.renew_at
 
-    def _is_alive(self) -> bool:
-        return self._newest is not None and anyio.current_time() < self._newest.ends_at
-
     async def _renew(self) -> None:
         began = anyio.current_time()
         try:
@@ -271,12 +271,13 @@ class Renewed(CloudAuth):
             self._fetches += 1
 
     def _fail(self, now: float, trouble: Trouble) -> None:
-        if self._newest is not None and self._is_alive():
+        if self._newest is not None and now < self._newest.ends_at:
             self._newest.renew_at = self._newest.ends_at if trouble.is_final else now + _RENEWAL_INTERVAL
             return
         self._newest = None
-        if self._trouble is None or self._trouble.is_final:
+        if self._trouble is None or now - self._troubled_at > _PATIENCE:
             self._troubled_since = now
+        self._troubled_at = now
         patience = _PATIENCE if self._was_signed_in else _FIRST_PATIENCE
         is_final = trouble.is_final or now - self._troubled_since >= patience
         self._trouble = replace(trouble, is_final=is_final)

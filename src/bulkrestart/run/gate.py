@@ -57,8 +57,10 @@ class Gate:
             trouble = await self._auth.sign_in() if self._auth is not None else None
             if trouble is None or trouble.is_final:
                 return trouble
-            _log.warning("everybody waits: %s", trouble.words)
-            self._brake.hold(anyio.current_time(), None, sent_at=asked)
+            now = anyio.current_time()
+            if not self._brake.remaining(now):
+                _log.warning("everybody waits: %s", trouble.words)
+            self._brake.hold(now, None, sent_at=asked)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

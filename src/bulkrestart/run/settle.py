@@ -124,11 +124,11 @@ class Settler:
                 interval, self._answered_at = FIRST_INTERVAL, self._gate.patience(anyio.current_time())
                 continue
             await anyio.sleep(interval * self._rng.uniform(0.8, 1.2))
-            began, count = anyio.current_time(), len(self._watched)
+            began, count = self._gate.patience(anyio.current_time()), len(self._watched)
             swept = await self._poll()
             if self._is_hopeless(swept):
                 return
-            took = anyio.current_time() - began
+            took = self._gate.patience(anyio.current_time()) - began
             has_news = len(self._watched) < count
             # A slow cloud is polled less often, so that polls never take most of its time.
             interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), took)
