@@ -14,6 +14,8 @@ from bulkrestart.core.endpoint import Endpoint
 _ENDPOINT_REMEDY: Final = "give --endpoint https://HOST/v2.1/PROJECT_ID, or --cloud NAME"
 _TOKEN_REMEDY: Final = "export OS_TOKEN=$(openstack token issue -f value -c id)"  # noqa: S105 - how to get one
 _HUAWEI: Final = "HUAWEICLOUD_SDK_"
+#: What holds the arguments of an `AccessKey`, where it is not their name.
+_VARIABLES: Final = {"access_key": "AK", "secret_key": "SK"}
 
 
 class _TokenOfEnvironment(Token):
@@ -68,9 +70,20 @@ def read_access(endpoint: str | None, cloud: str | None, trust: Trust) -> Access
         )
     if endpoint is not None:
         return _read_endpoint(endpoint, trust)
-    if cloud is None and not any(os.environ.get(name) for name in ("OS_CLOUD", "OS_AUTH_URL")):
-        raise InputError(f"no endpoint: {_ENDPOINT_REMEDY}")
+    if cloud == "":
+        raise InputError("--cloud is empty: give the name of a cloud in clouds.yaml")
+    if cloud is None and not os.environ.get("OS_CLOUD"):
+        _check_variables()
     return _read_cloud(cloud, trust)
+
+
+def _check_variables() -> None:
+    """See that the `OS_*` variables describe a cloud."""
+    if not os.environ.get("OS_AUTH_URL"):
+        raise InputError(f"no endpoint: {_ENDPOINT_REMEDY}")
+    if os.environ.get("OS_TOKEN") and not os.environ.get("OS_AUTH_TYPE"):
+        # openstack.config would take it for an option of the sign-in by password.
+        raise InputError("OS_TOKEN and OS_AUTH_URL are both set: give --endpoint, or unset OS_TOKEN to sign in")
 
 
 def _read_endpoint(url: str, trust: Trust) -> Access:
@@ -89,11 +102,14 @@ def _read_endpoint(url: str, trust: Trust) -> Access:
 
 def _read_auth(endpoint: Endpoint) -> CloudAuth:
     token = os.environ.get("OS_TOKEN", "")
-    has_key = bool(os.environ.get(f"{_HUAWEI}AK"))
-    if token and has_key:
+    has_access_key, has_secret_key = (bool(os.environ.get(f"{_HUAWEI}{name}")) for name in ("AK", "SK"))
+    if token and has_access_key:
         raise InputError(f"OS_TOKEN and {_HUAWEI}AK are both set: unset the one that is not meant")
-    if has_key:
+    if not token and has_access_key and has_secret_key:
         return _read_access_key(endpoint)
+    if not token and (has_access_key or has_secret_key):
+        given, missing = ("AK", "SK") if has_access_key else ("SK", "AK")
+        raise InputError(f"{_HUAWEI}{given} is set without {_HUAWEI}{missing}: export both")
     if not token:
         raise InputError(f"no token in OS_TOKEN: {_TOKEN_REMEDY}, or give --cloud NAME in place of --endpoint")
     with input_checked("OS_TOKEN: "):
@@ -106,15 +122,16 @@ def _read_access_key(endpoint: Endpoint) -> AccessKey:
         raise InputError(
             f"{_HUAWEI}PROJECT_ID is {project_id}, and --endpoint ends in {endpoint.project_id}: make them one project"
         )
-    if not os.environ.get(f"{_HUAWEI}SK"):
-        raise InputError(f"{_HUAWEI}AK is set without {_HUAWEI}SK: export both")
-    with input_checked(_HUAWEI):
+    try:
         return AccessKey(
             os.environ[f"{_HUAWEI}AK"],
             os.environ[f"{_HUAWEI}SK"],
             project_id=project_id,
             security_token=os.environ.get(f"{_HUAWEI}SECURITY_TOKEN") or None,
         )
+    except ValueError as error:
+        argument, _, words = str(error).partition(" ")
+        raise InputError(f"{_HUAWEI}{_VARIABLES.get(argument, argument.upper())} {words}") from error
 
 
 def _read_cloud(name: str | None, trust: Trust) -> Access:

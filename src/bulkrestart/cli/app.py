@@ -1,6 +1,5 @@
 """The commands and their options."""
 
-import asyncio
 import io
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -15,6 +14,7 @@ from bulkrestart.cli.ask import ASKS_OVER, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
 from bulkrestart.cli.ids import gather_ids
+from bulkrestart.cli.loop import run_async
 from bulkrestart.cli.options import (
     AllOption,
     AzOption,
@@ -217,21 +217,26 @@ def _restart(
             fleet, duplicates = gather_ids(ids or (), ids_from or ())
             names = fleet
         else:
-            servers, duplicates = asyncio.run(select(access, selectors)), 0
+            servers, duplicates = run_async(select(access, selectors)), 0
             fleet, names = [server.id for server in servers], [server.name or server.id for server in servers]
         way_in = access
         if len(fleet) > ASKS_OVER and not is_confirmed:
-            way_in = asyncio.run(locate(access))
+            way_in = run_async(locate(access))
             confirm(question(names, access=way_in, reboot_type=reboot_type, max_at_once=max_at_once))
         if duplicates:
             streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
         request = Request(access=way_in, ids=fleet, options=options, output=output)
-        return asyncio.run(restart(request, streams))
+        return run_async(restart(request, streams))
 
     return command
 
 
-@app.command("servers", short_help="List the servers that would be selected.")
+@app.command(
+    "servers",
+    short_help="List the servers that would be selected.",
+    epilog="Exit code, the first that fits: 130 interrupted; 2 bad input, or the cloud does not let us in; "
+    "5 standard output could not be written; 0 all is well, also where no server fits.",
+)
 def _servers(
     is_all: AllOption = False,
     name: NameOption = None,
@@ -254,7 +259,7 @@ def _servers(
     if selectors is None:
         raise InputError(f"nothing selects servers: give {SELECTORS}")
     access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
-    return lambda streams: asyncio.run(list_servers(access, selectors, output, streams))
+    return lambda streams: run_async(list_servers(access, selectors, output, streams))
 
 
 @app.command("simulate", short_help="Serve a simulated cloud on loopback.")
@@ -291,7 +296,7 @@ def _simulate(
         cloud = Cloud(servers, seed=seed, faults=faults, face=shown_face)
         if ids_to is not None:
             write_ids(cloud, ids_to)
-        return asyncio.run(simulate(cloud, port=port, ids_to=ids_to, streams=streams))
+        return run_async(simulate(cloud, port=port, ids_to=ids_to, streams=streams))
 
     return command
 
@@ -303,4 +308,4 @@ def _demo() -> Command:
         from bulkrestart.cli.demo import demo, demo_cloud
     except ImportError as error:
         raise InputError(str(error)) from error
-    return lambda streams: asyncio.run(demo(demo_cloud(), streams))
+    return lambda streams: run_async(demo(demo_cloud(), streams))

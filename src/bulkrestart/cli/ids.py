@@ -8,7 +8,7 @@ from typing import Final, TextIO
 from bulkrestart.cli.errors import InputError, input_checked
 from bulkrestart.core.endpoint import check_id
 
-_REMEDY = "give ids as arguments, or --ids-from FILE"
+_REMEDY = "give ids as arguments, --ids-from FILE, or a selector such as --name"
 #: Characters: an id, and a comment behind it.
 _LONGEST_LINE: Final = 4096
 #: Far more than a project holds; a source that never ends has more.

@@ -42,19 +42,26 @@ def read_selectors(
     has_some = name is not None or any((status, tags, az, metadata))
     if is_all and has_some:
         raise InputError("--all selects every server: give it alone, or select by the others alone")
-    selectors = Selectors(name=name, status=status, tags=tags, az=az, metadata=dict(map(_read_pair, metadata)))
+    selectors = Selectors(name=name, status=status, tags=tags, az=az, metadata=_read_pairs(metadata))
     try:
         Selection.parse(**selectors)
     except ValueError as error:
-        raise InputError(f"--{str(error).replace('tags', 'tag', 1)}") from error
+        option, _, words = str(error).partition(" ")
+        raise InputError(f"--{'tag' if option == 'tags' else option} {words}") from error
     return selectors if is_all or has_some else None
 
 
-def _read_pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise InputError(f"--metadata must be KEY=VALUE, not {text!r}")
-    return key, value
+def _read_pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(f"--metadata must be KEY=VALUE, not {text!r}")
+        if pairs.setdefault(key, value) != value:
+            raise InputError(
+                f"--metadata {text!r}: no server has two values of one key; select each by a run of its own"
+            )
+    return pairs
 
 
 @contextmanager

@@ -20,7 +20,7 @@ try:
     from keystoneauth1.plugin import BaseAuthPlugin
     from openstack.config import OpenStackConfig
     from openstack.config.cloud_region import CloudRegion
-    from openstack.exceptions import ConfigException
+    from openstack.exceptions import SDKException
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
@@ -77,9 +77,9 @@ class Keystone(CatalogAuth):
         given = Namespace(cacert=cacert, cert=cert, key=key, insecure=is_insecure or None)
         try:
             return cls(OpenStackConfig().get_one(name, argparse=given))
-        except (ConfigException, exceptions.ClientException) as error:
+        except Exception as error:  # whatever openstack.config and the plugins make of what a user wrote
             shown = f"cloud {name!r}" if name else "the cloud in OS_CLOUD or OS_*"
-            raise ValueError(f"{shown} cannot be used: {plain(str(error))}") from error
+            raise ValueError(f"{shown} cannot be used: {_words(error)}; see clouds.yaml, or OS_*") from error
 
     @property
     def name(self) -> str:
@@ -192,4 +192,7 @@ def _life_of(access: AccessInfo) -> float | None:
 
 
 def _words(error: Exception) -> str:
-    return plain(str(error)) or type(error).__name__
+    words = plain(str(error))
+    # What is not meant for users tells little without its type.
+    is_meant = words and isinstance(error, exceptions.ClientException | SDKException)
+    return words if is_meant else f"{type(error).__name__}: {words}"

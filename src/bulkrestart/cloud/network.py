@@ -81,19 +81,26 @@ def proxy_of(url: str) -> httpx.Proxy | None:
     host = parts.hostname or ""
     if _is_loopback(host) or proxy_bypass(host if parts.port is None else f"{host}:{parts.port}"):
         return None
+    proxy = _proxy_named_for(parts.scheme)
+    if isinstance(proxy, str):
+        raise ValueError(proxy)
+    return proxy
+
+
+def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
+    """Read the environment; what is wrong with it is given back, because an error would hold the password here."""
     proxies = getproxies()
-    named = proxies.get(parts.scheme) or proxies.get("all")
+    named = proxies.get(scheme) or proxies.get("all")
     if not named:
         return None
     try:
         proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
         # What it needs to be reached by (socksio) is found out now.
         httpx.AsyncHTTPTransport(proxy=proxy)
-    except ImportError as error:
-        raise ValueError("the proxy in the environment speaks SOCKS: pip install 'httpx[socks]'") from error
-    # Its URL is not repeated: a password may stand in it.
+    except ImportError:
+        return "the proxy in the environment speaks SOCKS: pip install 'httpx[socks]'"
     except (ValueError, httpx.InvalidURL):
-        raise ValueError(f"the environment names no usable proxy for {parts.scheme}: see HTTPS_PROXY") from None
+        return f"the environment names no usable proxy: see {scheme.upper()}_PROXY and ALL_PROXY"
     return proxy
 
 

@@ -218,9 +218,12 @@ def refuse(reason: Reason, answer: Answer, stop: Stop | None = None) -> End:
 
 def wrong_endpoint(answer: Answer) -> Stop:
     """Stop a run whose endpoint cannot be the project's."""
+    remedy = "check the URL and the project in it"
+    if answer.status == 407:
+        remedy = "the proxy wants to know you: give HTTPS_PROXY with a user name and a password"
     return Stop(
         StopReason.WRONG_ENDPOINT,
-        f"this is not the compute endpoint of the project ({answer.words}); check the URL and the project in it",
+        f"this is not the compute endpoint of the project ({answer.words}); {remedy}",
     )
 
 

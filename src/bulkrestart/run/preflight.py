@@ -87,8 +87,7 @@ class Preflight:
                 case Again():
                     tries += 1
                     if tries == TRIES:
-                        raise EndpointError(
-                            f"the compute API does not answer ({seen}); check the URL; nothing was sent"
-                        )
+                        remedy = "check the URL (and HTTPS_PROXY)"
+                        raise EndpointError(f"the compute API does not answer ({seen}); {remedy}; nothing was sent")
                     _log.warning("the compute API does not answer (%s); look %d of %d follows", seen, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
