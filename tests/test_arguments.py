@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from bulkrestart import RestartClient, Server, Token
+from bulkrestart import AccessKey, RestartClient, Server, Token
 
 ENDPOINT: Final = "https://compute.example.com/v2.1/p"
 
@@ -44,6 +44,7 @@ SENDABLE: Final = "the endpoint must be a URL that requests can be sent to:"
 EITHER: Final = "the endpoint must be a URL"
 AUTH: Final = 'auth must be Token("...") or another httpx.Auth, not'
 HTTP: Final = "http must be an httpx.AsyncClient, not"
+VERIFY: Final = "verify must be True, False or an ssl.SSLContext, not"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,16 @@ HTTP: Final = "http must be an httpx.AsyncClient, not"
         ({"http": httpx.Client(verify=False)}, f"{HTTP} Client"),  # noqa: S501 - it sends nothing
         ({"http": httpx.AsyncClient}, f"{HTTP} type"),
         ({"http": object()}, f"{HTTP} object"),
+        ({"auth": AccessKey}, f"{AUTH} a class"),
+        ({"auth": lambda: "s3cret"}, f"{AUTH} function"),
+        ({"endpoint": None, "auth": Token("s3cret")}, f"{STRING} NoneType"),
+        ({"endpoint": None, "auth": AccessKey("AK", "s3cret")}, f"{STRING} NoneType"),
+        ({"verify": "/etc/ssl/ca.pem"}, f"{VERIFY} str"),
+        ({"verify": None}, f"{VERIFY} NoneType"),
+        ({"verify": 0}, f"{VERIFY} int"),
+        ({"verify": False, "http": httpx.AsyncClient()}, "verify is for a client of our own: set up the one that is"),
+        ({"max_at_once": 0}, "max_at_once must be a whole number from 1 up, not 0"),
+        ({"max_at_once": 2.0}, "max_at_once must be a whole number from 1 up, not 2.0"),
     ],
     ids=lambda value: ascii(value)[:60],
 )
@@ -82,6 +93,52 @@ def test_argument_of_a_client(arguments: dict[str, Any], words: str) -> None:
     assert type(caught.value) is ValueError
     assert str(caught.value).isprintable()
     assert "s3cret" not in str(caught.value)
+
+
+TOKEN: Final = "the token is empty or holds white space"
+
+
+ACCESS_KEY: Final = {"access_key": "AK", "secret_key": "s3cret"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "words"),
+    [
+        *((Token, {"value": value}, TOKEN) for value in ("", "s3cret\n", "two s3cret", b"s3cret", None)),
+        *(
+            (AccessKey, ACCESS_KEY | {name: value}, f"{name} is empty or holds white space")
+            for name in ("access_key", "secret_key", "project_id", "security_token")
+            for value in ("", "s3cret\n", "two s3cret", b"s3cret", 5)
+        ),
+        (AccessKey, ACCESS_KEY | {"access_key": None}, "access_key is empty or holds white space"),
+        (AccessKey, ACCESS_KEY | {"secret_key": None}, "secret_key is empty or holds white space"),
+    ],
+)
+def test_argument_of_what_signs(kind: Callable[..., object], arguments: dict[str, Any], words: str) -> None:
+    """Nothing is signed with what cannot be a secret, and it is not repeated."""
+    with pytest.raises(ValueError, match=f"^{words}: give it as ") as caught:
+        kind(**arguments)
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "("}, "name must be a regular expression, not '('"),
+        ({"status": None}, "status must be a word or several, not None"),
+        ({"tags": [""]}, "tags must be words that are not empty, one each, not ''"),
+        ({"az": 5}, "az must be a word or several, not 5"),
+        ({"metadata": "a=b"}, "metadata must be a mapping of keys to values, not 'a=b'"),
+    ],
+)
+def test_argument_of_a_selection(ask: Ask, requests: list[httpx.Request], arguments: Any, words: str) -> None:
+    """A selection that makes no sense is refused where it is made, and asks the cloud nothing."""
+    client = RestartClient(ENDPOINT)
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}"):
+        asyncio.run(ask(ids=client.servers(**arguments)))
+
+    assert requests == []
 
 
 @pytest.mark.parametrize(
@@ -185,8 +242,11 @@ def test_a_client_keeps_to_one_event_loop(first: Callable[..., None], second: Ca
         await restart()
         await restart()
 
+    async def list_servers() -> None:
+        await anext(client.servers())
+
     first(restart_twice)
-    for again in (restart, client.aclose):
+    for again in (restart, list_servers, client.locate, client.aclose):
         with pytest.raises(RuntimeError, match="used in another event loop: make one client for each"):
             second(again)
 
@@ -201,3 +261,17 @@ def test_a_client_may_be_made_and_closed_outside_its_event_loop() -> None:
     in_trio(lambda: lender.restart([]))
     for client in (unused, lender):
         in_asyncio(client.aclose)
+
+
+def test_where_the_endpoint_is_known_nobody_is_asked(requests: list[httpx.Request]) -> None:
+    """The endpoint that was given is the one that is told, until the client is closed."""
+    client = RestartClient(f"{ENDPOINT}/")
+
+    async def locate() -> str:
+        return await client.locate()
+
+    assert asyncio.run(locate()) == ENDPOINT
+    in_asyncio(client.aclose)
+    with pytest.raises(ValueError, match="the client is closed: make a new one"):
+        asyncio.run(locate())
+    assert requests == []

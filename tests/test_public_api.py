@@ -13,6 +13,7 @@ import pytest
 
 import bulkrestart
 from bulkrestart import (
+    AccessKey,
     Attempt,
     AuthError,
     BulkRestartError,
@@ -28,6 +29,7 @@ from bulkrestart import (
     Statistics,
     Stop,
     StopReason,
+    Token,
 )
 
 PUBLIC: Final = {name: getattr(bulkrestart, name) for name in bulkrestart.__all__}
@@ -50,7 +52,7 @@ SAMPLES: Final = [
     RESULT,
     STOP,
     REPORT,
-    Server(id="616fb98f-46ca-475e-917e-2563e5a8cd19", vm_state="active"),
+    Server(id="616fb98f-46ca-475e-917e-2563e5a8cd19", vm_state="active", tags=("a",), metadata={"role": "web"}),
     Statistics(**{field.name: number for number, field in enumerate(fields(Statistics))}),
     BulkRestartError("words"),
     AuthError("words"),
@@ -130,6 +132,14 @@ def test_error_is_one_of_ours(error: Exception) -> None:
     assert isinstance(error, BulkRestartError)
     assert type(returned) is type(error)
     assert str(returned) == str(error) != ""
+
+
+@pytest.mark.parametrize(
+    "auth", [Token("s3cret"), Token(lambda: "s3cret"), AccessKey("s3cret", "s3cret", security_token="s3cret")]
+)
+def test_what_signs_shows_no_secret(auth: object) -> None:
+    """Neither printing nor formatting what signs shows a secret."""
+    assert f"{auth} {auth!r}" == f"{type(auth).__name__}(...) {type(auth).__name__}(...)"
 
 
 def test_types_are_shipped() -> None:

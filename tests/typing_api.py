@@ -1,11 +1,34 @@
 """What a user's type checker must accept, and what the public names give it. It is checked and never run."""
 
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from typing import assert_type
 
 import httpx
 
-from bulkrestart import Outcome, Reason, RebootType, Report, RestartClient, Run, Server, ServerResult, Statistics, Token
+from bulkrestart import (
+    AccessKey,
+    Outcome,
+    Reason,
+    RebootType,
+    Report,
+    RestartClient,
+    Run,
+    Server,
+    ServerResult,
+    Statistics,
+    Token,
+)
+
+
+def fetch_token() -> str:
+    """Give a token."""
+    return "..."
+
+
+async def fetch_token_later() -> str:
+    """Give a token."""
+    return "..."
 
 
 async def check(ids: list[str], servers: tuple[Server, ...], stream: AsyncIterator[str | Server]) -> None:
@@ -24,4 +47,15 @@ async def check(ids: list[str], servers: tuple[Server, ...], stream: AsyncIterat
             assert_type(run.statistics(), Statistics)
         assert_type(run.report["id"], ServerResult)
         assert_type(run.report.summary, dict[Outcome, int])
+    async with RestartClient.from_cloud("production", max_at_once=5) as client:
+        assert_type(client, RestartClient)
+        assert_type(await client.locate(), str)
+        assert_type(client.servers(), AsyncIterator[Server])
+        await client.restart(client.servers(name="^web", status="ACTIVE", tags=["a", "b"], az={"az-1"}))
+        chosen = [server async for server in client.servers(metadata={"role": "web"})]
+        assert_type(chosen[0].tags, tuple[str, ...] | None)
+        assert_type(chosen[0].metadata, Mapping[str, str])
+        await client.restart(chosen)
+    for auth in (Token(fetch_token), Token(fetch_token_later), AccessKey("AK", "SK", project_id="project")):
+        RestartClient("https://compute.example.com/v2.1/project", auth=auth, verify=ssl.create_default_context())
     RestartClient("https://compute.example.com/v2/project", auth=httpx.BasicAuth("u", "p"), http=httpx.AsyncClient())

@@ -11,8 +11,8 @@ import anyio
 import httpx
 from anyio.lowlevel import current_token
 
-from bulkrestart.cloud.auth import CatalogAuth
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.cloud.credentials import CatalogAuth
 from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.clock import CloudClock

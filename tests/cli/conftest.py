@@ -1,10 +1,12 @@
 """What tests of the command line share: a cloud on loopback, and the command line run in this process."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from select import PIPE_BUF
 
 import pytest
@@ -44,12 +46,27 @@ def take_all_signals() -> None:
         signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
+#: openstacksdk 4 warns of what it deprecates itself, whenever a configuration is read.
+sdk_warns = pytest.mark.filterwarnings("ignore:Support for InfluxDB:PendingDeprecationWarning")
+#: The password in every clouds.yaml that is written here.
+PASSWORD = "s3cret-passw0rd"
+
 Cli = Callable[..., End]
 Serve = Callable[..., LoopbackCloud]
+Clouds = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let nothing of whoever runs the tests say how to get in."""
+    for name in list(os.environ):
+        if name.startswith(("OS_", "HUAWEICLOUD_SDK_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    # The first file that is there is the one that is read, so there has to be one.
+    for name in ("OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text("clouds: {}\n")
+        monkeypatch.setenv(name, str(path))
     monkeypatch.setenv("OS_TOKEN", "token")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
@@ -73,6 +90,29 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
         return End(code, *capfd.readouterr())
 
     return call
+
+
+@pytest.fixture
+def clouds(tmp_path: Path) -> Clouds:
+    """Give a function that writes clouds.yaml; each cloud has a user, a password, and what it is given besides."""
+
+    def write(**given: dict[str, object]) -> None:
+        auth = {"username": "demo", "password": PASSWORD, "project_name": "demo"}
+        domains = {"user_domain_id": "default", "project_domain_id": "default"}
+        both = {
+            name: {**options, "auth": {"auth_url": "http://127.0.0.1:9/v3", **auth, **domains, **_auth_of(options)}}
+            for name, options in given.items()
+        }
+        # YAML is a superset of JSON.
+        (tmp_path / "OS_CLIENT_CONFIG_FILE.yaml").write_text(json.dumps({"clouds": both}))
+
+    return write
+
+
+def _auth_of(options: dict[str, object]) -> dict[str, object]:
+    auth = options.get("auth", {})
+    assert isinstance(auth, dict)
+    return auth
 
 
 @pytest.fixture

@@ -105,37 +105,33 @@ def test_broken_promises() -> None:
 def test_simulate(has_file: bool, tmp_path: Path) -> None:
     """The simulated cloud says how to restart its servers, and ends with a signal and exit 0."""
     ids = tmp_path / "the ids"
-    options = [
-        "--servers",
-        "3",
-        "--seed",
-        "7",
-        "--fault",
-        "lost-after=0.5",
-        *(["--ids-to", str(ids)] if has_file else []),
-    ]
+    options = ["--servers", "3", "--seed", "7", "--fault", "lost-after=0.5"]
+    if has_file:
+        options += ["--ids-to", str(ids)]
     command = [sys.executable, "-m", "bulkrestart"]
     with subprocess.Popen([*command, "simulate", *options], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        head, export = process.stdout.readline(), process.stdout.readline()
-        endpoint = head.split(" until ")[0].rpartition(" ")[2]
-        assert (head.startswith("# 3 simulated servers at http://127.0.0.1:"), export) == (
-            True,
-            "export OS_TOKEN=token\n",
-        )
-        headers = {"X-Auth-Token": "token"}
-        listed = httpx.get(f"{endpoint}/servers", headers=headers, trust_env=False).json()["servers"]
-        assert len(listed) == 3
-        if has_file:
-            assert sorted(ids.read_text().split()) == sorted(server["id"] for server in listed)
-        else:
-            process.stdout.readline()
-            assert process.stdout.readline() == f'curl -s -H "X-Auth-Token: $OS_TOKEN" {endpoint}/servers\n'
-        source = f"--ids-from '{ids}'" if has_file else "ID ..."
-        assert process.stdout.readline() == f"bulkrestart restart --endpoint {endpoint} {source}\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.read() == "0 power cycles of 0 servers in answer to 1 requests\n"
-        assert process.wait(20) == 0
+        try:
+            assert process.stdout is not None
+            head, export, servers, restart = (process.stdout.readline() for _ in range(4))
+            endpoint = servers.split()[3]
+            assert endpoint.startswith("http://127.0.0.1:")
+            source = f"--ids-from '{ids}'" if has_file else "--all"
+            assert (head, export, servers, restart) == (
+                f"# 3 simulated servers at {endpoint} until Ctrl-C; in another shell:\n",
+                "export OS_TOKEN=token\n",
+                f"bulkrestart servers --endpoint {endpoint} --all\n",
+                f"bulkrestart restart --endpoint {endpoint} {source}\n",
+            )
+            headers = {"X-Auth-Token": "token"}
+            listed = httpx.get(f"{endpoint}/servers", headers=headers, trust_env=False).json()["servers"]
+            assert len(listed) == 3
+            if has_file:
+                assert sorted(ids.read_text().split()) == sorted(server["id"] for server in listed)
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.read() == "0 power cycles of 0 servers in answer to 1 requests\n"
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("ids_to", [None, "ids"])

@@ -14,14 +14,14 @@ import pytest
 
 from bulkrestart import RestartClient, __version__
 from bulkrestart.__main__ import main
-from bulkrestart.cli.app import _restart, run
+from bulkrestart.cli.app import _restart, _servers, run
 
 from .conftest import SIGNALS, Cli, take_all_signals
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("command", [(), ("restart",), ("simulate",), ("demo",)])
+@pytest.mark.parametrize("command", [(), ("restart",), ("servers",), ("simulate",), ("demo",)])
 def test_help(cli: Cli, command: tuple[str, ...]) -> None:
     """A help text says what its golden file says."""
     end = cli(*command, "--help")
@@ -45,6 +45,16 @@ def test_defaults_are_the_library_s() -> None:
     text = " ".join((GOLDEN / "help-restart.txt").read_text().split())
     for name in shared - {"wait", "escalate", "start_stopped"}:
         assert f"[default: {ours[name].default}]" in text
+
+
+def test_selectors_are_the_library_s() -> None:
+    """Both commands have the same options to get in and to select, and those are the library's."""
+    ours, listing = inspect.signature(_restart).parameters, inspect.signature(_servers).parameters
+    assert listing.keys() < ours.keys()
+    assert {name: ours[name].annotation for name in listing} == {name: listing[name].annotation for name in listing}
+    assert {name: ours[name].default for name in listing} == {name: listing[name].default for name in listing}
+    selectors = inspect.signature(RestartClient.servers).parameters.keys() - {"self"}
+    assert {"tags" if name == "tag" else name for name in listing} >= selectors
 
 
 @pytest.fixture
@@ -227,10 +237,10 @@ def test_signal_while_it_loads(number: signal.Signals) -> None:
 def test_signal_while_the_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal that typer makes an exit code of is the same interruption."""
 
-    def interrupt(_: str) -> NoReturn:
+    def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bulkrestart.cli.app.Token", interrupt)
+    monkeypatch.setattr("bulkrestart.cli.app.read_access", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(["restart", "--endpoint", "http://127.0.0.1:9/v2.1/abc", "ID"])
 

@@ -30,7 +30,7 @@ class Stdin(io.TextIOWrapper):
     [
         ((), "Missing command"),
         (("reboot",), "No such command 'reboot'"),
-        (("restart", "--cloud", "otc"), "--cloud"),
+        (("restart", ID, "--cloud"), "--cloud"),
         (("restart", ID), "give --endpoint https://HOST/v2.1/PROJECT_ID"),
         (("restart", ID, "--endpoint", "compute.example.com/v2.1/abc"), "with its scheme"),
         (("restart", ID, "--endpoint", "https://compute.example.com/v2.1"), "the project id"),
@@ -44,7 +44,10 @@ class Stdin(io.TextIOWrapper):
         ((*GOOD, "--wait-timeout", "-1"), "--wait-timeout must be"),
         ((*GOOD, "--type", "warm"), "'soft'"),
         ((*GOOD, "--output", "xml"), "'table'"),
-        (("restart", "--endpoint", NOWHERE), "no server ids: give ids as arguments, or --ids-from FILE"),
+        (
+            ("restart", "--endpoint", NOWHERE),
+            "no server ids: give ids as arguments, --ids-from FILE, or a selector such as --name",
+        ),
         (("restart", "--endpoint", NOWHERE, "a b"), "white space"),
         (("restart", "--endpoint", NOWHERE, "a\x1b[2Jb"), "control characters"),
         (("simulate", "--servers", "0"), "--servers must be"),
@@ -54,6 +57,8 @@ class Stdin(io.TextIOWrapper):
         (("simulate", "--fault", "busy"), "from 0 to 1: busy=0.05"),
         (("simulate", "--fault", "busy=2"), "between 0 and 1"),
         (("simulate", "--fault", "busy=nan"), "between 0 and 1"),
+        (("simulate", "--face", "azure"), "--face must be nova or huawei, not 'azure'"),
+        (("simulate", "--face", ""), "--face must be"),
         (("simulate", "--ids-to", "/no/such/directory/ids"), "No such file or directory"),
     ],
 )

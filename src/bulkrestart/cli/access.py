@@ -7,7 +7,8 @@ from typing import Final
 
 from bulkrestart.cli.errors import InputError, input_checked
 from bulkrestart.client import RestartClient
-from bulkrestart.cloud.auth import AccessKey, CloudAuth, Token
+from bulkrestart.cloud.auth import AccessKey, Token
+from bulkrestart.cloud.credentials import CloudAuth
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.core.endpoint import Endpoint
 

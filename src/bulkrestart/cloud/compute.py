@@ -13,7 +13,7 @@ from urllib.parse import quote
 import anyio
 import httpx
 
-from bulkrestart.cloud.auth import CloudAuth, Renewed
+from bulkrestart.cloud.credentials import CloudAuth, Renewed
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import cloud_time, plain, read_fault

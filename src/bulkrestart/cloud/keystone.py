@@ -6,8 +6,8 @@ Both block, so what they do over the network they do in a worker thread. They co
 import os
 import re
 import ssl
+import warnings
 from argparse import Namespace
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,11 +20,11 @@ try:
     from keystoneauth1.plugin import BaseAuthPlugin
     from openstack.config import OpenStackConfig
     from openstack.config.cloud_region import CloudRegion
-    from openstack.exceptions import SDKException
+    from openstack.exceptions import ConfigException, SDKException
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
-from bulkrestart.cloud.auth import CatalogAuth, SignInError, Trouble, in_thread
+from bulkrestart.cloud.credentials import CatalogAuth, Issued, SignInError, Trouble, in_thread
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain
@@ -35,7 +35,7 @@ _SERVICE: Final = "compute"
 #: A compute endpoint with its version, and one with its project as well.
 _VERSIONED: Final = re.compile(r"/v2(\.1)?$")
 _SCOPED: Final = re.compile(r"/v2(\.1)?/[^/]+$")
-#: Statuses that say that another try may go well; other 4xx say that it will not.
+#: Statuses below 500 that say that another try may go well.
 _PASSING: Final = frozenset({408, 413, 429})
 
 
@@ -76,7 +76,10 @@ class Keystone(CatalogAuth):
         """
         given = Namespace(cacert=cacert, cert=cert, key=key, insecure=is_insecure or None)
         try:
-            return cls(OpenStackConfig().get_one(name, argparse=given))
+            # openstacksdk 4.22 warns of its own future whenever it reads a configuration.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PendingDeprecationWarning)
+                return cls(_read(name, given))
         except Exception as error:  # whatever openstack.config and the plugins make of what a user wrote
             shown = f"cloud {name!r}" if name else "the cloud in OS_CLOUD or OS_*"
             raise ValueError(f"{shown} cannot be used: {_words(error)}; see clouds.yaml, or OS_*") from error
@@ -100,11 +103,11 @@ class Keystone(CatalogAuth):
             verify=verify is not False, cacert=verify if isinstance(verify, str) else trusted, cert=own, key=key
         )
 
-    async def fetch(self) -> tuple[Mapping[str, str], float | None]:
+    async def fetch(self) -> Issued:
         """Sign in."""
         return await in_thread(self._fetch)
 
-    def _fetch(self) -> tuple[Mapping[str, str], float | None]:
+    def _fetch(self) -> Issued:
         try:
             return self._sign_in()
         except SignInError:
@@ -112,29 +115,24 @@ class Keystone(CatalogAuth):
         except Exception as error:  # whatever a plugin makes of what it is answered
             raise SignInError(self._explain(error)) from error
 
-    def _sign_in(self) -> tuple[Mapping[str, str], float | None]:
+    def _sign_in(self) -> Issued:
         self._plugin.invalidate()
-        headers = self._plugin.get_headers(self._session)
-        if headers is None:
-            raise SignInError(self._refused("it gives no token"))
-        if not isinstance(self._plugin, BaseIdentityPlugin):
-            return headers, None
-        access = self._plugin.get_access(self._session)
-        if access.project_id is None:
-            words = f"the sign-in to cloud {self.name} is for no project"
-            raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
-        return headers, _life_of(access)
+        seconds = None
+        if isinstance(self._plugin, BaseIdentityPlugin):
+            access = self._plugin.get_access(self._session)
+            seconds = _life_of(access)
+            if access.project_id is None:
+                words = f"the sign-in to cloud {self.name} is for no project"
+                raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
+        return Issued(self._plugin.get_headers(self._session) or {}, seconds)
 
     def _explain(self, error: Exception) -> Trouble:
-        if isinstance(error, exceptions.HttpError) and _is_refusal(error.http_status):
-            return self._refused(_words(error))
         words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
         if isinstance(error, exceptions.SSLError):
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
-        return Trouble(words, "check auth_url (OS_AUTH_URL)")
-
-    def _refused(self, why: str) -> Trouble:
-        words = f"the sign-in to cloud {self.name} is refused: {why}"
+        if _may_pass(error):
+            return Trouble(words, "check auth_url (OS_AUTH_URL)")
+        words = f"the sign-in to cloud {self.name} is refused: {_words(error)}"
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
 
     def remedy(self, refusal: httpx.Response) -> str:
@@ -161,6 +159,8 @@ class Keystone(CatalogAuth):
                 found = self._plugin.get_endpoint_data(self._session, endpoint_override=url, min_version="2.1")
                 url = found.url if found is not None else url
             project_id = self._plugin.get_project_id(self._session)
+        except exceptions.CatalogException:
+            url = project_id = None
         except Exception as error:  # as above
             raise EndpointError(
                 f"the compute API of cloud {self.name} is not found: {_words(error)}; nothing was sent"
@@ -175,13 +175,23 @@ class Keystone(CatalogAuth):
         return f"{url}/{project_id}" if _VERSIONED.search(url) else url
 
 
+def _read(name: str | None, given: Namespace) -> CloudRegion:
+    config = OpenStackConfig()
+    names = config.get_cloud_names()
+    if name is not None and name not in names:
+        raise ConfigException(f"there is none of that name; there are: {', '.join(sorted(names)) or 'none'}")
+    return config.get_one(name, argparse=given)
+
+
 def _is_versioned(url: str) -> bool:
     path = urlsplit(url).path.rstrip("/")
     return _VERSIONED.search(path) is not None or _SCOPED.search(path) is not None
 
 
-def _is_refusal(status: int) -> bool:
-    return 400 <= status < 500 and status not in _PASSING
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, exceptions.HttpError):
+        return error.http_status >= 500 or error.http_status in _PASSING
+    return isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure)
 
 
 def _life_of(access: AccessInfo) -> float | None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 import httpx
 
-from bulkrestart.cloud.auth import Renewed, Trouble
+from bulkrestart.cloud.credentials import Renewed, Trouble
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.observation import Answer, Unanswered, Unsent
 from bulkrestart.core.pacing import Brake

@@ -1,0 +1,238 @@
+"""What a request is signed with, where it has to be fetched and does not last: fetched once for all, and in time.
+
+Law: an auth flow only adds headers. What has to be fetched is fetched by `Renewed.sign_in`, before a request takes its
+turn.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from bulkrestart.core.faults import Fault
+from bulkrestart.core.observation import Answer
+
+T = TypeVar("T")
+
+#: Seconds before its end at which a credential is renewed, and the share of its life for one that lives shortly.
+#: keystoneauth1/identity/base.py `MIN_TOKEN_LIFE_SECONDS`.
+_MARGIN: Final = 120.0
+_SHARE: Final = 0.25
+#: Seconds until another try where a renewal failed, and what there is still serves.
+_RENEWAL_INTERVAL: Final = 5.0
+#: Seconds without a sign-in after which it is given up.
+_PATIENCE: Final = 300.0
+#: Seconds for which a refusal stands: to try a wrong password again and again locks the user out.
+_REFUSAL_STANDS: Final = 60.0
+
+#: Nova answers that show that it knows who asks.
+_KNOWN: Final = frozenset({403, 404, 409})
+#: Where a request carries what signed it.
+_CREDENTIAL: Final = "bulkrestart.credential"
+
+
+class CloudAuth(httpx.Auth, ABC):
+    """Signs requests, and knows what may help where the cloud refuses that."""
+
+    @abstractmethod
+    def remedy(self, refusal: httpx.Response) -> str:
+        """Say in a few words what may help against a 401."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What a sign-in gives.
+
+    Attributes:
+        headers: What signs a request.
+        seconds: How long it is good for; None if that is unknown.
+    """
+
+    headers: Mapping[str, str] = field(repr=False)
+    seconds: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Credential:
+    """What a sign-in gave.
+
+    Attributes:
+        headers: What signs a request.
+        renew_at: When to renew it, and when it ends, in seconds on the event loop's clock.
+        ends_at: Infinite where that is unknown.
+        was_accepted: Whether the cloud has taken it.
+    """
+
+    headers: Mapping[str, str] = field(repr=False)
+    renew_at: float = float("inf")
+    ends_at: float = float("inf")
+    was_accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is nothing to sign with.
+
+    Attributes:
+        words: What was seen.
+        remedy: What may help.
+        is_final: Trying again is no use, or has been of none for long enough.
+    """
+
+    words: str
+    remedy: str
+    is_final: bool = False
+
+    @property
+    def answer(self) -> Answer:
+        """What stands for the answer to a request that could not be signed."""
+        return Answer(401, Fault(message=self.words), remedy=self.remedy)
+
+    def __str__(self) -> str:
+        return f"{self.words}; {self.remedy}"
+
+
+class SignInError(Exception):
+    """Raised where a sign-in fails.
+
+    Attributes:
+        trouble: Why.
+    """
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.words)
+        self.trouble = trouble
+
+
+class Renewed(CloudAuth):
+    """Signs with what has to be fetched, and does not last.
+
+    It is fetched once for all who wait for it, kept until shortly before its end or until the cloud refuses it, and
+    fetched again then. It belongs to one event loop at a time, as its client does.
+    """
+
+    #: Whether another fetch may give something else.
+    can_renew = True
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+        self._newest: Credential | None = None
+        self._was_signed_in = False
+        self._fetches = 0
+        self._trouble: Trouble | None = None
+        self._troubled_since = self._troubled_at = 0.0
+        self._refusal_stands_until = float("-inf")
+
+    @abstractmethod
+    async def fetch(self) -> Issued:
+        """Sign in.
+
+        Raises:
+            SignInError: It failed.
+        """
+
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether there is something to sign with that is still good."""
+        return self._newest is not None and anyio.current_time() < self._newest.ends_at
+
+    async def sign_in(self) -> Trouble | None:
+        """See that there is something to sign with; give the trouble if there is not."""
+        while not self._is_fresh():
+            if self._lock.locked() and self.is_signed_in:
+                # Another one renews it before its end: nobody else has to wait for that.
+                return None
+            fetches = self._fetches
+            async with self._lock:
+                # What another one fetched meanwhile is ours as well, be it a trouble.
+                if self._fetches == fetches and anyio.current_time() >= self._refusal_stands_until:
+                    await self._renew()
+            if self.is_signed_in:
+                return None
+            if self._trouble is not None:
+                return self._trouble
+        return None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the headers of the newest sign-in.
+
+        Raises:
+            SignInError: There is none.
+        """
+        if self._newest is None:
+            raise SignInError(self._trouble or Trouble("not signed in", "call sign_in first"))
+        request.headers.update(self._newest.headers)
+        request.extensions[_CREDENTIAL] = self._newest
+        yield request
+
+    def note(self, request: httpx.Request, status: int) -> bool:
+        """Take the answer to a request; tell whether it refuses a credential that was good once.
+
+        What was refused is not used again: the next sign-in fetches another.
+        """
+        credential: Credential | None = request.extensions.get(_CREDENTIAL)
+        if credential is None or not self.can_renew:
+            return False
+        if status != 401:
+            credential.was_accepted |= 200 <= status < 300 or status in _KNOWN
+            return False
+        if credential is self._newest:
+            self._newest = None
+        return credential.was_accepted
+
+    def _is_fresh(self) -> bool:
+        return self._newest is not None and anyio.current_time() < self._newest.renew_at
+
+    async def _renew(self) -> None:
+        began = anyio.current_time()
+        try:
+            issued = await self.fetch()
+        except SignInError as error:
+            self._fail(anyio.current_time(), error.trouble)
+        else:
+            life = float("inf") if issued.seconds is None else issued.seconds
+            # Not from now: its life began when it was issued, at some time since we asked.
+            margin = min(_MARGIN, life * _SHARE)
+            self._newest = Credential(issued.headers, renew_at=began + life - margin, ends_at=began + life)
+            self._was_signed_in = True
+            self._trouble = None
+        finally:
+            self._fetches += 1
+
+    def _fail(self, now: float, trouble: Trouble) -> None:
+        if self._newest is not None and now < self._newest.ends_at:
+            self._newest.renew_at = self._newest.ends_at if trouble.is_final else now + _RENEWAL_INTERVAL
+            return
+        self._newest = None
+        if self._trouble is None or now - self._troubled_at > _PATIENCE:
+            self._troubled_since = now
+        self._troubled_at = now
+        # Before a run there is nothing to lose: whoever asks for it is told at once.
+        is_over = not self._was_signed_in or now - self._troubled_since >= _PATIENCE
+        self._trouble = replace(trouble, is_final=trouble.is_final or is_over)
+        if trouble.is_final:
+            self._refusal_stands_until = now + _REFUSAL_STANDS
+
+
+class CatalogAuth(Renewed):
+    """Signs with what a sign-in gives, and knows from it where the project's compute API is."""
+
+    @abstractmethod
+    async def find_endpoint(self) -> str:
+        """Find the compute endpoint of the project; `sign_in` comes first.
+
+        Raises:
+            EndpointError: There is none.
+        """
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Call a function that blocks in a worker thread; it is not counted among those of the program that embeds us."""
+    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))

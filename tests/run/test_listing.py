@@ -1,0 +1,464 @@
+"""Choosing servers: each that is meant comes once, whatever happens to the list meanwhile, and nothing is guessed."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import httpx
+import pytest
+import trio
+
+from bulkrestart import AuthError, BulkRestartError, EndpointError, Outcome, RestartClient, Server, Token
+from bulkrestart.simulator import Call, Cloud, Fault, LoopbackCloud, asgi, nova_answer
+from tests.virtual import client_of, cloud_of, virtually
+
+#: Refuses every microversion (nova/api/openstack/wsgi.py `set_api_version_request`).
+UNSUPPORTED: Final = Fault(answer=nova_answer(406, "Version 2.60 is not supported by the API."))
+UP_TO_2_25: Final = Fault(
+    answer=nova_answer(406, "Version 2.60 is not supported by the API. Minimum is 2.1 and maximum is 2.25.")
+)
+MARKER_GONE: Final = Fault.error(400, "marker [616fb98f-46ca-475e-917e-2563e5a8cd19] not found")
+
+
+async def ids_of(servers: AsyncIterator[Server]) -> list[str]:
+    """Read a list to its end."""
+    return [server.id async for server in servers]
+
+
+def lists(cloud: Cloud) -> int:
+    """Count the requests for a page."""
+    return sum(record.call is Call.LIST for record in cloud.requests)
+
+
+@asynccontextmanager
+async def client_without(cloud: Cloud, *ignored: str) -> AsyncIterator[RestartClient]:
+    """Give a client of a cloud that ignores some filters."""
+
+    async def ignore(request: httpx.Request) -> None:
+        for name in ignored:
+            request.url = request.url.copy_remove_param(name)
+
+    transport = httpx.ASGITransport(asgi(cloud))
+    async with httpx.AsyncClient(transport=transport, event_hooks={"request": [ignore]}) as http:
+        yield RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 8, 1000])
+def test_pages(size: int) -> None:
+    """However many servers come on a page, all come, in the order of the cloud, and a page is read when needed."""
+
+    async def main() -> None:
+        cloud = cloud_of(7, max_limit=size)
+        async with client_of(cloud) as client:
+            servers = client.servers()
+            assert cloud.requests == []
+            first = await anext(servers)
+            assert lists(cloud) == 1
+            ids = [first.id, *await ids_of(servers)]
+            # The last page that is full has a next link, and an empty page behind it.
+            assert lists(cloud) == 7 // size + 1
+            with pytest.raises(StopAsyncIteration):
+                await anext(servers)
+            assert lists(cloud) == 7 // size + 1
+        page = cloud.page(cloud.project_id, limit=1000)
+        assert ids == [server.id for server in page]
+
+    virtually(main)
+
+
+def test_what_is_shown() -> None:
+    """A server is shown as the cloud shows it."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        (server_id,) = cloud.ids
+        cloud.change(server_id, vm_state="stopped", locked=True, tags=("a", "b"), metadata={"role": "web"})
+        async with client_of(cloud) as client:
+            assert [server async for server in client.servers()] == [
+                Server(
+                    id=server_id,
+                    name="web-0001",
+                    status="SHUTOFF",
+                    vm_state="stopped",
+                    locked=True,
+                    availability_zone="az-1",
+                    tags=("a", "b"),
+                    metadata={"role": "web"},
+                )
+            ]
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("ignored", [(), ("status",), ("tags",), ("status", "tags", "limit")])
+@pytest.mark.parametrize(
+    ("arguments", "numbers"),
+    [
+        ({}, {0, 1, 2, 3, 4, 5}),
+        ({"status": "shutoff"}, {1, 2}),
+        ({"status": ["SHUTOFF", "ERROR"]}, {1, 2, 3}),
+        ({"status": "ACTIVE"}, {0, 5}),
+        ({"tags": "fix"}, {0, 1, 3}),
+        ({"tags": ["fix", "blue"]}, {1}),
+        ({"tags": "(fix"}, set()),
+        ({"status": "SHUTOFF", "tags": "fix"}, {1}),
+        ({"name": "^db"}, {2, 4}),
+        ({"az": ["az-1"], "status": ["ACTIVE", "REBOOT", "ERROR"]}, {0, 3}),
+        ({"metadata": {"role": "db"}}, {4}),
+        ({"name": "nobody"}, set()),
+    ],
+)
+def test_selection(ignored: tuple[str, ...], arguments: dict[str, Any], numbers: set[int]) -> None:
+    """Those who are meant come, and nobody else, also where the cloud ignores a filter."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, max_limit=4)
+        web, off, off_db, broken, rebooting, _ = cloud.ids
+        cloud.change(web, tags=("fix",))
+        cloud.change(off, vm_state="stopped", tags=("blue", "fix", "more"))
+        cloud.change(off_db, vm_state="stopped", name="db-1", tags=("blue",))
+        cloud.change(broken, vm_state="error", tags=("fix",))
+        cloud.change(rebooting, task_state="rebooting", name="db-2", metadata={"role": "db", "more": "x"})
+        async with client_without(cloud, *ignored) as client:
+            chosen = await ids_of(client.servers(**arguments))
+        assert sorted(chosen) == sorted(cloud.ids[number] for number in numbers)
+
+    virtually(main)
+
+
+#: What becomes of the request for a page: the answers, what is raised, and what its words say.
+REFUSALS: Final = [
+    pytest.param([Fault.error(401, "no")] * 2, AuthError, "get a new token for this project", id="401"),
+    pytest.param([Fault.error(403, "Policy says no")], EndpointError, "Policy says no; give their ids", id="403"),
+    pytest.param([Fault.error(404, "Not here")], EndpointError, "Not here; give their ids", id="404"),
+    pytest.param([Fault.respond(404, b"<html>")], EndpointError, "check the URL", id="404-html"),
+    pytest.param([UNSUPPORTED] * 2, EndpointError, "is not supported", id="406"),
+    pytest.param([Fault.error(409, "busy")], EndpointError, "busy; give their ids", id="409"),
+    pytest.param([Fault.error(500)] * 5, EndpointError, "does not answer", id="500"),
+    pytest.param([Fault.respond(503)] * 5, EndpointError, "does not answer", id="503"),
+    pytest.param([Fault.no_reply(applied=False)] * 5, EndpointError, "does not answer", id="lost"),
+    pytest.param([Fault.slow(1000.0)] * 5, EndpointError, "no answer within 60 s", id="slow"),
+    pytest.param([Fault.respond(200, b'{"servers": 5}')], EndpointError, "check the URL", id="no-list"),
+    pytest.param([Fault.respond(200, b"<html>")], EndpointError, "check the URL", id="html"),
+    pytest.param([Fault.respond(302, headers={"location": "/"})], EndpointError, "check the URL", id="302"),
+]
+
+
+@pytest.mark.parametrize("page", [1, 2])
+@pytest.mark.parametrize(("faults", "error", "words"), REFUSALS)
+def test_refused(page: int, faults: Sequence[Fault], error: type[BulkRestartError], words: str) -> None:
+    """A list that cannot be read is an error at any page, never a shorter list, and a restart of it sends nothing."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, max_limit=4)
+        met = [None] * (page - 1) + [*faults]
+        for _ in range(2):
+            cloud.script(None, *met, call=Call.LIST)
+        async with client_of(cloud) as client:
+            with pytest.raises(error, match=words) as caught:
+                await ids_of(client.servers())
+            assert "nothing was sent" in str(caught.value)
+            assert lists(cloud) == len(met)
+            with pytest.raises(error, match=words):
+                await client.restart(client.servers())
+        assert not cloud.posts
+        assert {record.call for record in cloud.requests} == {Call.LIST}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param([Fault.error(401, "no")], id="401"),
+        pytest.param([UNSUPPORTED], id="406"),
+        pytest.param([UP_TO_2_25], id="406 up to"),
+        pytest.param([Fault.throttled(30.0)] * 8, id="429"),
+        pytest.param([Fault.gateway_throttled()] * 3, id="429 of a gateway"),
+        pytest.param([Fault.error(500)] * 4, id="500"),
+        pytest.param([Fault.no_reply(applied=True), Fault.respond(502), Fault.respond(408)], id="several"),
+        pytest.param([Fault.slow(61.0)] * 2, id="slow"),
+    ],
+)
+def test_what_passes(page: int, faults: Sequence[Fault]) -> None:
+    """What passes is waited for, at whatever page, and the list is whole."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, max_limit=4)
+        cloud.script(None, *[None] * (page - 1), *faults, call=Call.LIST)
+        async with client_of(cloud) as client:
+            assert sorted(await ids_of(client.servers())) == sorted(cloud.ids)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_cut_short(page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page whose body breaks off is no page: it is read again."""
+    monkeypatch.setattr("bulkrestart.run.preflight._FIRST_CEILING", 0.01)
+    cloud = Cloud(6, max_limit=4)
+    cut = Fault.cut_short(200, b'{"servers": [{"id": "a"}, {"id": "b"}]}', applied=False)
+    cloud.script(None, *[None] * (page - 1), cut, cut, call=Call.LIST)
+
+    async def main(served: LoopbackCloud) -> list[str]:
+        async with RestartClient(served.endpoint, auth=Token(cloud.token)) as client:
+            return await ids_of(client.servers())
+
+    with LoopbackCloud(cloud) as served:
+        assert sorted(asyncio.run(main(served))) == sorted(cloud.ids)
+
+
+@pytest.mark.parametrize("status", ["NO_SUCH_STATUS", " ACTIVE"])
+def test_what_the_cloud_cannot_select_by(status: str) -> None:
+    """What the cloud refuses to select by is a bad argument, in the cloud's words."""
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        async with client_of(cloud) as client:
+            with pytest.raises(ValueError, match="the cloud cannot select so: Invalid status value"):
+                await client.restart(client.servers(status=status))
+        assert not cloud.posts
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(
+    ("version", "max_microversion"),
+    [("v2", "2.96"), ("v2.1", "2.25"), ("v2.1", "2.1")],
+)
+def test_tags_that_are_not_shown(version: str, max_microversion: str) -> None:
+    """Where tags are not shown, nobody is taken for having none, nor for having them; the rest is as good as ever."""
+
+    async def main() -> None:
+        cloud = cloud_of(3, max_microversion=max_microversion)
+        cloud.change(cloud.ids[0], tags=("fix",))
+        async with client_of(cloud, version=version) as client:
+            with pytest.raises(ValueError, match="tags are not shown by this cloud"):
+                await ids_of(client.servers(tags="fix"))
+            with pytest.raises(ValueError, match="tags are not shown by this cloud"):
+                await client.restart(client.servers(tags="fix", status="ACTIVE"))
+            assert await ids_of(client.servers(name="0002$")) == [cloud.ids[1]]
+        assert not cloud.posts
+
+    virtually(main)
+
+
+def test_a_microversion_that_is_refused_in_mid_list() -> None:
+    """Where an older node behind the same address shows no tags on a later page, the list ends there, loudly."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, max_limit=4)
+        for server_id in cloud.ids:
+            cloud.change(server_id, tags=("fix",))
+        cloud.script(None, None, UP_TO_2_25, call=Call.LIST)
+        async with client_of(cloud) as client:
+            with pytest.raises(ValueError, match="tags are not shown by this cloud"):
+                await client.restart(client.servers(tags="fix"))
+        assert not cloud.posts
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_list_begins_anew(size: int) -> None:
+    """Where the server that a page begins after is not found any more, the list begins anew, and nobody comes twice."""
+
+    async def main() -> None:
+        cloud = cloud_of(7, max_limit=size)
+        async with client_of(cloud) as client:
+            servers = client.servers()
+            ids = [(await anext(servers)).id for _ in range(size)]
+            cloud.delete(ids[-1])
+            cloud.script(None, MARKER_GONE, None, None, MARKER_GONE, call=Call.LIST)
+            ids += await ids_of(servers)
+        assert sorted(ids) == sorted(cloud.ids)
+
+    virtually(main)
+
+
+def test_a_marker_that_is_never_found() -> None:
+    """A list that has to begin anew again and again is given up, in the cloud's words."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, max_limit=4)
+        cloud.script(None, *(None, MARKER_GONE) * 11, call=Call.LIST)
+        async with client_of(cloud) as client:
+            with pytest.raises(
+                EndpointError, match=r"cannot be read to its end: marker .* not found; nothing was sent"
+            ):
+                await client.restart(client.servers())
+        assert lists(cloud) == 22
+        assert not cloud.posts
+
+    virtually(main)
+
+
+def test_servers_that_come_and_go_meanwhile() -> None:
+    """While servers are built and deleted, those that stay come, and nobody comes twice."""
+
+    async def main() -> None:
+        cloud = cloud_of(12, max_limit=2)
+        staying, leaving = set(cloud.ids[::2]), cloud.ids[1::2]
+        came: list[str] = []
+        async with client_of(cloud) as client:
+            async for server in client.servers():
+                came.append(server.id)
+                await anyio.sleep(1.0)
+                cloud.add()
+                if leaving:
+                    cloud.delete(leaving.pop())
+        assert len(came) == len(set(came))
+        assert staying <= set(came)
+
+    virtually(main)
+
+
+def page(*names: str, next_of: str | None = None) -> httpx.Response:
+    """Make a page of servers."""
+    links = [] if next_of is None else [{"rel": "next", "href": f"http://cloud.test/?marker={next_of}"}]
+    return httpx.Response(200, json={"servers": [{"id": name} for name in names], "servers_links": links})
+
+
+@pytest.mark.parametrize(
+    ("pages", "ids"),
+    [
+        pytest.param({None: ("a", "b"), "b": ("a", "b")}, ["a", "b"], id="the marker is ignored"),
+        pytest.param(
+            {None: ("a", "b"), "b": ("c", "d"), "d": ("a", "b")}, ["a", "b", "c", "d"], id="back to the first"
+        ),
+        pytest.param(
+            {None: ("a", "b"), "b": ("c", "d"), "d": ("e", "d")}, ["a", "b", "c", "d", "e"], id="back to itself"
+        ),
+        pytest.param({None: ("a", "b"), "b": ("b", "c"), "c": ()}, ["a", "b", "c"], id="overlapping"),
+        pytest.param({None: ("a", "a", "b"), "b": ()}, ["a", "b"], id="twice on a page"),
+        pytest.param({None: ()}, [], id="empty, with a next page"),
+    ],
+)
+def test_pages_that_lead_in_a_circle(pages: dict[str | None, tuple[str, ...]], ids: list[str]) -> None:
+    """A list without an end is read to where it begins again, and nobody comes twice."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        names = pages[request.url.params.get("marker")]
+        return page(*names, next_of="whatever")
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            assert await ids_of(RestartClient("http://cloud.test/v2.1/p", http=http).servers()) == ids
+
+    virtually(main)
+
+
+def test_a_restart_of_those_who_are_chosen() -> None:
+    """The list can be given to a restart as it is: those who are meant are restarted, and nobody else."""
+
+    async def main() -> None:
+        cloud = cloud_of(9, max_limit=2)
+        meant = cloud.ids[2:5]
+        for server_id in meant:
+            cloud.change(server_id, tags=("fix",))
+        async with client_of(cloud) as client:
+            report = await client.restart(client.servers(tags="fix"))
+        assert report.summary == {Outcome.COMPLETED: 3}
+        assert {result.server_id for result in report} == set(meant)
+        assert {server_id for server_id, count in cloud.cycles.items() if count} == set(meant)
+
+    virtually(main)
+
+
+def test_a_restart_of_nobody() -> None:
+    """Where nobody is meant the report is empty, and nothing but the list was asked for."""
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        async with client_of(cloud) as client:
+            assert len(await client.restart(client.servers(name="nobody"))) == 0
+        assert {record.call for record in cloud.requests} == {Call.LIST}
+
+    virtually(main)
+
+
+def test_max_at_once() -> None:
+    """Lists and restarts share the bound on requests, and a list that nobody reads on holds nobody up."""
+
+    async def main() -> None:
+        cloud = cloud_of(8, max_limit=2, latency=1.0)
+        async with client_of(cloud, max_at_once=2) as client:
+            idle = [client.servers() for _ in range(5)]
+            for servers in idle:
+                await anext(servers)
+            async with anyio.create_task_group() as group:
+                for _ in range(5):
+                    group.start_soon(ids_of, client.servers())
+                group.start_soon(client.restart, cloud.ids)
+        assert cloud.peak_in_flight == 2
+        assert set(cloud.cycles.values()) == {1}
+
+    virtually(main)
+
+
+def in_asyncio(main: Callable[[], Awaitable[None]]) -> None:
+    """Run to the end in asyncio."""
+
+    async def awaited() -> None:
+        await main()
+
+    asyncio.run(awaited())
+
+
+@pytest.mark.parametrize("run", [in_asyncio, trio.run])
+@pytest.mark.parametrize("is_own", [True, False])
+def test_leaving_early(run: Callable[[Callable[[], Awaitable[None]]], None], is_own: bool) -> None:
+    """A list may be left at any server, or in the middle of a page, and warns of nothing."""
+    cloud = Cloud(6, max_limit=2)
+
+    async def leave(client: RestartClient) -> None:
+        async for _ in client.servers():
+            break
+        servers = client.servers()
+        for _ in range(3):
+            await anext(servers)
+        never_read = client.servers()
+        assert aiter(never_read) is never_read
+        cloud.latency = 60.0
+        with anyio.move_on_after(0.05):
+            await ids_of(client.servers())
+        cloud.latency = 0.0
+        assert len(await ids_of(client.servers())) == 6
+
+    async def main() -> None:
+        if is_own:
+            async with RestartClient(served.endpoint, auth=Token(cloud.token)) as client:
+                await leave(client)
+        else:
+            async with client_of(cloud) as client:
+                await leave(client)
+
+    with LoopbackCloud(cloud) as served:
+        run(main)
+    gc.collect()
+
+
+def test_what_is_wrong_is_said_at_once() -> None:
+    """A selection that makes no sense is refused where it is written, not where the list is read."""
+    client = RestartClient("http://cloud.test/v2.1/p", auth=Token("t"))
+    with pytest.raises(ValueError, match="name must be a regular expression, not '\\('"):
+        client.servers(name="(")
+
+
+def test_a_closed_client() -> None:
+    """A closed client lists nothing."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        async with client_of(cloud) as client:
+            servers = client.servers()
+            await client.aclose()
+            with pytest.raises(ValueError, match="the client is closed"):
+                await anext(servers)
+        assert not cloud.requests
+
+    virtually(main)
