@@ -145,7 +145,7 @@ FAILURES: Final = {
     "absent proxy, keys": Scenario("does not answer", by="keys", proxy="absent"),
     "absent proxy, cloud": Scenario("ProxyError", by="cloud", proxy="absent"),
     "rubbish proxy": Scenario("names no usable proxy", proxy="rubbish"),
-    "rubbish proxy, cloud": Scenario("is not a valid host or port", by="cloud", proxy="rubbish"),
+    "rubbish proxy, cloud": Scenario("names no usable proxy", by="cloud", proxy="rubbish"),
     "defect in an answer": Scenario("TypeError: a defect", defect=READ),
     "defect in an answer, keys": Scenario("TypeError: a defect", by="keys", face=Face.HUAWEI, defect=READ),
     "defect in a decision, cloud": Scenario("TypeError: a defect", by="cloud", defect=DECIDE),

@@ -1,10 +1,24 @@
 """Restart whole fleets of cloud servers. Every duration is in seconds."""
 
-from bulkrestart.client import RestartClient, Run
-from bulkrestart.cloud.auth import AccessKey, Token
-from bulkrestart.core.errors import AuthError, BulkRestartError, EndpointError
-from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult, Stop, StopReason
-from bulkrestart.core.report import FleetError, Report, Statistics
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from bulkrestart.client import RestartClient, Run
+    from bulkrestart.cloud.auth import AccessKey, Token
+    from bulkrestart.core.errors import AuthError, BulkRestartError, EndpointError
+    from bulkrestart.core.model import (
+        Attempt,
+        Outcome,
+        Proof,
+        Reason,
+        RebootType,
+        Server,
+        ServerResult,
+        Stop,
+        StopReason,
+    )
+    from bulkrestart.core.report import FleetError, Report, Statistics
 
 __version__ = "0.1.0"
 
@@ -29,3 +43,26 @@ __all__ = [
     "StopReason",
     "Token",
 ]
+
+#: Where the names live that are not of `core.model`.
+_HOMES: Final = {
+    "AccessKey": "bulkrestart.cloud.auth",
+    "AuthError": "bulkrestart.core.errors",
+    "BulkRestartError": "bulkrestart.core.errors",
+    "EndpointError": "bulkrestart.core.errors",
+    "FleetError": "bulkrestart.core.report",
+    "Report": "bulkrestart.core.report",
+    "RestartClient": "bulkrestart.client",
+    "Run": "bulkrestart.client",
+    "Statistics": "bulkrestart.core.report",
+    "Token": "bulkrestart.cloud.auth",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is asked for: the command line takes signals before it imports the rest."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "bulkrestart.core.model")), name)
+    globals()[name] = value
+    return value

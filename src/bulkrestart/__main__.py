@@ -15,21 +15,36 @@ def main() -> NoReturn:
 
 
 def _main() -> int:
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)
+        # An exception raised while modules are imported comes out as anything, or nowhere.
+        for number in numbers:
+            signal.signal(number, _leave)
         from bulkrestart.cli.app import run
 
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
         return run()
     except KeyboardInterrupt:
-        _say("interrupted; nothing was sent")
-        return 130
+        return _interrupted()
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
         _say("the command line needs typer: pip install 'bulkrestart[cli]'")
         return 2
+
+
+def _leave(*_: object) -> None:
+    os._exit(_interrupted())
+
+
+def _interrupted() -> int:
+    _say("interrupted; nothing was sent")
+    return 130
 
 
 def _say(message: str) -> None:

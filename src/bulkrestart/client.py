@@ -18,6 +18,7 @@ from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError
+from bulkrestart.core.faults import plain
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.options import Options, check_count, parse_reboot_type
 from bulkrestart.core.pacing import Brake
@@ -373,7 +374,7 @@ class RestartClient:
         try:
             self._endpoint = _parse_endpoint(url)
         except ValueError as error:
-            raise EndpointError(f"the catalog names {url}: {error}; nothing was sent") from error
+            raise EndpointError(f"the catalog names {plain(url)}: {error}; nothing was sent") from error
         return self._endpoint
 
 

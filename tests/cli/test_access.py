@@ -99,7 +99,12 @@ def test_endpoint(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str
         (ENDPOINT, None, {AK: "AK", SK: "s3cret\n"}, f"{SK} is empty or holds white space"),
         (ENDPOINT, None, KEYS | {SECURITY_TOKEN: "s3cret token"}, f"{SECURITY_TOKEN} is empty or holds white space"),
         (ENDPOINT, None, KEYS | {PROJECT_ID: "other"}, f"{PROJECT_ID} is other, and --endpoint ends in {PROJECT}"),
-        (None, "missing", {}, "cloud 'missing' cannot be used: Cloud missing was not found"),
+        (
+            None,
+            "missing",
+            {},
+            "cloud 'missing' cannot be used: there is none of that name; there are: bad_ca, bad_type, no_url",
+        ),
         (None, "", {}, "--cloud"),
         (None, None, {"OS_CLOUD": "missing"}, "the cloud in OS_CLOUD or OS_* cannot be used: Cloud missing was not"),
         (None, "no_url", {}, "cloud 'no_url' cannot be used: "),

@@ -45,6 +45,13 @@ def refused(reason: Reason, words: str, stop: Stop | None = None) -> End:
     return End(outcome=Outcome.REFUSED, reason=reason, detail=words, stop=stop)
 
 
+PROXY = Stop(
+    StopReason.WRONG_ENDPOINT,
+    "this is not the compute endpoint of the project (Proxy); "
+    "the proxy wants to know you: give HTTPS_PROXY with a user name and a password",
+)
+
+
 def wrong_endpoint(words: str) -> Stop:
     """Stop the run: no server can be restarted through this endpoint."""
     return Stop(
@@ -312,7 +319,7 @@ REFUSALS = [
     row("403", nova(403, POLICY), refused(Reason.FORBIDDEN, POLICY)),
     row("403 of ECS", ecs(403, "Ecs.0003", "no permission"), refused(Reason.FORBIDDEN, "no permission")),
     row("403 without a word", answer(403), refused(Reason.FORBIDDEN, "403")),
-    row("407", page(407, "Proxy"), refused(Reason.WRONG_ENDPOINT, "Proxy", wrong_endpoint("Proxy"))),
+    row("407", page(407, "Proxy"), refused(Reason.WRONG_ENDPOINT, "Proxy", PROXY)),
     *(
         row(
             f"wrong project: {code}",

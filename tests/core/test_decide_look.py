@@ -108,7 +108,7 @@ class Row:
     is_log_proven: bool = False
     has_clock: bool = True
     user_id: str | None = ME
-    refused_tokens: int = 0
+    refused_looks: int = 0
     skew: float = SKEW
 
     def progress(self) -> Progress:
@@ -116,7 +116,7 @@ class Row:
         cloud_time = (EARLIEST, LATEST) if self.has_clock else None
         progress = sent(*self.answers, reboot_type=self.reboot_type, cloud_time=cloud_time)
         progress.readable_looks = self.readable_looks
-        progress.refused_tokens = self.refused_tokens
+        progress.refused_looks = self.refused_looks
         return progress
 
     def decide(self) -> Decision:
@@ -539,7 +539,7 @@ LOOKS_THAT_FAIL = [
                 words=f"401 once more, {where}",
                 log=log,
                 server=server,
-                refused_tokens=1,
+                refused_looks=1,
                 expected=End(
                     outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail="ReadTimeout", stop=STOP_UNAUTHORIZED
                 ),
@@ -549,7 +549,7 @@ LOOKS_THAT_FAIL = [
     Row(
         words="401 with an older token",
         log=keystone(has_stale_token=True),
-        refused_tokens=1,
+        refused_looks=1,
         expected=LOOK_AGAIN,
     ),
 ]

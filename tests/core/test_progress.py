@@ -89,7 +89,7 @@ def test_only_what_does_not_pass_by_itself_is_an_attempt(seen: Sequence[Observat
 )
 def test_refused_tokens_are_counted_in_a_row(seen: Sequence[Observation], refused: int) -> None:
     """Only the newest token's refusals count, and any other answer ends their row."""
-    assert sent(*seen).refused_tokens == refused
+    assert sent(*seen).refused_sends == refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ def test_look_with_a_refused_token_is_counted() -> None:
 
     progress.look(101.0, sighting, decide_look(sighting, progress))
 
-    assert progress.refused_tokens == 1
+    assert (progress.refused_sends, progress.refused_looks) == (0, 1)
 
 
 @pytest.mark.parametrize("proof", [None, Proof.STATE])

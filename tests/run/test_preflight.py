@@ -17,7 +17,7 @@ WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Conte
         ([Fault.respond(302, headers={"location": "/login"})], EndpointError, "check the URL"),
         ([Fault.respond(200, b"<html>Please sign in</html>")], EndpointError, "check the URL"),
         ([Fault.respond(404, b"<html>Not here</html>")], EndpointError, "check the URL"),
-        ([Fault.respond(407)], EndpointError, "check the URL"),
+        ([Fault.respond(407)], EndpointError, "the proxy wants to know you"),
         ([Fault.error(400, WRONG_PROJECT)], EndpointError, "the project in it"),
         ([Fault.respond(503)] * 5, EndpointError, "does not answer"),
         ([Fault.no_reply(applied=False)] * 5, EndpointError, "does not answer"),

@@ -69,6 +69,14 @@ def read_access(endpoint: str | None, cloud: str | None, trust: Trust) -> Access
         raise InputError(
             "give --endpoint or --cloud, not both; compute_endpoint_override in clouds.yaml sets an endpoint"
         )
+    trust = Trust(
+        cacert=trust.cacert or os.environ.get("OS_CACERT", ""),
+        cert=trust.cert or os.environ.get("OS_CERT", ""),
+        key=trust.key or os.environ.get("OS_KEY", ""),
+        is_insecure=trust.is_insecure,
+    )
+    if trust.key and not trust.cert:
+        raise InputError(f"a key without a certificate: give the certificate of {trust.key} too")
     if endpoint is not None:
         return _read_endpoint(endpoint, trust)
     if cloud == "":
@@ -90,15 +98,7 @@ def _check_variables() -> None:
 def _read_endpoint(url: str, trust: Trust) -> Access:
     with input_checked("--endpoint: "):
         endpoint = Endpoint.parse(url)
-    tls = _read_trust(
-        Trust(
-            cacert=trust.cacert or os.environ.get("OS_CACERT", ""),
-            cert=trust.cert or os.environ.get("OS_CERT", ""),
-            key=trust.key or os.environ.get("OS_KEY", ""),
-            is_insecure=trust.is_insecure,
-        )
-    )
-    return Access(endpoint=endpoint, auth=_read_auth(endpoint), tls=tls)
+    return Access(endpoint=endpoint, auth=_read_auth(endpoint), tls=_read_trust(trust))
 
 
 def _read_auth(endpoint: Endpoint) -> CloudAuth:

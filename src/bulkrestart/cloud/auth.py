@@ -1,5 +1,6 @@
 """How requests are signed: with a token, or with access keys."""
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -7,11 +8,12 @@ from datetime import UTC, datetime
 from inspect import isawaitable, iscoroutinefunction
 from typing import Final
 
+import anyio
 import httpx
 
 from bulkrestart.cloud.credentials import CloudAuth, Credential, Issued, Renewed, SignInError, Trouble, in_thread
 from bulkrestart.cloud.signature import sign
-from bulkrestart.core.faults import cloud_time, plain
+from bulkrestart.core.faults import cloud_time
 
 #: The most that Huawei Cloud's gateway lets a clock be off, in seconds.
 _CLOCK_BOUND: Final = 900.0
@@ -110,9 +112,12 @@ class Token(Renewed):
         assert callable(self._source), "a token that was given as such lasts"
         try:
             return Issued(_token_headers(await _call(self._source)))
-        except Exception as error:
-            words = f"no token: {type(error).__name__}: {plain(str(error))}"
-            raise SignInError(Trouble(words, "see why the function that gives it fails")) from error
+        except (Exception, anyio.get_cancelled_exc_class()) as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()) and _is_cancelled():
+                raise
+            # Its words may hold the token, or the URL of a request that failed.
+            words = f"the function that gives the token fails: {type(error).__name__}"
+            raise SignInError(Trouble(words, "see why")) from error
 
     def remedy(self, refusal: httpx.Response) -> str:
         """Ask for another token."""
@@ -124,6 +129,17 @@ async def _call(source: TokenSource) -> str:
     is_async = iscoroutinefunction(source) or iscoroutinefunction(type(source).__call__)
     value = source() if is_async else await in_thread(source)
     return await value if isawaitable(value) else value
+
+
+def _is_cancelled() -> bool:
+    """Tell whether it is we who are cancelled, and not something that a function of the user's awaited."""
+    if anyio.current_effective_deadline() == float("-inf"):
+        return True
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # trio
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def _token_headers(value: object) -> dict[str, str]:

@@ -24,6 +24,8 @@ _MARGIN: Final = 120.0
 _SHARE: Final = 0.25
 #: Seconds until another try where a renewal failed, and what there is still serves.
 _RENEWAL_INTERVAL: Final = 5.0
+#: Seconds that one sign-in may take: Keystone may be asked for its versions first, and each request has 60.
+_LONGEST_FETCH: Final = 120.0
 #: Seconds without a sign-in after which it is given up.
 _PATIENCE: Final = 300.0
 #: Seconds for which a refusal stands: to try a wrong password again and again locks the user out.
@@ -84,11 +86,13 @@ class Trouble:
         words: What was seen.
         remedy: What may help.
         is_final: Trying again is no use, or has been of none for long enough.
+        retry_after: Seconds after which another try may go well; None where nobody says.
     """
 
     words: str
     remedy: str
     is_final: bool = False
+    retry_after: float | None = None
 
     @property
     def answer(self) -> Answer:
@@ -193,11 +197,18 @@ class Renewed(CloudAuth):
     async def _renew(self) -> None:
         began = anyio.current_time()
         try:
-            issued = await self.fetch()
+            with anyio.fail_after(_LONGEST_FETCH):
+                issued = await self.fetch()
         except SignInError as error:
             self._fail(anyio.current_time(), error.trouble)
+        except TimeoutError:
+            words = f"the sign-in takes more than {_LONGEST_FETCH:.0f} s"
+            self._fail(anyio.current_time(), Trouble(words, "see why it hangs"))
         else:
             life = float("inf") if issued.seconds is None else issued.seconds
+            if anyio.current_time() - began >= life:
+                self._fail(anyio.current_time(), Trouble("what the sign-in gives is over already", "see its clock"))
+                return
             # Not from now: its life began when it was issued, at some time since we asked.
             margin = min(_MARGIN, life * _SHARE)
             self._newest = Credential(issued.headers, renew_at=began + life - margin, ends_at=began + life)
@@ -208,7 +219,8 @@ class Renewed(CloudAuth):
 
     def _fail(self, now: float, trouble: Trouble) -> None:
         if self._newest is not None and now < self._newest.ends_at:
-            self._newest.renew_at = self._newest.ends_at if trouble.is_final else now + _RENEWAL_INTERVAL
+            next_try = float("inf") if trouble.is_final else now + _RENEWAL_INTERVAL
+            self._newest.renew_at = min(next_try, self._newest.ends_at)
             return
         self._newest = None
         if self._trouble is None or now - self._troubled_at > _PATIENCE:
@@ -235,4 +247,14 @@ class CatalogAuth(Renewed):
 
 async def in_thread(function: Callable[[], T]) -> T:
     """Call a function that blocks in a worker thread; it is not counted among those of the program that embeds us."""
-    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+
+    def call() -> T:
+        try:
+            return function()
+        except Exception:
+            raise
+        except BaseException as error:
+            # In a thread, an exit is nobody's: it would end the event loop and leave the thread.
+            raise RuntimeError(f"{type(error).__name__} in a worker thread") from error
+
+    return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))

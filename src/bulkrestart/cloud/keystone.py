@@ -3,6 +3,7 @@
 Both block, so what they do over the network they do in a worker thread. They come with the extra `openstack`.
 """
 
+import logging
 import os
 import re
 import ssl
@@ -25,9 +26,9 @@ except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
 from bulkrestart.cloud.credentials import CatalogAuth, Issued, SignInError, Trouble, in_thread
-from bulkrestart.cloud.network import tls_context
+from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.core.errors import EndpointError
-from bulkrestart.core.faults import plain
+from bulkrestart.core.faults import plain, read_fault
 
 #: Seconds for one request to Keystone, where the configuration names none.
 _TIMEOUT: Final = 60.0
@@ -54,7 +55,9 @@ class Keystone(CatalogAuth):
         plugin = region.get_auth()
         assert plugin is not None, "get_session raises without one"
         self._plugin: BaseAuthPlugin = plugin
+        self._auth_url = ""
         if isinstance(plugin, BaseIdentityPlugin):
+            self._auth_url = plugin.auth_url or ""
             # When to sign in again is ours to say: it would do so at every look at a token of less than two minutes.
             plugin.reauthenticate = False
 
@@ -74,15 +77,20 @@ class Keystone(CatalogAuth):
         Raises:
             ValueError: There is no such cloud, or something that it needs is missing.
         """
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"the name of a cloud must be a string, not {type(name).__name__}")
         given = Namespace(cacert=cacert, cert=cert, key=key, insecure=is_insecure or None)
         try:
-            # openstacksdk 4.22 warns of its own future whenever it reads a configuration.
             with warnings.catch_warnings():
+                # openstacksdk 4.22 warns of its own future whenever it reads a configuration.
                 warnings.simplefilter("ignore", PendingDeprecationWarning)
-                return cls(_read(name, given))
+                keystone = cls(_read(name, given))
         except Exception as error:  # whatever openstack.config and the plugins make of what a user wrote
-            shown = f"cloud {name!r}" if name else "the cloud in OS_CLOUD or OS_*"
+            shown = f"cloud {name!r:.60}" if name else "the cloud in OS_CLOUD or OS_*"
             raise ValueError(f"{shown} cannot be used: {_words(error)}; see clouds.yaml, or OS_*") from error
+        # A proxy that cannot be used is named before it is needed.
+        proxy_of(keystone._auth_url)
+        return keystone
 
     @property
     def name(self) -> str:
@@ -95,7 +103,7 @@ class Keystone(CatalogAuth):
         Raises:
             ValueError: A file that it names cannot be used.
         """
-        verify, cert = self._region.get_requests_verify_args()
+        verify, cert = self._session.verify, self._session.cert
         # requests, and so the OpenStack tools, heed these too.
         trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
         own, key = cert if isinstance(cert, tuple) else (cert, None)
@@ -124,15 +132,28 @@ class Keystone(CatalogAuth):
             if access.project_id is None:
                 words = f"the sign-in to cloud {self.name} is for no project"
                 raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
-        return Issued(self._plugin.get_headers(self._session) or {}, seconds)
+        issued = Issued(self._plugin.get_headers(self._session) or {"X-Auth-Token": ""}, seconds)
+        if not all(value.isascii() and value.strip() for value in issued.headers.values()):
+            raise SignInError(self._refused("it gives no token"))
+        return issued
 
     def _explain(self, error: Exception) -> Trouble:
         words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
-        if isinstance(error, exceptions.SSLError):
+        if "SSL" in words:
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
-        if _may_pass(error):
-            return Trouble(words, "check auth_url (OS_AUTH_URL)")
-        words = f"the sign-in to cloud {self.name} is refused: {_words(error)}"
+        if isinstance(error, exceptions.HttpError):
+            if error.http_status < 500 and error.http_status not in _PASSING:
+                return self._refused(_words(error))
+            headers = {} if error.response is None else error.response.headers
+            return Trouble(
+                words, "try again later", retry_after=read_fault(error.http_status, headers, b"").retry_after
+            )
+        if isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure):
+            return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
+        return self._refused(_words(error))
+
+    def _refused(self, why: str) -> Trouble:
+        words = f"the sign-in to cloud {self.name} is refused: {why}"
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
 
     def remedy(self, refusal: httpx.Response) -> str:
@@ -163,7 +184,8 @@ class Keystone(CatalogAuth):
             url = project_id = None
         except Exception as error:  # as above
             raise EndpointError(
-                f"the compute API of cloud {self.name} is not found: {_words(error)}; nothing was sent"
+                f"the compute API of cloud {self.name} is not found: {_words(error)}; "
+                "set compute_endpoint_override; nothing was sent"
             ) from error
         if url is None:
             where = f"interface {interface or 'public'}, region {region_name or 'any'}"
@@ -176,11 +198,39 @@ class Keystone(CatalogAuth):
 
 
 def _read(name: str | None, given: Namespace) -> CloudRegion:
-    config = OpenStackConfig()
-    names = config.get_cloud_names()
+    """Read a cloud's configuration.
+
+    Raises:
+        ConfigException: It is not there, or a file that may hold it cannot be read. openstack.config only logs that.
+    """
+    file = os.environ.get("OS_CLIENT_CONFIG_FILE")
+    if file and not os.path.isfile(file):
+        raise ConfigException(f"OS_CLIENT_CONFIG_FILE names {file}, and there is no such file")
+    skipped = _Skipped()
+    logger = logging.getLogger("openstack.config")
+    logger.addHandler(skipped)
+    try:
+        config = OpenStackConfig()
+    finally:
+        logger.removeHandler(skipped)
+    if skipped.words:
+        raise ConfigException(skipped.words)
+    # openstack.config makes up a cloud of that name where there is none.
+    names = [one for one in config.get_cloud_names() if one != "defaults"]
     if name is not None and name not in names:
         raise ConfigException(f"there is none of that name; there are: {', '.join(sorted(names)) or 'none'}")
     return config.get_one(name, argparse=given)
+
+
+class _Skipped(logging.Handler):
+    """Keeps what is said of files that are skipped."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.words = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words = self.words or record.getMessage()
 
 
 def _is_versioned(url: str) -> bool:
@@ -188,21 +238,18 @@ def _is_versioned(url: str) -> bool:
     return _VERSIONED.search(path) is not None or _SCOPED.search(path) is not None
 
 
-def _may_pass(error: Exception) -> bool:
-    if isinstance(error, exceptions.HttpError):
-        return error.http_status >= 500 or error.http_status in _PASSING
-    return isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure)
-
-
 def _life_of(access: AccessInfo) -> float | None:
     """Tell how many seconds a token lives, by Keystone's own clock; None if it does not say."""
-    if access.expires is None or access.issued is None:
+    try:
+        expires, issued = access.expires, access.issued
+    except KeyError:
         return None
-    return (access.expires - access.issued).total_seconds()
+    return None if expires is None or issued is None else (expires - issued).total_seconds()
 
 
 def _words(error: Exception) -> str:
     words = plain(str(error))
-    # What is not meant for users tells little without its type.
-    is_meant = words and isinstance(error, exceptions.ClientException | SDKException)
-    return words if is_meant else f"{type(error).__name__}: {words}"
+    if words and isinstance(error, exceptions.ClientException | SDKException):
+        return words
+    # What a library makes of a value of the wrong type is not meant for users.
+    return f"something in it is missing or of the wrong type ({type(error).__name__}: {words})"

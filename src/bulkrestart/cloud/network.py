@@ -4,12 +4,15 @@ import ipaddress
 import logging
 import ssl
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 _log = logging.getLogger(__name__)
+
+_LAST_PORT: Final = 65535
 
 
 def tls_context(
@@ -95,6 +98,8 @@ def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
         return None
     try:
         proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
+        if not proxy.url.host or " " in proxy.url.host or (proxy.url.port or 1) > _LAST_PORT:
+            raise ValueError(scheme)
         # What it needs to be reached by (socksio) is found out now.
         httpx.AsyncHTTPTransport(proxy=proxy)
     except ImportError:

@@ -30,13 +30,15 @@ from bulkrestart.core.states import (
 PASSING_DELAY: Final = 2.0
 #: Seconds before a second try with a token that was refused: a token just issued may not have reached every node.
 REFUSED_TOKEN_DELAY: Final = 5.0
-#: Answers in a row to one server that may find its token stale, each time another one.
+#: Answers in a row to one server that may find the token stale, each time another one.
 STALE_IN_A_ROW: Final = 3
 #: Seconds that `Ecs.0603` asks for: "The commands are being executed. Try again 1 minute later."
 COMMANDS_EXECUTING_DELAY: Final = 60.0
 #: Refusals by policy in a row, with no acceptance between, that stop a run: the rest would be refused as well.
 FORBIDDEN_IN_A_ROW: Final = 10
 
+#: What Python writes where TLS fails: a certificate that is not trusted, or no TLS at all on the other side.
+_NO_TLS: Final = "[SSL: "
 #: "The commands are being executed. Try again later."
 _EXECUTING: Final = "Ecs.0603"
 _UNCERTAIN_CODES: Final = ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.1002")
@@ -137,30 +139,34 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
 
 
 def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:
-    if answer.has_stale_token and progress.stale_tokens < STALE_IN_A_ROW:
+    if answer.has_stale_token and progress.stale_sends < STALE_IN_A_ROW:
         return Send(reboot_type=progress.reboot_type, is_attempt=False)
-    if not answer.has_stale_token and progress.refused_tokens == 0:
+    if not answer.has_stale_token and progress.refused_sends == 0:
         return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False)
     return refuse(Reason.UNAUTHORIZED, answer, unauthorized(answer))
 
 
-def decide_first(seen: Observation, refused_tokens: int) -> Ready | Again:
+def decide_first(seen: Observation, *, refused_tokens: int, stale_tokens: int) -> Ready | Again:
     """Decide, before anything is sent, whether this is the project's compute API, and whether it knows us.
 
     Args:
         seen: What came instead of what was asked for; whatever the cloud says tells what it thinks of us.
         refused_tokens: Answers before it that refused our credentials.
+        stale_tokens: Answers before it that refused a token that was good once.
 
     Raises:
         AuthError: Our credentials are refused.
         EndpointError: It is something else than the compute API of the project.
     """
+    if isinstance(seen, Unsent) and _NO_TLS in seen.words:
+        remedy = "trust its certificate (--cacert), or check the URL"
+        raise EndpointError(f"the connection is not secure ({seen.words}); {remedy}; nothing was sent")
     if not isinstance(seen, Answer) or seen.status >= 500 or seen.status == 408 or seen.fault.body is Body.CUT_SHORT:
         return Again(is_try=True)
     if seen.is_throttled:
         return Again(is_try=False)
     if seen.status == 401:
-        if seen.is_refused_token and refused_tokens:
+        if refused_tokens if seen.is_refused_token else stale_tokens >= STALE_IN_A_ROW:
             raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
         return Again(is_try=False)
     if seen.is_unscoped:

@@ -111,10 +111,10 @@ _TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<]{1,600})", re.IGNORECASE)
 _UNSEEN: Final = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\b[^>]*>?|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG: Final = re.compile(r"<[^<>]*>")
 #: What may be a secret of ours: a body can name the token it did not find, or echo our headers as debugging proxies do.
-#: A run of 64 characters is a signature or a token; ids are shorter.
+#: A run of 64 characters is a signature or a token; ids are shorter. A URL may hold a name and a password.
 _SECRET: Final = re.compile(
     r"""((?:token|authorization|signature|password|secret)["'\\]*\s*[:=]\s*["'\\]*(?:(?:bearer|basic)\s+)?)"""
-    r"""[\w.~%+/=-]{12,}|[\w+=-]{64,}""",
+    r"""[\w.~%+/=-]{12,}|[\w+=-]{64,}|(?<=://)[^\s/@]+(?=@)""",
     re.IGNORECASE | re.ASCII,
 )
 

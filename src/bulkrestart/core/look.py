@@ -45,12 +45,13 @@ def decide_look(sighting: Sighting, progress: Progress) -> Decision:
 
 
 def _decide_refused_look(answer: Answer, progress: Progress) -> Decision:
-    if progress.refused_tokens == 0:
+    if progress.refused_looks == 0:
         return Look(is_unresolved=progress.is_unresolved, delay=REFUSED_TOKEN_DELAY)
     stop = unauthorized(answer)
     if progress.is_unresolved:
         return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=progress.words, stop=stop)
-    return refuse(Reason.UNAUTHORIZED, answer, stop)
+    outcome = Outcome.REFUSED if progress.attempts else Outcome.SKIPPED
+    return End(outcome=outcome, reason=Reason.UNAUTHORIZED, detail=answer.words, stop=stop)
 
 
 def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.model import Attempt, Log, Outcome, Proof, Reason, RebootType, Server, ServerResult
+from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unsent
 from bulkrestart.core.states import REBOOT_TASKS
 
@@ -34,8 +34,10 @@ class Progress:
         may_come_late: The last send may still be at work, though its answer is in, or was given up.
         was_seen_rebooting: A look since then showed the server in a reboot, while the fate of the send was unknown.
         readable_looks: Looks at a log that could be read, since `answered_at`.
-        refused_tokens: Answers in a row that refused our newest token, or whatever else signs our requests.
-        stale_tokens: Answers in a row that refused an older token.
+        refused_sends: Sends in a row whose answer refused our newest token, or whatever else signs our requests. A
+            look that is let in says nothing of sends.
+        stale_sends: Sends in a row whose answer refused an older token.
+        refused_looks: The same as `refused_sends` of looks.
         words: What the cloud said last of the sends, or showed last if nothing was sent.
         accepted: When it was accepted; None before.
         request_id: The cloud's id of the accepted reboot.
@@ -61,8 +63,9 @@ class Progress:
     may_come_late: bool = False
     was_seen_rebooting: bool = False
     readable_looks: int = 0
-    refused_tokens: int = 0
-    stale_tokens: int = 0
+    refused_sends: int = 0
+    stale_sends: int = 0
+    refused_looks: int = 0
     words: str = ""
     accepted: float | None = None
     request_id: str | None = None
@@ -94,7 +97,9 @@ class Progress:
         self.answered_at, self.readable_looks, self.was_seen_rebooting = now, 0, False
         self.may_come_late = not isinstance(seen, Unsent) and seen.may_come_late
         self.words = seen.words
-        self._count_refused_tokens(seen)
+        is_stale = isinstance(seen, Answer) and seen.status == 401 and seen.has_stale_token
+        self.stale_sends = self.stale_sends + 1 if is_stale else 0
+        self.refused_sends = self.refused_sends + 1 if _is_refused_token(seen) else 0
         self.spent += not isinstance(decision, Send | Look) or decision.is_attempt
         self._take(now, decision)
         self.doubts += self.is_unresolved
@@ -107,17 +112,11 @@ class Progress:
         self.was_seen_rebooting |= (
             self.is_unresolved and isinstance(server, Server) and server.task_state in REBOOT_TASKS
         )
-        is_log_refused = isinstance(sighting.log, Answer) and sighting.log.status == 401
-        self._count_refused_tokens(sighting.log if is_log_refused else sighting.server)
+        is_refused = _is_refused_token(sighting.log) or _is_refused_token(sighting.server)
+        self.refused_looks = self.refused_looks + 1 if is_refused else 0
         if not self.attempts:
             self.words = sighting.server.words
         self._take(now, decision)
-
-    def _count_refused_tokens(self, seen: Server | Log | Observation | None) -> None:
-        is_refused = isinstance(seen, Answer) and seen.is_refused_token
-        is_stale = isinstance(seen, Answer) and seen.status == 401 and seen.has_stale_token
-        self.refused_tokens = self.refused_tokens + 1 if is_refused else 0
-        self.stale_tokens = self.stale_tokens + 1 if is_stale else 0
 
     def _take(self, now: float, decision: Decision) -> None:
         self.is_unresolved = isinstance(decision, Look) and decision.is_unresolved
@@ -176,3 +175,7 @@ class Progress:
         if not self.has_reached:
             return End(outcome=Outcome.SKIPPED, reason=Reason.UNREACHABLE, detail=self.words)
         return End(outcome=Outcome.REFUSED, reason=Reason.BUSY, detail=self.words)
+
+
+def _is_refused_token(seen: object) -> bool:
+    return isinstance(seen, Answer) and seen.is_refused_token

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bulkrestart.core.model import Server
+from bulkrestart.core.states import UNKNOWN
 
+#: What stands for a byte that is not UTF-8 in what the command line was given.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+#: A URL has its bounds.
+_LONGEST_FILTER: Final = 1000
 #: What clouds read as it stands: Nova takes a tag filter for a regular expression when it checks it, and not after.
 _PLAIN_TAG: Final = re.compile(r"[\w:.=-]+")
 
@@ -63,11 +68,12 @@ class Selection:
         database's regular expressions are not Python's.
         """
         query: dict[str, str] = {}
-        if len(self.statuses) == 1:
+        # Nova shows UNKNOWN, and knows no such filter.
+        if len(self.statuses) == 1 and UNKNOWN not in self.statuses:
             query["status"] = next(iter(self.statuses))
         if self.tags and all(map(_PLAIN_TAG.fullmatch, self.tags)):
             query["tags"] = ",".join(sorted(self.tags))
-        return query
+        return {name: value for name, value in query.items() if len(value) <= _LONGEST_FILTER}
 
     def fits(self, server: Server) -> bool:
         """Tell whether a server is meant."""
@@ -88,7 +94,7 @@ def _pattern(name: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(name)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"name must be a regular expression, not {name!r}: {error}") from error
+        raise ValueError(f"name must be a regular expression, not {name!r:.60}: {error}") from error
 
 
 def _words(option: str, given: str | Collection[str]) -> frozenset[str]:
@@ -99,8 +105,8 @@ def _words(option: str, given: str | Collection[str]) -> frozenset[str]:
         raise ValueError(f"{option} must be a word or several, not {given!r}")
     for word in given:
         # Nova separates tags by commas, and has none with a comma or a slash (nova/api/validation `tag`).
-        if not isinstance(word, str) or not word.strip() or "," in word:
-            raise ValueError(f"{option} must be words that are not empty, one each, not {word!r}")
+        if not isinstance(word, str) or not word.strip() or "," in word or _SURROGATE.search(word):
+            raise ValueError(f"{option} must be words that are not empty, one each, not {word!r:.60}")
     return frozenset(given)
 
 

@@ -60,7 +60,7 @@ class Gate:
             now = anyio.current_time()
             if not self._brake.remaining(now):
                 _log.warning("everybody waits: %s", trouble.words)
-            self._brake.hold(now, None, sent_at=asked)
+            self._brake.hold(now, trouble.retry_after, sent_at=asked)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -89,7 +89,9 @@ class Gate:
         """
         async with self as trouble:
             asked = anyio.current_time()
-            seen = await request() if trouble is None else trouble.answer
+            if trouble is not None:
+                return trouble.answer, asked
+            seen = await request()
         self.heed(seen, sent_at=asked)
         return seen, asked
 

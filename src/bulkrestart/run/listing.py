@@ -61,10 +61,16 @@ class Listing:
             if server.id not in self._seen and self._selection.fits(server):
                 self._seen.add(server.id)
                 self._ready.append(server)
-        # A list whose pages lead back to an earlier one has no end.
-        self._is_read = page.marker is None or page.marker in self._markers
-        self._marker = page.marker
-        self._markers |= {page.marker} if page.marker is not None else set()
+        # The end is a page without servers: one that is short and names no next may be cut by a gateway.
+        self._is_read = not page.servers
+        if page.servers:
+            self._go_on_after(page.servers[-1].id)
+
+    def _go_on_after(self, marker: str) -> None:
+        if marker in self._markers:
+            raise EndpointError("the list of servers has no end: its pages repeat; give ids; nothing was sent")
+        self._markers.add(marker)
+        self._marker = marker
 
     def _begin_anew(self, refusal: Answer) -> None:
         """Begin anew if the server that the page was to begin after was deleted meanwhile."""

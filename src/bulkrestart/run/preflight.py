@@ -71,19 +71,20 @@ class Preflight:
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
         await sign_in(self._gate)
-        refused_tokens = tries = 0
+        refused_tokens = stale_tokens = tries = 0
         while True:
             seen, _ = await self._gate.ask(request)
             if not isinstance(seen, Answer | Unsent | Unanswered):
                 return seen
             if isinstance(seen, Answer) and self.compute.lower_microversion(seen):
                 continue
-            match decide_first(seen, refused_tokens):
+            match decide_first(seen, refused_tokens=refused_tokens, stale_tokens=stale_tokens):
                 case Ready(refusal):
                     return refusal
                 case Again(is_try=False):
                     # The gate makes the next look wait.
                     refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
+                    stale_tokens += isinstance(seen, Answer) and seen.has_stale_token
                 case Again():
                     tries += 1
                     if tries == TRIES:

@@ -216,7 +216,8 @@ class Settler:
         """Tell whether to give up the wait: the cloud no longer answers, or no longer answers us."""
         now = self._gate.patience(anyio.current_time())
         trouble = swept.trouble
-        self._refusals = self._refusals + 1 if isinstance(trouble, Answer) and trouble.is_refused_token else 0
+        is_refused = isinstance(trouble, Answer) and trouble.is_refused_token and not swept.answered
+        self._refusals = self._refusals + 1 if is_refused else 0
         if isinstance(trouble, Answer) and self._refusals > 1:
             self._course.halt(unauthorized(trouble))
             return True
