@@ -111,13 +111,17 @@ class Token(Renewed):
         """Ask for the token."""
         assert callable(self._source), "a token that was given as such lasts"
         try:
-            return Issued(_token_headers(await _call(self._source)))
+            value = await _call(self._source)
         except (Exception, anyio.get_cancelled_exc_class()) as error:
             if isinstance(error, anyio.get_cancelled_exc_class()) and _is_cancelled():
                 raise
             # Its words may hold the token, or the URL of a request that failed.
             words = f"the function that gives the token fails: {type(error).__name__}"
             raise SignInError(Trouble(words, "see why")) from error
+        try:
+            return Issued(_token_headers(value))
+        except ValueError as error:
+            raise SignInError(Trouble(str(error), "see the function that gives it")) from error
 
     def remedy(self, refusal: httpx.Response) -> str:
         """Ask for another token."""
@@ -127,7 +131,8 @@ class Token(Renewed):
 async def _call(source: TokenSource) -> str:
     """Call a function, plain or async; a plain one in a thread."""
     is_async = iscoroutinefunction(source) or iscoroutinefunction(type(source).__call__)
-    value = source() if is_async else await in_thread(source)
+    # In a tuple, because trio takes a coroutine that comes out of a thread for a mistake.
+    (value,) = (source(),) if is_async else await in_thread(lambda: (source(),))
     return await value if isawaitable(value) else value
 
 

@@ -253,11 +253,20 @@ class _WatchedAuth(httpx.Auth):
 def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observation:
     words = type(error).__name__
     # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
-    if str(error) and not isinstance(error, httpx.LocalProtocolError):
-        words = f"{words}: {error}"
+    if not isinstance(error, httpx.LocalProtocolError) and (text := _text_of(error)):
+        words = f"{words}: {text}"
     is_ours = not isinstance(error, httpx.HTTPError) or not _is_other(_request_of(error) or request, request)
     is_unsent = trace.is_unsent or (is_ours and isinstance(error, httpx.PoolTimeout))
     return Unsent(words) if is_unsent else Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
+
+
+def _text_of(error: BaseException | None) -> str:
+    """Read what an error says, or else what it came from: on trio, httpx's say nothing where TLS fails."""
+    while error is not None:
+        if str(error):
+            return plain(str(error))
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:

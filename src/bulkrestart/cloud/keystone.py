@@ -36,6 +36,8 @@ _SERVICE: Final = "compute"
 #: A compute endpoint with its version, and one with its project as well.
 _VERSIONED: Final = re.compile(r"/v2(\.1)?$")
 _SCOPED: Final = re.compile(r"/v2(\.1)?/[^/]+$")
+#: What stands for the project in an endpoint that is configured, as in a catalog's templates.
+_PROJECT: Final = re.compile(r"[%$]\((?:project|tenant)_id\)s")
 #: Statuses below 500 that say that another try may go well.
 _PASSING: Final = frozenset({408, 413, 429})
 
@@ -82,8 +84,10 @@ class Keystone(CatalogAuth):
         given = Namespace(cacert=cacert, cert=cert, key=key, insecure=is_insecure or None)
         try:
             with warnings.catch_warnings():
-                # openstacksdk 4.22 warns of its own future whenever it reads a configuration.
-                warnings.simplefilter("ignore", PendingDeprecationWarning)
+                # openstacksdk 4.22 warns of its own future whenever it reads a configuration, and of a profile that it
+                # does not find.
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("error", message="Couldn't find the vendor profile")
                 keystone = cls(_read(name, given))
         except Exception as error:  # whatever openstack.config and the plugins make of what a user wrote
             shown = f"cloud {name!r:.60}" if name else "the cloud in OS_CLOUD or OS_*"
@@ -139,7 +143,7 @@ class Keystone(CatalogAuth):
 
     def _explain(self, error: Exception) -> Trouble:
         words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
-        if "SSL" in words:
+        if "SSL" in _words(error):
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
         if isinstance(error, exceptions.HttpError):
             if error.http_status < 500 and error.http_status not in _PASSING:
@@ -193,8 +197,8 @@ class Keystone(CatalogAuth):
                 f"the catalog of cloud {self.name} has no compute service ({where}); check region_name and interface, "
                 "or set compute_endpoint_override; nothing was sent"
             )
-        url = url.rstrip("/")
-        return f"{url}/{project_id}" if _VERSIONED.search(url) else url
+        url = _PROJECT.sub(project_id or "", url).rstrip("/")
+        return f"{url}/{project_id}" if _VERSIONED.search(url) and project_id is not None else url
 
 
 def _read(name: str | None, given: Namespace) -> CloudRegion:
@@ -203,9 +207,6 @@ def _read(name: str | None, given: Namespace) -> CloudRegion:
     Raises:
         ConfigException: It is not there, or a file that may hold it cannot be read. openstack.config only logs that.
     """
-    file = os.environ.get("OS_CLIENT_CONFIG_FILE")
-    if file and not os.path.isfile(file):
-        raise ConfigException(f"OS_CLIENT_CONFIG_FILE names {file}, and there is no such file")
     skipped = _Skipped()
     logger = logging.getLogger("openstack.config")
     logger.addHandler(skipped)
@@ -218,6 +219,9 @@ def _read(name: str | None, given: Namespace) -> CloudRegion:
     # openstack.config makes up a cloud of that name where there is none.
     names = [one for one in config.get_cloud_names() if one != "defaults"]
     if name is not None and name not in names:
+        file = os.environ.get("OS_CLIENT_CONFIG_FILE")
+        if file and not os.path.isfile(file):
+            raise ConfigException(f"OS_CLIENT_CONFIG_FILE names {file}, and there is no such file")
         raise ConfigException(f"there is none of that name; there are: {', '.join(sorted(names)) or 'none'}")
     return config.get_one(name, argparse=given)
 

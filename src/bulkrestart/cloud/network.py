@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import re
 import ssl
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ import httpx
 
 _log = logging.getLogger(__name__)
 
+#: A name or an address, of either family.
+_HOST: Final = re.compile(r"[\w.:-]+")
 _LAST_PORT: Final = 65535
 
 
@@ -82,7 +85,7 @@ def proxy_of(url: str) -> httpx.Proxy | None:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if _is_loopback(host) or proxy_bypass(host if parts.port is None else f"{host}:{parts.port}"):
+    if _is_loopback(host) or _is_in_network(host) or proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
         return None
     proxy = _proxy_named_for(parts.scheme)
     if isinstance(proxy, str):
@@ -98,7 +101,7 @@ def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
         return None
     try:
         proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
-        if not proxy.url.host or " " in proxy.url.host or (proxy.url.port or 1) > _LAST_PORT:
+        if not _HOST.fullmatch(proxy.url.host) or (proxy.url.port or 1) > _LAST_PORT:
             raise ValueError(scheme)
         # What it needs to be reached by (socksio) is found out now.
         httpx.AsyncHTTPTransport(proxy=proxy)
@@ -107,6 +110,17 @@ def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
     except (ValueError, httpx.InvalidURL):
         return f"the environment names no usable proxy: see {scheme.upper()}_PROXY and ALL_PROXY"
     return proxy
+
+
+def _is_in_network(host: str) -> bool:
+    """Tell whether `NO_PROXY` names a network that an address is in: requests heeds it, and urllib does not."""
+    try:
+        address = ipaddress.ip_address(host)
+        return any(
+            address in ipaddress.ip_network(one.strip()) for one in getproxies().get("no", "").split(",") if "/" in one
+        )
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:
