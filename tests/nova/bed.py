@@ -6,9 +6,12 @@ Its own requests name no project in their path; those of bulkrestart do, which t
 import contextlib
 import itertools
 import json
+import os
 import re
+import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -56,10 +59,20 @@ class Nova:
         self.other_endpoint = f"{self.url}/v2.1/{self.other_project_id}"
         self.other_token: str = facts["other_token"]
         self.other_ids: list[str] = facts["other_ids"]
+        self.keystone: str = facts["keystone"]
+        self.brief_keystone: str = facts["brief_keystone"]
+        self.brief_token_seconds: int = facts["brief_token_seconds"]
+        self.region: str = facts["region"]
+        self.older_region: str = facts["older_region"]
+        self.password: str = facts["password"]
+        self.application_credential: dict[str, str] = facts["application_credential"]
         self.folder = Path(facts["folder"])
         self._fresh = iter(facts["ids"])
         self._knobs = Path(facts["knobs"])
+        self._spared: list[str] = []
         self._log = Path(facts["log"])
+        self._brief_keystone_log = Path(facts["brief_keystone_log"])
+        self._openstack: str = facts["openstack"]
         self._http = httpx.Client(
             base_url=f"{self.url}/v2.1", headers={"OpenStack-API-Version": MICROVERSION}, timeout=60, trust_env=False
         )
@@ -79,6 +92,12 @@ class Nova:
             raise LookupError("the session has no fresh servers left: raise SERVERS in tests/nova/conftest.py")
         return taken
 
+    def take_spared(self) -> str:
+        """Give the id of another one, whose reboots no knob makes slow or failing: for a test beside the others."""
+        [server_id] = self.take(1)
+        self._spared.append(server_id)
+        return server_id
+
     @contextlib.contextmanager
     def knobs(self, **values: object) -> Iterator[None]:
         """Make reboots slow or failing meanwhile; the knobs are those of harness/slow_fake_driver.py."""
@@ -90,7 +109,7 @@ class Nova:
 
     def _turn(self, values: dict[str, object]) -> None:
         new = self._knobs.with_suffix(".new")
-        new.write_text(json.dumps(values))
+        new.write_text(json.dumps(values | {"spared": self._spared}))
         new.replace(self._knobs)
 
     def _get(self, path: str) -> Any:
@@ -154,8 +173,108 @@ class Nova:
             endpoint: The one that bulkrestart was given; None is `self.endpoint`.
         """
         path = httpx.URL(endpoint or self.endpoint).path
-        request = re.escape(f'"POST {path}/servers/{server_id}/action" status: ')
-        return len(re.findall(request, self._log.read_text(errors="replace")))
+        return _count(self._log, re.escape(f'"POST {path}/servers/{server_id}/action" status: '))
+
+    def all_posts(self) -> int:
+        """Count all that ever asked Nova to do something, the tests' own requests among them."""
+        return _count(self._log, '"POST ')
+
+    def sign_ins(self) -> int:
+        """Count the tokens that the brief Keystone was ever asked for, by its own request log."""
+        return _count(self._brief_keystone_log, '"POST /v3/auth/tokens" status: ')
+
+    def unscoped_token(self) -> str:
+        """Give a token of the user demo that is for no project."""
+        return self._sign_in(self.keystone)
+
+    def brief_token(self) -> str:
+        """Give a token of the user demo that soon ends."""
+        return self._sign_in(self.brief_keystone, scope={"project": {"id": self.project_id}})
+
+    def _sign_in(self, keystone: str, **scope: object) -> str:
+        user = {"name": "demo", "domain": {"id": "default"}, "password": self.password}
+        identity = {"methods": ["password"], "password": {"user": user}}
+        answer = self._http.post(f"{keystone}/auth/tokens", json={"auth": {"identity": identity, **scope}})
+        return str(answer.raise_for_status().headers["X-Subject-Token"])
+
+    def change(self, server_id: str, *, tags: Collection[str] = (), metadata: Mapping[str, str] | None = None) -> None:
+        """Put these tags and this metadata on a server, as a member of its project."""
+        headers = {"X-Auth-Token": self.token}
+        for part, body in (("tags", {"tags": list(tags)}), ("metadata", {"metadata": metadata or {}})):
+            self._http.put(f"/servers/{server_id}/{part}", json=body, headers=headers).raise_for_status()
+
+    def clouds_yaml(self, path: Path) -> None:
+        """Write a clouds.yaml: `password`, `application_credential`, and one cloud for each way to go wrong."""
+        password = {
+            "auth_url": self.keystone,
+            "username": "demo",
+            "password": self.password,
+            "project_name": "demo",
+            "user_domain_id": "default",
+            "project_domain_id": "default",
+        }
+        application_credential = {
+            "auth_url": self.keystone,
+            "application_credential_id": self.application_credential["id"],
+            "application_credential_secret": self.application_credential["secret"],
+        }
+        clouds: dict[str, dict[str, object]] = {
+            "password": {"auth": password},
+            "application_credential": {"auth_type": "v3applicationcredential", "auth": application_credential},
+            "older_region": {"auth": password, "region_name": self.older_region},
+            "older_url": {"auth": password, "compute_endpoint_override": self.legacy_endpoint},
+            "brief": {"auth": password | {"auth_url": self.brief_keystone}},
+            "reader": {"auth": password | {"username": "reader"}},
+            "wrong_password": {"auth": password | {"password": "wrong-password"}},
+            "wrong_secret": {
+                "auth_type": "v3applicationcredential",
+                "auth": application_credential | {"application_credential_secret": "wrong-secret"},
+            },
+            "wrong_project": {"auth": password | {"project_name": "nowhere"}},
+            "unscoped": {"auth": {key: value for key, value in password.items() if not key.startswith("project")}},
+            "unreachable": {"auth": password | {"auth_url": f"http://127.0.0.1:{_closed_port()}/v3"}},
+            "no_keystone": {"auth": password | {"auth_url": f"{self.url}/nothing/v3"}},
+            "no_region": {"auth": password, "region_name": "RegionNowhere"},
+            "no_interface": {"auth": password, "interface": "internal"},
+        }
+        # JSON is YAML.
+        path.write_text(json.dumps({"clouds": {name: {"region_name": self.region} | clouds[name] for name in clouds}}))
+
+    def openstack(self, *arguments: str, env: Mapping[str, str]) -> Any:
+        """Run the OpenStack client of the installation, and give what it prints as JSON."""
+        end = subprocess.run(
+            [self._openstack, *arguments, "-f", "json"],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        return json.loads(end.stdout)
+
+
+def user_environment(home: Path, **variables: str) -> dict[str, str]:
+    """Give an environment in which no tool finds a cloud but the one that the variables name.
+
+    Args:
+        home: An empty folder: a clouds.yaml of the person who runs the tests is not to be found.
+        variables: What is set in it.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "XDG_"))}
+    return inherited | {"HOME": str(home)} | variables
+
+
+def _count(log: Path, request: str) -> int:
+    return len(re.findall(request, log.read_text(errors="replace")))
+
+
+def _closed_port() -> int:
+    """Give a port where nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def _is_idle(server: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ _SHARE: Final = 0.25
 #: Seconds until another try where a renewal failed, and what there is still serves.
 _RENEWAL_INTERVAL: Final = 5.0
 #: Seconds that one sign-in may take: Keystone may be asked for its versions first, and each request has 60.
-_LONGEST_FETCH: Final = 120.0
+LONGEST_FETCH: Final = 120.0
 #: Seconds without a sign-in after which it is given up.
 _PATIENCE: Final = 300.0
 #: Seconds for which a refusal stands: to try a wrong password again and again locks the user out.
@@ -197,17 +197,19 @@ class Renewed(CloudAuth):
     async def _renew(self) -> None:
         began = anyio.current_time()
         try:
-            with anyio.fail_after(_LONGEST_FETCH):
+            with anyio.fail_after(LONGEST_FETCH):
                 issued = await self.fetch()
         except SignInError as error:
             self._fail(anyio.current_time(), error.trouble)
         except TimeoutError:
-            words = f"the sign-in takes more than {_LONGEST_FETCH:.0f} s"
+            words = f"the sign-in takes more than {LONGEST_FETCH:.0f} s"
             self._fail(anyio.current_time(), Trouble(words, "see why it hangs"))
         else:
             life = float("inf") if issued.seconds is None else issued.seconds
             if anyio.current_time() - began >= life:
-                self._fail(anyio.current_time(), Trouble("what the sign-in gives is over already", "see its clock"))
+                self._fail(
+                    anyio.current_time(), Trouble("what the sign-in gives is over already", "check Keystone's clock")
+                )
                 return
             # Not from now: its life began when it was issued, at some time since we asked.
             margin = min(_MARGIN, life * _SHARE)

@@ -12,6 +12,7 @@ from argparse import Namespace
 from typing import Final
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 
 try:
@@ -25,7 +26,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
-from bulkrestart.cloud.credentials import CatalogAuth, Issued, SignInError, Trouble, in_thread
+from bulkrestart.cloud.credentials import LONGEST_FETCH, CatalogAuth, Issued, SignInError, Trouble, in_thread
 from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain, read_fault
@@ -166,7 +167,14 @@ class Keystone(CatalogAuth):
 
     async def find_endpoint(self) -> str:
         """Find the compute endpoint of the project: in the configuration, or else in the catalog."""
-        return await in_thread(self._find_endpoint)
+        try:
+            with anyio.fail_after(LONGEST_FETCH):
+                return await in_thread(self._find_endpoint)
+        except TimeoutError as error:
+            raise EndpointError(
+                f"the compute API of cloud {self.name} is not found in {LONGEST_FETCH:.0f} s; "
+                "set compute_endpoint_override; nothing was sent"
+            ) from error
 
     def _find_endpoint(self) -> str:
         region = self._region

@@ -1,17 +1,20 @@
-"""The configuration files of one run of Keystone, Placement and Nova."""
+"""The configuration files of one run of two Keystones, Placement and Nova."""
 
 import base64
 import os
 import shutil
 from pathlib import Path
 
-PASSWORD = "secret"
+PASSWORD = "secret-of-all-users"
+REGION = "RegionOne"
+#: The same compute service, with the project in its URL, as the catalogues of older clouds have it.
+OLDER_REGION = "RegionTwo"
 
 KEYSTONE = """
 [DEFAULT]
-log_file = {folder}/keystone.log
+log_file = {folder}/{name}.log
 use_stderr = false
-public_endpoint = http://127.0.0.1:{keystone}
+public_endpoint = http://127.0.0.1:{own_port}
 [database]
 connection = sqlite:///{folder}/keystone.db?timeout=60
 sqlite_synchronous = false
@@ -116,15 +119,18 @@ service_type = compute
 """
 
 
-def write(folder: Path, *, venv: Path, keystone: int, placement: int, token_seconds: int) -> Path:
-    """Write what the three services read, and give the folder that it is in.
+def write(folder: Path, *, venv: Path, ports: dict[str, int], token_seconds: int, brief_token_seconds: int) -> Path:
+    """Write what the services read, a file for each and named after it, and give the folder that it is in.
+
+    The two Keystones share the database and the keys, so a token of one is a token of the other. A token carries its
+    own expiry: Nova, which asks the first about each, honours one of the second for as long as the second says.
 
     Args:
         folder: Of the run: databases, logs and state go there.
         venv: The installation; Nova's own pipeline of middleware (api-paste.ini) is used as it comes.
-        keystone: Port of Keystone.
-        placement: Port of Placement.
-        token_seconds: Life of a token.
+        ports: Of the services by name.
+        token_seconds: Life of a token of Keystone.
+        brief_token_seconds: Life of a token of the second, brief Keystone.
     """
     etc = folder / "etc"
     fernet = folder / "fernet"
@@ -133,13 +139,18 @@ def write(folder: Path, *, venv: Path, keystone: int, placement: int, token_seco
     values = {
         "folder": folder,
         "etc": etc,
-        "keystone": keystone,
-        "placement": placement,
-        "token_seconds": token_seconds,
+        "keystone": ports["keystone"],
+        "placement": ports["placement"],
         "password": PASSWORD,
     }
-    for name, text in (("keystone", KEYSTONE), ("placement", PLACEMENT), ("nova", NOVA)):
-        (etc / f"{name}.conf").write_text(text.format(**values))
+    for name, text, seconds in (
+        ("keystone", KEYSTONE, token_seconds),
+        ("brief_keystone", KEYSTONE, brief_token_seconds),
+        ("placement", PLACEMENT, None),
+        ("nova", NOVA, None),
+    ):
+        text = text.format(name=name, own_port=ports[name], token_seconds=seconds, **values)
+        (etc / f"{name}.conf").write_text(text)
     (etc / "no-policy.yaml").write_text("{}\n")
     for number in ("0", "1"):  # the staged and the primary key, which `keystone-manage fernet_setup` would make as root
         (fernet / number).write_bytes(base64.urlsafe_b64encode(os.urandom(32)))

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from configuration import PASSWORD
+from configuration import OLDER_REGION, PASSWORD, REGION
 
 IMAGE = "155d900f-4e14-4e4c-a73d-069cbf4541e6"  # one of those of Nova's GlanceFixture
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -65,6 +65,16 @@ def sign_in(keystone: str, user: str, project: str) -> str:
     return str(headers["X-Subject-Token"])
 
 
+def application_credential(keystone: str, user: str, project: str) -> dict[str, str]:
+    """Make an application credential of this user for this project, as the user; give its id and its secret."""
+    api = Api(keystone, sign_in(keystone, user, project))
+    api.headers["X-Subject-Token"] = api.headers["X-Auth-Token"]
+    user_id = api.get("/auth/tokens")["token"]["user"]["id"]
+    path = f"/users/{user_id}/application_credentials"
+    made = api.post(path, application_credential={"name": "tests"})["application_credential"]
+    return {"id": made["id"], "secret": made["secret"]}
+
+
 def identity(keystone: str, nova: str) -> dict[str, str]:
     """Make the projects, the users and the catalog; give the ids of the projects by name."""
     api = Api(keystone, sign_in(keystone, "admin", "admin"))
@@ -84,10 +94,10 @@ def identity(keystone: str, nova: str) -> dict[str, str]:
         for role in user_roles:
             api.send("PUT", f"/projects/{projects[project]}/users/{user}/roles/{roles[role]}")
     service = api.post("/services", service={"name": "nova", "type": "compute"})["service"]["id"]
-    api.post(
-        "/endpoints",
-        endpoint={"service_id": service, "interface": "public", "url": nova, "region_id": "RegionOne"},
-    )
+    api.post("/regions", region={"id": OLDER_REGION})
+    for region, url in ((REGION, nova), (OLDER_REGION, f"{nova}/$(project_id)s")):
+        endpoint = {"service_id": service, "interface": "public", "url": url, "region_id": region}
+        api.post("/endpoints", endpoint=endpoint)
     return projects
 
 

@@ -6,7 +6,7 @@ The file (its path is in BULKRESTART_NOVA_KNOBS) is read at each reboot:
     {"reboot_fail": "dead"}                it fails and leaves the guest off: Nova puts the server in ERROR
     {"reboot_fail": "alive"}               it fails and the guest still runs: Nova leaves it ACTIVE
     {"reboot_hang": true}                  it takes an hour: a dead host, as the API sees it
-    {"only": [ids]}                        all of this for these servers alone
+    {"spared": [ids]}                      none of this for these servers
 """
 
 import json
@@ -30,7 +30,7 @@ class SlowFakeDriver(fake.FakeDriver):
 
     def reboot(self, context, instance, network_info, reboot_type, **options):
         knobs = json.loads(KNOBS.read_text())
-        if instance.uuid in knobs.get("only", [instance.uuid]):
+        if instance.uuid not in knobs.get("spared", []):
             time.sleep(3600 if knobs.get("reboot_hang") else float(knobs.get("reboot_seconds", 0)))
             if mode := knobs.get("reboot_fail"):
                 if mode == "dead":

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Run a real Nova with its Keystone and Placement on loopback: the APIs of a cloud, with a fake hypervisor.
 
+A second Keystone on the same database and keys gives tokens that soon expire.
 It prints one line of JSON when the servers are ACTIVE (endpoint, tokens, ids, paths), and lives until its standard
 input closes or a signal ends it. Then it ends its processes and removes its temporary folder; a line "keep" on the
 standard input keeps the folder. It needs Python 3.11 or later and nothing else; the first run installs Nova.
@@ -45,7 +46,7 @@ class Bed:
         self.keep = keep
         self.folder = Path(tempfile.mkdtemp(prefix="bulkrestart-nova-"))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.sockets = {name: socket.socket() for name in ("keystone", "placement", "nova")}
+        self.sockets = {name: socket.socket() for name in ("keystone", "brief_keystone", "placement", "nova")}
         for listener in self.sockets.values():
             listener.bind(("127.0.0.1", 0))
         self.ports = {name: listener.getsockname()[1] for name, listener in self.sockets.items()}
@@ -56,11 +57,11 @@ class Bed:
         environment = {
             variable: value
             for variable, value in os.environ.items()
-            if not variable.startswith("OS_") and not variable.lower().endswith("_proxy")
+            if not variable.startswith(("OS_", "PYTHON")) and not variable.lower().endswith("_proxy")
         } | {
             "BULKRESTART_NOVA_KNOBS": str(self.folder / "knobs.json"),
             "OS_KEYSTONE_CONFIG_DIR": str(etc),
-            "OS_KEYSTONE_CONFIG_FILES": "keystone.conf",
+            "OS_KEYSTONE_CONFIG_FILES": f"{name}.conf",
             "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1",
             "OS_PLACEMENT_CONFIG_DIR": str(etc),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -94,7 +95,7 @@ class Bed:
 
         keystone = manage("keystone-manage", "keystone.conf")
         nova = manage("nova-manage", "nova.conf")
-        bootstrap = f"--bootstrap-password {configuration.PASSWORD} --bootstrap-region-id RegionOne"
+        bootstrap = f"--bootstrap-password {configuration.PASSWORD} --bootstrap-region-id {configuration.REGION}"
         chains = {
             "keystone-database": [
                 f"{keystone} db_sync",
@@ -136,33 +137,44 @@ class Bed:
                     raise self.fail(name, f"does not answer after {timeout:.0f} s") from None
                 time.sleep(0.1)
 
-    def start(self, *, servers: int, token_seconds: int) -> dict[str, object]:
+    def start(self, *, servers: int, token_seconds: int, brief_token_seconds: int) -> dict[str, object]:
         """Make the cloud and give what its users must know."""
         configuration.write(
             self.folder,
             venv=self.installation.venv,
-            keystone=self.ports["keystone"],
-            placement=self.ports["placement"],
+            ports=self.ports,
             token_seconds=token_seconds,
+            brief_token_seconds=brief_token_seconds,
         )
         (self.folder / "knobs.json").write_text("{}")
         self.make_databases()
-        keystone = f"http://127.0.0.1:{self.ports['keystone']}/v3"
+        keystone, brief_keystone = (
+            f"http://127.0.0.1:{self.ports[name]}/v3" for name in ("keystone", "brief_keystone")
+        )
         nova = f"http://127.0.0.1:{self.ports['nova']}"
         self.serve("keystone", "serve_wsgi.py", "keystone.wsgi.api")
+        self.serve("brief_keystone", "serve_wsgi.py", "keystone.wsgi.api")
         self.serve("placement", "serve_wsgi.py", "placement.wsgi.api")
         projects = seed.identity(keystone, f"{nova}/v2.1")
         self.serve("nova", "serve_nova.py", str(self.folder))
         return {
             "url": nova,
             "keystone": keystone,
+            "brief_keystone": brief_keystone,
+            "brief_token_seconds": brief_token_seconds,
+            "region": configuration.REGION,
+            "older_region": configuration.OLDER_REGION,
+            "password": configuration.PASSWORD,
             "endpoint": f"{nova}/v2.1/{projects['demo']}",
             "project_id": projects["demo"],
             "other_project_id": projects["other"],
+            "application_credential": seed.application_credential(keystone, "demo", "demo"),
             **seed.servers(keystone, f"{nova}/v2.1", servers),
             "folder": str(self.folder),
             "knobs": str(self.folder / "knobs.json"),
             "log": str(self.folder / "nova.log"),
+            "brief_keystone_log": str(self.folder / "brief_keystone.out"),
+            "openstack": self.installation.program("openstack"),
         }
 
     def __enter__(self) -> Self:
@@ -212,6 +224,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servers", type=int, default=30, help="servers to make (30)")
     parser.add_argument("--token-seconds", type=int, default=14400, help="life of a token (14400)")
+    parser.add_argument("--brief-token-seconds", type=int, default=12, help="life of one of the second Keystone (12)")
     options = parser.parse_args()
     for number in ENDINGS:
         signal.signal(number, lambda *_: sys.exit(0))
@@ -220,7 +233,12 @@ def main() -> int:
     try:
         installation.ensure()
         with Bed(installation, keep) as bed:
-            print(json.dumps(bed.start(servers=options.servers, token_seconds=options.token_seconds)), flush=True)
+            facts = bed.start(
+                servers=options.servers,
+                token_seconds=options.token_seconds,
+                brief_token_seconds=options.brief_token_seconds,
+            )
+            print(json.dumps(facts), flush=True)
             while True:
                 signal.pause()
     except (OSError, RuntimeError) as error:
