@@ -13,8 +13,8 @@ import pytest
 from bulkrestart.cli.access import Access, Trust, read_access
 from bulkrestart.cloud.auth import AccessKey, Token
 from bulkrestart.simulator import Cloud, Face, LoopbackCloud
+from tests.cloud.certificates import Authority
 
-from .certificates import write_certificate
 from .conftest import PASSWORD, Cli, Clouds, Serve, sdk_warns
 
 pytestmark = sdk_warns
@@ -50,6 +50,12 @@ def export(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> N
 def signed_by(access: Access) -> type:
     """Name what signs, as the library's users know it."""
     return next(kind for kind in (Token, AccessKey, object) if isinstance(access.auth, kind))
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate to cert.pem, and its key to key.pem."""
+    files = Authority(folder).issue("own")
+    return files.cert.rename(folder / "cert.pem"), files.key.rename(folder / "key.pem")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,7 +74,7 @@ class FakeKeystone:
         life: Seconds that a token lives; None: neither of its times is said.
         scope: The project of a token; None: it is for no project.
         issued: Called with each token that is issued.
-        hold: Set to answer nothing until it is cleared.
+        going: Clear it, and nothing is answered until it is set again.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -199,8 +199,10 @@ class FakeKeystone:
                 self.send_response(reply.status)
                 for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
                     self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(reply.body)
+                # Whoever asked may be gone.
+                with suppress(ConnectionError):
+                    self.end_headers()
+                    self.wfile.write(reply.body)
 
             do_GET = do_POST = _serve  # noqa: N815 (the names that http.server calls)
 

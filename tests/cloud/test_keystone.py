@@ -190,6 +190,24 @@ def test_an_endpoint_without_its_project_is_told(keystone: FakeKeystone, auth_ty
     anyio.run(main)
 
 
+@pytest.mark.parametrize(
+    ("auth_type", "auth"),
+    [
+        ("http_basic", {"endpoint": "https://nova.test/v2.1"}),
+        ("http_basic", {"endpoint": "https://nova.test/v2.1", "username": "demo"}),
+        ("admin_token", {"endpoint": "https://nova.test/v2.1", "token": "\u00fc"}),
+        ("admin_token", {"endpoint": "https://nova.test/v2.1", "token": " "}),
+    ],
+)
+def test_a_way_that_gives_nothing_to_sign_with_is_refused(
+    keystone: FakeKeystone, auth_type: str, auth: Mapping[str, object]
+) -> None:
+    """What no header can hold, and what holds nothing, is final."""
+    trouble = trouble_of(read(keystone, auth, auth_type=auth_type))
+    assert trouble.is_final
+    assert "it gives no token" in trouble.words
+
+
 @pytest.mark.parametrize("life", [1.0, 3600.0, 86_400.0])
 def test_a_life_is_reckoned_by_keystones_clock(keystone: FakeKeystone, life: float) -> None:
     """It is the time from the issue to the end: our own clock may be off."""
@@ -428,6 +446,21 @@ def test_an_endpoint_that_tells_no_version_is_refused(keystone: FakeKeystone, di
             with pytest.raises(EndpointError, match="nothing was sent") as caught:
                 await client.restart(["s"])
         assert str(caught.value).isprintable()
+
+    anyio.run(main)
+
+
+def test_an_endpoint_that_hangs_is_given_up(keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look for versions is bounded as the sign-in is, whatever `api_timeout` leaves it."""
+    monkeypatch.setattr("bulkrestart.cloud.keystone.LONGEST_FETCH", 0.2)
+    keystone.catalog = [compute(f"{keystone.url}/compute")]
+    signs = read(keystone)
+
+    async def main() -> None:
+        assert await signs.sign_in() is None
+        keystone.going.clear()
+        with pytest.raises(EndpointError, match=r"is not found in .*; nothing was sent"), anyio.fail_after(5.0):
+            await signs.find_endpoint()
 
     anyio.run(main)
 
@@ -857,6 +890,22 @@ def test_who_is_not_let_in_is_told_before_a_run(backend: str, keystone: FakeKeys
 
     anyio.run(main, backend=backend)
     assert len(keystone.sign_ins) == (1 if reply is KEYSTONE_401 else 3)
+
+
+@pytest.mark.parametrize("name", [5, b"test", ["test"], True])
+def test_a_name_that_is_no_text_is_refused(name: str) -> None:
+    """It is a ValueError that says what came instead."""
+    with pytest.raises(ValueError, match=r"the name of a cloud must be a string, not (int|bytes|list|bool)"):
+        RestartClient.from_cloud(name)
+
+
+@pytest.mark.parametrize("module", ["openstack.config", "keystoneauth1"])
+def test_the_extra_may_be_missing_in_part(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Whatever is missing of the extra, from_cloud says what to install."""
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "bulkrestart.cloud.keystone")
+    with pytest.raises(ImportError, match=r"need an extra: pip install 'bulkrestart\[openstack\]'"):
+        RestartClient.from_cloud("test")
 
 
 @pytest.mark.parametrize("module", ["openstack", "keystoneauth1"])

@@ -28,6 +28,7 @@ from bulkrestart.simulator import Cloud, LoopbackCloud
 from .certificates import Authority, Files
 from .loopback import (
     ACCEPTED,
+    TLS,
     Connection,
     Handler,
     KeepAlive,
@@ -532,8 +533,8 @@ def test_a_proxy_that_does_not_connect_leaves_the_request_unsent(backend: str, p
     async def main() -> None:
         async with listening(proxy or close) as address:
             address = address if proxy is not None else f"127.0.0.1:{free_port()}"
-            async with through(f"http://{address}", tls_context()) as http:
-                compute = compute_of(http, "https://compute.test", timeout=0.6 if proxy is stall else 5.0)
+            async with through(f"http://{address}", TLS) as http:
+                compute = compute_of(http, "https://compute.test", timeout=0.3 if proxy is stall else 5.0)
                 seen = await compute.reboot("s", RebootType.SOFT)
         assert isinstance(seen, Unsent), seen
         assert seen.words
@@ -557,7 +558,7 @@ def test_tls_that_fails_behind_a_proxy_leaves_the_request_unsent(
             listening(ConnectProxy(target)) as address,
             through(f"http://{address}", tls_context(cacert=authority.cacert)) as http,
         ):
-            compute = compute_of(http, "https://compute.test", timeout=1.0)
+            compute = compute_of(http, "https://compute.test", timeout=0.5)
             seen = await compute.reboot("s", RebootType.SOFT)
         assert isinstance(seen, Unsent), seen
         assert not [request for _, request in server.requests if b"reboot" in request]
@@ -584,7 +585,7 @@ def test_what_is_lost_behind_a_proxy_is_unanswered(backend: str, authority: Auth
             listening(ConnectProxy(target)) as address,
             through(f"http://{address}", tls_context(cacert=authority.cacert)) as http,
         ):
-            compute = compute_of(http, "https://compute.test", timeout=0.5)
+            compute = compute_of(http, "https://compute.test", timeout=0.5 if end == "stalls" else 5.0)
             seen = await compute.reboot("s", RebootType.SOFT)
         assert seen == Answer(202) if end == "answers" else isinstance(seen, Unanswered)
 
@@ -606,7 +607,7 @@ def test_a_plain_request_is_the_proxys_to_send(backend: str, reply: bytes, seen:
         await connection.send(reply)
 
     async def main() -> None:
-        async with listening(proxy) as address, through(f"http://{address}", tls_context()) as http:
+        async with listening(proxy) as address, through(f"http://{address}", TLS) as http:
             assert isinstance(await compute_of(http, "http://compute.test").reboot("s", RebootType.SOFT), seen)
 
     anyio.run(main, backend=backend)

@@ -260,13 +260,12 @@ def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observa
     return Unsent(words) if is_unsent else Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
 
 
-def _text_of(error: BaseException | None) -> str:
-    """Read what an error says, or else what it came from: on trio, httpx's say nothing where TLS fails."""
-    while error is not None:
-        if str(error):
-            return plain(str(error))
-        error = error.__cause__ or error.__context__
-    return ""
+def _text_of(error: Exception) -> str:
+    """Read what an error says; on trio, httpx's says nothing where TLS fails, and what it came from does."""
+    source: BaseException | None = error
+    while isinstance(error, httpx.ConnectError) and source is not None and not str(source):
+        source = source.__cause__ or source.__context__
+    return plain(str(source or ""))
 
 
 def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:
