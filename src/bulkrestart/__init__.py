@@ -44,7 +44,7 @@ __all__ = [
     "Token",
 ]
 
-#: Where the names live that are not of `core.model`.
+#: The module of each public name that is not in core.model.
 _HOMES: Final = {
     "AccessKey": "bulkrestart.cloud.auth",
     "AuthError": "bulkrestart.core.errors",

@@ -21,7 +21,7 @@ def _main() -> int:
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
     try:
-        # An exception raised while modules are imported comes out as anything, or nowhere.
+        # An exception that a signal raises during an import may come out as another one, or be swallowed.
         for number in numbers:
             signal.signal(number, _leave)
         from bulkrestart.cli.app import run

@@ -12,7 +12,7 @@ import httpx
 from anyio.lowlevel import current_token
 
 from bulkrestart.cloud.compute import Compute
-from bulkrestart.cloud.credentials import CatalogAuth
+from bulkrestart.cloud.credentials import CatalogAuth, Renewed
 from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.clock import CloudClock
@@ -27,7 +27,7 @@ from bulkrestart.core.selection import Selection
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.listing import Listing
-from bulkrestart.run.preflight import Preflight, sign_in
+from bulkrestart.run.preflight import Preflight, require_sign_in
 
 #: Seconds for one request where the caller has no say in it.
 _REQUEST_TIMEOUT = 60.0
@@ -158,8 +158,8 @@ class RestartClient:
         """Make a client of a cloud that the OpenStack tools know: by clouds.yaml, or by `OS_*` variables.
 
         They are read as openstack.config reads them: the auth types of keystoneauth1, secure.yaml, vendor profiles
-        (`otc`), region, interface, `compute_endpoint_override`, and `verify`, `cacert`, `cert` and `key`. Only files
-        are read; the sign-in and the look into the catalog come with the first use. Tokens are renewed in time.
+        (`otc`), region, interface, `compute_endpoint_override`, and `verify`, `cacert`, `cert` and `key`. Nobody is
+        asked yet, unless a profile is a URL; the sign-in and the look into the catalog come with the first use.
 
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or for the cloud that the `OS_*` variables describe.
@@ -214,9 +214,10 @@ class RestartClient:
             metadata: Keys and values, all of which the server's metadata holds.
 
         Raises:
-            ValueError: An argument makes no sense, or the cloud cannot select so.
-            AuthError: The credentials are refused.
-            EndpointError: The endpoint does not answer, or not as this project's compute API.
+            ValueError: An argument makes no sense (at once), or the cloud cannot select so (while iterating).
+            AuthError: The credentials are refused, or nobody signs us in.
+            EndpointError: The endpoint does not answer, or not as this project's compute API; or its list is refused,
+                or has no end.
             RuntimeError: The client has been used in another event loop.
 
         Example:
@@ -243,7 +244,7 @@ class RestartClient:
     ) -> Report:
         """Restart servers, and report what became of each.
 
-        One request is made before anything is sent, to see that the endpoint and the token are good. A reply that is
+        One server is looked at first, to see that the endpoint and the credentials are good. A reply that is
         lost is not sent again blindly: the cloud's action log is read first, and what cannot be learnt is `in_doubt`.
 
         Args:
@@ -363,13 +364,14 @@ class RestartClient:
             self._http = httpx.AsyncClient(transport=transport, trust_env=False)
         auth = self._auth or self._http.auth
         compute = Compute(endpoint, self._http, auth, self._clock, request_timeout)
-        return compute, Gate((*narrower, self._limiter), self._brake, auth)
+        signs_in = auth if isinstance(auth, Renewed) else None
+        return compute, Gate((*narrower, self._limiter), self._brake, signs_in)
 
     async def _locate(self) -> Endpoint:
         if self._endpoint is not None:
             return self._endpoint
         assert isinstance(self._auth, CatalogAuth), "only with such an auth is the endpoint unknown"
-        await sign_in(Gate((self._limiter,), self._brake, self._auth))
+        await require_sign_in(Gate((self._limiter,), self._brake, self._auth))
         url = await self._auth.find_endpoint()
         try:
             self._endpoint = _parse_endpoint(url)

@@ -189,7 +189,7 @@ def test_files(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, 
             monkeypatch.setenv(f"OS_{name.upper()}", file if by == "environment" else "/no/such/file")
     trust = Trust() if by == "environment" else Trust(cacert=cert, cert=cert, key=key)
     access = read_access(ENDPOINT, None, trust)
-    assert access.tls.cert_store_stats()["x509_ca"] == 1
+    assert access.tls.cert_store_stats()["x509"] == 1
 
 
 @pytest.mark.parametrize("is_of_environment", [False, True])

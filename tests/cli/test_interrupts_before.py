@@ -8,8 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import anyio
 import pytest
 
+from bulkrestart.__main__ import _leave
+from bulkrestart.cli.loop import run_before_sending
 from bulkrestart.simulator import Call, Cloud, Fault
 
 from .conftest import SIGNALS, Clouds, Serve, take_all_signals
@@ -164,3 +167,26 @@ def test_while_files_are_read(number: signal.Signals, tmp_path: os.PathLike[str]
         out, err = process.communicate(timeout=10)
         os.close(writer)
     assert (process.returncode, out, err) == (130, "", INTERRUPTED)
+
+
+def test_while_modules_are_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The handler of that time ends the process itself: an exception in an import may get lost."""
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    _leave()
+    assert codes == [130]
+    assert capsys.readouterr().err == INTERRUPTED
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_sends_nothing_is_cancelled(number: signal.Signals) -> None:
+    """A signal cancels it and comes out as one exception, and what heeded it before does so again."""
+    before = signal.getsignal(number)
+
+    async def wait() -> None:
+        os.kill(os.getpid(), number)
+        await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_before_sending(wait())
+    assert signal.getsignal(number) is before

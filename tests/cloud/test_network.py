@@ -401,6 +401,8 @@ def test_the_proxy_of_the_environment(
         # As requests has it, by which the sign-in to Keystone goes.
         pytest.param("10.0.0.0/8", "https://10.1.2.3:8774/", False, id="network"),
         pytest.param("10.0.0.0/8", "https://11.1.2.3/", True, id="another network"),
+        pytest.param("10.0.0.1/8,192.168.0.0/16", "https://10.1.2.3/", False, id="an address of the network"),
+        pytest.param("foo/bar,192.168.0.0/16", "https://192.168.3.4/", False, id="network after rubbish"),
     ],
 )
 def test_what_goes_without_a_proxy(monkeypatch: pytest.MonkeyPatch, but: str, url: str, is_used: bool) -> None:

@@ -7,6 +7,7 @@ from bulkrestart import AuthError, BulkRestartError, EndpointError, Outcome, Res
 from bulkrestart.simulator import Call, Fault, asgi
 from tests.virtual import client_of, cloud_of, virtually
 
+UNSCOPED = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'None'"
 WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'b'"
 
 
@@ -19,6 +20,7 @@ WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Conte
         ([Fault.respond(404, b"<html>Not here</html>")], EndpointError, "check the URL"),
         ([Fault.respond(407)], EndpointError, "the proxy wants to know you"),
         ([Fault.error(400, WRONG_PROJECT)], EndpointError, "the project in it"),
+        ([Fault.error(400, UNSCOPED)], AuthError, "belongs to no project .*; get one for the project"),
         ([Fault.respond(503)] * 5, EndpointError, "does not answer"),
         ([Fault.no_reply(applied=False)] * 5, EndpointError, "does not answer"),
         ([Fault.slow(1000.0)] * 5, EndpointError, "no answer within 60 s"),

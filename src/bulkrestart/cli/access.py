@@ -60,7 +60,7 @@ class Trust:
 
 
 def read_access(endpoint: str | None, cloud: str | None, trust: Trust) -> Access:
-    """Read how to get in from options and the environment. Nothing but files is read.
+    """Read how to get in from options, files and the environment; nobody signs in yet.
 
     Raises:
         InputError: Something is missing, or cannot be used.

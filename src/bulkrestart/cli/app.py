@@ -14,7 +14,7 @@ from bulkrestart.cli.ask import ASKS_OVER, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
 from bulkrestart.cli.ids import gather_ids
-from bulkrestart.cli.loop import run_async
+from bulkrestart.cli.loop import run_async, run_before_sending
 from bulkrestart.cli.options import (
     AllOption,
     AzOption,
@@ -217,11 +217,11 @@ def _restart(
             fleet, duplicates = gather_ids(ids or (), ids_from or ())
             names = fleet
         else:
-            servers, duplicates = run_async(select(access, selectors)), 0
+            servers, duplicates = run_before_sending(select(access, selectors)), 0
             fleet, names = [server.id for server in servers], [server.name or server.id for server in servers]
         way_in = access
         if len(fleet) > ASKS_OVER and not is_confirmed:
-            way_in = run_async(locate(access))
+            way_in = run_before_sending(locate(access))
             confirm(question(names, access=way_in, reboot_type=reboot_type, max_at_once=max_at_once))
         if duplicates:
             streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
@@ -259,7 +259,7 @@ def _servers(
     if selectors is None:
         raise InputError(f"nothing selects servers: give {SELECTORS}")
     access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
-    return lambda streams: run_async(list_servers(access, selectors, output, streams))
+    return lambda streams: run_before_sending(list_servers(access, selectors, output, streams))
 
 
 @app.command("simulate", short_help="Serve a simulated cloud on loopback.")

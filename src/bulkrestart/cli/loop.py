@@ -1,9 +1,11 @@
-"""Runs what is async, and waits for nothing that nobody waits for any more."""
+"""Runs the async part of a command, and does not wait for name lookups at its end."""
 
 import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from bulkrestart.cli.signals import cancelled_by_signals
 
 T = TypeVar("T")
 
@@ -23,3 +25,21 @@ def run_async(main: Coroutine[object, object, T]) -> T:
         return await main
 
     return asyncio.run(run())
+
+
+def run_before_sending(main: Coroutine[object, object, T]) -> T:
+    """Run what sends no reboot: a signal ends it.
+
+    Raises:
+        KeyboardInterrupt: A signal came. Python's own handler would raise it in the midst of the event loop, where it
+            can come out as anything.
+    """
+
+    async def run() -> T:
+        with cancelled_by_signals():
+            return await main
+
+    try:
+        return run_async(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

@@ -11,8 +11,8 @@ EndpointOption = Annotated[
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="The project's compute endpoint: https://HOST/v2.1/PROJECT_ID. What signs is OS_TOKEN, or "
-        "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK.",
+        help="The project's compute endpoint: https://HOST/v2.1/PROJECT_ID. Requests are signed with "
+        "OS_TOKEN, or with HUAWEICLOUD_SDK_AK, _SK and, for temporary keys, _SECURITY_TOKEN.",
     ),
 ]
 CloudOption = Annotated[
@@ -27,9 +27,11 @@ CloudOption = Annotated[
 CacertOption = Annotated[
     str, typer.Option("--cacert", metavar="FILE", help="Certificates to trust, in place of the system's.")
 ]
-CertOption = Annotated[str, typer.Option("--cert", metavar="FILE", help="A certificate of one's own.")]
-KeyOption = Annotated[str, typer.Option("--key", metavar="FILE", help="The key of --cert, if that has it not.")]
-InsecureOption = Annotated[bool, typer.Option("--insecure", help="Verify no certificates.")]
+CertOption = Annotated[
+    str, typer.Option("--cert", metavar="FILE", help="Your own certificate, where the cloud asks for one.")
+]
+KeyOption = Annotated[str, typer.Option("--key", metavar="FILE", help="The key of --cert, unless that file holds it.")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="Do not verify certificates.")]
 
 AllOption = Annotated[bool, typer.Option("--all", help="Select every server of the project.")]
 NameOption = Annotated[

@@ -1,7 +1,8 @@
 """Signals that end a command.
 
-Law: before a run they raise `KeyboardInterrupt`; in it the first ends it in good order and the second at once; while
-its report is printed, and after it, they end the process. The exit code of `restart` and `demo` is 130 each time.
+Law: before a run they end what is under way, as a `KeyboardInterrupt`; in it the first ends it in good order and the
+second at once; while its report is printed, and after it, they end the process. The exit code of `restart` and `demo`
+is 130 each time.
 """
 
 import asyncio
@@ -31,6 +32,20 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         leave_on_signals()
+
+
+@contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """Cancel the running task at each such signal meanwhile; what heeded them before does so afterwards."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "it is used in a task"
+    cancel = task.cancel
+    before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(cancel)) for number in _heeded()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def leave_on_signals() -> None:

@@ -62,7 +62,7 @@ class Streams:
 
     @contextmanager
     def showing_warnings(self) -> Iterator[None]:
-        """Show the library's warnings meanwhile, until `hush`; those of other libraries are for their own users."""
+        """Show the library's warnings meanwhile, until `hush`, and nobody else's."""
         ours, others = _WarningsHandler(self), logging.NullHandler()
         ours.addFilter(lambda _: not self._is_hushed)
         logging.getLogger("bulkrestart").addHandler(ours)

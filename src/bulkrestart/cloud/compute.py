@@ -261,10 +261,11 @@ def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observa
 
 
 def _text_of(error: Exception) -> str:
-    """Read what an error says; on trio, httpx's says nothing where TLS fails, and what it came from does."""
+    """Read what an error says. Where TLS fails on trio, httpx's is empty: then what it came from."""
     source: BaseException | None = error
-    while isinstance(error, httpx.ConnectError) and source is not None and not str(source):
-        source = source.__cause__ or source.__context__
+    if isinstance(error, httpx.ConnectError):
+        while source is not None and not str(source):
+            source = source.__cause__ or source.__context__
     return plain(str(source or ""))
 
 

@@ -18,7 +18,7 @@ from bulkrestart.core.observation import Answer
 
 T = TypeVar("T")
 
-#: Seconds before its end at which a credential is renewed, and the share of its life for one that lives shortly.
+#: Seconds before its end at which a credential is renewed; of a short-lived one, this share of its life.
 #: keystoneauth1/identity/base.py `MIN_TOKEN_LIFE_SECONDS`.
 _MARGIN: Final = 120.0
 _SHARE: Final = 0.25
@@ -31,7 +31,7 @@ _PATIENCE: Final = 300.0
 #: Seconds for which a refusal stands: to try a wrong password again and again locks the user out.
 _REFUSAL_STANDS: Final = 60.0
 
-#: Nova answers that show that it knows who asks.
+#: Refusals that show that the cloud knows who asks.
 _KNOWN: Final = frozenset({403, 404, 409})
 #: Where a request carries what signed it.
 _CREDENTIAL: Final = "bulkrestart.credential"
@@ -63,12 +63,12 @@ class Issued:
 
 @dataclass(slots=True, eq=False)
 class Credential:
-    """What a sign-in gave.
+    """What requests are signed with now.
 
     Attributes:
         headers: What signs a request.
-        renew_at: When to renew it, and when it ends, in seconds on the event loop's clock.
-        ends_at: Infinite where that is unknown.
+        renew_at: When to renew it, in seconds on the event loop's clock; infinite where its end is unknown.
+        ends_at: When it ends, on the same clock; infinite where that is unknown.
         was_accepted: Whether the cloud has taken it.
     """
 

@@ -68,7 +68,7 @@ class Keystone(CatalogAuth):
     def from_cloud(
         cls, name: str | None = None, *, cacert: str = "", cert: str = "", key: str = "", is_insecure: bool = False
     ) -> "Keystone":
-        """Read a cloud's configuration; nothing but files is read.
+        """Read a cloud's configuration: files and the environment. Nobody is asked, unless its profile is a URL.
 
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or the cloud that the `OS_*` variables describe.
@@ -92,7 +92,11 @@ class Keystone(CatalogAuth):
                 keystone = cls(_read(name, given))
         except Exception as error:  # whatever openstack.config and the plugins make of what a user wrote
             shown = f"cloud {name!r:.60}" if name else "the cloud in OS_CLOUD or OS_*"
-            raise ValueError(f"{shown} cannot be used: {_words(error)}; see clouds.yaml, or OS_*") from error
+            words = _words(error)
+            if not _is_meant(error):
+                words = f"something in it is missing or of the wrong type ({words})"
+            # Its own words are in ours, without secrets.
+            raise ValueError(f"{shown} cannot be used: {words}; see clouds.yaml, or OS_*") from None
         # A proxy that cannot be used is named before it is needed.
         proxy_of(keystone._auth_url)
         return keystone
@@ -137,10 +141,10 @@ class Keystone(CatalogAuth):
             if access.project_id is None:
                 words = f"the sign-in to cloud {self.name} is for no project"
                 raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
-        issued = Issued(self._plugin.get_headers(self._session) or {"X-Auth-Token": ""}, seconds)
-        if not all(value.isascii() and value.strip() for value in issued.headers.values()):
+        headers = self._plugin.get_headers(self._session)
+        if headers is None or not all(value.isascii() and value.strip() for value in headers.values()):
             raise SignInError(self._refused("it gives no token"))
-        return issued
+        return Issued(headers, seconds)
 
     def _explain(self, error: Exception) -> Trouble:
         words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
@@ -155,7 +159,7 @@ class Keystone(CatalogAuth):
             )
         if isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure):
             return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
-        return self._refused(_words(error))
+        return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
 
     def _refused(self, why: str) -> Trouble:
         words = f"the sign-in to cloud {self.name} is refused: {why}"
@@ -194,11 +198,11 @@ class Keystone(CatalogAuth):
             project_id = self._plugin.get_project_id(self._session)
         except exceptions.CatalogException:
             url = project_id = None
-        except Exception as error:  # as above
+        except Exception as error:  # whatever a plugin makes of what it is answered; its words are in ours
             raise EndpointError(
                 f"the compute API of cloud {self.name} is not found: {_words(error)}; "
                 "set compute_endpoint_override; nothing was sent"
-            ) from error
+            ) from None
         if url is None:
             where = f"interface {interface or 'public'}, region {region_name or 'any'}"
             raise EndpointError(
@@ -261,7 +265,9 @@ def _life_of(access: AccessInfo) -> float | None:
 
 def _words(error: Exception) -> str:
     words = plain(str(error))
-    if words and isinstance(error, exceptions.ClientException | SDKException):
-        return words
-    # What a library makes of a value of the wrong type is not meant for users.
-    return f"something in it is missing or of the wrong type ({type(error).__name__}: {words})"
+    return words if words and _is_meant(error) else f"{type(error).__name__}: {words}"
+
+
+def _is_meant(error: Exception) -> bool:
+    """Tell whether its words are meant for users."""
+    return isinstance(error, exceptions.ClientException | SDKException)

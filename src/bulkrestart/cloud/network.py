@@ -4,6 +4,8 @@ import ipaddress
 import logging
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -81,7 +83,7 @@ def proxy_of(url: str) -> httpx.Proxy | None:
     A proxy does not reach this machine's own loopback, so none is used for it, as Go's net/http has it.
 
     Raises:
-        ValueError: It names something that is no proxy.
+        ValueError: The environment names something that is no proxy.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -94,33 +96,39 @@ def proxy_of(url: str) -> httpx.Proxy | None:
 
 
 def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
-    """Read the environment; what is wrong with it is given back, because an error would hold the password here."""
+    """Read the environment; give back in words what is wrong with it: a traceback from here would show the password."""
     proxies = getproxies()
     named = proxies.get(scheme) or proxies.get("all")
     if not named:
         return None
+    unusable = f"the environment names no usable proxy: see {scheme.upper()}_PROXY and ALL_PROXY"
     try:
         proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
-        if not _HOST.fullmatch(proxy.url.host) or (proxy.url.port or 1) > _LAST_PORT:
-            raise ValueError(scheme)
         # What it needs to be reached by (socksio) is found out now.
         httpx.AsyncHTTPTransport(proxy=proxy)
     except ImportError:
         return "the proxy in the environment speaks SOCKS: pip install 'httpx[socks]'"
     except (ValueError, httpx.InvalidURL):
-        return f"the environment names no usable proxy: see {scheme.upper()}_PROXY and ALL_PROXY"
-    return proxy
+        return unusable
+    is_address = _HOST.fullmatch(proxy.url.host) is not None and (proxy.url.port or 1) <= _LAST_PORT
+    return proxy if is_address else unusable
 
 
 def _is_in_network(host: str) -> bool:
     """Tell whether `NO_PROXY` names a network that an address is in: requests heeds it, and urllib does not."""
     try:
         address = ipaddress.ip_address(host)
-        return any(
-            address in ipaddress.ip_network(one.strip()) for one in getproxies().get("no", "").split(",") if "/" in one
-        )
     except ValueError:
         return False
+    return any(address in network for network in _unproxied_networks())
+
+
+def _unproxied_networks() -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for one in getproxies().get("no", "").split(","):
+        with suppress(ValueError):  # a name
+            if "/" in one:
+                # Not strict: requests takes 10.0.0.1/8 for 10.0.0.0/8.
+                yield ipaddress.ip_network(one.strip(), strict=False)
 
 
 def _is_loopback(host: str) -> bool:

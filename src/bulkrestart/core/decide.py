@@ -30,7 +30,7 @@ from bulkrestart.core.states import (
 PASSING_DELAY: Final = 2.0
 #: Seconds before a second try with a token that was refused: a token just issued may not have reached every node.
 REFUSED_TOKEN_DELAY: Final = 5.0
-#: Answers in a row to one server that may find the token stale, each time another one.
+#: Answers in a row that may find a token stale, each time another one, before that counts as a refusal.
 STALE_IN_A_ROW: Final = 3
 #: Seconds that `Ecs.0603` asks for: "The commands are being executed. Try again 1 minute later."
 COMMANDS_EXECUTING_DELAY: Final = 60.0
@@ -159,14 +159,15 @@ def decide_first(seen: Observation, *, refused_tokens: int, stale_tokens: int) -
         EndpointError: It is something else than the compute API of the project.
     """
     if isinstance(seen, Unsent) and _NO_TLS in seen.words:
-        remedy = "trust its certificate (--cacert), or check the URL"
+        remedy = "trust its certificate (verify=, --cacert, or cacert in clouds.yaml), or check the URL"
         raise EndpointError(f"the connection is not secure ({seen.words}); {remedy}; nothing was sent")
     if not isinstance(seen, Answer) or seen.status >= 500 or seen.status == 408 or seen.fault.body is Body.CUT_SHORT:
         return Again(is_try=True)
     if seen.is_throttled:
         return Again(is_try=False)
     if seen.status == 401:
-        if refused_tokens if seen.is_refused_token else stale_tokens >= STALE_IN_A_ROW:
+        is_over = refused_tokens > 0 if seen.is_refused_token else stale_tokens >= STALE_IN_A_ROW
+        if is_over:
             raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
         return Again(is_try=False)
     if seen.is_unscoped:

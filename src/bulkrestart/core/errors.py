@@ -18,4 +18,7 @@ class AuthError(BulkRestartError):
 
 
 class EndpointError(BulkRestartError):
-    """Raised when the endpoint does not answer, or not as the compute API of this project does. Nothing was sent."""
+    """Raised when the endpoint does not answer, or not as the compute API of this project does.
+
+    Also where its list of servers is refused, or has no end. Nothing was sent.
+    """

@@ -37,7 +37,7 @@ class Progress:
         refused_sends: Sends in a row whose answer refused our newest token, or whatever else signs our requests. A
             look that is let in says nothing of sends.
         stale_sends: Sends in a row whose answer refused an older token.
-        refused_looks: The same as `refused_sends` of looks.
+        refused_looks: Looks in a row that refused our newest token, or whatever else signs our requests.
         words: What the cloud said last of the sends, or showed last if nothing was sent.
         accepted: When it was accepted; None before.
         request_id: The cloud's id of the accepted reboot.
@@ -97,7 +97,7 @@ class Progress:
         self.answered_at, self.readable_looks, self.was_seen_rebooting = now, 0, False
         self.may_come_late = not isinstance(seen, Unsent) and seen.may_come_late
         self.words = seen.words
-        is_stale = isinstance(seen, Answer) and seen.status == 401 and seen.has_stale_token
+        is_stale = isinstance(seen, Answer) and seen.has_stale_token
         self.stale_sends = self.stale_sends + 1 if is_stale else 0
         self.refused_sends = self.refused_sends + 1 if _is_refused_token(seen) else 0
         self.spent += not isinstance(decision, Send | Look) or decision.is_attempt

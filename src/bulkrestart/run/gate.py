@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import TypeVar
 
 import anyio
-import httpx
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
 from bulkrestart.core.decide import hold_for
@@ -28,13 +27,13 @@ class Gate:
     Args:
         limiters: The bounds on requests at once, the narrower first: of this run, and of the client.
         brake: The client's brake.
-        auth: What signs requests; it is signed in before a slot is taken.
+        auth: What has to be signed in before a slot is taken; None if nothing.
     """
 
-    def __init__(self, limiters: tuple[anyio.CapacityLimiter, ...], brake: Brake, auth: httpx.Auth | None) -> None:
+    def __init__(self, limiters: tuple[anyio.CapacityLimiter, ...], brake: Brake, auth: Renewed | None) -> None:
         self._limiters = limiters
         self._brake = brake
-        self._auth = auth if isinstance(auth, Renewed) else None
+        self._auth = auth
 
     async def __aenter__(self) -> Trouble | None:
         while True:

@@ -61,7 +61,8 @@ class Listing:
             if server.id not in self._seen and self._selection.fits(server):
                 self._seen.add(server.id)
                 self._ready.append(server)
-        # The end is a page without servers: one that is short and names no next may be cut by a gateway.
+        # The end is a page without servers: one that is short and names no next may be cut by a gateway. A sweep looks
+        # at each server that it misses; of one that is missing here nobody would know.
         self._is_read = not page.servers
         if page.servers:
             self._go_on_after(page.servers[-1].id)

@@ -24,8 +24,8 @@ TRIES: Final = 5
 _FIRST_CEILING: Final = 2.0
 
 
-async def sign_in(gate: Gate) -> None:
-    """Sign in, if that is for us to see to.
+async def require_sign_in(gate: Gate) -> None:
+    """Sign in if that is for us to see to, or raise.
 
     Raises:
         AuthError: It failed.
@@ -70,7 +70,7 @@ class Preflight:
             AuthError: Our credentials are refused.
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
-        await sign_in(self._gate)
+        await require_sign_in(self._gate)
         refused_tokens = stale_tokens = tries = 0
         while True:
             seen, _ = await self._gate.ask(request)
