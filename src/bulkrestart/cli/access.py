@@ -2,10 +2,10 @@
 
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from bulkrestart.cli.errors import InputError, input_checked
+from bulkrestart.cli.errors import InputError, input_checked, refusals_told
 from bulkrestart.client import RestartClient
 from bulkrestart.cloud.auth import AccessKey, Token
 from bulkrestart.cloud.credentials import CloudAuth
@@ -84,6 +84,19 @@ def read_access(endpoint: str | None, cloud: str | None, trust: Trust) -> Access
     if cloud is None and not os.environ.get("OS_CLOUD"):
         _check_variables()
     return _read_cloud(cloud, trust)
+
+
+async def locate(access: Access) -> Access:
+    """Find out where the compute API is.
+
+    Raises:
+        InputError: Nobody signs us in, or the catalog has no compute API.
+    """
+    if access.endpoint is not None:
+        return access
+    with refusals_told():
+        async with access.client() as client:
+            return replace(access, endpoint=Endpoint.parse(await client.locate()))
 
 
 def _check_variables() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from bulkrestart import __version__
-from bulkrestart.cli.access import Trust, read_access
+from bulkrestart.cli.access import Trust, locate, read_access
 from bulkrestart.cli.ask import ASKS_OVER, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
@@ -31,7 +31,7 @@ from bulkrestart.cli.options import (
     TagOption,
 )
 from bulkrestart.cli.restart import Request, restart
-from bulkrestart.cli.select import SELECTORS, locate, read_selectors, select
+from bulkrestart.cli.select import SELECTORS, read_selectors, select
 from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bulkrestart.core.errors import BulkRestartError
+
 
 class InputError(Exception):
     """Raised when what was given cannot be used. Nothing was sent."""
@@ -25,3 +27,12 @@ def options_checked() -> Iterator[None]:
     except ValueError as error:
         name, _, words = str(error).partition(" ")
         raise InputError(f"--{name.replace('_', '-')} {words}") from error
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turn what the library refuses before anything is sent into an `InputError`."""
+    try:
+        yield
+    except (BulkRestartError, ValueError) as error:
+        raise InputError(str(error)) from error

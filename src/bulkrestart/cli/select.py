@@ -1,14 +1,10 @@
 """Which servers a command is about, by what the cloud shows of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TypedDict
 
 from bulkrestart.cli.access import Access
-from bulkrestart.cli.errors import InputError
-from bulkrestart.core.endpoint import Endpoint
-from bulkrestart.core.errors import BulkRestartError
+from bulkrestart.cli.errors import InputError, refusals_told
 from bulkrestart.core.model import Server
 from bulkrestart.core.selection import Selection
 
@@ -62,28 +58,6 @@ def _read_pairs(texts: Sequence[str]) -> dict[str, str]:
                 f"--metadata {text!r}: no server has two values of one key; select each by a run of its own"
             )
     return pairs
-
-
-@contextmanager
-def refusals_told() -> Iterator[None]:
-    """Turn what the library refuses before anything is sent into an `InputError`."""
-    try:
-        yield
-    except (BulkRestartError, ValueError) as error:
-        raise InputError(str(error)) from error
-
-
-async def locate(access: Access) -> Access:
-    """Find out where the compute API is.
-
-    Raises:
-        InputError: Nobody signs us in, or the catalog has no compute API.
-    """
-    if access.endpoint is not None:
-        return access
-    with refusals_told():
-        async with access.client() as client:
-            return replace(access, endpoint=Endpoint.parse(await client.locate()))
 
 
 async def select(access: Access, selectors: Selectors) -> list[Server]:

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.end import End, ExitCode
-from bulkrestart.cli.select import Selectors, refusals_told
+from bulkrestart.cli.errors import refusals_told
+from bulkrestart.cli.select import Selectors
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.model import Server
