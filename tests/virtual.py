@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 from typing import TypedDict, TypeVar, Unpack
 
 import httpx
+import pytest
 import trio
 from trio.testing import MockClock
 
 from bulkrestart import Report, RestartClient, Token
+from bulkrestart.run import recorder
 from bulkrestart.simulator import Cloud, Fault, Faults, asgi
 
 T = TypeVar("T")
@@ -32,8 +34,17 @@ class CloudSettings(TypedDict, total=False):
 
 
 def virtually(main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main` on a clock that jumps to the next thing to do whenever there is nothing to do."""
-    return trio.run(main, clock=MockClock(autojump_threshold=0))
+    """Run `main` on a clock that jumps to the next thing to do whenever there is nothing to do.
+
+    It does not see threads, so the journal is written without one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder, "in_thread", _in_place)
+        return trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def _in_place(function: Callable[[], T]) -> T:
+    return function()
 
 
 def cloud_of(servers: int, **settings: Unpack[CloudSettings]) -> Cloud:

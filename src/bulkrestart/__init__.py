@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from bulkrestart.client import RestartClient, Run
     from bulkrestart.cloud.auth import AccessKey, Token
-    from bulkrestart.core.errors import AuthError, BulkRestartError, EndpointError
+    from bulkrestart.core.errors import AuthError, BulkRestartError, EndpointError, JournalError
     from bulkrestart.core.model import (
         Attempt,
         Outcome,
@@ -29,6 +29,7 @@ __all__ = [
     "BulkRestartError",
     "EndpointError",
     "FleetError",
+    "JournalError",
     "Outcome",
     "Proof",
     "Reason",
@@ -51,6 +52,7 @@ _HOMES: Final = {
     "BulkRestartError": "bulkrestart.core.errors",
     "EndpointError": "bulkrestart.core.errors",
     "FleetError": "bulkrestart.core.report",
+    "JournalError": "bulkrestart.core.errors",
     "Report": "bulkrestart.core.report",
     "RestartClient": "bulkrestart.client",
     "Run": "bulkrestart.client",

@@ -1,9 +1,12 @@
 """What users hold: a client of one project's servers, and a run over some of them."""
 
+import os
 import random
 import ssl
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -20,14 +23,16 @@ from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
-from bulkrestart.core.options import Options, check_count, parse_reboot_type
+from bulkrestart.core.options import Options, check_count, parse_deadline, parse_reboot_type, parse_since
 from bulkrestart.core.pacing import Brake
+from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.selection import Selection
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.listing import Listing
 from bulkrestart.run.preflight import Preflight, require_sign_in
+from bulkrestart.run.recorder import recording
 
 #: Seconds for one request where the caller has no say in it.
 _REQUEST_TIMEOUT = 60.0
@@ -240,6 +245,9 @@ class RestartClient:
         wait_timeout: float = 600.0,
         escalate: bool = False,
         start_stopped: bool = False,
+        since: datetime | None = None,
+        deadline: datetime | None = None,
+        journal: str | os.PathLike[str] | None = None,
         max_at_once: int | None = None,
     ) -> Report:
         """Restart servers, and report what became of each.
@@ -262,6 +270,20 @@ class RestartClient:
             escalate: Leave to send HARD to a server in whose state SOFT is always refused (paused, suspended, error,
                 and with `start_stopped` also stopped).
             start_stopped: Leave to send HARD to a stopped server. It will run afterwards.
+            since: A moment of the past, with a zone. A server that the action log shows to have rebooted since, without
+                Error, is `satisfied` and left alone; so asking twice is asking once. Only the reboot action counts: not
+                a stop and a start, a rebuild, or a reboot from inside the guest. Each server is looked at right before
+                its own send, which costs a request; where its log cannot be read it is `skipped`
+                (`history_unreadable`). Two runs at once reboot a server twice only if both found it idle in the same
+                instant.
+            deadline: A moment that is yet to come, with a zone. The run ends then as if it were cancelled, but that the
+                report is returned: what is in flight is awaited for up to 10 s, and nothing more is sent.
+            journal: A file that outlives the process. Every send is written to it before it leaves. The same call again
+                goes on where the former one ended, however that was: finished servers stay as they were, accepted ones
+                are waited for anew, a send of unknown fate is looked for, and the rest is sent, also what was
+                `skipped`. Attempts and time-outs count anew. It is made if it is not there; then the endpoint, the
+                ids, the type and `since` may not change. Ids from `servers` are not listed again: the journal's are
+                the fleet. One process at a time holds it. If it cannot be written any more, nothing more is sent.
             max_at_once: Requests at once for this call; the client's bound if None, and never more than that.
 
         Returns:
@@ -271,6 +293,8 @@ class RestartClient:
             ValueError: An argument makes no sense. Nothing was sent.
             AuthError: The credentials are refused, or nobody signs us in. Nothing was sent.
             EndpointError: The endpoint does not answer, or not as this project's compute API. Nothing was sent.
+            JournalError: The journal is held by another process, is of another run, or cannot be used. Nothing was
+                sent.
             RuntimeError: The client has been used in another event loop. Nothing was sent.
         """
         async with self.restarting(
@@ -283,6 +307,9 @@ class RestartClient:
             wait_timeout=wait_timeout,
             escalate=escalate,
             start_stopped=start_stopped,
+            since=since,
+            deadline=deadline,
+            journal=journal,
             max_at_once=max_at_once,
         ) as run:
             async for _ in run:
@@ -302,6 +329,9 @@ class RestartClient:
         wait_timeout: float = 600.0,
         escalate: bool = False,
         start_stopped: bool = False,
+        since: datetime | None = None,
+        deadline: datetime | None = None,
+        journal: str | os.PathLike[str] | None = None,
         max_at_once: int | None = None,
     ) -> AsyncIterator[Run]:
         """Restart servers, and give the results as they come.
@@ -318,6 +348,7 @@ class RestartClient:
             ```
         """
         self._check_usable()
+        now = time.time()
         options = Options(
             reboot_type=parse_reboot_type(reboot_type),
             wait=wait,
@@ -328,13 +359,29 @@ class RestartClient:
             escalate=escalate,
             start_stopped=start_stopped,
             max_at_once=self._max_at_once if max_at_once is None else max_at_once,
+            since=parse_since(since, now),
+            deadline=parse_deadline(deadline, now),
         )
-        ledger = Ledger(await _collect(ids), options.reboot_type)
-        narrower = (anyio.CapacityLimiter(options.max_at_once),) if options.max_at_once < self._max_at_once else ()
-        compute, gate = await self._way(options.request_timeout, narrower)
-        fleet = Fleet(compute=compute, gate=gate, clock=self._clock, ledger=ledger, options=options, rng=self._rng)
-        async with _alongside(fleet):
-            yield Run(fleet)
+        until = float("inf") if options.deadline is None else anyio.current_time() + options.deadline - now
+        async with recording(_check_path(journal)) as recorder:
+            is_listed = recorder.contents is not None and isinstance(ids, Listing)
+            given = None if is_listed else await _collect(ids)
+            narrower = (anyio.CapacityLimiter(options.max_at_once),) if options.max_at_once < self._max_at_once else ()
+            compute, gate = await self._way(options.request_timeout, narrower)
+            endpoint = await self._locate()
+            purpose = Purpose(endpoint=endpoint.url, reboot_type=options.reboot_type, since=options.since)
+            fleet = Fleet(
+                compute=compute,
+                gate=gate,
+                clock=self._clock,
+                ledger=Ledger(await recorder.begin(purpose, given), options.reboot_type),
+                recorder=recorder,
+                options=options,
+                deadline=until,
+                rng=self._rng,
+            )
+            async with _alongside(fleet):
+                yield Run(fleet)
 
     def _check_usable(self) -> None:
         if self._is_closed or (self._http is not None and self._http.is_closed):
@@ -388,6 +435,16 @@ def _parse_endpoint(url: str | None) -> Endpoint:
     except (httpx.InvalidURL, UnicodeError) as error:  # an idna.IDNAError is a UnicodeError
         raise ValueError(f"the endpoint must be a URL that requests can be sent to: {error}") from error
     return endpoint
+
+
+def _check_path(journal: object) -> str | None:
+    """Read the path of a journal."""
+    if journal is None:
+        return None
+    path = os.fspath(journal) if isinstance(journal, str | os.PathLike) else None
+    if not isinstance(path, str) or not path:
+        raise ValueError(f"journal must be the path of a file, not {journal!r:.60}")
+    return path
 
 
 async def _collect(ids: Ids) -> Iterable[str]:

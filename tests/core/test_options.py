@@ -25,10 +25,10 @@ FLAGS = ["wait", "escalate", "start_stopped"]
 
 
 def test_every_option_is_checked() -> None:
-    """An option is a count, a duration or a flag, and so is checked below; the type of the reboot is read before."""
+    """An option is a count, a duration or a flag, and so is checked below; the type and the moments are read before."""
     names = {field.name for field in fields(Options)}
 
-    assert names == {"reboot_type", *COUNTS, *DURATIONS, *FLAGS}
+    assert names == {"reboot_type", "since", "deadline", *COUNTS, *DURATIONS, *FLAGS}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, math.nan, True, "5", None])

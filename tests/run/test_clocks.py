@@ -6,7 +6,8 @@ import trio
 from bulkrestart import Outcome, Report
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogTime
 from bulkrestart.core.model import Action
-from bulkrestart.run.knowledge import LogKnowledge, Witness
+from bulkrestart.core.record import Witness
+from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.simulator import Call, Fault, LogAccess
 from tests.virtual import assert_accounted, client_of, cloud_of, virtually
 
@@ -106,7 +107,7 @@ def test_row_of_another_request_is_no_witness() -> None:
         knowledge = LogKnowledge(clock)
         knowledge.compare((other,), witness)
         assert knowledge.log_time((1000.0, 1002.0)) == LogTime((1000.0, 1002.0), 1001.0, UNCHECKED_SKEW)
-        assert not knowledge.is_log_proven
+        assert not knowledge.facts.is_proven
 
     virtually(main)
 
@@ -180,4 +181,4 @@ def test_send_that_took_long_is_no_witness() -> None:
     """A row that was written at any time of a long send dates nothing."""
     knowledge = LogKnowledge(CloudClock())
     knowledge.note(Witness("server", "req-1", (1000.0, 1010.5)))
-    assert knowledge.witness is None
+    assert knowledge.facts.witness is None

@@ -85,6 +85,7 @@ def test_what_is_shown() -> None:
                     status="SHUTOFF",
                     vm_state="stopped",
                     locked=True,
+                    updated=pytest.approx(EPOCH),
                     availability_zone="az-1",
                     tags=("a", "b"),
                     metadata={"role": "web"},

@@ -329,6 +329,16 @@ def _word(value: object) -> str | None:
     return _plain_word(value) if isinstance(value, str) else None
 
 
+def _time(value: object) -> float | None:
+    """Read a time, in seconds since the epoch."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        # Nova writes its times in UTC, some of them without a zone.
+        return None if moment is None else (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 @lru_cache(maxsize=128)
 def _plain_word(text: str) -> str:
     return plain(text, _LONGEST_WORD)
@@ -347,6 +357,7 @@ def _read_server(row: object) -> Server | None:
         task_state=_word(_member(row, "OS-EXT-STS:task_state")),
         locked=locked if isinstance(locked, bool) else None,
         fault=plain(_text(_member(_member(row, "fault"), "message")) or ""),
+        updated=_time(_member(row, "updated")),
         availability_zone=_text(_member(row, "OS-EXT-AZ:availability_zone")) or "",
         tags=_texts(_member(row, "tags")),
         metadata=_pairs(_member(row, "metadata")),
@@ -372,21 +383,17 @@ def _read_log(rows: object, seen: Observation) -> tuple[Action, ...] | Observati
 
 
 def _read_action(row: object) -> Action | None:
-    name, request_id, began = (_text(_member(row, key)) for key in ("action", "request_id", "start_time"))
+    name, request_id = (_text(_member(row, key)) for key in ("action", "request_id"))
+    start_time = _time(_member(row, "start_time"))
     # It may become part of a path, and what is not printable may not even be UTF-8.
-    if name is None or request_id is None or not request_id.isprintable() or began is None:
-        return None
-    try:
-        start_time = datetime.fromisoformat(began)
-    except ValueError:
+    if name is None or request_id is None or not request_id.isprintable() or start_time is None:
         return None
     events = _member(row, "events")
     finishes = [_member(event, "finish_time") is not None for event in _items(events)]
     return Action(
         action=name,
         request_id=request_id,
-        # Nova writes its times in UTC, without a zone.
-        start_time=(start_time if start_time.tzinfo else start_time.replace(tzinfo=UTC)).timestamp(),
+        start_time=start_time,
         user_id=_text(_member(row, "user_id")) or "",
         is_error=_member(row, "message") == "Error"
         or any(_member(event, "result") == "Error" for event in _items(events)),

@@ -3,6 +3,7 @@
 BulkRestartError
 ├── AuthError       before the first send
 ├── EndpointError   before the first send
+├── JournalError    before the first send
 └── FleetError      by `Report.raise_for_failures` alone (it lives beside the report that it carries)
 
 Bad arguments raise `ValueError`, also before anything is sent.
@@ -21,4 +22,11 @@ class EndpointError(BulkRestartError):
     """Raised when the endpoint does not answer, or not as the compute API of this project does.
 
     Also where its list of servers is refused, or has no end. Nothing was sent.
+    """
+
+
+class JournalError(BulkRestartError):
+    """Raised when a journal cannot be used: held by another process, of another run, or not to be written.
+
+    Before a run nothing was sent. A run whose journal fails later stops (`StopReason.JOURNAL`).
     """

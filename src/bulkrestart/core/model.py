@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     #: The reboot ended and the server is active; `ServerResult.proof` says how that is known.
     COMPLETED = "completed"
+    #: `since`: it had rebooted already, and nothing was sent to it.
+    SATISFIED = "satisfied"
     #: The cloud said no; the server was not touched.
     REFUSED = "refused"
     #: Accepted, and not back as it should be.
@@ -74,6 +76,8 @@ class Reason(StrEnum):
     STOPPED = "stopped"
     #: No request got as far as the cloud.
     UNREACHABLE = "unreachable"
+    #: `since`: the action log does not tell whether it has rebooted.
+    HISTORY_UNREADABLE = "history_unreadable"
 
     # in doubt
     #: The request is out, and its answer is not in yet.
@@ -102,6 +106,10 @@ class StopReason(StrEnum):
     INTERRUPTED = "interrupted"
     #: `Run.stop()` was called.
     ASKED = "asked"
+    #: `deadline` came.
+    DEADLINE = "deadline"
+    #: The journal could not be written.
+    JOURNAL = "journal"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     WRONG_ENDPOINT = "wrong_endpoint"
@@ -135,6 +143,8 @@ class Server:
         task_state: `OS-EXT-STS:task_state`; None while no task runs, or where it is not shown.
         locked: Whether it is locked; None where it is not shown (microversions before 2.9).
         fault: The message of its last fault, "" without one. Nova shows it in ERROR and DELETED only.
+        updated: When the cloud last saved it, which every task does; seconds since the epoch by the cloud's clock. None
+            where it is not shown.
         availability_zone: `OS-EXT-AZ:availability_zone`; "" where it is not shown.
         tags: Its tags; None where they are not shown (microversions before 2.26).
         metadata: Its metadata.
@@ -147,6 +157,7 @@ class Server:
     task_state: str | None = None
     locked: bool | None = None
     fault: str = ""
+    updated: float | None = None
     availability_zone: str = ""
     tags: tuple[str, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from bulkrestart.core.model import RebootType
@@ -12,7 +13,7 @@ DRAIN: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The arguments of a restart; `RestartClient.restart` documents them.
+    """The arguments of a restart; `RestartClient.restart` documents them. Moments are in seconds since the epoch.
 
     Raises:
         ValueError: One of them makes no sense.
@@ -27,6 +28,8 @@ class Options:
     escalate: bool
     start_stopped: bool
     max_at_once: int
+    since: float | None = None
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_at_once"):
@@ -47,6 +50,45 @@ def parse_reboot_type(value: str) -> RebootType:
         return RebootType(value.upper())
     except (ValueError, AttributeError):
         raise ValueError(f'reboot_type must be "SOFT" or "HARD", not {value!r}') from None
+
+
+def parse_since(value: object, now: float) -> float | None:
+    """Read a moment of the past.
+
+    Args:
+        value: A `datetime` with a zone; None for none.
+        now: The present, in seconds since the epoch.
+
+    Returns:
+        Seconds since the epoch.
+
+    Raises:
+        ValueError: It has no zone, or is yet to come.
+    """
+    since = _parse_moment("since", value)
+    if since is not None and since > now:
+        raise ValueError(f"since must be a moment of the past, not {value}: nothing can have rebooted after it")
+    return since
+
+
+def parse_deadline(value: object, now: float) -> float | None:
+    """Read a moment that is yet to come; the rest is as in `parse_since`."""
+    deadline = _parse_moment("deadline", value)
+    if deadline is not None and deadline <= now:
+        raise ValueError(f"deadline must be a moment that is yet to come, not {value}")
+    return deadline
+
+
+def _parse_moment(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise ValueError(f"{name} must be a datetime with a zone, not {value!r:.60}")
+    if value.utcoffset() is None:
+        raise ValueError(
+            f"{name} must have a zone: {value.isoformat()} is another moment in each; add one, such as UTC"
+        )
+    return value.timestamp()
 
 
 def check_count(name: str, value: object) -> None:

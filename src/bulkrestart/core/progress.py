@@ -43,6 +43,7 @@ class Progress:
         request_id: The cloud's id of the accepted reboot.
         proof: How the reboot is known; None before.
         looked_at: When the last look at the server began; None before the first.
+        is_history_unread: The last look wanted to see in the action log whether the server has rebooted, and could not.
     """
 
     server_id: str
@@ -71,6 +72,7 @@ class Progress:
     request_id: str | None = None
     proof: Proof | None = None
     looked_at: float | None = None
+    is_history_unread: bool = False
 
     @property
     def has_lost_race(self) -> bool:
@@ -108,6 +110,7 @@ class Progress:
         """Note what a look showed, and what was decided on it."""
         server = sighting.server
         self.looked_at = sighting.at
+        self.is_history_unread = not self.is_unresolved and isinstance(sighting.log, Observation)
         self.readable_looks += isinstance(sighting.log, tuple) and bool(sighting.log)
         self.was_seen_rebooting |= (
             self.is_unresolved and isinstance(server, Server) and server.task_state in REBOOT_TASKS
@@ -170,6 +173,9 @@ class Progress:
         """Give up after `server_timeout`."""
         if self.is_unresolved:
             return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=self.words)
+        if self.is_history_unread:
+            outcome = Outcome.REFUSED if self.has_reached else Outcome.SKIPPED
+            return End(outcome=outcome, reason=Reason.HISTORY_UNREADABLE, detail=self.words)
         if not self.attempts:
             return End(outcome=Outcome.SKIPPED, reason=Reason.BUSY, detail=self.words)
         if not self.has_reached:

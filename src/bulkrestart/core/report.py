@@ -146,6 +146,14 @@ class Ledger:
         """How many servers have their outcome."""
         return self._finished
 
+    def entry(self, server_id: str) -> Progress | ServerResult | None:
+        """Give a server's entry; None while it has none."""
+        return self._entries[server_id]
+
+    def under_way(self) -> Iterator[Progress]:
+        """Give the entries that are open."""
+        return (entry for entry in self._entries.values() if isinstance(entry, Progress))
+
     def open(self, progress: Progress) -> None:
         """Open a server's entry."""
         self._entries[progress.server_id] = progress

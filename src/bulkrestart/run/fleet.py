@@ -28,6 +28,7 @@ from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate, Shields
 from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.preflight import Preflight
+from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.settle import Settler
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.sweep import Sweep
@@ -49,7 +50,9 @@ class Fleet:
         gate: The way to it.
         clock: The cloud's time.
         ledger: The account of this run.
+        recorder: Keeps the journal, and knows what it held.
         options: What was asked for.
+        deadline: When the run ends, finished or not; `inf` for never.
         rng: The source of jitter.
     """
 
@@ -60,18 +63,23 @@ class Fleet:
         gate: Gate,
         clock: CloudClock,
         ledger: Ledger,
+        recorder: Recorder,
         options: Options,
+        deadline: float,
         rng: random.Random,
     ) -> None:
         self._compute = compute
         self._gate = gate
         self._rng = rng
         self._ledger = ledger
+        self._recorder = recorder
+        self._deadline = deadline
         self._options = options
         self._shields = Shields()
         self._course = Course()
         self._lanes = min(options.max_at_once, len(ledger))
-        self._began = anyio.current_time()
+        # Of a run that goes on in another process: before this one began.
+        self._began = anyio.current_time() - recorder.age
         self._ended: float | None = None
         self.ready = anyio.Event()
         self.refusal: BulkRestartError | None = None
@@ -84,15 +92,16 @@ class Fleet:
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
         self._sweep = Sweep(compute, gate, clock, self._lanes)
         self._survey: dict[str, tuple[Server, float]] = {}
-        knowledge = LogKnowledge(clock)
+        self._knowledge = LogKnowledge(clock, recorder.facts)
         self._submitter = Submitter(
             compute=compute,
             gate=gate,
             shields=self._shields,
             clock=clock,
             options=options,
-            knowledge=knowledge,
+            knowledge=self._knowledge,
             course=self._course,
+            recorder=recorder,
             rng=rng,
         )
         self._settler = Settler(
@@ -100,7 +109,7 @@ class Fleet:
             gate=gate,
             sweep=self._sweep,
             course=self._course,
-            knowledge=knowledge,
+            knowledge=self._knowledge,
             finish=self._finish,
             wait_timeout=options.wait_timeout,
             lanes=self._lanes,
@@ -110,12 +119,33 @@ class Fleet:
     async def run(self) -> None:
         """Restart every server of the ledger: until each has its outcome, or until the run stops and has settled.
 
-        Cancelled, it still awaits for `DRAIN` seconds what is in flight. However it ends, the account is whole.
+        Cancelled, it still awaits for `DRAIN` seconds what is in flight. However it ends, the account is whole, on the
+        disk as well.
         """
         try:
-            first = next(iter(self._ledger), None)
-            if first is not None:
-                await Preflight(self._compute, self._gate, self._rng).look(first)
+            async with anyio.create_task_group() as recording:
+                recording.start_soon(self._recorder.run, self._course, self._knowledge)
+                try:
+                    await self._restart_all()
+                except BulkRestartError as error:
+                    self.refusal = error
+                except BaseException:
+                    self._course.halt(Stop(StopReason.INTERRUPTED, "the run was cancelled"))
+                    raise
+                finally:
+                    self._close_account()
+        finally:
+            self.ready.set()
+            self.over.set()
+            self._news.set()
+
+    async def _restart_all(self) -> None:
+        self._take_up()
+        first = next((id_ for id_ in self._ledger if not isinstance(self._ledger.entry(id_), ServerResult)), None)
+        if first is None:
+            return
+        with anyio.CancelScope(deadline=self._deadline) as bounded:
+            await Preflight(self._compute, self._gate, self._rng).look(first)
             self.ready.set()
             async with anyio.create_task_group() as guard:
                 guard.start_soon(self._bound_shields)
@@ -126,20 +156,32 @@ class Fleet:
                         await work_through(self._pending(), lambda id_: self._start(id_, parked), lanes=self._lanes)
                     self._settler.close()
                 guard.cancel_scope.cancel()
-        except BulkRestartError as error:
-            self.refusal = error
-        except BaseException:
-            self._course.halt(Stop(StopReason.INTERRUPTED, "the run was cancelled"))
-            raise
-        finally:
-            self._ended = anyio.current_time()
-            for result in list(self._ledger.unfinished(self._ended)):
-                self._close(result)
-            self._started = len(self._ledger)
-            self._settler.forget()
-            self.ready.set()
-            self.over.set()
-            self._news.set()
+        if bounded.cancelled_caught:
+            self._course.halt(Stop(StopReason.DEADLINE, "the deadline came"))
+
+    def _take_up(self) -> None:
+        """Go on where the journal ends: what is finished stays, and what was accepted is waited for anew."""
+        now = anyio.current_time()
+        for record in self._recorder.records.values():
+            progress = record.resume(self._options, run_began=self._began, now=now)
+            self._ledger.open(progress)
+            if record.is_finished(wait=self._options.wait):
+                self._started += 1
+                self._close(record.result())
+            elif progress.accepted is not None:
+                self._started += 1
+                self._arrive(progress, Accept(request_id=progress.request_id, proof=progress.proof))
+
+    def _close_account(self) -> None:
+        """Tell of every server what became of it, and have the journal written to its end."""
+        self._ended = anyio.current_time()
+        for progress in self._ledger.under_way():
+            self._recorder.note(progress)
+        self._recorder.close()
+        for result in list(self._ledger.unfinished(self._ended)):
+            self._close(result)
+        self._started = len(self._ledger)
+        self._settler.forget()
 
     async def _bound_shields(self) -> None:
         try:
@@ -158,31 +200,27 @@ class Fleet:
 
     async def _survey_fleet(self) -> None:
         """See the fleet before a HARD reboot, which would start a stopped server, and as admin bypass a lock."""
-        if self._options.reboot_type is RebootType.HARD:
+        if self._options.reboot_type is not RebootType.HARD or self._options.since is not None:
+            return
 
-            def take(server_id: str, server: Server | Observation, asked: float) -> None:
-                if isinstance(server, Server):
-                    self._survey[server_id] = (server, asked)
+        def take(server_id: str, server: Server | Observation, asked: float) -> None:
+            if isinstance(server, Server):
+                self._survey[server_id] = (server, asked)
 
-            await self._sweep.read(frozenset(self._ledger), take)
+        await self._sweep.read(frozenset(self._pending()), take)
 
     def _pending(self) -> Iterator[str]:
+        """Give the servers that are to be sent to, or looked for first, until the run stops."""
         for server_id in self._ledger:
             if self._course.stop is not None:
                 return
-            yield server_id
+            entry = self._ledger.entry(server_id)
+            if entry is None or (isinstance(entry, Progress) and entry.accepted is None):
+                yield server_id
 
     async def _start(self, server_id: str, parked: TaskGroup) -> None:
         """Take one server as far as it goes at the first send."""
-        progress = Progress(
-            server_id=server_id,
-            reboot_type=self._options.reboot_type,
-            may_escalate=self._options.escalate,
-            may_start=self._options.start_stopped,
-            run_began=self._began,
-            began=anyio.current_time(),
-        )
-        self._ledger.open(progress)
+        progress = self._open(server_id)
         self._started += 1
         decision = self._decide_first(progress)
         if isinstance(decision, Send):
@@ -193,8 +231,25 @@ class Fleet:
         else:
             self._arrive(progress, decision)
 
+    def _open(self, server_id: str) -> Progress:
+        entry = self._ledger.entry(server_id)
+        if isinstance(entry, Progress):
+            return entry
+        progress = Progress(
+            server_id=server_id,
+            reboot_type=self._options.reboot_type,
+            may_escalate=self._options.escalate,
+            may_start=self._options.start_stopped,
+            run_began=self._began,
+            began=anyio.current_time(),
+        )
+        self._ledger.open(progress)
+        return progress
+
     def _decide_first(self, progress: Progress) -> Decision:
-        if progress.reboot_type is not RebootType.HARD:
+        if progress.is_unresolved:
+            return Look(is_unresolved=True)
+        if progress.reboot_type is not RebootType.HARD or self._options.since is not None:
             return Send(reboot_type=progress.reboot_type)
         server, asked = self._survey.pop(progress.server_id, (None, 0.0))
         if server is None:
@@ -228,6 +283,7 @@ class Fleet:
             self._finish(progress, End(outcome=Outcome.ACCEPTED, proof=end.proof))
 
     def _finish(self, progress: Progress, end: End) -> None:
+        self._recorder.note(progress, end)
         self._close(progress.result(anyio.current_time(), end))
 
     def _close(self, result: ServerResult) -> None:

@@ -39,10 +39,15 @@ class Gate:
         while True:
             trouble = await self.sign_in()
             await self._acquire()
-            is_signed_in = self._auth is None or self._auth.is_signed_in
-            if not self._brake.remaining(anyio.current_time()) and (is_signed_in or trouble is not None):
+            if not self.is_held or trouble is not None:
                 return trouble
             self._release(len(self._limiters))
+
+    @property
+    def is_held(self) -> bool:
+        """Nothing may leave at this moment, slot or no slot."""
+        is_signed_in = self._auth is None or self._auth.is_signed_in
+        return self._brake.remaining(anyio.current_time()) > 0.0 or not is_signed_in
 
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with, when nobody is asked to wait; give the trouble if it is final.

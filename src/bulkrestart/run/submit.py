@@ -6,7 +6,8 @@ what happens next is never its choice but `core.decide`'s.
 
 import logging
 import random
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
@@ -15,14 +16,19 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
+from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Action, RebootType, Stop, StopReason
+from bulkrestart.core.model import Log, RebootType, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.record import Witness
 from bulkrestart.run.course import Course
 from bulkrestart.run.gate import Gate, Shields
-from bulkrestart.run.knowledge import LogKnowledge, Witness
+from bulkrestart.run.knowledge import LogKnowledge
+from bulkrestart.run.recorder import Recorder
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +54,7 @@ class Submitter:
         options: What was asked for.
         knowledge: What the run knows of the action log.
         course: Whether the run still sends.
+        recorder: Keeps the journal.
         rng: The source of jitter.
     """
 
@@ -61,6 +68,7 @@ class Submitter:
         options: Options,
         knowledge: LogKnowledge,
         course: Course,
+        recorder: Recorder,
         rng: random.Random,
     ) -> None:
         self._compute = compute
@@ -70,21 +78,41 @@ class Submitter:
         self._options = options
         self._knowledge = knowledge
         self._course = course
+        self._recorder = recorder
         self._rng = rng
         self._asking: anyio.Event | None = None
         self._asked_at = float("-inf")
 
     async def send(self, progress: Progress) -> Decision:
-        """Send the reboot once, and decide on what comes back."""
+        """Send the reboot once, and decide on what comes back.
+
+        The journal has it before it leaves; what ends the run meanwhile is seen after that, with the slot in hand.
+        """
         if progress.spent >= self._options.max_attempts:
             return progress.out_of_attempts()
+        is_written = await self._recorder.intend(progress, self._clock.at(anyio.current_time()))
+        decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
+        self._recorder.note(progress)
+        self._stop_if_told(decision)
+        return decision
+
+    async def _send(self, progress: Progress) -> Decision:
         async with self._gate as trouble:
             if trouble is not None:
                 self._course.halt(Stop(StopReason.UNAUTHORIZED, str(trouble)))
             if self._course.stop is not None:
                 return progress.so_far(is_over=True)
             sent_at = anyio.current_time()
-            if progress.reboot_type is RebootType.HARD and not self._has_looked(progress, sent_at):
+            if self._options.since is not None:
+                reboot_type = progress.reboot_type
+                decision = await self._look_back(progress, self._options.since)
+                # The journal has the send that was meant at first.
+                if not isinstance(decision, Send) or decision.reboot_type is not reboot_type:
+                    return decision
+                if self._gate.is_held or self._course.stop is not None:
+                    return decision
+                sent_at = anyio.current_time()
+            elif progress.reboot_type is RebootType.HARD and not self._has_looked(progress, sent_at):
                 return Look(is_unresolved=False)
             since = self._clock.at(sent_at)
             progress.send(sent_at, since)
@@ -97,8 +125,31 @@ class Submitter:
             self._gate.heed(seen, sent_at=sent_at)
         if isinstance(decision, Accept):
             self._call_witness(progress, since)
-        self._stop_if_told(decision)
         return decision
+
+    async def _look_back(self, progress: Progress, since: float) -> Decision:
+        """Look whether a server has rebooted since a moment, in the slot of the send that would follow.
+
+        So nobody's reboot fits between the look and ours, but one that begins in this very instant.
+        """
+        at = anyio.current_time()
+        server = await self._see(self._compute.show(progress.server_id))
+        log: Log | Observation | None = None
+        if needs_log(server, since):
+            log = await self._see(self._compute.actions(progress.server_id))
+        if isinstance(log, tuple) and (last := last_reboot(log, since)):
+            log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id)))
+        sighting = Sighting(server=server, log=log, at=at)
+        decision = decide_since(sighting, since, progress)
+        progress.look(anyio.current_time(), sighting, decision)
+        return decision
+
+    async def _see(self, request: Awaitable[T]) -> T:
+        """Make a request in a slot that is held already."""
+        asked = anyio.current_time()
+        seen = await request
+        self._gate.heed(seen, sent_at=asked)
+        return seen
 
     def _call_witness(self, progress: Progress, since: tuple[float, float] | None) -> None:
         until = self._clock.at(progress.answered_at)
@@ -111,7 +162,7 @@ class Submitter:
 
     async def look(self, progress: Progress) -> Decision:
         """Look at the server, the action log first if the fate of a send is unknown, and decide on what is seen."""
-        log: tuple[Action, ...] | Observation | None = None
+        log: Log | Observation | None = None
         at = anyio.current_time()
         if progress.is_unresolved:
             await self._ask_witness()
@@ -123,12 +174,13 @@ class Submitter:
             server=server,
             log=log,
             at=at,
-            is_log_proven=self._knowledge.is_log_proven,
-            user_id=self._knowledge.user_id,
+            is_log_proven=self._knowledge.facts.is_proven,
+            user_id=self._knowledge.facts.user_id,
             log_time=self._knowledge.log_time(progress.since),
         )
         decision = decide_look(sighting, progress)
         progress.look(anyio.current_time(), sighting, decision)
+        self._recorder.note(progress)
         self._stop_if_told(decision)
         return decision
 
@@ -140,7 +192,7 @@ class Submitter:
         if self._asking is not None:
             await self._asking.wait()
             return
-        witness = self._knowledge.witness
+        witness = self._knowledge.facts.witness
         if witness is None or anyio.current_time() < self._asked_at + _WITNESS_INTERVAL:
             return
         self._asking, self._asked_at = anyio.Event(), anyio.current_time()
@@ -153,7 +205,7 @@ class Submitter:
             self._knowledge.compare(log, witness)
         elif isinstance(log, Answer) and log.status == 403:
             # The log is kept from us: this one will never tell.
-            self._knowledge.witness = None
+            self._knowledge.dismiss()
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, Look | End) and decision.stop is not None:
@@ -177,7 +229,7 @@ class Submitter:
                 is_first = False
             elif self._course.stop is not None and not progress.is_unresolved:
                 decision = progress.so_far(is_over=True)
-            elif isinstance(decision, Look) or progress.reboot_type is RebootType.HARD:
+            elif progress.is_unresolved or self._looks_first(progress, decision):
                 decision = await self.look(progress)
                 if isinstance(decision, Send):
                     decision = await self.send(progress)
@@ -200,6 +252,11 @@ class Submitter:
         )(step)
         assert isinstance(end, Accept | End)
         return end
+
+    def _looks_first(self, progress: Progress, decision: Decision) -> bool:
+        """Tell whether a send wants a look of its own before it; with `since`, it looks by itself."""
+        is_wanted = isinstance(decision, Look) or progress.reboot_type is RebootType.HARD
+        return is_wanted and self._options.since is None
 
     def _wait(self, state: RetryCallState) -> float:
         """Wait as long as the decision asks for, and then a random time (full jitter) that grows with the steps."""

@@ -1,0 +1,75 @@
+"""Whether a server has rebooted since a moment: what `since` asks right before a reboot would be sent.
+
+Law: only the reboot action counts (not a stop and a start, a rebuild, or a reboot from inside the guest), and where the
+action log does not tell, nothing is sent.
+"""
+
+from datetime import UTC, datetime
+
+from bulkrestart.core.clock import SKEW
+from bulkrestart.core.decide import PASSING_DELAY
+from bulkrestart.core.decision import Decision, End, Look
+from bulkrestart.core.look import decide_look, is_log_unreadable
+from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, Server
+from bulkrestart.core.observation import Answer, Observation, Sighting
+from bulkrestart.core.progress import Progress
+from bulkrestart.core.states import REBOOT_TASKS
+
+
+def needs_log(server: Server | Observation, since: float) -> bool:
+    """Tell whether only the action log can say if a server has rebooted.
+
+    One that was last saved before has not: each task saves it, and `updated` with it. Nodes of a cloud may differ in
+    their clocks. One that is in a reboot is waited for first.
+    """
+    if not isinstance(server, Server) or server.task_state in REBOOT_TASKS:
+        return False
+    is_older = server.updated is not None and server.updated < since - SKEW
+    return not is_older or server.task_state is not None
+
+
+def last_reboot(log: Log, since: float) -> Action | None:
+    """Find the newest reboot that began at that moment or later and did not end in Error; None if there is none."""
+    return next((row for row in log if row.action == "reboot" and row.start_time >= since and not row.is_error), None)
+
+
+def with_row(log: Log, row: Log | Observation) -> Log | Observation:
+    """Put a row that was read singly, and so shows whether it has finished, in the place that it has in the log.
+
+    Where single rows are kept from us the log stays as it is; one that could not be read now makes it as good as none.
+    """
+    if not isinstance(row, tuple):
+        return log if is_log_unreadable(row) else row
+    single = {one.request_id: one for one in row}
+    return tuple(single.get(one.request_id, one) for one in log)
+
+
+def decide_since(sighting: Sighting, since: float, progress: Progress) -> Decision:
+    """Decide on a look at a server that is to be left alone if it has rebooted since.
+
+    Args:
+        sighting: What was seen; with the action log if it needs one, and the last reboot in it read singly.
+        since: The moment, in seconds since the epoch.
+        progress: The server's way so far; it is not changed.
+    """
+    decision = decide_look(sighting, progress)
+    log = sighting.log
+    if log is None or (isinstance(log, Answer) and (log.is_throttled or log.is_refused_token)):
+        return decision
+    if not isinstance(log, tuple) and not is_log_unreadable(log):
+        return Look(is_unresolved=False, delay=PASSING_DELAY)
+    if not isinstance(log, tuple) or not log:
+        # An empty log is no log: every server has the row of its creation.
+        why = str(log) if log else "it is empty"
+        outcome = Outcome.REFUSED if progress.has_reached else Outcome.SKIPPED
+        detail = f"the action log does not tell whether it has rebooted: {why}"
+        return End(outcome=outcome, reason=Reason.HISTORY_UNREADABLE, detail=detail)
+    last = last_reboot(log, since)
+    if last is None:
+        return decision
+    if last.is_finished is False:
+        return Look(is_unresolved=False, delay=PASSING_DELAY)
+    moment = datetime.fromtimestamp(last.start_time, UTC).isoformat()
+    # Where no finish is shown the state tells: the server is in no reboot.
+    proof = Proof.ACTION if last.is_finished else Proof.STATE
+    return End(outcome=Outcome.SATISFIED, detail=f"{last.request_id} began at {moment}", proof=proof)

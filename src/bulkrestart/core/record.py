@@ -1,0 +1,242 @@
+"""What of a run outlives its process: what was asked, what is known of each server, and of the cloud's action log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bulkrestart.core.decision import End, Look
+from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult
+from bulkrestart.core.observation import Unanswered
+from bulkrestart.core.options import Options
+from bulkrestart.core.progress import Progress
+
+#: Refusals of us, or of the moment, and not of the server: whoever goes on with the run tries again.
+_PASSING_REFUSALS: Final = frozenset({Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT, Reason.STOPPED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a run is for. Pace and patience may change from one process to the next; this may not.
+
+    Attributes:
+        endpoint: The project's compute endpoint.
+        reboot_type: The type that was asked for.
+        since: Servers that have rebooted since are left alone, in seconds since the epoch; None: nobody is.
+    """
+
+    endpoint: str
+    reboot_type: RebootType
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """An accepted send: its row tells how the action log names and dates what is ours.
+
+    Attributes:
+        server_id: The server.
+        request_id: The cloud's id of the reboot.
+        written: The earliest and the latest that the cloud's `Date` can have shown when the row was written.
+    """
+
+    server_id: str
+    request_id: str
+    written: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFacts:
+    """What rows that are certainly ours have told of the cloud's action log.
+
+    Attributes:
+        is_proven: It has shown a reboot of this run.
+        user_id: Who we are in it; None while unknown.
+        shift: Seconds by which it is ahead of `Date`, at least and at most; None while unknown.
+        witness: An accepted send, as long as none has told the shift; None while there is none.
+    """
+
+    is_proven: bool = False
+    user_id: str | None = None
+    shift: tuple[float, float] | None = None
+    witness: Witness | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is known of one server that the run has come to; most of it is `Progress`, which documents it.
+
+    Attributes:
+        server_id: The server.
+        reboot_type: The type that the last or the next send asks for.
+        began: Seconds from the run's first beginning until it came to this server.
+        attempts: Every send that was answered or given up, the oldest first.
+        sent_at: Seconds until the send that may be out left; None while none is out.
+        is_unresolved: The fate of the last send is unknown.
+        doubts: Sends whose fate was unknown at first.
+        last_status: The status that the last send was answered with.
+        has_reached: Some send may have got as far as the cloud.
+        since: The cloud's clock at the send from which on a reboot may be ours.
+        may_come_late: The last send may still be at work.
+        was_seen_rebooting: A look showed the server in a reboot while the fate of the send was unknown.
+        words: What the cloud said last.
+        is_accepted: The reboot was accepted.
+        request_id: The cloud's id of it.
+        proof: How it is known.
+        elapsed: Seconds until the outcome; 0.0 while there is none.
+        end: The outcome; None while there is none.
+    """
+
+    server_id: str
+    reboot_type: RebootType
+    began: float
+    attempts: tuple[Attempt, ...] = ()
+    sent_at: float | None = None
+    is_unresolved: bool = False
+    doubts: int = 0
+    last_status: int | None = None
+    has_reached: bool = False
+    since: tuple[float, float] | None = None
+    may_come_late: bool = False
+    was_seen_rebooting: bool = False
+    words: str = ""
+    is_accepted: bool = False
+    request_id: str | None = None
+    proof: Proof | None = None
+    elapsed: float = 0.0
+    end: End | None = None
+
+    def is_finished(self, *, wait: bool) -> bool:
+        """Tell whether nothing is left to do for this server.
+
+        Args:
+            wait: Whether accepted is not enough.
+        """
+        if self.end is None:
+            return False
+        match self.end.outcome:
+            case Outcome.SKIPPED:
+                return False
+            case Outcome.ACCEPTED:
+                return not wait
+            case Outcome.IN_DOUBT:
+                return self.end.reason is Reason.GONE
+            case Outcome.REFUSED:
+                return self.end.reason not in _PASSING_REFUSALS
+            case Outcome.COMPLETED | Outcome.FAILED | Outcome.SATISFIED:
+                return True
+
+    def result(self) -> ServerResult:
+        """Tell what became of the server, or how far it came if nobody goes on."""
+        end = self.end or self._progress(run_began=0.0, now=0.0).so_far(is_over=True)
+        return ServerResult(
+            server_id=self.server_id,
+            outcome=end.outcome,
+            reason=end.reason,
+            detail=end.detail,
+            reboot_type=self.reboot_type,
+            attempts=self.attempts,
+            request_id=self.request_id,
+            proof=end.proof,
+            elapsed=self.elapsed,
+        )
+
+    def resume(self, options: Options, *, run_began: float, now: float) -> Progress:
+        """Take the server up again, in another process.
+
+        What a send of the former process did is looked for as if its reply had been lost just now: how long ago that
+        was, only a clock could tell that nobody set meanwhile. Attempts and time-outs count anew.
+
+        Args:
+            options: What this process was asked for.
+            run_began: When the run began, on the clock of this process.
+            now: The moment, on the same clock.
+        """
+        progress = self._progress(run_began=run_began, now=now)
+        progress.may_escalate, progress.may_start = options.escalate, options.start_stopped
+        if not progress.is_unresolved and not self.is_accepted:
+            progress.reboot_type = options.reboot_type
+        return progress
+
+    def _progress(self, *, run_began: float, now: float) -> Progress:
+        was_in_doubt = self.end is not None and self.end.outcome is Outcome.IN_DOUBT
+        progress = Progress(
+            server_id=self.server_id,
+            reboot_type=self.reboot_type,
+            run_began=run_began,
+            began=run_began + self.began,
+            attempts=self.attempts,
+            is_unresolved=self.is_unresolved or was_in_doubt,
+            doubts=self.doubts,
+            last_status=self.last_status,
+            has_reached=self.has_reached,
+            since=self.since,
+            answered_at=now,
+            may_come_late=self.may_come_late,
+            was_seen_rebooting=self.was_seen_rebooting,
+            words=self.words,
+            accepted=now if self.is_accepted else None,
+            request_id=self.request_id,
+            proof=self.proof,
+        )
+        if self.sent_at is not None:
+            progress.in_flight_since = run_began + self.sent_at
+            lost = Unanswered("the process ended before the answer", may_come_late=True)
+            progress.answer(now, lost, Look(is_unresolved=True))
+        return progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What a journal says of its run.
+
+    Attributes:
+        purpose: What the run is for.
+        began: When it first began, in seconds since the epoch.
+        written: When it was last written; the same.
+        facts: What it has learnt of the action log.
+    """
+
+    purpose: Purpose
+    began: float
+    written: float
+    facts: LogFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """All that a journal holds.
+
+    Attributes:
+        head: What it says of its run.
+        ids: The fleet, in the order in which it was given.
+        records: What is known of the servers that the run has come to, by id.
+    """
+
+    head: Head
+    ids: tuple[str, ...]
+    records: Mapping[str, Record]
+
+
+def record_of(progress: Progress, now: float, end: End | None = None) -> Record:
+    """Write down how far a server has come."""
+    sent_at = progress.in_flight_since
+    return Record(
+        server_id=progress.server_id,
+        reboot_type=progress.reboot_type,
+        began=progress.began - progress.run_began,
+        attempts=progress.attempts,
+        sent_at=None if sent_at is None else sent_at - progress.run_began,
+        is_unresolved=progress.is_unresolved,
+        doubts=progress.doubts,
+        last_status=progress.last_status,
+        has_reached=progress.has_reached,
+        since=progress.since,
+        may_come_late=progress.may_come_late,
+        was_seen_rebooting=progress.was_seen_rebooting,
+        words=progress.words,
+        is_accepted=progress.accepted is not None,
+        request_id=progress.request_id,
+        proof=progress.proof,
+        elapsed=0.0 if end is None else now - progress.began,
+        end=end,
+    )

@@ -1,0 +1,233 @@
+"""Keeps the journal beside a run: a send is on the disk before it leaves, and what came of it follows.
+
+Law: commits are grouped, and made by one task that outlives the lanes. A lane that called the thread itself would
+return at a native cancellation (asyncio's) before the commit is done.
+"""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from bulkrestart.core.decision import End
+from bulkrestart.core.errors import JournalError
+from bulkrestart.core.model import Stop, StopReason
+from bulkrestart.core.progress import Progress
+from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, record_of
+from bulkrestart.run.course import Course
+from bulkrestart.run.knowledge import LogKnowledge
+
+if TYPE_CHECKING:
+    from bulkrestart.journal import Journal
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Records that are committed together, the newest of each server.
+
+    Attributes:
+        records: They, by the server's id.
+        is_written: They are on the disk.
+        over: Set when they are, or cannot be.
+    """
+
+    records: dict[str, Record] = field(default_factory=dict)
+    is_written: bool = False
+    over: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Recorder:
+    """Records one process's part of a run; without a journal it does nothing.
+
+    Args:
+        journal: The journal; None to keep none.
+        contents: What it holds already; None if its run has not begun.
+    """
+
+    def __init__(self, journal: "Journal | None" = None, contents: Contents | None = None) -> None:
+        self._journal = journal
+        self._contents = contents
+        self._head: Head | None = None
+        self._batch = _Batch()
+        self._news = anyio.Event()
+        self._is_closed = False
+
+    @property
+    def contents(self) -> Contents | None:
+        """What the journal held when it was opened; None if its run had not begun."""
+        return self._contents
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """What the journal knew of the servers when it was opened."""
+        return {} if self._contents is None else self._contents.records
+
+    @property
+    def facts(self) -> LogFacts:
+        """What it knew of the action log."""
+        return LogFacts() if self._contents is None else self._contents.head.facts
+
+    @property
+    def age(self) -> float:
+        """Seconds since the run first began, by the clock on the wall, which somebody may have set."""
+        return 0.0 if self._contents is None else max(0.0, time.time() - self._contents.head.began)
+
+    async def begin(self, purpose: Purpose, ids: Iterable[str] | None) -> Sequence[str]:
+        """Begin the run, or go on with it.
+
+        Args:
+            purpose: What it is for.
+            ids: The fleet, without duplicates; None for the journal's.
+
+        Returns:
+            The fleet.
+
+        Raises:
+            JournalError: The journal is of another run, or it cannot be written.
+        """
+        fleet = None if ids is None else tuple(ids)
+        if self._contents is None:
+            assert fleet is not None, "a run that has not begun has no other fleet"
+            if self._journal is not None:
+                now = time.time()
+                self._head = Head(purpose=purpose, began=now, written=now, facts=LogFacts())
+                await in_thread(partial(self._journal.begin, self._head, fleet))
+            return fleet
+        assert self._journal is not None, "contents are of a journal"
+        self._head = self._contents.head
+        difference = _difference(self._contents, purpose, fleet)
+        if difference is not None:
+            raise JournalError(f"the journal {self._journal.path} is of a run {difference}: give another journal")
+        return self._contents.ids
+
+    async def run(self, course: Course, knowledge: LogKnowledge) -> None:
+        """Commit what comes, until closed; halt the run if it cannot be.
+
+        What could not be committed is tried again with what comes next, and at the end.
+        """
+        if self._journal is None or self._head is None:
+            return
+        is_last = False
+        with anyio.CancelScope(shield=True):
+            while not is_last:
+                await self._news.wait()
+                is_last = self._is_closed
+                self._news = anyio.Event()
+                batch, self._batch = self._batch, _Batch()
+                if not batch.records:
+                    continue
+                head = replace(self._head, facts=knowledge.facts, written=time.time())
+                try:
+                    await in_thread(partial(self._journal.write, head, batch.records.values()))
+                    batch.is_written = True
+                except JournalError as error:
+                    course.halt(Stop(StopReason.JOURNAL, str(error)))
+                    self._batch.records = batch.records | self._batch.records
+                finally:
+                    batch.over.set()
+
+    async def intend(self, progress: Progress, cloud_time: tuple[float, float] | None) -> bool:
+        """Write that a send is about to leave.
+
+        Args:
+            progress: The server's way so far; it is not changed.
+            cloud_time: The cloud's clock.
+
+        Returns:
+            Whether it is on the disk; if not, the send must not leave.
+        """
+        if self._journal is None:
+            return True
+        leaving = replace(progress)
+        leaving.send(anyio.current_time(), cloud_time)
+        self.note(leaving)
+        batch = self._batch
+        await batch.over.wait()
+        return batch.is_written
+
+    def note(self, progress: Progress, end: End | None = None) -> None:
+        """Write, soon, how far a server has come."""
+        if self._journal is not None:
+            self._batch.records[progress.server_id] = record_of(progress, anyio.current_time(), end)
+            self._news.set()
+
+    def close(self) -> None:
+        """Expect nothing more: the task ends with what it has."""
+        self._is_closed = True
+        self._news.set()
+
+
+@asynccontextmanager
+async def recording(path: str | os.PathLike[str] | None) -> AsyncIterator[Recorder]:
+    """Open a journal, and close it afterwards.
+
+    Args:
+        path: The file; None to keep none.
+
+    Raises:
+        JournalError: It cannot be used.
+    """
+    if path is None:
+        yield Recorder()
+        return
+    # Only whoever keeps a journal needs SQLite, and locks that not every system has.
+    from bulkrestart.journal import Journal
+
+    with ExitStack() as opened:
+        try:
+            journal = await in_thread(lambda: opened.enter_context(closing(Journal.open(path))))
+            yield Recorder(journal, await in_thread(journal.read))
+        finally:
+            await in_thread(opened.close)
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Call what blocks in a worker thread, and come back when it is over, however the caller is cancelled meanwhile.
+
+    The thread is not counted among those of the program that embeds us.
+    """
+    ends: list[T | Exception] = []
+
+    async def call() -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                ends.append(await anyio.to_thread.run_sync(function, limiter=anyio.CapacityLimiter(1)))
+            except Exception as error:
+                ends.append(error)
+
+    # A native cancellation reaches the task that awaits the group, and not the one that awaits the thread.
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+    (end,) = ends
+    if isinstance(end, Exception):
+        raise end
+    return end
+
+
+def _difference(contents: Contents, purpose: Purpose, fleet: tuple[str, ...] | None) -> str | None:
+    """Say how a journal's run is another one than what is asked for now; None if it is the same."""
+    held = contents.head.purpose
+    if held.endpoint != purpose.endpoint:
+        return f"at {held.endpoint}, not at {purpose.endpoint}"
+    if held.reboot_type is not purpose.reboot_type:
+        return f"of type {held.reboot_type}, not {purpose.reboot_type}"
+    if held.since != purpose.since:
+        return f"with since {_moment(held.since)}, not {_moment(purpose.since)}"
+    if fleet is not None and fleet != contents.ids:
+        pairs = zip(contents.ids, fleet, strict=False)
+        number, *both = next(((number, *pair) for number, pair in enumerate(pairs, 1) if pair[0] != pair[1]), (0,))
+        where = f"; number {number} is {both[0]}, not {both[1]}" if number else ""
+        return f"over {len(contents.ids)} servers, not over these {len(fleet)}{where}"
+    return None
+
+
+def _moment(since: float | None) -> str:
+    return "none" if since is None else datetime.fromtimestamp(since, UTC).isoformat()
