@@ -19,6 +19,7 @@ from bulkrestart import (
     BulkRestartError,
     EndpointError,
     FleetError,
+    JournalError,
     Outcome,
     Proof,
     Reason,
@@ -57,6 +58,7 @@ SAMPLES: Final = [
     BulkRestartError("words"),
     AuthError("words"),
     EndpointError("words"),
+    JournalError("words"),
     FleetError(REPORT),
 ]
 RECORDS: Final = [sample for sample in SAMPLES if not isinstance(sample, Exception)]

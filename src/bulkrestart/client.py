@@ -374,7 +374,7 @@ class RestartClient:
                 compute=compute,
                 gate=gate,
                 clock=self._clock,
-                ledger=Ledger(await recorder.begin(purpose, given), options.reboot_type),
+                ledger=Ledger(recorder.prepare(purpose, given), options.reboot_type),
                 recorder=recorder,
                 options=options,
                 deadline=until,

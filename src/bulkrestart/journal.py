@@ -81,12 +81,14 @@ class Journal:
         path: The file.
         connection: The database.
         hold: The descriptor of the file that is locked.
+        is_new: The file was made just now.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, hold: int) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, hold: int, *, is_new: bool) -> None:
         self.path = path
         self._connection = connection
         self._hold = hold
+        self._is_new = is_new
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -96,10 +98,10 @@ class Journal:
             JournalError: Another process holds it, it is none of ours, or it cannot be written.
         """
         file = Path(path).absolute()
-        with _explained(file):
+        with _explained(file, "; give another file"):
             hold = _hold(file)
             try:
-                _make(file)
+                is_new = _make(file)
                 # Autocommit: `write` says where a transaction begins and ends.
                 connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
                 try:
@@ -115,7 +117,7 @@ class Journal:
             except BaseException:
                 os.close(hold)
                 raise
-        return cls(file, connection, hold)
+        return cls(file, connection, hold, is_new=is_new)
 
     def read(self) -> Contents | None:
         """Read all that it holds; None if its run has not begun.
@@ -139,6 +141,7 @@ class Journal:
             rows = enumerate(ids)
             self._connection.executemany("INSERT INTO servers (position, server_id) VALUES (?, ?)", rows)
             self._connection.executemany(_SET, _write_head(head))
+        self._is_new = False
 
     def write(self, head: Head, records: Iterable[Record]) -> None:
         """Write what is known of some servers, and of the run; on the disk when it returns, or not at all.
@@ -158,11 +161,17 @@ class Journal:
             self._connection.executemany(_SET, _write_head(head))
 
     def close(self) -> None:
-        """Close it, and let others open it."""
-        try:
-            self._connection.close()
-        finally:
-            os.close(self._hold)
+        """Close it, and let others open it. Nothing is left of one that was made for a run that never began."""
+        with _explained(self.path):
+            try:
+                self._connection.close()
+                # What cannot be taken away does no harm: the lock ends with its descriptor.
+                with suppress(OSError):
+                    if self._is_new:
+                        self.path.unlink()
+                    _lock_path(self.path).unlink()
+            finally:
+                os.close(self._hold)
 
 
 def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, int | None]:
@@ -176,7 +185,7 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, int | None]:
     """
     file = Path(path).absolute()
     with _explained(file):
-        if not file.exists():
+        if not file.is_file():
             raise JournalError(f"there is no journal {file}")
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
             _check_ours(connection)
@@ -187,17 +196,14 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, int | None]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, remedy: str = "") -> Iterator[None]:
     """Turn what the disk and the database say into one line."""
     try:
         yield
-    except OSError as error:
-        raise JournalError(f"the journal {path} cannot be used: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise JournalError(f"the journal {path} cannot be used: {error}") from error
-    except ValueError as error:
-        # A path with a NUL character, or rows that somebody has edited.
-        raise JournalError(f"the journal {path} cannot be used: {error}") from error
+    except (OSError, sqlite3.Error, ValueError) as error:
+        # A ValueError: a path with a NUL character, or rows that somebody has edited.
+        why = error.strerror if isinstance(error, OSError) else error
+        raise JournalError(f"the journal {path} cannot be used: {why}{remedy}") from error
 
 
 @contextmanager
@@ -223,41 +229,63 @@ def _hold(file: Path) -> int:
     Raises:
         JournalError: Another process holds it.
     """
-    descriptor = os.open(_lock_path(file), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    path = _lock_path(file)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it until now may have taken it away with it: then this is the lock of nothing.
+            if _is_at(path, descriptor):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                return descriptor
         except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise JournalError(f"the journal {file} is held by process {holder}: wait for it, or end it") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    except BaseException:
+            holder = _named_in(descriptor)
+            os.close(descriptor)
+            process = "another process" if holder is None else f"process {holder}"
+            raise JournalError(f"the journal {file} is held by {process}: wait for it, or end it") from None
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
-        raise
-    return descriptor
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _named_in(lock: int) -> int | None:
+    text = os.pread(lock, 20, 0).decode(errors="replace").strip()
+    return int(text) if text.isdecimal() else None
 
 
 def _holder(file: Path) -> int | None:
     """Tell which process holds a journal; None if none does."""
     try:
         descriptor = os.open(_lock_path(file), os.O_RDONLY)
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
-        # A shared lock for a moment: whoever opens the journal in it is refused, and has only to try again.
+        # For a moment: whoever opens the journal in it is refused, and has only to try again.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-        return int(text) if text.isdecimal() else None
+        return _named_in(descriptor)
     finally:
         os.close(descriptor)
     return None
 
 
-def _make(file: Path) -> None:
-    """Make the file, for its owner only; the database makes its own beside it with the same mode."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+def _make(file: Path) -> bool:
+    """Make the file, for its owner only; the database makes its own beside it with the same mode.
+
+    Returns:
+        Whether it was not there.
+    """
+    is_new = not file.exists()
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a file")
@@ -265,6 +293,7 @@ def _make(file: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+    return is_new
 
 
 def _check_ours(connection: sqlite3.Connection) -> None:

@@ -94,7 +94,7 @@ def read_until(master: int, words: str) -> str:
 @contextmanager
 def asking(endpoint: str, ids: list[str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run a restart that asks, in a process whose three standard streams are no terminal; give that one as well."""
-    command = ["restart", "--endpoint", endpoint, "--no-wait", "--ids-from", "-"]
+    command = ["restart", "--no-journal", "--endpoint", endpoint, "--no-wait", "--ids-from", "-"]
     with (
         terminal() as (master, name),
         subprocess.Popen(

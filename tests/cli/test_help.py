@@ -21,7 +21,7 @@ from .conftest import SIGNALS, Cli, take_all_signals
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("command", [(), ("restart",), ("servers",), ("simulate",), ("demo",)])
+@pytest.mark.parametrize("command", [(), ("restart",), ("servers",), ("journal",), ("simulate",), ("demo",)])
 def test_help(cli: Cli, command: tuple[str, ...]) -> None:
     """A help text says what its golden file says."""
     end = cli(*command, "--help")
@@ -43,7 +43,7 @@ def test_defaults_are_the_library_s() -> None:
     assert {name: ours[name].default for name in shared} == {name: restart[name].default for name in shared}
     assert ours["max_at_once"].default == inspect.signature(RestartClient).parameters["max_at_once"].default
     text = " ".join((GOLDEN / "help-restart.txt").read_text().split())
-    for name in shared - {"wait", "escalate", "start_stopped"}:
+    for name in shared - {"wait", "escalate", "start_stopped", "since", "journal"}:
         assert f"[default: {ours[name].default}]" in text
 
 
@@ -177,10 +177,10 @@ def test_really_missing(missing: str, command: str, extra: str) -> None:
 def test_defect(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of ours is one line, and not mistaken for a run that went well or for bad input."""
 
-    def fail(*_: object) -> None:
+    def fail(**_: object) -> None:
         raise TypeError("boom\x1b[31m")
 
-    monkeypatch.setattr("bulkrestart.cli.app.gather_ids", fail)
+    monkeypatch.setattr("bulkrestart.cli.app.choose", fail)
     end = cli("restart", "--endpoint", "http://127.0.0.1:9/v2.1/abc", "ID")
     assert (end.code, end.err) == (
         4,

@@ -33,7 +33,7 @@ def slow_cloud(*seconds: float) -> Cloud:
 @contextmanager
 def restarting(endpoint: str, *arguments: str, **pipes: int) -> Iterator[subprocess.Popen[str]]:
     """Run `bulkrestart restart --no-wait --output jsonl` in a process of its own."""
-    command = [sys.executable, "-m", "bulkrestart", "restart", "--endpoint", endpoint, "--no-wait"]
+    command = [sys.executable, "-m", "bulkrestart", "restart", "--no-journal", "--endpoint", endpoint, "--no-wait"]
     with subprocess.Popen(
         [*command, "--output", "jsonl", *arguments],
         stdin=subprocess.DEVNULL,
@@ -132,7 +132,17 @@ def test_ignored_signal(serve: Serve) -> None:
         "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
         "os.execv(sys.executable, [sys.executable, '-m', 'bulkrestart', *sys.argv[1:]])"
     )
-    command = [sys.executable, "-c", code, "restart", "--endpoint", served.endpoint, "--no-wait", *served.cloud.ids]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "restart",
+        "--no-journal",
+        "--endpoint",
+        served.endpoint,
+        "--no-wait",
+        *served.cloud.ids,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -158,7 +168,16 @@ def test_closed_pipe(serve: Serve) -> None:
 def test_both_streams_closed(serve: Serve) -> None:
     """Closed from the start, both streams at once: every server is restarted, and nothing is written elsewhere."""
     served = serve(slow_cloud(0.1))
-    command = [sys.executable, "-m", "bulkrestart", "restart", "--endpoint", served.endpoint, *served.cloud.ids]
+    command = [
+        sys.executable,
+        "-m",
+        "bulkrestart",
+        "restart",
+        "--no-journal",
+        "--endpoint",
+        served.endpoint,
+        *served.cloud.ids,
+    ]
     script = '"$@" >&- 2>&-'
     end = subprocess.run(["/bin/sh", "-c", script, "sh", *command, "--no-wait"], check=False, timeout=30)
     assert end.returncode == 5

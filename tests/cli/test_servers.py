@@ -61,6 +61,7 @@ def test_json(cli: Cli, serve: Serve, output: str) -> None:
         "task_state": None,
         "locked": False,
         "fault": "",
+        "updated": row["updated"],
         "availability_zone": "az-2",
         "tags": ["fix", "blue"],
         "metadata": {"role": "web", "note": ""},

@@ -242,7 +242,7 @@ def test_hard_looks_first(change: dict[str, str], leave: dict[str, bool], ends: 
         server_id = cloud.ids[1]
         cloud.change(server_id, **change)  # type: ignore[arg-type]
         async with client_of(cloud) as client:
-            report = await client.restart(cloud.ids, reboot_type="HARD", **leave)
+            report = await client.restart(cloud.ids, reboot_type="HARD", **leave)  # type: ignore[arg-type]
         result = report.results[1]
         assert (result.outcome, result.reason) == ends, result
         assert cloud.posts[server_id] == (1 if result.outcome is Outcome.COMPLETED else 0)

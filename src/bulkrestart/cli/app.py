@@ -13,7 +13,8 @@ from bulkrestart.cli.access import Trust, locate, read_access
 from bulkrestart.cli.ask import ASKS_OVER, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
-from bulkrestart.cli.ids import gather_ids
+from bulkrestart.cli.fleet import choose
+from bulkrestart.cli.journal import held_by, new_path, print_journal
 from bulkrestart.cli.loop import run_async, run_before_sending
 from bulkrestart.cli.options import (
     AllOption,
@@ -30,8 +31,8 @@ from bulkrestart.cli.options import (
     StatusOption,
     TagOption,
 )
-from bulkrestart.cli.restart import Request, restart
-from bulkrestart.cli.select import SELECTORS, read_selectors, select
+from bulkrestart.cli.restart import Request, read_since, restart
+from bulkrestart.cli.select import SELECTORS, read_selectors
 from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams
@@ -182,6 +183,23 @@ def _restart(
         bool,
         typer.Option("--escalate", help="Leave to send hard where soft is always refused: paused, suspended, error."),
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ISO8601",
+            help="Leave alone who has rebooted since, such as 2026-11-23T02:00Z, by the cloud's action log; so asking "
+            "twice is asking once. Stopping and starting does not count.",
+        ),
+    ] = None,
+    journal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write down each send before it leaves. The same command with the same FILE goes on where the run "
+            "ended; without ids it takes those in FILE. Without this option there is one in the state directory.",
+        ),
+    ] = None,
+    is_unkept: Annotated[bool, typer.Option("--no-journal", help="Keep no journal.")] = False,
     is_confirmed: Annotated[
         bool, typer.Option("--yes", help=f"Do not ask before a run over more than {ASKS_OVER} servers.")
     ] = False,
@@ -204,6 +222,9 @@ def _restart(
             start_stopped=start_stopped,
             max_at_once=max_at_once,
         )
+        moment = read_since(since)
+    if journal is not None and (is_unkept or not journal):
+        raise InputError("give --journal FILE or --no-journal, one of them")
     selectors = read_selectors(
         is_all=is_all, name=name, status=status or (), tags=tag or (), az=az or (), metadata=metadata or ()
     )
@@ -213,19 +234,29 @@ def _restart(
     access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
 
     def command(streams: Streams) -> End:
-        if selectors is None:
-            fleet, duplicates = gather_ids(ids or (), ids_from or ())
-            names = fleet
-        else:
-            servers, duplicates = run_before_sending(select(access, selectors)), 0
-            fleet, names = [server.id for server in servers], [server.name or server.id for server in servers]
+        chosen = choose(
+            arguments=ids or (),
+            sources=ids_from or (),
+            selectors=selectors,
+            held=held_by(journal),
+            wait=wait,
+            access=access,
+            streams=streams,
+        )
+        path = None if is_unkept else Path(journal) if journal is not None else new_path()
         way_in = access
-        if len(fleet) > ASKS_OVER and not is_confirmed:
+        if len(chosen.to_do) > ASKS_OVER and not is_confirmed:
             way_in = run_before_sending(locate(access))
-            confirm(question(names, access=way_in, reboot_type=reboot_type, max_at_once=max_at_once))
-        if duplicates:
-            streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
-        request = Request(access=way_in, ids=fleet, options=options, output=output)
+            text = question(
+                chosen.to_do,
+                access=way_in,
+                reboot_type=reboot_type,
+                max_at_once=max_at_once,
+                since=since or "",
+                journal=str(path or ""),
+            )
+            confirm(text)
+        request = Request(access=way_in, ids=chosen.ids, options=options, since=moment, journal=path, output=output)
         return run_async(restart(request, streams))
 
     return command
@@ -260,6 +291,18 @@ def _servers(
         raise InputError(f"nothing selects servers: give {SELECTORS}")
     access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
     return lambda streams: run_before_sending(list_servers(access, selectors, output, streams))
+
+
+@app.command("journal", short_help="Print what the journal of a restart holds.")
+def _journal(
+    path: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="The journal.")],
+    output: OutputOption = Output.TABLE,
+) -> Command:
+    """Print what the journal of a restart holds: what was asked, and what has become of each server.
+
+    It may be read while the restart goes on. The exit code is 0 if it can be read, and 2 if not.
+    """
+    return lambda streams: print_journal(path, output, streams)
 
 
 @app.command("simulate", short_help="Serve a simulated cloud on loopback.")

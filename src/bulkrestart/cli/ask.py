@@ -15,8 +15,19 @@ TERMINAL = "/dev/tty"
 _NAMED = 3
 
 
-def question(servers: Sequence[str], *, access: Access, reboot_type: str, max_at_once: int) -> str:
-    """Say what is about to be done to whom; servers by their names, or by their ids where they were given so."""
+def question(
+    servers: Sequence[str], *, access: Access, reboot_type: str, max_at_once: int, since: str, journal: str
+) -> str:
+    """Say what is about to be done to whom; servers by their names, or by their ids where they were given so.
+
+    Args:
+        servers: They.
+        access: The way in.
+        reboot_type: What is asked of their hosts.
+        max_at_once: Requests in flight at once.
+        since: Who is left alone; "" for nobody.
+        journal: Where it is written down; "" for nowhere.
+    """
     assert access.endpoint is not None, "it is found out before"
     named = ", ".join(servers[:_NAMED])
     lines = (
@@ -25,6 +36,8 @@ def question(servers: Sequence[str], *, access: Access, reboot_type: str, max_at
         f"  endpoint  {access.endpoint.url}",
         f"  project   {access.endpoint.project_id}",
         f"  servers   {named} and {len(servers) - _NAMED} more",
+        *([f"  but not   those that have rebooted since {since}"] if since else []),
+        *([f"  journal   {journal}"] if journal else []),
     )
     return "\n".join(safe(line) for line in lines)
 

@@ -1,17 +1,37 @@
 """`bulkrestart restart`: what was asked for, and the run that does it."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.end import End
 from bulkrestart.cli.follow import exit_code, follow
+from bulkrestart.cli.journal import words_on_rest
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.signals import Interrupts
 from bulkrestart.cli.streams import Streams
 from bulkrestart.client import Run
-from bulkrestart.core.options import Options
+from bulkrestart.core.options import Options, parse_since
+
+
+def read_since(text: str | None) -> datetime | None:
+    """Read a moment of the past.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"since must be a moment such as 2026-11-23T02:00Z, not {text!r}") from None
+    parse_since(moment, time.time())
+    return moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +42,16 @@ class Request:
         access: The way in.
         ids: The fleet, each server once.
         options: How.
+        since: Who has rebooted since is left alone; None: nobody is.
+        journal: The file of the journal; None to keep none.
         output: How results are printed.
     """
 
     access: Access
     ids: Sequence[str]
     options: Options
+    since: datetime | None
+    journal: Path | None
     output: Output
 
 
@@ -41,21 +65,30 @@ async def restart(request: Request, streams: Streams) -> End:
     display = Display(request.output, request.ids, streams)
     with interrupts.handled():
         report = await follow(
-            _restarting(request),
+            _restarting(request, streams),
             ids=request.ids,
             reboot_type=request.options.reboot_type,
             display=display,
             interrupts=interrupts,
             streams=streams,
         )
-    return End(exit_code(report, is_interrupted=interrupts.count > 0), display.account(report))
+    account = display.account(report)
+    # Nothing is left of the journal of a run that never began.
+    if request.journal is not None and request.journal.exists():
+        rest = words_on_rest(report, request.journal, wait=request.options.wait)
+        if rest is not None:
+            streams.warn(rest)
+    return End(exit_code(report, is_interrupted=interrupts.count > 0), account)
 
 
 @asynccontextmanager
-async def _restarting(request: Request) -> AsyncIterator[Run]:
+async def _restarting(request: Request, streams: Streams) -> AsyncIterator[Run]:
     options = request.options
+    settings = asdict(options) | {"since": request.since, "journal": request.journal}
     async with (
         request.access.client(max_at_once=options.max_at_once) as client,
-        client.restarting(request.ids, **asdict(options)) as run,
+        client.restarting(request.ids, **settings) as run,
     ):
+        if request.journal is not None:
+            streams.warn(f"the journal is {request.journal}")
         yield run

@@ -9,6 +9,7 @@ from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, 
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.report import Ledger, Report
 
 #: Refusals of us, or of the moment, and not of the server: whoever goes on with the run tries again.
 _PASSING_REFUSALS: Final = frozenset({Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT, Reason.STOPPED})
@@ -111,34 +112,13 @@ class Record:
         Args:
             wait: Whether accepted is not enough.
         """
-        if self.end is None:
-            return False
-        match self.end.outcome:
-            case Outcome.SKIPPED:
-                return False
-            case Outcome.ACCEPTED:
-                return not wait
-            case Outcome.IN_DOUBT:
-                return self.end.reason is Reason.GONE
-            case Outcome.REFUSED:
-                return self.end.reason not in _PASSING_REFUSALS
-            case Outcome.COMPLETED | Outcome.FAILED | Outcome.SATISFIED:
-                return True
+        return self.end is not None and is_finished(self.end, wait=wait)
 
     def result(self) -> ServerResult:
-        """Tell what became of the server, or how far it came if nobody goes on."""
-        end = self.end or self._progress(run_began=0.0, now=0.0).so_far(is_over=True)
-        return ServerResult(
-            server_id=self.server_id,
-            outcome=end.outcome,
-            reason=end.reason,
-            detail=end.detail,
-            reboot_type=self.reboot_type,
-            attempts=self.attempts,
-            request_id=self.request_id,
-            proof=end.proof,
-            elapsed=self.elapsed,
-        )
+        """Tell what became of a server that has its outcome."""
+        assert self.end is not None, "it has none yet"
+        progress = self.progress(run_began=0.0)
+        return progress.result(progress.began + self.elapsed, self.end)
 
     def resume(self, options: Options, *, run_began: float, now: float) -> Progress:
         """Take the server up again, in another process.
@@ -151,38 +131,43 @@ class Record:
             run_began: When the run began, on the clock of this process.
             now: The moment, on the same clock.
         """
-        progress = self._progress(run_began=run_began, now=now)
+        progress = self.progress(run_began=run_began)
+        if progress.in_flight_since is not None:
+            lost = Unanswered("the process ended before the answer", may_come_late=True)
+            progress.answer(now, lost, Look(is_unresolved=True))
+        progress.spent = 0
+        progress.answered_at = now
         progress.may_escalate, progress.may_start = options.escalate, options.start_stopped
         if not progress.is_unresolved and not self.is_accepted:
             progress.reboot_type = options.reboot_type
         return progress
 
-    def _progress(self, *, run_began: float, now: float) -> Progress:
+    def progress(self, *, run_began: float) -> Progress:
+        """Tell how far the server had come.
+
+        Args:
+            run_began: When the run began, on the clock that is to be used.
+        """
         was_in_doubt = self.end is not None and self.end.outcome is Outcome.IN_DOUBT
-        progress = Progress(
+        return Progress(
             server_id=self.server_id,
             reboot_type=self.reboot_type,
             run_began=run_began,
             began=run_began + self.began,
             attempts=self.attempts,
+            in_flight_since=None if self.sent_at is None else run_began + self.sent_at,
             is_unresolved=self.is_unresolved or was_in_doubt,
             doubts=self.doubts,
             last_status=self.last_status,
             has_reached=self.has_reached,
             since=self.since,
-            answered_at=now,
             may_come_late=self.may_come_late,
             was_seen_rebooting=self.was_seen_rebooting,
             words=self.words,
-            accepted=now if self.is_accepted else None,
+            accepted=run_began if self.is_accepted else None,
             request_id=self.request_id,
             proof=self.proof,
         )
-        if self.sent_at is not None:
-            progress.in_flight_since = run_began + self.sent_at
-            lost = Unanswered("the process ended before the answer", may_come_late=True)
-            progress.answer(now, lost, Look(is_unresolved=True))
-        return progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +200,40 @@ class Contents:
     head: Head
     ids: tuple[str, ...]
     records: Mapping[str, Record]
+
+    def report(self, *, is_over: bool) -> Report:
+        """Tell what had become of every server when the journal was last written.
+
+        Args:
+            is_over: No process is at it.
+        """
+        ledger = Ledger(self.ids, self.head.purpose.reboot_type)
+        for record in self.records.values():
+            ledger.open(record.progress(run_began=0.0))
+            if record.end is not None:
+                ledger.close(record.result())
+        elapsed = self.head.written - self.head.began
+        return ledger.report(elapsed, began=0.0, stopped=None, is_over=is_over)
+
+
+def is_finished(end: End | ServerResult, *, wait: bool) -> bool:
+    """Tell whether an outcome leaves nothing to do: whoever goes on with the run takes up what is not finished.
+
+    Args:
+        end: The outcome.
+        wait: Whether accepted is not enough.
+    """
+    match end.outcome:
+        case Outcome.SKIPPED:
+            return False
+        case Outcome.ACCEPTED:
+            return not wait
+        case Outcome.IN_DOUBT:
+            return end.reason is Reason.GONE
+        case Outcome.REFUSED:
+            return end.reason not in _PASSING_REFUSALS
+        case Outcome.COMPLETED | Outcome.FAILED | Outcome.SATISFIED:
+            return True
 
 
 def record_of(progress: Progress, now: float, end: End | None = None) -> Record:

@@ -4,9 +4,11 @@ Lanes pull from one iterator and send once. A lane never waits for one server: w
 task of its own. Nothing here raises for one server.
 """
 
+import logging
 import random
 from collections import deque
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 import anyio
@@ -32,6 +34,8 @@ from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.settle import Settler
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.sweep import Sweep
+
+_log = logging.getLogger(__name__)
 
 #: Servers parked at once, at most: a task takes about 5 KiB. Lanes wait for one to end before they pull more.
 PARKED_AT_MOST: Final = 1000
@@ -143,9 +147,14 @@ class Fleet:
         self._take_up()
         first = next((id_ for id_ in self._ledger if not isinstance(self._ledger.entry(id_), ServerResult)), None)
         if first is None:
+            if (contents := self._recorder.contents) is not None:
+                moment = datetime.fromtimestamp(contents.head.written, UTC).isoformat(timespec="seconds")
+                self._ended = self._began + contents.head.written - contents.head.began
+                _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
             await Preflight(self._compute, self._gate, self._rng).look(first)
+            await self._recorder.begin()
             self.ready.set()
             async with anyio.create_task_group() as guard:
                 guard.start_soon(self._bound_shields)
@@ -174,7 +183,8 @@ class Fleet:
 
     def _close_account(self) -> None:
         """Tell of every server what became of it, and have the journal written to its end."""
-        self._ended = anyio.current_time()
+        if self._ended is None:
+            self._ended = anyio.current_time()
         for progress in self._ledger.under_way():
             self._recorder.note(progress)
         self._recorder.close()

@@ -56,6 +56,7 @@ class Recorder:
         self._journal = journal
         self._contents = contents
         self._head: Head | None = None
+        self._fleet: Sequence[str] = ()
         self._batch = _Batch()
         self._news = anyio.Event()
         self._is_closed = False
@@ -80,8 +81,8 @@ class Recorder:
         """Seconds since the run first began, by the clock on the wall, which somebody may have set."""
         return 0.0 if self._contents is None else max(0.0, time.time() - self._contents.head.began)
 
-    async def begin(self, purpose: Purpose, ids: Iterable[str] | None) -> Sequence[str]:
-        """Begin the run, or go on with it.
+    def prepare(self, purpose: Purpose, ids: Iterable[str] | None) -> Sequence[str]:
+        """Take what the run is for, and see that the journal is of no other.
 
         Args:
             purpose: What it is for.
@@ -91,22 +92,31 @@ class Recorder:
             The fleet.
 
         Raises:
-            JournalError: The journal is of another run, or it cannot be written.
+            JournalError: The journal is of another run.
         """
         fleet = None if ids is None else tuple(ids)
         if self._contents is None:
             assert fleet is not None, "a run that has not begun has no other fleet"
-            if self._journal is not None:
-                now = time.time()
-                self._head = Head(purpose=purpose, began=now, written=now, facts=LogFacts())
-                await in_thread(partial(self._journal.begin, self._head, fleet))
-            return fleet
-        assert self._journal is not None, "contents are of a journal"
-        self._head = self._contents.head
-        difference = _difference(self._contents, purpose, fleet)
-        if difference is not None:
-            raise JournalError(f"the journal {self._journal.path} is of a run {difference}: give another journal")
-        return self._contents.ids
+            self._fleet = fleet
+            self._head = Head(purpose=purpose, began=time.time(), written=time.time(), facts=LogFacts())
+        else:
+            assert self._journal is not None, "what is held is held by a journal"
+            difference = _difference(self._contents, purpose, fleet)
+            if difference is not None:
+                raise JournalError(f"the journal {self._journal.path} is of a run {difference}: give another journal")
+            self._fleet = self._contents.ids
+            self._head = self._contents.head
+        return self._fleet
+
+    async def begin(self) -> None:
+        """Write what the run is for, unless the journal has it: now something is to be sent.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        if self._journal is not None and self._contents is None:
+            assert self._head is not None, "it is prepared first"
+            await in_thread(partial(self._journal.begin, self._head, self._fleet))
 
     async def run(self, course: Course, knowledge: LogKnowledge) -> None:
         """Commit what comes, until closed; halt the run if it cannot be.
@@ -129,7 +139,7 @@ class Recorder:
                     await in_thread(partial(self._journal.write, head, batch.records.values()))
                     batch.is_written = True
                 except JournalError as error:
-                    course.halt(Stop(StopReason.JOURNAL, str(error)))
+                    course.halt(Stop(StopReason.JOURNAL, f"{error}; mend that, and the same call goes on"))
                     self._batch.records = batch.records | self._batch.records
                 finally:
                     batch.over.set()

@@ -1,0 +1,64 @@
+"""Which servers a restart is about: those of its journal, those that are named, or those that are selected."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bulkrestart.cli.access import Access
+from bulkrestart.cli.ids import gather_ids
+from bulkrestart.cli.loop import run_before_sending
+from bulkrestart.cli.select import Selectors, select
+from bulkrestart.cli.streams import Streams
+from bulkrestart.core.record import Contents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """A fleet.
+
+    Attributes:
+        ids: The servers, each once.
+        to_do: Those with which something is left to do, by their names, or by their ids where they were given so.
+    """
+
+    ids: Sequence[str]
+    to_do: Sequence[str]
+
+
+def choose(
+    *,
+    arguments: Sequence[str],
+    sources: Sequence[str],
+    selectors: Selectors | None,
+    held: Contents | None,
+    wait: bool,
+    access: Access,
+    streams: Streams,
+) -> Chosen:
+    """Find the fleet. That of a journal stands: nothing is selected again.
+
+    Args:
+        arguments: Ids from the command line.
+        sources: Files of ids.
+        selectors: What servers are selected by; None if they are not.
+        held: What the journal holds; None if its run has not begun.
+        wait: Whether accepted is not enough.
+        access: The way in.
+        streams: Where to say what is not as it may seem.
+
+    Raises:
+        InputError: There are no servers, or they cannot be read.
+    """
+    if held is not None and selectors is not None:
+        streams.warn(f"the fleet is that of the journal, {len(held.ids)} servers: none are selected again")
+    if held is not None and not arguments and not sources:
+        ids: Sequence[str] = held.ids
+    elif selectors is not None:
+        servers = run_before_sending(select(access, selectors))
+        return Chosen(ids=[server.id for server in servers], to_do=[server.name or server.id for server in servers])
+    else:
+        ids, duplicates = gather_ids(arguments, sources)
+        if duplicates:
+            streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
+    records = {} if held is None else held.records
+    to_do = [id_ for id_ in ids if id_ not in records or not records[id_].is_finished(wait=wait)]
+    return Chosen(ids=ids, to_do=to_do)

@@ -1,0 +1,93 @@
+"""Where a command keeps its journal, and `bulkrestart journal`, which prints what one holds."""
+
+import os
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from bulkrestart.cli.end import End, ExitCode
+from bulkrestart.cli.errors import InputError, refusals_told
+from bulkrestart.cli.show import Display, Output
+from bulkrestart.cli.streams import Streams, safe
+from bulkrestart.core.record import Contents, Head, is_finished
+from bulkrestart.core.report import Report
+from bulkrestart.journal import read_journal
+
+_REMEDY: Final = "give --journal FILE, or --no-journal"
+
+
+def new_path() -> Path:
+    """Give the path for a journal that nobody has named, in the user's state directory (XDG Base Directory 0.8).
+
+    Raises:
+        InputError: There is no such directory, and it cannot be made.
+    """
+    try:
+        stated = Path(os.environ.get("XDG_STATE_HOME", ""))
+        # A relative one is to be ignored.
+        folder = (stated if stated.is_absolute() else Path.home() / ".local" / "state") / "bulkrestart"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"there is no place for a journal of this run: {why}; {_REMEDY}") from error
+    return folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.journal"
+
+
+def held_by(path: str | None) -> Contents | None:
+    """Read what a journal that was named holds already; None if its run has not begun.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if path is None or not os.path.lexists(path) or os.path.getsize(path) == 0:
+        return None
+    with refusals_told():
+        contents, _ = read_journal(path)
+    return contents
+
+
+def words_on_rest(report: Report, path: Path, *, wait: bool) -> str | None:
+    """Say how to go on with a run; None if nothing is left to do.
+
+    Args:
+        report: What has become of the servers.
+        path: The journal.
+        wait: Whether accepted is not enough.
+    """
+    rest = sum(not is_finished(result, wait=wait) for result in report)
+    if not rest:
+        return None
+    return f"{rest} of {len(report)} servers are left: the same command with --journal {shlex.quote(str(path))} goes on"
+
+
+def print_journal(path: str, output: Output, streams: Streams) -> End:
+    """Print what a journal holds, also while a run is at it.
+
+    Raises:
+        InputError: There is none, or it cannot be read.
+    """
+    with refusals_told():
+        contents, holder = read_journal(path)
+    report = contents.report(is_over=holder is None)
+    write = streams.line if output is Output.TABLE else streams.say
+    write(safe(_heading(contents.head, len(contents.ids), holder)))
+    display = Display(output, contents.ids, streams)
+    for result in report:
+        display.show(result)
+    display.close(report)
+    write(safe(words_on_rest(report, Path(path), wait=True) or "nothing is left to do"))
+    return End(ExitCode.WELL, display.account(report))
+
+
+def _heading(head: Head, servers: int, holder: int | None) -> str:
+    since = f" since {_moment(head.purpose.since)}" if head.purpose.since is not None else ""
+    held = "" if holder is None else f", held by process {holder}"
+    return (
+        f"{head.purpose.reboot_type} restart of {servers} servers at {head.purpose.endpoint}{since}, "
+        f"begun {_moment(head.began)}, last written {_moment(head.written)}{held}"
+    )
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
