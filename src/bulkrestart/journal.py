@@ -9,9 +9,9 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,52 +24,17 @@ from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, W
 _APPLICATION_ID: Final = 0x626C6B72
 _VERSION: Final = 1
 
-_TABLES: Final = """
-CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE servers (
-    position INTEGER PRIMARY KEY,
-    server_id TEXT NOT NULL UNIQUE,
-    reboot_type TEXT,
-    began REAL,
-    sent_at REAL,
-    is_unresolved INTEGER,
-    doubts INTEGER,
-    last_status INTEGER,
-    has_reached INTEGER,
-    since_least REAL,
-    since_most REAL,
-    may_come_late INTEGER,
-    was_seen_rebooting INTEGER,
-    words TEXT,
-    is_accepted INTEGER,
-    request_id TEXT,
-    proof TEXT,
-    elapsed REAL,
-    outcome TEXT,
-    reason TEXT,
-    detail TEXT,
-    end_proof TEXT
-);
-CREATE TABLE attempts (
-    server_id TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    sent_at REAL NOT NULL,
-    answer TEXT NOT NULL,
-    request_id TEXT,
-    PRIMARY KEY (server_id, number)
-) WITHOUT ROWID;
-"""
-_UPDATE: Final = """
-UPDATE servers SET
-    reboot_type = :reboot_type, began = :began, sent_at = :sent_at, is_unresolved = :is_unresolved, doubts = :doubts,
-    last_status = :last_status, has_reached = :has_reached, since_least = :since_least, since_most = :since_most,
-    may_come_late = :may_come_late, was_seen_rebooting = :was_seen_rebooting, words = :words,
-    is_accepted = :is_accepted, request_id = :request_id, proof = :proof, elapsed = :elapsed, outcome = :outcome,
-    reason = :reason, detail = :detail, end_proof = :end_proof
-WHERE server_id = :server_id
-"""
-_INSERT_ATTEMPT: Final = "INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?)"
-_SET: Final = "INSERT OR REPLACE INTO run VALUES (?, ?)"
+_TABLES: Final = (
+    "CREATE TABLE run (only INTEGER PRIMARY KEY CHECK (only = 1), head TEXT NOT NULL)",
+    "CREATE TABLE fleet (position INTEGER PRIMARY KEY, server_id TEXT NOT NULL)",
+    "CREATE TABLE records (server_id TEXT PRIMARY KEY, record TEXT NOT NULL, written REAL NOT NULL) WITHOUT ROWID",
+)
+_WRITE_HEAD: Final = "INSERT OR REPLACE INTO run VALUES (1, ?)"
+#: One statement for all rows, and so one transaction: sqlite3 gives the interpreter's lock away at each statement, and
+#: in a busy program it may take 5 ms to have it back (`sys.getswitchinterval`).
+_WRITE_RECORDS: Final = (
+    "INSERT OR REPLACE INTO records SELECT json_extract(value, '$.server_id'), value, ? FROM json_each(?)"
+)
 
 
 class Journal:
@@ -135,30 +100,39 @@ class Journal:
             JournalError: It cannot be written.
         """
         with _explained(self.path), _transaction(self._connection):
-            for statement in filter(str.strip, _TABLES.split(";")):
+            for statement in _TABLES:
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")
-            rows = enumerate(ids)
-            self._connection.executemany("INSERT INTO servers (position, server_id) VALUES (?, ?)", rows)
-            self._connection.executemany(_SET, _write_head(head))
+            self._connection.executemany("INSERT INTO fleet VALUES (?, ?)", enumerate(ids))
+            self._connection.execute(_WRITE_HEAD, (_dump(head),))
         self._is_new = False
 
-    def write(self, head: Head, records: Iterable[Record]) -> None:
-        """Write what is known of some servers, and of the run; on the disk when it returns, or not at all.
+    @staticmethod
+    def dump(records: Iterable[Record]) -> str:
+        """Write records as JSON. It is apart from `write`, because a thread would wait for the interpreter to do it."""
+        return _dump(list(records))
+
+    def write(self, rows: str, now: float) -> None:
+        """Write what is known of some servers; on the disk when it returns, or not at all.
+
+        Args:
+            rows: Their records, as `dump` writes them.
+            now: The moment, in seconds since the epoch.
 
         Raises:
             JournalError: It cannot be written.
         """
-        records = list(records)
-        attempts = [
-            (record.server_id, number, attempt.sent_at, attempt.answer, attempt.request_id)
-            for record in records
-            for number, attempt in enumerate(record.attempts)
-        ]
-        with _explained(self.path), _transaction(self._connection):
-            self._connection.executemany(_UPDATE, map(_write_record, records))
-            self._connection.executemany(_INSERT_ATTEMPT, attempts)
-            self._connection.executemany(_SET, _write_head(head))
+        with _explained(self.path):
+            self._connection.execute(_WRITE_RECORDS, (now, rows))
+
+    def write_head(self, head: Head) -> None:
+        """Write what has been learnt for the whole run.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        with _explained(self.path):
+            self._connection.execute(_WRITE_HEAD, (_dump(head),))
 
     def close(self) -> None:
         """Close it, and let others open it. Nothing is left of one that was made for a run that never began."""
@@ -310,118 +284,75 @@ def _read(connection: sqlite3.Connection) -> Contents | None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         return None
-    connection.row_factory = sqlite3.Row
     # One moment of the database, whoever writes meanwhile.
     connection.execute("BEGIN")
     try:
-        head = _read_head(dict(connection.execute("SELECT name, value FROM run")))
-        attempts: dict[str, list[Attempt]] = {}
-        query = "SELECT server_id, sent_at, answer, request_id FROM attempts ORDER BY server_id, number"
-        for server_id, *values in connection.execute(query):
-            attempts.setdefault(server_id, []).append(Attempt(*values))
-        ids: list[str] = []
-        records: dict[str, Record] = {}
-        for row in connection.execute("SELECT * FROM servers ORDER BY position"):
-            ids.append(row["server_id"])
-            if row["began"] is not None:
-                record = _read_record(row)
-                records[record.server_id] = replace(record, attempts=tuple(attempts.get(record.server_id, ())))
+        head = _read_head(connection.execute("SELECT head FROM run").fetchone()[0])
+        ids = connection.execute("SELECT server_id FROM fleet ORDER BY position").fetchall()
+        records = [_read_record(text) for (text,) in connection.execute("SELECT record FROM records")]
+        (written,) = connection.execute("SELECT max(written) FROM records").fetchone()
+        return Contents(
+            head=head,
+            ids=tuple(server_id for (server_id,) in ids),
+            records={record.server_id: record for record in records},
+            written=head.began if written is None else written,
+        )
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"it is damaged ({error})") from error
     finally:
         connection.execute("COMMIT")
-        connection.row_factory = None
-    return Contents(head=head, ids=tuple(ids), records=records)
 
 
-def _write_record(record: Record) -> dict[str, object]:
-    end = record.end
-    since = record.since or (None, None)
-    return {
-        "server_id": record.server_id,
-        "reboot_type": record.reboot_type,
-        "began": record.began,
-        "sent_at": record.sent_at,
-        "is_unresolved": record.is_unresolved,
-        "doubts": record.doubts,
-        "last_status": record.last_status,
-        "has_reached": record.has_reached,
-        "since_least": since[0],
-        "since_most": since[1],
-        "may_come_late": record.may_come_late,
-        "was_seen_rebooting": record.was_seen_rebooting,
-        "words": record.words,
-        "is_accepted": record.is_accepted,
-        "request_id": record.request_id,
-        "proof": record.proof,
-        "elapsed": record.elapsed,
-        "outcome": end and end.outcome,
-        "reason": end and end.reason,
-        "detail": end and end.detail,
-        "end_proof": end and end.proof,
-    }
+def _dump(value: object) -> str:
+    return json.dumps(value, default=_fields_of)
 
 
-def _read_record(row: sqlite3.Row) -> Record:
-    end = None
-    if row["outcome"] is not None:
-        end = End(
-            outcome=Outcome(row["outcome"]),
-            reason=None if row["reason"] is None else Reason(row["reason"]),
-            detail=row["detail"],
-            proof=None if row["end_proof"] is None else Proof(row["end_proof"]),
-        )
-    return Record(
-        server_id=row["server_id"],
-        reboot_type=RebootType(row["reboot_type"]),
-        began=row["began"],
-        sent_at=row["sent_at"],
-        is_unresolved=bool(row["is_unresolved"]),
-        doubts=row["doubts"],
-        last_status=row["last_status"],
-        has_reached=bool(row["has_reached"]),
-        since=None if row["since_least"] is None else (row["since_least"], row["since_most"]),
-        may_come_late=bool(row["may_come_late"]),
-        was_seen_rebooting=bool(row["was_seen_rebooting"]),
-        words=row["words"],
-        is_accepted=bool(row["is_accepted"]),
-        request_id=row["request_id"],
-        proof=None if row["proof"] is None else Proof(row["proof"]),
-        elapsed=row["elapsed"],
-        end=end,
-    )
+def _fields_of(record: object) -> dict[str, object]:
+    """Take a record of ours apart; `dataclasses.asdict` copies deeply, and takes ten times as long."""
+    assert is_dataclass(record), f"{record!r} is none"
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
-def _write_head(head: Head) -> list[tuple[str, str | None]]:
-    purpose, facts = head.purpose, head.facts
-    witness = facts.witness and [facts.witness.server_id, facts.witness.request_id, facts.witness.written]
-    return [
-        ("endpoint", purpose.endpoint),
-        ("reboot_type", purpose.reboot_type),
-        ("since", json.dumps(purpose.since)),
-        ("began", json.dumps(head.began)),
-        ("written", json.dumps(head.written)),
-        ("log_is_proven", json.dumps(facts.is_proven)),
-        ("log_user_id", facts.user_id),
-        ("log_shift", json.dumps(facts.shift)),
-        ("log_witness", json.dumps(witness)),
-    ]
-
-
-def _read_head(values: Mapping[str, str]) -> Head:
-    shift, witness = json.loads(values["log_shift"]), json.loads(values["log_witness"])
+def _read_head(text: str) -> Head:
+    values = json.loads(text)
+    purpose, facts = values.pop("purpose"), values.pop("facts")
+    witness, shift = facts.pop("witness"), facts.pop("shift")
     return Head(
-        purpose=Purpose(
-            endpoint=values["endpoint"],
-            reboot_type=RebootType(values["reboot_type"]),
-            since=json.loads(values["since"]),
-        ),
-        began=json.loads(values["began"]),
-        written=json.loads(values["written"]),
+        purpose=Purpose(**purpose | {"reboot_type": RebootType(purpose["reboot_type"])}),
         facts=LogFacts(
-            is_proven=json.loads(values["log_is_proven"]),
-            user_id=values["log_user_id"],
-            shift=shift and tuple(shift),
-            witness=witness and Witness(witness[0], witness[1], tuple(witness[2])),
+            shift=None if shift is None else _pair(shift),
+            witness=None if witness is None else Witness(**witness | {"written": _pair(witness["written"])}),
+            **facts,
         ),
+        **values,
     )
+
+
+def _read_record(text: str) -> Record:
+    values = json.loads(text)
+    end = values.pop("end")
+    if end is not None:
+        end = End(
+            outcome=Outcome(end["outcome"]),
+            reason=None if end["reason"] is None else Reason(end["reason"]),
+            detail=end["detail"],
+            proof=_read_proof(end["proof"]),
+        )
+    since = values.pop("since")
+    return Record(
+        reboot_type=RebootType(values.pop("reboot_type")),
+        attempts=tuple(Attempt(**attempt) for attempt in values.pop("attempts")),
+        since=None if since is None else _pair(since),
+        proof=_read_proof(values.pop("proof")),
+        end=end,
+        **values,
+    )
+
+
+def _read_proof(word: str | None) -> Proof | None:
+    return None if word is None else Proof(word)
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    least, most = values
+    return least, most

@@ -10,7 +10,7 @@ from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, refusals_told
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.streams import Streams, safe
-from bulkrestart.core.record import Contents, Head, is_finished
+from bulkrestart.core.record import Contents, is_finished
 from bulkrestart.core.report import Report
 from bulkrestart.journal import read_journal
 
@@ -71,7 +71,7 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
         contents, holder = read_journal(path)
     report = contents.report(is_over=holder is None)
     write = streams.line if output is Output.TABLE else streams.say
-    write(safe(_heading(contents.head, len(contents.ids), holder)))
+    write(safe(_heading(contents, holder)))
     display = Display(output, contents.ids, streams)
     for result in report:
         display.show(result)
@@ -80,12 +80,13 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
     return End(ExitCode.WELL, display.account(report))
 
 
-def _heading(head: Head, servers: int, holder: int | None) -> str:
+def _heading(contents: Contents, holder: int | None) -> str:
+    head = contents.head
     since = f" since {_moment(head.purpose.since)}" if head.purpose.since is not None else ""
     held = "" if holder is None else f", held by process {holder}"
     return (
-        f"{head.purpose.reboot_type} restart of {servers} servers at {head.purpose.endpoint}{since}, "
-        f"begun {_moment(head.began)}, last written {_moment(head.written)}{held}"
+        f"{head.purpose.reboot_type} restart of {len(contents.ids)} servers at {head.purpose.endpoint}{since}, "
+        f"begun {_moment(head.began)}, last written {_moment(contents.written)}{held}"
     )
 
 

@@ -177,13 +177,11 @@ class Head:
     Attributes:
         purpose: What the run is for.
         began: When it first began, in seconds since the epoch.
-        written: When it was last written; the same.
         facts: What it has learnt of the action log.
     """
 
     purpose: Purpose
     began: float
-    written: float
     facts: LogFacts
 
 
@@ -195,11 +193,13 @@ class Contents:
         head: What it says of its run.
         ids: The fleet, in the order in which it was given.
         records: What is known of the servers that the run has come to, by id.
+        written: When a server was last written, in seconds since the epoch.
     """
 
     head: Head
     ids: tuple[str, ...]
     records: Mapping[str, Record]
+    written: float
 
     def report(self, *, is_over: bool) -> Report:
         """Tell what had become of every server when the journal was last written.
@@ -212,7 +212,7 @@ class Contents:
             ledger.open(record.progress(run_began=0.0))
             if record.end is not None:
                 ledger.close(record.result())
-        elapsed = self.head.written - self.head.began
+        elapsed = self.written - self.head.began
         return ledger.report(elapsed, began=0.0, stopped=None, is_over=is_over)
 
 

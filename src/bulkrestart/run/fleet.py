@@ -40,6 +40,9 @@ _log = logging.getLogger(__name__)
 #: Servers parked at once, at most: a task takes about 5 KiB. Lanes wait for one to end before they pull more.
 PARKED_AT_MOST: Final = 1000
 
+#: Where a journal is kept: while one lane waits for the disk, another uses the slot.
+_LANES_PER_SLOT: Final = 2
+
 
 class Fleet:
     """One run over many servers.
@@ -148,8 +151,8 @@ class Fleet:
         first = next((id_ for id_ in self._ledger if not isinstance(self._ledger.entry(id_), ServerResult)), None)
         if first is None:
             if (contents := self._recorder.contents) is not None:
-                moment = datetime.fromtimestamp(contents.head.written, UTC).isoformat(timespec="seconds")
-                self._ended = self._began + contents.head.written - contents.head.began
+                moment = datetime.fromtimestamp(contents.written, UTC).isoformat(timespec="seconds")
+                self._ended = self._began + contents.written - contents.head.began
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
@@ -162,7 +165,8 @@ class Fleet:
                     settling.start_soon(self._settler.run)
                     async with anyio.create_task_group() as parked:
                         await self._survey_fleet()
-                        await work_through(self._pending(), lambda id_: self._start(id_, parked), lanes=self._lanes)
+                        lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
+                        await work_through(self._pending(), lambda id_: self._start(id_, parked), lanes=lanes)
                     self._settler.close()
                 guard.cancel_scope.cancel()
         if bounded.cancelled_caught:

@@ -62,6 +62,11 @@ class Recorder:
         self._is_closed = False
 
     @property
+    def is_kept(self) -> bool:
+        """There is a journal."""
+        return self._journal is not None
+
+    @property
     def contents(self) -> Contents | None:
         """What the journal held when it was opened; None if its run had not begun."""
         return self._contents
@@ -98,7 +103,7 @@ class Recorder:
         if self._contents is None:
             assert fleet is not None, "a run that has not begun has no other fleet"
             self._fleet = fleet
-            self._head = Head(purpose=purpose, began=time.time(), written=time.time(), facts=LogFacts())
+            self._head = Head(purpose=purpose, began=time.time(), facts=LogFacts())
         else:
             assert self._journal is not None, "what is held is held by a journal"
             difference = _difference(self._contents, purpose, fleet)
@@ -134,10 +139,13 @@ class Recorder:
                 batch, self._batch = self._batch, _Batch()
                 if not batch.records:
                     continue
-                head = replace(self._head, facts=knowledge.facts, written=time.time())
                 try:
-                    await in_thread(partial(self._journal.write, head, batch.records.values()))
+                    rows = self._journal.dump(batch.records.values())
+                    await in_thread(partial(self._journal.write, rows, time.time()))
                     batch.is_written = True
+                    if self._head.facts != knowledge.facts:
+                        self._head = replace(self._head, facts=knowledge.facts)
+                        await in_thread(partial(self._journal.write_head, self._head))
                 except JournalError as error:
                     course.halt(Stop(StopReason.JOURNAL, f"{error}; mend that, and the same call goes on"))
                     self._batch.records = batch.records | self._batch.records
