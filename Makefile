@@ -10,12 +10,13 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed/$(PYTHON)
 VERSION = import sys; print(sys.version)
 
-.PHONY: help demo test lint types test-unit test-nova clean
+.PHONY: help demo test lint types test-unit test-nova proof clean
 
 help:
 	@echo 'make demo       restart a simulated fleet, end to end'
 	@echo 'make test       lint, types, tests and coverage'
 	@echo 'make test-nova  the tests against a real Nova on loopback (0.5 GB, installed at the first run)'
+	@echo 'make proof      kills, faults and crashes by the thousand'
 	@echo 'make clean      remove what these made here'
 
 demo: $(INSTALLED)
@@ -37,6 +38,11 @@ test-unit: $(INSTALLED)
 # addopts leaves tests/nova out of `make test`.
 test-nova: $(INSTALLED)
 	@$(BIN)/pytest --override-ini='addopts=--strict-markers --strict-config' tests/nova
+
+proof: $(INSTALLED)
+	@$(BIN)/python -m tests.kills
+	@$(BIN)/python -m tests.explore
+	@$(BIN)/python -m tests.faults
 
 # A working environment of the same version is kept: a new pyproject.toml then costs seconds.
 $(INSTALLED): pyproject.toml

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,39 @@ def test_the_selection() -> None:
     virtually(main)
 
 
+def test_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given twice, the call with a journal restarts each server once, and the journal is where it says."""
+    restart = function("client, server_ids", blocks("python")[2])
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        async with client_of(cloud) as client:
+            for _ in range(2):
+                assert str(await restart(client, cloud.ids)).startswith("3 completed")
+        assert set(cloud.posts.values()) == {1}
+
+    virtually(main)
+    assert (tmp_path / "fleet.journal").exists()
+
+
+def test_since() -> None:
+    """Given twice, the call with `since` restarts each server once."""
+    restart = function("client, server_ids, datetime, UTC", blocks("python")[3])
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        async with client_of(cloud) as client:
+            assert str(await restart(client, cloud.ids, datetime, UTC)).startswith("3 completed")
+            assert str(await restart(client, cloud.ids, datetime, UTC)).startswith("3 satisfied")
+        assert set(cloud.posts.values()) == {1}
+
+    virtually(main)
+
+
 def test_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
     """The stream of a service stops at the first failure, and follows to its end what was sent before."""
-    stream = function("client, server_ids", blocks("python")[2])
+    stream = function("client, server_ids", blocks("python")[4])
 
     async def main() -> None:
         cloud = cloud_of(100)
@@ -98,7 +129,7 @@ def test_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
     assert " skipped" in report
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-nova"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-nova", "proof"])
 def test_the_make_targets(target: str) -> None:
     """What the README tells to make is in the Makefile."""
     assert re.search(rf"^make {target}\b", "\n".join(blocks("sh")), re.MULTILINE)

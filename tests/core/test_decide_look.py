@@ -497,6 +497,24 @@ SILENT_LOG = [
             ("the same, at look_timeout", 300.0, 9, False, in_doubt(NO_WORD)),
         )
     ),
+    *(
+        Row(
+            words=f"none, HARD, a log that has not yet shown any reboot of this run, and the server {words}",
+            reboot_type=HARD,
+            server=replace(IDLE, updated=EARLIEST + updated, **states),
+            age=90.0,
+            readable_looks=1,
+            skew=skew,
+            expected=expected,
+        )
+        for words, updated, skew, states, expected in (
+            ("was last saved before the send by more than clocks differ", -61.1, SKEW, {}, SEND_HARD),
+            ("was last saved before it by less", -61.0, SKEW, {}, LOOK_AGAIN),
+            ("was last saved before it by less, by clocks that nobody checked", -899.0, UNCHECKED_SKEW, {}, LOOK_AGAIN),
+            ("was last saved since", 5.0, SKEW, {}, LOOK_AGAIN),
+            ("is in another task", -3600.0, SKEW, {"task_state": "image_snapshot"}, LOOK_AGAIN),
+        )
+    ),
     Row(words="none, by a clock that is unknown", age=299.9, readable_looks=9, has_clock=False, expected=LOOK_AGAIN),
     Row(
         words="none, by a clock that is unknown, at look_timeout",

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from starlette.types import Message
 
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator import Call, Cloud, Fault, LostReplyError, ManualClock, RequestRecord, asgi
@@ -21,6 +22,25 @@ from tests.simulator.asking import SOFT, ask, client_of, post
 def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[None]]], None]:
     """Run an async test body on each of the event loops."""
     return partial(anyio.run, backend=request.param)
+
+
+def test_a_client_that_dies_while_it_asks(cloud: Cloud, run: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+    """What was not asked to its end was not asked at all, and is no error."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def body() -> None:
+        path = f"/v2.1/{cloud.project_id}/servers/{cloud.ids[0]}/action"
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+        await asgi(cloud)(scope, receive, send)
+
+    run(body)
+    assert cloud.requests == []
 
 
 def test_one_restart(cloud: Cloud, clock: ManualClock, run: Callable[[Callable[[], Awaitable[None]]], None]) -> None:

@@ -95,7 +95,9 @@ def grace_of(progress: Progress) -> float:
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
     reboots = [row for row in log if row.action == "reboot"]
     candidates = reboots_since(reboots, progress, log_time)
-    is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven
+    is_trusted = (
+        progress.reboot_type is RebootType.SOFT or sighting.is_log_proven or _is_untouched(sighting.server, log_time)
+    )
     is_others = bool(candidates) and all(sighting.user_id not in (None, row.user_id) for row in candidates)
     if progress.has_lost_race and is_trusted and is_others:
         # Nova's own 500, and the log shows who won the race for the task_state: for us nothing was started
@@ -116,6 +118,16 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
     if is_trusted and age >= grace_of(progress) and progress.readable_looks > 0:
         return _decide_resolved(sighting, progress)
     return _look_on(age, progress, "the action log does not tell")
+
+
+def _is_untouched(server: Server | Observation, log_time: LogTime) -> bool:
+    """Tell whether the server itself says, like a log without a row, that nothing was started since the send.
+
+    A reboot saves the server before it is answered (nova/compute/api.py `_hard_reboot`), and `updated` with it.
+    """
+    is_idle = isinstance(server, Server) and server.task_state is None
+    updated = server.updated if isinstance(server, Server) else None
+    return is_idle and updated is not None and updated + 1.0 < log_time.since[0] - log_time.skew
 
 
 def _is_explained(reboots: Sequence[Action], log_time: LogTime) -> bool:

@@ -43,6 +43,10 @@ class LogKnowledge:
         """Forget the witness: its row is kept from us."""
         self.facts = replace(self.facts, witness=None)
 
+    def prove(self) -> None:
+        """Note that the log has shown a reboot that was looked for."""
+        self.facts = replace(self.facts, is_proven=True)
+
     def learn(self, log: Iterable[Action], request_id: str | None) -> None:
         """Look for the row of a request that was certainly ours, because an answer to us carried its id."""
         for row in log:

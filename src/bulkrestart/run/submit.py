@@ -179,6 +179,8 @@ class Submitter:
             log_time=self._knowledge.log_time(progress.since),
         )
         decision = decide_look(sighting, progress)
+        if isinstance(decision, Accept) and decision.request_id is not None:
+            self._knowledge.prove()
         progress.look(anyio.current_time(), sighting, decision)
         self._recorder.note(progress)
         self._stop_if_told(decision)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -99,7 +99,12 @@ class _Wire:
 
         async def endpoint(request: Request) -> Response:
             cloud = self.cloud
-            asked = take_apart(request, await request.body(), cloud.new_request_id())
+            try:
+                body = await request.body()
+            except ClientDisconnect:
+                # Its client died in the midst of it: nothing was asked, and nobody reads the answer.
+                return Response()
+            asked = take_apart(request, body, cloud.new_request_id())
             kind = Call.REBOOT if call is Call.ACTION and b'"reboot"' in asked.body else call
             number, met = cloud.arrive(kind, asked.server_id or None)
             fault, status = met or _NO_FAULT, None
