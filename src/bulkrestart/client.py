@@ -273,7 +273,7 @@ class RestartClient:
             since: A moment of the past, with a zone. A server that the action log shows to have rebooted since, without
                 Error, is `satisfied` and left alone; so asking twice is asking once. Only the reboot action counts: not
                 a stop and a start, a rebuild, or a reboot from inside the guest. Each server is looked at right before
-                its own send, which costs a request; where its log cannot be read it is `skipped`
+                its own send, which costs a request; where its log cannot be read it is left alone
                 (`history_unreadable`). Two runs at once reboot a server twice only if both found it idle in the same
                 instant.
             deadline: A moment that is yet to come, with a zone. The run ends then as if it were cancelled, but that the
@@ -281,9 +281,10 @@ class RestartClient:
             journal: A file that outlives the process. Every send is written to it before it leaves. The same call again
                 goes on where the former one ended, however that was: finished servers stay as they were, accepted ones
                 are waited for anew, a send of unknown fate is looked for, and the rest is sent, also what was
-                `skipped`. Attempts and time-outs count anew. It is made if it is not there; then the endpoint, the
-                ids, the type and `since` may not change. Ids from `servers` are not listed again: the journal's are
-                the fleet. One process at a time holds it. If it cannot be written any more, nothing more is sent.
+                `skipped`. Attempts and time-outs count anew. It is made if it is not there. Of one that is there, the
+                endpoint, the ids, the type and `since` must be the same. Ids from `servers` are not listed again: the
+                journal's are the fleet. One process at a time holds it. If it cannot be written any more, nothing more
+                is sent.
             max_at_once: Requests at once for this call; the client's bound if None, and never more than that.
 
         Returns:
@@ -336,7 +337,8 @@ class RestartClient:
     ) -> AsyncIterator[Run]:
         """Restart servers, and give the results as they come.
 
-        `restart` is this, drained; it documents the arguments and what is raised. Leaving the block early cancels the
+        `restart` is this, drained; it documents the arguments and what is raised. What a journal shows as finished
+        comes first. Leaving the block early cancels the
         run: what is in flight is still awaited for up to 10 s, and `Run.report` accounts for every server.
 
         Example:

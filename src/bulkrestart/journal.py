@@ -45,7 +45,7 @@ class Journal:
     Args:
         path: The file.
         connection: The database.
-        hold: The descriptor of the file that is locked.
+        hold: The descriptor of the lock.
         is_new: The file was made just now.
     """
 
@@ -65,22 +65,12 @@ class Journal:
         file = Path(path).absolute()
         with _explained(file, "; give another file"):
             hold = _hold(file)
+            is_new = False
             try:
                 is_new = _make(file)
-                # Autocommit: `write` says where a transaction begins and ends.
-                connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-                try:
-                    _check_ours(connection)
-                    connection.execute("PRAGMA journal_mode = WAL")
-                    connection.execute("PRAGMA synchronous = FULL")
-                    # Proves that it can be written, before anything is sent.
-                    with _transaction(connection):
-                        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                except BaseException:
-                    connection.close()
-                    raise
+                connection = _connect(file)
             except BaseException:
-                os.close(hold)
+                _let_go(file, hold, is_unbegun=is_new)
                 raise
         return cls(file, connection, hold, is_new=is_new)
 
@@ -91,7 +81,7 @@ class Journal:
             JournalError: It is damaged, or of a newer version.
         """
         with _explained(self.path):
-            return _read(self._connection)
+            return _read(self._connection, self.path)
 
     def begin(self, head: Head, ids: Iterable[str]) -> None:
         """Write what the run is for, and its whole fleet.
@@ -109,7 +99,7 @@ class Journal:
 
     @staticmethod
     def dump(records: Iterable[Record]) -> str:
-        """Write records as JSON. It is apart from `write`, because a thread would wait for the interpreter to do it."""
+        """Write records as JSON. In the thread of `write` it would contend with the event loop for the interpreter."""
         return _dump(list(records))
 
     def write(self, rows: str, now: float) -> None:
@@ -139,34 +129,36 @@ class Journal:
         with _explained(self.path):
             try:
                 self._connection.close()
-                # What cannot be taken away does no harm: the lock ends with its descriptor.
-                with suppress(OSError):
-                    if self._is_new:
-                        self.path.unlink()
-                    _lock_path(self.path).unlink()
             finally:
-                os.close(self._hold)
+                _let_go(self.path, self._hold, is_unbegun=self._is_new)
 
 
-def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, int | None]:
-    """Read a journal, also while a process holds it.
-
-    Returns:
-        What it holds, and the process that holds it, None if none does.
+def read_contents(path: str | os.PathLike[str]) -> Contents | None:
+    """Read a journal, also while a process holds it; None if its run has not begun.
 
     Raises:
         JournalError: There is none, or it cannot be read.
     """
     file = Path(path).absolute()
-    with _explained(file):
-        if not file.is_file():
+    with _explained(file, "; give another file"):
+        if not file.exists():
             raise JournalError(f"there is no journal {file}")
+        _check_file(file.stat())
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-            _check_ours(connection)
-            contents = _read(connection)
+            _check_ours(connection, file)
+            return _read(connection, file)
+
+
+def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, int | None]:
+    """Read the journal of a run, and find the process that holds it; None if none does.
+
+    Raises:
+        JournalError: There is none, it cannot be read, or its run has not begun.
+    """
+    contents = read_contents(path)
     if contents is None:
-        raise JournalError(f"{file} is empty: its run has not begun")
-    return contents, _holder(file)
+        raise JournalError(f"the run of the journal {path} has not begun: there is nothing to read")
+    return contents, _holder(Path(path).absolute())
 
 
 @contextmanager
@@ -175,7 +167,7 @@ def _explained(path: Path, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error, ValueError) as error:
-        # A ValueError: a path with a NUL character, or rows that somebody has edited.
+        # A ValueError: a path with a NUL character.
         why = error.strerror if isinstance(error, OSError) else error
         raise JournalError(f"the journal {path} cannot be used: {why}{remedy}") from error
 
@@ -191,6 +183,22 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    # Autocommit: `_transaction` says where one of several statements begins and ends.
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    try:
+        _check_ours(connection, file)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # Proves that it can be written, before anything is sent.
+        with _transaction(connection):
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _lock_path(file: Path) -> Path:
@@ -222,6 +230,15 @@ def _hold(file: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _let_go(file: Path, hold: int, *, is_unbegun: bool) -> None:
+    # What cannot be taken away does no harm: the lock ends with its descriptor.
+    with suppress(OSError):
+        if is_unbegun:
+            file.unlink()
+        _lock_path(file).unlink()
+    os.close(hold)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
@@ -261,8 +278,7 @@ def _make(file: Path) -> bool:
     is_new = not file.exists()
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a file")
+        _check_file(os.fstat(descriptor))
         if os.fstat(descriptor).st_size == 0:
             os.fchmod(descriptor, 0o600)
     finally:
@@ -270,17 +286,22 @@ def _make(file: Path) -> bool:
     return is_new
 
 
-def _check_ours(connection: sqlite3.Connection) -> None:
+def _check_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a file")
+
+
+def _check_ours(connection: sqlite3.Connection, file: Path) -> None:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application_id != _APPLICATION_ID and not is_empty:
-        raise ValueError("it is a database of another program; give another file")
+        raise JournalError(f"{file} is a database of another program: give another file")
     if version > _VERSION:
-        raise ValueError("a newer version of bulkrestart wrote it; use that one")
+        raise JournalError(f"a newer version of bulkrestart wrote the journal {file}: use that one")
 
 
-def _read(connection: sqlite3.Connection) -> Contents | None:
+def _read(connection: sqlite3.Connection, file: Path) -> Contents | None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         return None
@@ -297,8 +318,9 @@ def _read(connection: sqlite3.Connection) -> Contents | None:
             records={record.server_id: record for record in records},
             written=head.began if written is None else written,
         )
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"it is damaged ({error})") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        words = "restore it, or give another file and --since, so that nobody is restarted again"
+        raise JournalError(f"the journal {file} is damaged ({error}): {words}") from error
     finally:
         connection.execute("COMMIT")
 
@@ -309,7 +331,7 @@ def _dump(value: object) -> str:
 
 def _fields_of(record: object) -> dict[str, object]:
     """Take a record of ours apart; `dataclasses.asdict` copies deeply, and takes ten times as long."""
-    assert is_dataclass(record), f"{record!r} is none"
+    assert is_dataclass(record), f"{record!r} is no record"
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 

@@ -779,8 +779,16 @@ def test_look_shows_a_reboot(row: Row) -> None:
         after=90.0,
     ),
     Row(
-        name="none, HARD, in a log that has shown no reboot",
+        name="none, HARD, in a log that has shown no reboot, of a server that was saved long ago",
         meets=[LOST],
+        arguments=HARD,
+        posts=2,
+        after=90.0,
+    ),
+    Row(
+        name="none, HARD, in a log that has shown no reboot, of a server that was saved lately",
+        meets=[LOST],
+        prepare=at(0.0, changed(name="renamed")),
         arguments=HARD,
         ends=IN_DOUBT,
         cycles=0,

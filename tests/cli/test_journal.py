@@ -230,7 +230,8 @@ def test_no_such_journal(cli: Cli, tmp_path: Path) -> None:
     assert (end.code, end.err) == (2, f"bulkrestart: there is no journal {tmp_path}/nowhere\n")
     (tmp_path / "empty").write_bytes(b"")
     end = cli("journal", str(tmp_path / "empty"))
-    assert (end.code, end.err) == (2, f"bulkrestart: {tmp_path}/empty is empty: its run has not begun\n")
+    words = f"the run of the journal {tmp_path}/empty has not begun: there is nothing to read"
+    assert (end.code, end.err) == (2, f"bulkrestart: {words}\n")
 
 
 def test_an_interrupted_run(cli: Cli, serve: Serve, tmp_path: Path) -> None:

@@ -501,18 +501,24 @@ SILENT_LOG = [
         Row(
             words=f"none, HARD, a log that has not yet shown any reboot of this run, and the server {words}",
             reboot_type=HARD,
-            server=replace(IDLE, updated=EARLIEST + updated, **states),
+            server=replace(IDLE, updated=EARLIEST + updated, task_state=task_state),
             age=90.0,
             readable_looks=1,
             skew=skew,
             expected=expected,
         )
-        for words, updated, skew, states, expected in (
-            ("was last saved before the send by more than clocks differ", -61.1, SKEW, {}, SEND_HARD),
-            ("was last saved before it by less", -61.0, SKEW, {}, LOOK_AGAIN),
-            ("was last saved before it by less, by clocks that nobody checked", -899.0, UNCHECKED_SKEW, {}, LOOK_AGAIN),
-            ("was last saved since", 5.0, SKEW, {}, LOOK_AGAIN),
-            ("is in another task", -3600.0, SKEW, {"task_state": "image_snapshot"}, LOOK_AGAIN),
+        for words, updated, skew, task_state, expected in (
+            ("was last saved before the send by more than clocks differ", -61.1, SKEW, None, SEND_HARD),
+            ("was last saved before it by less", -61.0, SKEW, None, LOOK_AGAIN),
+            (
+                "was last saved before it by less, by clocks that nobody checked",
+                -899.0,
+                UNCHECKED_SKEW,
+                None,
+                LOOK_AGAIN,
+            ),
+            ("was last saved since", 5.0, SKEW, None, LOOK_AGAIN),
+            ("is in another task", -3600.0, SKEW, "image_snapshot", LOOK_AGAIN),
         )
     ),
     Row(words="none, by a clock that is unknown", age=299.9, readable_looks=9, has_clock=False, expected=LOOK_AGAIN),
@@ -751,7 +757,7 @@ def test_refusal_by_state_after_a_send_is_the_clouds() -> None:
 def test_second_refused_token_of_a_look_ends_the_run() -> None:
     """A look whose newest token is refused twice says that every send would be, too."""
     progress = sent(conflict("vm_state", "stopped"))
-    progress.look(0.0, look := Sighting(server=REFUSED_TOKEN, log=None, at=0.0), decide_look(look, progress))
+    progress.look(look := Sighting(server=REFUSED_TOKEN, log=None, at=0.0), decide_look(look, progress))
 
     assert decide_look(look, progress) == End(
         outcome=Outcome.REFUSED, reason=Reason.UNAUTHORIZED, detail=REFUSED_TOKEN.words, stop=STOP_UNAUTHORIZED
@@ -791,7 +797,7 @@ def test_a_reboot_that_was_seen_and_never_shown_by_the_log_is_never_sent_again()
     progress = sent(LOST_REPLY, cloud_time=(EARLIEST, EARLIEST + 2.0))
     at = progress.answered_at + 1.0
     rebooting = Sighting(server=shown("active", "reboot_started"), log=SILENT, at=at, log_time=in_log(progress))
-    progress.look(at, rebooting, decide_look(rebooting, progress))
+    progress.look(rebooting, decide_look(rebooting, progress))
 
     late = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 100.0, log_time=in_log(progress, 100.0))
     assert decide_look(late, progress) == LOOK_AGAIN

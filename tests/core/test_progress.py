@@ -166,7 +166,7 @@ def test_since_is_the_first_send_of_unknown_fate() -> None:
 def test_looks_at_a_readable_log_are_counted(log: Log | Observation | None, counted: int) -> None:
     """Only a log that was read can have been silent; the next answer starts the count anew."""
     progress = sent(LOST_REPLY)
-    progress.look(101.0, Sighting(server=LOST_REPLY, log=log, at=101.0), Look(is_unresolved=True))
+    progress.look(Sighting(server=LOST_REPLY, log=log, at=101.0), Look(is_unresolved=True))
     assert progress.readable_looks == counted
 
     progress.send(102.0, None)
@@ -178,7 +178,7 @@ def test_look_that_escalates_changes_the_type() -> None:
     """What is sent next is what the look decided, and the report says so."""
     progress = sent(STOPPED, may_escalate=True, may_start=True)
 
-    progress.look(101.0, Sighting(server=STOPPED, log=None, at=101.0), Send(reboot_type=HARD))
+    progress.look(Sighting(server=STOPPED, log=None, at=101.0), Send(reboot_type=HARD))
 
     assert progress.result(102.0, progress.so_far(is_over=True)).reboot_type is HARD
 
@@ -187,7 +187,7 @@ def test_look_that_resolves_ends_the_doubt_but_not_its_memory() -> None:
     """A resolved send leaves nothing outstanding; that there was a doubt stays known."""
     progress = sent(LOST_REPLY)
 
-    progress.look(101.0, Sighting(server=LOST_REPLY, log=(CREATED,), at=101.0), Send(reboot_type=SOFT))
+    progress.look(Sighting(server=LOST_REPLY, log=(CREATED,), at=101.0), Send(reboot_type=SOFT))
 
     assert (progress.is_unresolved, progress.doubts) == (False, 1)
 
@@ -197,23 +197,22 @@ def test_look_with_a_refused_token_is_counted() -> None:
     progress = sent(STOPPED)
     sighting = Sighting(server=keystone(), log=None, at=101.0)
 
-    progress.look(101.0, sighting, decide_look(sighting, progress))
+    progress.look(sighting, decide_look(sighting, progress))
 
     assert (progress.refused_sends, progress.refused_looks) == (0, 1)
 
 
 @pytest.mark.parametrize("proof", [None, Proof.STATE])
 def test_acceptance_is_kept(proof: Proof | None) -> None:
-    """An acceptance, by an answer or by a look, is noted with its time, its id and its proof."""
+    """An acceptance, by an answer or by a look, is noted with its id and its proof."""
     progress = sent(LOST_REPLY)
 
     progress.look(
-        107.0,
         Sighting(server=LOST_REPLY, log=(CREATED,), at=106.0),
         Accept(request_id=OTHER_REQUEST, proof=proof),
     )
 
-    assert (progress.accepted, progress.request_id, progress.proof) == (107.0, OTHER_REQUEST, proof)
+    assert (progress.is_accepted, progress.request_id, progress.proof) == (True, OTHER_REQUEST, proof)
 
 
 def in_flight(*seen: Observation) -> Progress:

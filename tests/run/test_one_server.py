@@ -112,16 +112,34 @@ HARD_CASES = [
 
 @pytest.mark.parametrize("case", HARD_CASES, ids=lambda case: case.name)
 def test_hard_without_a_proven_log(case: Case) -> None:
-    """A HARD whose reply was lost is not sent again as long as the log has shown no reboot of this run at all."""
+    """A HARD whose reply was lost is not sent again while neither the log nor the server itself proves anything."""
 
     async def main() -> None:
         cloud = cloud_of(1)
         [server_id] = cloud.ids
+        # It was saved lately, so it does not show that nothing was done since.
+        cloud.change(server_id, name="renamed")
         cloud.script(server_id, *case.faults)
         async with client_of(cloud) as client:
             [result] = await client.restart([server_id], reboot_type="HARD")
         assert (result.outcome, result.reason) == case.ends, result
         assert (cloud.posts[server_id], cloud.cycles[server_id]) == (case.posts, case.cycles)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("fault", [Fault.no_reply(applied=False), GATEWAY_TIMEOUT], ids=["lost", "504"])
+def test_hard_of_a_server_that_was_saved_long_ago(fault: Fault) -> None:
+    """A server that nothing has saved for long before the send tells, with a silent log, that it never came."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        [server_id] = cloud.ids
+        cloud.script(server_id, fault)
+        async with client_of(cloud) as client:
+            [result] = await client.restart([server_id], reboot_type="HARD")
+        assert result.outcome == "completed"
+        assert (cloud.posts[server_id], cloud.cycles[server_id]) == (2, 1)
 
     virtually(main)
 

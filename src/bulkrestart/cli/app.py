@@ -14,7 +14,7 @@ from bulkrestart.cli.ask import ASKS_OVER, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
 from bulkrestart.cli.fleet import choose
-from bulkrestart.cli.journal import held_by, new_path, print_journal
+from bulkrestart.cli.journal import contents_of, new_path, print_journal
 from bulkrestart.cli.loop import run_async, run_before_sending
 from bulkrestart.cli.options import (
     AllOption,
@@ -238,7 +238,7 @@ def _restart(
             arguments=ids or (),
             sources=ids_from or (),
             selectors=selectors,
-            held=held_by(journal),
+            contents=contents_of(journal),
             wait=wait,
             access=access,
             streams=streams,
@@ -252,8 +252,8 @@ def _restart(
                 access=way_in,
                 reboot_type=reboot_type,
                 max_at_once=max_at_once,
-                since=since or "",
-                journal=str(path or ""),
+                since=since,
+                journal=path,
             )
             confirm(text)
         request = Request(access=way_in, ids=chosen.ids, options=options, since=moment, journal=path, output=output)

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.errors import InputError
@@ -16,7 +17,13 @@ _NAMED = 3
 
 
 def question(
-    servers: Sequence[str], *, access: Access, reboot_type: str, max_at_once: int, since: str, journal: str
+    servers: Sequence[str],
+    *,
+    access: Access,
+    reboot_type: str,
+    max_at_once: int,
+    since: str | None,
+    journal: Path | None,
 ) -> str:
     """Say what is about to be done to whom; servers by their names, or by their ids where they were given so.
 
@@ -25,8 +32,8 @@ def question(
         access: The way in.
         reboot_type: What is asked of their hosts.
         max_at_once: Requests in flight at once.
-        since: Who is left alone; "" for nobody.
-        journal: Where it is written down; "" for nowhere.
+        since: Who has rebooted since is left alone; None: nobody is.
+        journal: Where it is written down; None: nowhere.
     """
     assert access.endpoint is not None, "it is found out before"
     named = ", ".join(servers[:_NAMED])

@@ -29,7 +29,7 @@ def choose(
     arguments: Sequence[str],
     sources: Sequence[str],
     selectors: Selectors | None,
-    held: Contents | None,
+    contents: Contents | None,
     wait: bool,
     access: Access,
     streams: Streams,
@@ -40,7 +40,7 @@ def choose(
         arguments: Ids from the command line.
         sources: Files of ids.
         selectors: What servers are selected by; None if they are not.
-        held: What the journal holds; None if its run has not begun.
+        contents: What the journal holds; None if its run has not begun.
         wait: Whether accepted is not enough.
         access: The way in.
         streams: Where to say what is not as it may seem.
@@ -48,17 +48,17 @@ def choose(
     Raises:
         InputError: There are no servers, or they cannot be read.
     """
-    if held is not None and selectors is not None:
-        streams.warn(f"the fleet is that of the journal, {len(held.ids)} servers: none are selected again")
-    if held is not None and not arguments and not sources:
-        ids: Sequence[str] = held.ids
-    elif selectors is not None:
+    if contents is None and selectors is not None:
         servers = run_before_sending(select(access, selectors))
         return Chosen(ids=[server.id for server in servers], to_do=[server.name or server.id for server in servers])
-    else:
+    if contents is None or arguments or sources:
         ids, duplicates = gather_ids(arguments, sources)
         if duplicates:
             streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
-    records = {} if held is None else held.records
+    else:
+        ids = list(contents.ids)
+        if selectors is not None:
+            streams.warn(f"the fleet is that of the journal, {len(ids)} servers: none are selected again")
+    records = {} if contents is None else contents.records
     to_do = [id_ for id_ in ids if id_ not in records or not records[id_].is_finished(wait=wait)]
     return Chosen(ids=ids, to_do=to_do)

@@ -10,9 +10,10 @@ from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, refusals_told
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.streams import Streams, safe
-from bulkrestart.core.record import Contents, is_finished
+from bulkrestart.core.clock import moment_text
+from bulkrestart.core.model import Outcome
+from bulkrestart.core.record import Contents, leaves_nothing_to_do
 from bulkrestart.core.report import Report
-from bulkrestart.journal import read_journal
 
 _REMEDY: Final = "give --journal FILE, or --no-journal"
 
@@ -34,17 +35,17 @@ def new_path() -> Path:
     return folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.journal"
 
 
-def held_by(path: str | None) -> Contents | None:
+def contents_of(path: str | None) -> Contents | None:
     """Read what a journal that was named holds already; None if its run has not begun.
 
     Raises:
         InputError: It cannot be read.
     """
-    if path is None or not os.path.lexists(path) or os.path.getsize(path) == 0:
-        return None
+    # A restart without a journal needs neither SQLite nor locks, which not every system has.
+    from bulkrestart.journal import read_contents
+
     with refusals_told():
-        contents, _ = read_journal(path)
-    return contents
+        return None if path is None or not os.path.exists(path) else read_contents(path)
 
 
 def words_on_rest(report: Report, path: Path, *, wait: bool) -> str | None:
@@ -55,7 +56,7 @@ def words_on_rest(report: Report, path: Path, *, wait: bool) -> str | None:
         path: The journal.
         wait: Whether accepted is not enough.
     """
-    rest = sum(not is_finished(result, wait=wait) for result in report)
+    rest = sum(not leaves_nothing_to_do(result, wait=wait) for result in report)
     if not rest:
         return None
     return f"{rest} of {len(report)} servers are left: the same command with --journal {shlex.quote(str(path))} goes on"
@@ -67,6 +68,8 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
     Raises:
         InputError: There is none, or it cannot be read.
     """
+    from bulkrestart.journal import read_journal
+
     with refusals_told():
         contents, holder = read_journal(path)
     report = contents.report(is_over=holder is None)
@@ -76,19 +79,20 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
     for result in report:
         display.show(result)
     display.close(report)
-    write(safe(words_on_rest(report, Path(path), wait=True) or "nothing is left to do"))
+    if holder is None:
+        # Whether accepted was enough, only who gave the command knows.
+        unawaited = report.summary.get(Outcome.ACCEPTED, 0)
+        write(safe(words_on_rest(report, Path(path), wait=False) or "nothing is left to do"))
+        if unawaited:
+            write(f"{unawaited} accepted ones were not waited for to the end: the same command does, without --no-wait")
     return End(ExitCode.WELL, display.account(report))
 
 
 def _heading(contents: Contents, holder: int | None) -> str:
     head = contents.head
-    since = f" since {_moment(head.purpose.since)}" if head.purpose.since is not None else ""
+    since = f" since {moment_text(head.purpose.since)}" if head.purpose.since is not None else ""
     held = "" if holder is None else f", held by process {holder}"
     return (
         f"{head.purpose.reboot_type} restart of {len(contents.ids)} servers at {head.purpose.endpoint}{since}, "
-        f"begun {_moment(head.began)}, last written {_moment(contents.written)}{held}"
+        f"begun {moment_text(head.began)}, last written {moment_text(contents.written)}{held}"
     )
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,6 +1,7 @@
 """The cloud's clock, as its `Date` headers show it (RFC 9110 section 6.6.1)."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 #: Seconds by which two nodes of one cloud may differ. Clouds keep their clocks by NTP; this allows for one that does
@@ -24,6 +25,11 @@ class LogTime:
     since: tuple[float, float]
     now: float
     skew: float = UNCHECKED_SKEW
+
+
+def moment_text(seconds: float) -> str:
+    """Write a moment, given in seconds since the epoch, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def log_shift(start_time: float, written: tuple[float, float]) -> tuple[float, float]:

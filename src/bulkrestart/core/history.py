@@ -4,13 +4,11 @@ Law: only the reboot action counts (not a stop and a start, a rebuild, or a rebo
 action log does not tell, nothing is sent.
 """
 
-from datetime import UTC, datetime
-
-from bulkrestart.core.clock import SKEW
+from bulkrestart.core.clock import SKEW, moment_text
 from bulkrestart.core.decide import PASSING_DELAY
 from bulkrestart.core.decision import Decision, End, Look
 from bulkrestart.core.look import decide_look, is_log_unreadable
-from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, Server
+from bulkrestart.core.model import Action, Log, Outcome, Proof, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import REBOOT_TASKS
@@ -61,15 +59,14 @@ def decide_since(sighting: Sighting, since: float, progress: Progress) -> Decisi
     if not isinstance(log, tuple) or not log:
         # An empty log is no log: every server has the row of its creation.
         why = str(log) if log else "it is empty"
-        outcome = Outcome.REFUSED if progress.has_reached else Outcome.SKIPPED
-        detail = f"the action log does not tell whether it has rebooted: {why}"
-        return End(outcome=outcome, reason=Reason.HISTORY_UNREADABLE, detail=detail)
+        return progress.history_unreadable(f"the action log does not tell whether it has rebooted: {why}")
     last = last_reboot(log, since)
     if last is None:
         return decision
     if last.is_finished is False:
         return Look(is_unresolved=False, delay=PASSING_DELAY)
-    moment = datetime.fromtimestamp(last.start_time, UTC).isoformat()
     # Where no finish is shown the state tells: the server is in no reboot.
     proof = Proof.ACTION if last.is_finished else Proof.STATE
-    return End(outcome=Outcome.SATISFIED, detail=f"{last.request_id} began at {moment}", proof=proof)
+    return End(
+        outcome=Outcome.SATISFIED, detail=f"{last.request_id} began at {moment_text(last.start_time)}", proof=proof
+    )

@@ -24,7 +24,7 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     #: The reboot ended and the server is active; `ServerResult.proof` says how that is known.
     COMPLETED = "completed"
-    #: `since`: it had rebooted already, and nothing was sent to it.
+    #: `since`: it had rebooted already, and no reboot of this run was accepted.
     SATISFIED = "satisfied"
     #: The cloud said no; the server was not touched.
     REFUSED = "refused"
@@ -69,7 +69,7 @@ class Reason(StrEnum):
     #: Active, but the action log says that the reboot ended in Error.
     NOT_REBOOTED = "not_rebooted"
 
-    # skipped; STOPPED also of a refused one that would have been sent to again
+    # skipped; STOPPED and HISTORY_UNREADABLE also of a refused one that would have been sent to again
     #: The run has not come to it yet.
     NOT_STARTED = "not_started"
     #: The run stopped before it was sent; `Report.stopped` says why.
@@ -91,7 +91,7 @@ class Reason(StrEnum):
 
 
 class Proof(StrEnum):
-    """How a completed reboot is known to have happened."""
+    """How a reboot is known to have happened."""
 
     #: The row of the action log says that it finished without Error.
     ACTION = "action"
@@ -222,7 +222,7 @@ class ServerResult:
         reboot_type: The type that was asked for last; HARD after an escalation.
         attempts: Every send, the oldest first; empty if nothing was sent.
         request_id: The cloud's id of the reboot itself, as its action log shows it; None if unknown.
-        proof: How a completed reboot is known; None unless it completed.
+        proof: How the reboot is known; None unless it completed, or was satisfied.
         elapsed: Seconds from the first look or send to the outcome; 0.0 if the run never came to it.
     """
 

@@ -39,7 +39,7 @@ class Progress:
         stale_sends: Sends in a row whose answer refused an older token.
         refused_looks: Looks in a row that refused our newest token, or whatever else signs our requests.
         words: What the cloud said last of the sends, or showed last if nothing was sent.
-        accepted: When it was accepted; None before.
+        is_accepted: It was accepted.
         request_id: The cloud's id of the accepted reboot.
         proof: How the reboot is known; None before.
         looked_at: When the last look at the server began; None before the first.
@@ -68,7 +68,7 @@ class Progress:
     stale_sends: int = 0
     refused_looks: int = 0
     words: str = ""
-    accepted: float | None = None
+    is_accepted: bool = False
     request_id: str | None = None
     proof: Proof | None = None
     looked_at: float | None = None
@@ -103,10 +103,10 @@ class Progress:
         self.stale_sends = self.stale_sends + 1 if is_stale else 0
         self.refused_sends = self.refused_sends + 1 if _is_refused_token(seen) else 0
         self.spent += not isinstance(decision, Send | Look) or decision.is_attempt
-        self._take(now, decision)
+        self._take(decision)
         self.doubts += self.is_unresolved
 
-    def look(self, now: float, sighting: Sighting, decision: Decision) -> None:
+    def look(self, sighting: Sighting, decision: Decision) -> None:
         """Note what a look showed, and what was decided on it."""
         server = sighting.server
         self.looked_at = sighting.at
@@ -119,13 +119,13 @@ class Progress:
         self.refused_looks = self.refused_looks + 1 if is_refused else 0
         if not self.attempts:
             self.words = sighting.server.words
-        self._take(now, decision)
+        self._take(decision)
 
-    def _take(self, now: float, decision: Decision) -> None:
+    def _take(self, decision: Decision) -> None:
         self.is_unresolved = isinstance(decision, Look) and decision.is_unresolved
         match decision:
             case Accept():
-                self.accepted = now
+                self.is_accepted = True
                 self.request_id = decision.request_id
                 if self.request_id is not None:
                     # The log is asked for that id from now on, not for a time.
@@ -152,7 +152,7 @@ class Progress:
 
     def so_far(self, *, is_over: bool) -> End:
         """Tell what is known now: for a report that is read meanwhile, or of a run that broke off."""
-        if self.accepted is not None:
+        if self.is_accepted:
             return End(outcome=Outcome.ACCEPTED, reason=Reason.INTERRUPTED if is_over else None)
         if self.in_flight_since is not None or self.is_unresolved:
             reason = Reason.INTERRUPTED if is_over else Reason.IN_FLIGHT
@@ -174,13 +174,17 @@ class Progress:
         if self.is_unresolved:
             return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=self.words)
         if self.is_history_unread:
-            outcome = Outcome.REFUSED if self.has_reached else Outcome.SKIPPED
-            return End(outcome=outcome, reason=Reason.HISTORY_UNREADABLE, detail=self.words)
+            return self.history_unreadable(self.words)
         if not self.attempts:
             return End(outcome=Outcome.SKIPPED, reason=Reason.BUSY, detail=self.words)
         if not self.has_reached:
             return End(outcome=Outcome.SKIPPED, reason=Reason.UNREACHABLE, detail=self.words)
         return End(outcome=Outcome.REFUSED, reason=Reason.BUSY, detail=self.words)
+
+    def history_unreadable(self, detail: str) -> End:
+        """Leave it alone, because the action log does not tell whether it has rebooted."""
+        outcome = Outcome.REFUSED if self.has_reached else Outcome.SKIPPED
+        return End(outcome=outcome, reason=Reason.HISTORY_UNREADABLE, detail=detail)
 
 
 def _is_refused_token(seen: object) -> bool:

@@ -1,9 +1,10 @@
 """What of a run outlives its process: what was asked, what is known of each server, and of the cloud's action log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bulkrestart.core.clock import moment_text
 from bulkrestart.core.decision import End, Look
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult
 from bulkrestart.core.observation import Unanswered
@@ -11,8 +12,13 @@ from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report
 
-#: Refusals of us, or of the moment, and not of the server: whoever goes on with the run tries again.
-_PASSING_REFUSALS: Final = frozenset({Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT, Reason.STOPPED})
+#: Refusals of us, or of the run, and not of the server: whoever goes on with the run tries again.
+_TRIED_AGAIN: Final = frozenset(
+    {
+        *(Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
+        *(Reason.STOPPED, Reason.PARKED, Reason.HISTORY_UNREADABLE),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,26 +70,15 @@ class LogFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is known of one server that the run has come to; most of it is `Progress`, which documents it.
+    """What is known of one server that the run has come to. What is not named here is as in `Progress`.
+
+    Moments are in seconds since the run first began.
 
     Attributes:
-        server_id: The server.
-        reboot_type: The type that the last or the next send asks for.
-        began: Seconds from the run's first beginning until it came to this server.
-        attempts: Every send that was answered or given up, the oldest first.
-        sent_at: Seconds until the send that may be out left; None while none is out.
-        is_unresolved: The fate of the last send is unknown.
-        doubts: Sends whose fate was unknown at first.
-        last_status: The status that the last send was answered with.
-        has_reached: Some send may have got as far as the cloud.
-        since: The cloud's clock at the send from which on a reboot may be ours.
-        may_come_late: The last send may still be at work.
-        was_seen_rebooting: A look showed the server in a reboot while the fate of the send was unknown.
-        words: What the cloud said last.
+        began: When the run came to this server.
+        sent_at: When the send that may be out left; None while none is out.
         is_accepted: The reboot was accepted.
-        request_id: The cloud's id of it.
-        proof: How it is known.
-        elapsed: Seconds until the outcome; 0.0 while there is none.
+        elapsed: Seconds from `began` to the outcome; 0.0 while there is none.
         end: The outcome; None while there is none.
     """
 
@@ -112,7 +107,7 @@ class Record:
         Args:
             wait: Whether accepted is not enough.
         """
-        return self.end is not None and is_finished(self.end, wait=wait)
+        return self.end is not None and leaves_nothing_to_do(self.end, wait=wait)
 
     def result(self) -> ServerResult:
         """Tell what became of a server that has its outcome."""
@@ -135,6 +130,9 @@ class Record:
         if progress.in_flight_since is not None:
             lost = Unanswered("the process ended before the answer", may_come_late=True)
             progress.answer(now, lost, Look(is_unresolved=True))
+        if self.end is not None and self.end.outcome is Outcome.IN_DOUBT:
+            # What was given up on is looked for again.
+            progress.is_unresolved = True
         progress.spent = 0
         progress.answered_at = now
         progress.may_escalate, progress.may_start = options.escalate, options.start_stopped
@@ -148,7 +146,6 @@ class Record:
         Args:
             run_began: When the run began, on the clock that is to be used.
         """
-        was_in_doubt = self.end is not None and self.end.outcome is Outcome.IN_DOUBT
         return Progress(
             server_id=self.server_id,
             reboot_type=self.reboot_type,
@@ -156,7 +153,7 @@ class Record:
             began=run_began + self.began,
             attempts=self.attempts,
             in_flight_since=None if self.sent_at is None else run_began + self.sent_at,
-            is_unresolved=self.is_unresolved or was_in_doubt,
+            is_unresolved=self.is_unresolved,
             doubts=self.doubts,
             last_status=self.last_status,
             has_reached=self.has_reached,
@@ -164,7 +161,7 @@ class Record:
             may_come_late=self.may_come_late,
             was_seen_rebooting=self.was_seen_rebooting,
             words=self.words,
-            accepted=run_began if self.is_accepted else None,
+            is_accepted=self.is_accepted,
             request_id=self.request_id,
             proof=self.proof,
         )
@@ -201,6 +198,29 @@ class Contents:
     records: Mapping[str, Record]
     written: float
 
+    def difference(self, purpose: Purpose, fleet: Sequence[str] | None) -> str | None:
+        """Say how the journal's run is another one than what is asked for now; None if it is the same.
+
+        Args:
+            purpose: What is asked for.
+            fleet: For which servers; None for those of the journal.
+        """
+        held = self.head.purpose
+        if held.endpoint != purpose.endpoint:
+            return f"at {held.endpoint}, not at {purpose.endpoint}"
+        if held.reboot_type is not purpose.reboot_type:
+            return f"of type {held.reboot_type}, not {purpose.reboot_type}"
+        if held.since != purpose.since:
+            moments = ["none" if since is None else moment_text(since) for since in (held.since, purpose.since)]
+            return f"with since {moments[0]}, not {moments[1]}"
+        if fleet is not None and tuple(fleet) != self.ids:
+            words = f"over {len(self.ids)} servers, not over these {len(fleet)}"
+            for number, (known, given) in enumerate(zip(self.ids, fleet, strict=False), 1):
+                if known != given:
+                    return f"{words}; number {number} is {known}, not {given}"
+            return words
+        return None
+
     def report(self, *, is_over: bool) -> Report:
         """Tell what had become of every server when the journal was last written.
 
@@ -216,7 +236,7 @@ class Contents:
         return ledger.report(elapsed, began=0.0, stopped=None, is_over=is_over)
 
 
-def is_finished(end: End | ServerResult, *, wait: bool) -> bool:
+def leaves_nothing_to_do(end: End | ServerResult, *, wait: bool) -> bool:
     """Tell whether an outcome leaves nothing to do: whoever goes on with the run takes up what is not finished.
 
     Args:
@@ -231,7 +251,7 @@ def is_finished(end: End | ServerResult, *, wait: bool) -> bool:
         case Outcome.IN_DOUBT:
             return end.reason is Reason.GONE
         case Outcome.REFUSED:
-            return end.reason not in _PASSING_REFUSALS
+            return end.reason not in _TRIED_AGAIN
         case Outcome.COMPLETED | Outcome.FAILED | Outcome.SATISFIED:
             return True
 
@@ -253,7 +273,7 @@ def record_of(progress: Progress, now: float, end: End | None = None) -> Record:
         may_come_late=progress.may_come_late,
         was_seen_rebooting=progress.was_seen_rebooting,
         words=progress.words,
-        is_accepted=progress.accepted is not None,
+        is_accepted=progress.is_accepted,
         request_id=progress.request_id,
         proof=progress.proof,
         elapsed=0.0 if end is None else now - progress.began,

@@ -106,7 +106,8 @@ class Statistics:
     Attributes:
         total: All servers.
         not_started: Not come to yet.
-        in_flight: Being sent to.
+        in_flight: Being sent to. With a journal this is up to twice the bound on requests: half of them wait for the
+            disk.
         parked: Waiting to be looked at or sent to again.
         accepted: Accepted and being waited for.
         finished: With their outcome.

@@ -8,14 +8,13 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from bulkrestart.cloud.compute import Compute
-from bulkrestart.core.clock import CloudClock
+from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.errors import BulkRestartError
@@ -59,7 +58,7 @@ class Fleet:
         ledger: The account of this run.
         recorder: Keeps the journal, and knows what it held.
         options: What was asked for.
-        deadline: When the run ends, finished or not; `inf` for never.
+        deadline: When the run ends, finished or not, on the run's clock; `inf` for never.
         rng: The source of jitter.
     """
 
@@ -151,7 +150,7 @@ class Fleet:
         first = next((id_ for id_ in self._ledger if not isinstance(self._ledger.entry(id_), ServerResult)), None)
         if first is None:
             if (contents := self._recorder.contents) is not None:
-                moment = datetime.fromtimestamp(contents.written, UTC).isoformat(timespec="seconds")
+                moment = moment_text(contents.written)
                 self._ended = self._began + contents.written - contents.head.began
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
@@ -175,13 +174,16 @@ class Fleet:
     def _take_up(self) -> None:
         """Go on where the journal ends: what is finished stays, and what was accepted is waited for anew."""
         now = anyio.current_time()
-        for record in self._recorder.records.values():
+        for server_id in self._ledger:
+            record = self._recorder.records.get(server_id)
+            if record is None:
+                continue
             progress = record.resume(self._options, run_began=self._began, now=now)
             self._ledger.open(progress)
             if record.is_finished(wait=self._options.wait):
                 self._started += 1
                 self._close(record.result())
-            elif progress.accepted is not None:
+            elif progress.is_accepted:
                 self._started += 1
                 self._arrive(progress, Accept(request_id=progress.request_id, proof=progress.proof))
 
@@ -189,6 +191,7 @@ class Fleet:
         """Tell of every server what became of it, and have the journal written to its end."""
         if self._ended is None:
             self._ended = anyio.current_time()
+        # The journal learns how far they came, and not the outcome in the report: whoever goes on takes them up there.
         for progress in self._ledger.under_way():
             self._recorder.note(progress)
         self._recorder.close()
@@ -229,7 +232,7 @@ class Fleet:
             if self._course.stop is not None:
                 return
             entry = self._ledger.entry(server_id)
-            if entry is None or (isinstance(entry, Progress) and entry.accepted is None):
+            if entry is None or (isinstance(entry, Progress) and not entry.is_accepted):
                 yield server_id
 
     async def _start(self, server_id: str, parked: TaskGroup) -> None:
@@ -270,7 +273,7 @@ class Fleet:
             return Look(is_unresolved=False)
         sighting = Sighting(server=server, log=None, at=asked)
         decision = decide_look(sighting, progress)
-        progress.look(progress.began, sighting, decision)
+        progress.look(sighting, decision)
         return decision
 
     async def _park(self, progress: Progress, decision: Decision) -> None:

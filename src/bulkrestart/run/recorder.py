@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -106,7 +105,7 @@ class Recorder:
             self._head = Head(purpose=purpose, began=time.time(), facts=LogFacts())
         else:
             assert self._journal is not None, "what is held is held by a journal"
-            difference = _difference(self._contents, purpose, fleet)
+            difference = self._contents.difference(purpose, fleet)
             if difference is not None:
                 raise JournalError(f"the journal {self._journal.path} is of a run {difference}: give another journal")
             self._fleet = self._contents.ids
@@ -144,8 +143,9 @@ class Recorder:
                     await in_thread(partial(self._journal.write, rows, time.time()))
                     batch.is_written = True
                     if self._head.facts != knowledge.facts:
-                        self._head = replace(self._head, facts=knowledge.facts)
-                        await in_thread(partial(self._journal.write_head, self._head))
+                        head = replace(self._head, facts=knowledge.facts)
+                        await in_thread(partial(self._journal.write_head, head))
+                        self._head = head
                 except JournalError as error:
                     course.halt(Stop(StopReason.JOURNAL, f"{error}; mend that, and the same call goes on"))
                     self._batch.records = batch.records | self._batch.records
@@ -199,12 +199,13 @@ async def recording(path: str | os.PathLike[str] | None) -> AsyncIterator[Record
     # Only whoever keeps a journal needs SQLite, and locks that not every system has.
     from bulkrestart.journal import Journal
 
-    with ExitStack() as opened:
-        try:
-            journal = await in_thread(lambda: opened.enter_context(closing(Journal.open(path))))
-            yield Recorder(journal, await in_thread(journal.read))
-        finally:
-            await in_thread(opened.close)
+    # A cancellation may come while it is opened: then the stack has it nonetheless.
+    opened = ExitStack()
+    try:
+        journal = await in_thread(lambda: opened.enter_context(closing(Journal.open(path))))
+        yield Recorder(journal, await in_thread(journal.read))
+    finally:
+        await in_thread(opened.close)
 
 
 async def in_thread(function: Callable[[], T]) -> T:
@@ -228,24 +229,3 @@ async def in_thread(function: Callable[[], T]) -> T:
     if isinstance(end, Exception):
         raise end
     return end
-
-
-def _difference(contents: Contents, purpose: Purpose, fleet: tuple[str, ...] | None) -> str | None:
-    """Say how a journal's run is another one than what is asked for now; None if it is the same."""
-    held = contents.head.purpose
-    if held.endpoint != purpose.endpoint:
-        return f"at {held.endpoint}, not at {purpose.endpoint}"
-    if held.reboot_type is not purpose.reboot_type:
-        return f"of type {held.reboot_type}, not {purpose.reboot_type}"
-    if held.since != purpose.since:
-        return f"with since {_moment(held.since)}, not {_moment(purpose.since)}"
-    if fleet is not None and fleet != contents.ids:
-        pairs = zip(contents.ids, fleet, strict=False)
-        number, *both = next(((number, *pair) for number, pair in enumerate(pairs, 1) if pair[0] != pair[1]), (0,))
-        where = f"; number {number} is {both[0]}, not {both[1]}" if number else ""
-        return f"over {len(contents.ids)} servers, not over these {len(fleet)}{where}"
-    return None
-
-
-def _moment(since: float | None) -> str:
-    return "none" if since is None else datetime.fromtimestamp(since, UTC).isoformat()

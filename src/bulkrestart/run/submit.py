@@ -86,7 +86,7 @@ class Submitter:
     async def send(self, progress: Progress) -> Decision:
         """Send the reboot once, and decide on what comes back.
 
-        The journal has it before it leaves; what ends the run meanwhile is seen after that, with the slot in hand.
+        The intent is on the disk first. The slot is taken after that, so whatever stopped the run meanwhile is heeded.
         """
         if progress.spent >= self._options.max_attempts:
             return progress.out_of_attempts()
@@ -109,13 +109,14 @@ class Submitter:
                 # The journal has the send that was meant at first.
                 if not isinstance(decision, Send) or decision.reboot_type is not reboot_type:
                     return decision
+                # The looks took time: somebody may have been asked to wait, or to stop, meanwhile.
                 if self._gate.is_held or self._course.stop is not None:
                     return decision
                 sent_at = anyio.current_time()
             elif progress.reboot_type is RebootType.HARD and not self._has_looked(progress, sent_at):
                 return Look(is_unresolved=False)
-            since = self._clock.at(sent_at)
-            progress.send(sent_at, since)
+            cloud_time = self._clock.at(sent_at)
+            progress.send(sent_at, cloud_time)
             # What stands if the end of the shield, and not an answer, ends the wait.
             seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
             with self._shields.up():
@@ -124,7 +125,7 @@ class Submitter:
             progress.answer(anyio.current_time(), seen, decision)
             self._gate.heed(seen, sent_at=sent_at)
         if isinstance(decision, Accept):
-            self._call_witness(progress, since)
+            self._call_witness(progress, cloud_time)
         return decision
 
     async def _look_back(self, progress: Progress, since: float) -> Decision:
@@ -141,7 +142,7 @@ class Submitter:
             log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id)))
         sighting = Sighting(server=server, log=log, at=at)
         decision = decide_since(sighting, since, progress)
-        progress.look(anyio.current_time(), sighting, decision)
+        progress.look(sighting, decision)
         return decision
 
     async def _see(self, request: Awaitable[T]) -> T:
@@ -181,7 +182,7 @@ class Submitter:
         decision = decide_look(sighting, progress)
         if isinstance(decision, Accept) and decision.request_id is not None:
             self._knowledge.prove()
-        progress.look(anyio.current_time(), sighting, decision)
+        progress.look(sighting, decision)
         self._recorder.note(progress)
         self._stop_if_told(decision)
         return decision
