@@ -1,0 +1,91 @@
+"""A process that is killed loses no server and doubles no reboot: real processes, SIGKILL, and the cloud's count."""
+
+from pathlib import Path
+
+import pytest
+
+from bulkrestart import RebootType
+from bulkrestart.core.record import Contents
+from bulkrestart.simulator import Cloud, Fault, LoopbackCloud
+from tests.kills import (
+    FAULTS,
+    Kill,
+    LethalCloud,
+    Moment,
+    Program,
+    end_of,
+    in_order,
+    restart_killed,
+    run_once,
+    wait_for,
+)
+
+REBOOT_SECONDS = (0.1, 0.3)
+#: Seconds in place of the library's own. A look comes to the cloud after all that a dead process has sent it, because
+#: one thread serves them; only what `FAULTS` carries out late needs a grace.
+GRACE = 1.5 * FAULTS.late_seconds
+POLL = 0.2
+
+
+@pytest.mark.parametrize(
+    ("reboot_type", "servers", "kills"),
+    [
+        # The file is opened, the run is begun, and the third commit is that of the first sends.
+        (RebootType.SOFT, 40, [Kill(Moment.COMMITTED, 3), Kill(Moment.ARRIVED, 12)]),
+        # A HARD that was never sent is told from one that was by a log that has shown one: some are accepted first.
+        (RebootType.HARD, 80, [Kill(Moment.ANSWERED, 50), Kill(Moment.LOOKING, 4)]),
+    ],
+)
+def test_a_fleet_comes_back(reboot_type: RebootType, servers: int, kills: list[Kill]) -> None:
+    """Killed twice, and before a cloud that fails, a run cycles each server once, and reports it once, as back."""
+    cloud = LethalCloud(servers, reboot_seconds=REBOOT_SECONDS, latency=0.02, faults=FAULTS, legacy_host=True)
+    account = restart_killed(cloud, reboot_type, in_order(*kills), grace=GRACE, poll=POLL)
+    assert account.broken == []
+    assert account.killed == [kill.moment for kill in kills]
+    assert account.cycled == {1: servers}
+    assert all(account.unresolved)
+
+
+def test_killed_while_it_settles() -> None:
+    """A run that is killed when all were accepted asks for no reboot again, and waits for those that are not back."""
+    cloud = LethalCloud(30, reboot_seconds=(0.6, 0.8), legacy_host=True)
+    held: list[Contents | None] = []
+    kills = in_order(Kill(Moment.PROVING, 1))
+
+    def choose(cloud: Cloud, contents: Contents | None) -> Kill | None:
+        held.append(contents)
+        return kills(cloud, contents)
+
+    account = restart_killed(cloud, RebootType.SOFT, choose, grace=GRACE, poll=POLL)
+    assert account.broken == []
+    assert account.killed == [Moment.PROVING]
+    assert account.sends == len(cloud.ids)
+    _, after = held
+    assert after is not None
+    assert all(record.is_accepted for record in after.records.values())
+    assert any(record.end is None for record in after.records.values())
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """A journal that a process holds is refused to another, which asks nothing; a dead process holds none."""
+    cloud = LethalCloud(4, reboot_seconds=REBOOT_SECONDS)
+    for server_id in cloud.ids:
+        cloud.script(server_id, Fault.slow(60.0))
+    with LoopbackCloud(cloud) as served:
+        program = Program(
+            endpoint=served.endpoint, token=cloud.token, ids=cloud.ids, reboot_type=RebootType.SOFT, folder=tmp_path
+        )
+        with program.started() as holder:
+            wait_for(lambda: cloud.posts.total() == 4, holder)
+            before = len(cloud.requests)
+            other = run_once(cloud, program)
+            assert len(cloud.requests) == before
+            assert other.code == 2
+            assert other.err == (
+                f"the journal {program.journal} is held by process {holder.pid}: wait for it, or end it\n"
+            )
+            holder.kill()
+            assert end_of(holder).is_killed
+        end = run_once(cloud, program)
+    assert [(server_id, outcome) for server_id, outcome, *_ in end.results] == [(id_, "completed") for id_ in cloud.ids]
+    assert cloud.cycles == cloud.posts == dict.fromkeys(cloud.ids, 1)
