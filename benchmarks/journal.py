@@ -13,11 +13,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from benchmarks.loopback import serving
+from benchmarks.restart import spread
 from bulkrestart import Outcome, RestartClient, Token
 
 _KINDS: Final = ("without", "with")
@@ -52,11 +52,10 @@ def main() -> None:
     print("| | seconds | CPU microseconds per restart |")
     print("|---|---:|---:|")
     for kind in _KINDS:
-        seconds = _spread([taken[kind].time for taken in rounds], 1.0, ".2f")
-        cpu = _spread([taken[kind].cpu for taken in rounds], 1e6 / options.servers, ".0f")
+        seconds = spread([taken[kind].time for taken in rounds], 1.0, ".2f")
+        cpu = spread([taken[kind].cpu for taken in rounds], 1e6 / options.servers, ".0f")
         print(f"| {kind} a journal | {seconds} | {cpu} |")
-    with_, without = _KINDS[::-1]
-    ratios = [_spread([taken[with_][at] / taken[without][at] for taken in rounds], 1.0, ".2f") for at in (0, 1)]
+    ratios = [spread([taken["with"][at] / taken["without"][at] for taken in rounds], 1.0, ".2f") for at in (0, 1)]
     print(f"| ratio within a round | {ratios[0]} | {ratios[1]} |")
 
 
@@ -76,11 +75,6 @@ def measure(endpoint: str, path: str, servers: int, at_once: int, kinds: Sequenc
         return taken
 
     return asyncio.run(run())
-
-
-def _spread(values: Sequence[float], unit: float, form: str) -> str:
-    middle, lowest, highest = (format(value * unit, form) for value in (median(values), min(values), max(values)))
-    return f"{middle} ({lowest} to {highest})"
 
 
 if __name__ == "__main__":

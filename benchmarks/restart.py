@@ -66,14 +66,15 @@ def _print_table(cell: Callable[[str, int], str]) -> None:
 
 
 def _figure(times: Sequence[float], count: int) -> str:
-    return f"{_spread(times, 1e6, '.0f')} [{len(times)} x {count}]"
+    return f"{spread(times, 1e6, '.0f')} [{len(times)} x {count}]"
 
 
 def _ratio(times: Sequence[float], base: Sequence[float]) -> str:
-    return _spread([time / of for time, of in zip(times, base, strict=False)], 1.0, ".2f")
+    return spread([time / of for time, of in zip(times, base, strict=False)], 1.0, ".2f")
 
 
-def _spread(values: Sequence[float], unit: float, form: str) -> str:
+def spread(values: Sequence[float], unit: float, form: str) -> str:
+    """Write the median, and the lowest and the highest of several values."""
     middle, lowest, highest = (format(value * unit, form) for value in (median(values), min(values), max(values)))
     return f"{middle} ({lowest} to {highest})" if len(values) > 1 else middle
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from bulkrestart import JournalError, RebootType
 from bulkrestart.core.decision import End
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, Witness
+from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
 from bulkrestart.journal import Journal, read_journal
 
 IDS = ("a", "b", "c")
@@ -83,6 +83,8 @@ def edit(path: Path, *statements: str) -> None:
 # The journal's law: what is read is what was written.
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+#: What a calendar holds, in seconds since the epoch.
+MOMENTS = st.floats(0.0, 4e9)
 #: Lone surrogates as well, which no file takes as they are.
 TEXTS = st.text(max_size=40)
 PAIRS = st.tuples(FLOATS, FLOATS)
@@ -119,14 +121,13 @@ RECORDS = st.builds(
 )
 HEADS = st.builds(
     Head,
-    purpose=st.builds(Purpose, endpoint=TEXTS, reboot_type=st.sampled_from(RebootType), since=st.none() | FLOATS),
-    began=FLOATS,
+    purpose=st.builds(Purpose, endpoint=TEXTS, reboot_type=st.sampled_from(RebootType), since=st.none() | MOMENTS),
+    began=MOMENTS,
     facts=st.builds(
         LogFacts,
         is_proven=st.booleans(),
         user_id=st.none() | TEXTS,
         shift=st.none() | PAIRS,
-        witness=st.none() | st.builds(Witness, TEXTS, TEXTS, PAIRS),
     ),
 )
 
@@ -211,7 +212,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path, umask: int) -> None:
     finally:
         os.umask(before)
 
-    assert modes == dict.fromkeys(("journal", "journal-wal", "journal-shm", "journal.lock"), 0)
+    assert modes == dict.fromkeys(("journal", "journal-wal", "journal-shm", "journal.held"), 0)
 
 
 def test_relative_paths_stay_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,21 +276,82 @@ def test_a_journal_is_not_inherited(tmp_path: Path) -> None:
             child.kill()
 
 
-@pytest.mark.parametrize("text", ["", "\n", "\udcff", "x"])
+@pytest.mark.parametrize("text", ["", "\n"])
 def test_lock_without_a_name(tmp_path: Path, text: str) -> None:
     """A holder that has not written its number yet is refused to as well, without its number."""
     path = begun(tmp_path / "journal")
     with closing(Journal.open(path)):
-        (tmp_path / "journal.lock").write_text(text, errors="surrogateescape")
+        (tmp_path / "journal.held").write_text(text)
         with pytest.raises(JournalError, match="is held by another process: "):
             Journal.open(path)
         assert read_journal(path)[1] is None
 
 
+@pytest.mark.parametrize("text", ["\udcff", "x", "# yarn lockfile v1"])
+def test_a_file_of_others_where_the_lock_would_be(tmp_path: Path, text: str) -> None:
+    """A file that is no lock of ours is not written over, and the remedy is another journal."""
+    lock = tmp_path / "journal.held"
+    lock.write_text(text, errors="surrogateescape")
+    with pytest.raises(JournalError, match=rf"^{lock} is no lock of a journal, .*: give another file$"):
+        Journal.open(tmp_path / "journal")
+    assert lock.read_text(errors="surrogateescape") == text
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.held"]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.symlink_to("elsewhere"), os.mkfifo, Path.mkdir], ids=["link", "FIFO", "folder"]
+)
+def test_what_cannot_be_a_lock(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Where a link, a FIFO or a folder stands in the place of the lock, nobody waits, and nothing is made elsewhere."""
+    begun(tmp_path / "journal")
+    make(tmp_path / "journal.held")
+    for open_ in (Journal.open, read_journal):
+        with pytest.raises(JournalError, match=r" cannot be used: .*; give another file$"):
+            open_(tmp_path / "journal")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def move_away(path: Path) -> None:
+    """Give a file another name."""
+    path.rename(path.with_name("moved"))
+
+
+def replace_file(path: Path) -> None:
+    """Put a copy in the place of a file."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("name", ["journal", "journal.held"])
+@pytest.mark.parametrize(
+    "deed", [Path.unlink, lambda path: path.rename(f"{path}.old"), lambda path: replace_file(path)]
+)
+def test_what_is_moved_while_it_is_in_use(tmp_path: Path, name: str, deed: Callable[[Path], None]) -> None:
+    """A journal that nobody would find, or that somebody else could hold, is not written any more."""
+    with closing(Journal.open(tmp_path / "journal")) as journal:
+        journal.begin(HEAD, IDS)
+        journal.write(Journal.dump([record()]), NOW)
+        deed(tmp_path / name)
+        with pytest.raises(JournalError, match=r" or its lock was moved, replaced or deleted while it was in use$"):
+            journal.write(Journal.dump([record(doubts=1)]), NOW)
+
+
+def test_one_journal_by_two_names(tmp_path: Path) -> None:
+    """A symbolic link leads to the same lock, and a second name, which would have another one, is refused."""
+    path = begun(tmp_path / "journal")
+    (tmp_path / "link").symlink_to(path)
+    with closing(Journal.open(path)), pytest.raises(JournalError, match="is held by process"):
+        Journal.open(tmp_path / "link")
+    (tmp_path / "name").hardlink_to(path)
+    with pytest.raises(JournalError, match="it has more than one name"):
+        Journal.open(tmp_path / "name")
+
+
 def test_a_lock_that_was_left(tmp_path: Path) -> None:
     """A lock that no living process holds, as one that was killed leaves it, keeps nobody out."""
     path = begun(tmp_path / "journal")
-    (tmp_path / "journal.lock").write_text("1\n")
+    (tmp_path / "journal.held").write_text("1\n")
 
     assert read_journal(path) == (Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began), None)
 
@@ -297,7 +359,7 @@ def test_a_lock_that_was_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_lock_that_is_taken_away_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_replaced: bool) -> None:
     """A lock whose file its former holder took away, or that another has made anew since, is the lock of nothing."""
-    lock, flock = tmp_path / "journal.lock", fcntl.flock
+    lock, flock = tmp_path / "journal.held", fcntl.flock
     calls: list[int] = []
 
     def late(descriptor: int, operation: int) -> None:
@@ -494,7 +556,7 @@ def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], words: st
     [
         (folder, "the journal {} cannot be used: it is not a file; give another file"),
         (os.mkfifo, "the journal {} cannot be used: it is not a file; give another file"),
-        (dangling, "there is no journal {}"),
+        (dangling, "there is no journal "),
     ],
     ids=["folder", "FIFO", "dangling link"],
 )
@@ -544,7 +606,7 @@ def test_reading_where_nothing_is(tmp_path: Path, name: str) -> None:
 
 def test_reading_a_path_that_is_none() -> None:
     """There can be nothing where a path has a NUL character."""
-    with pytest.raises(JournalError, match=r"^there is no journal "):
+    with pytest.raises(JournalError, match="embedded null byte"):
         read_journal("a\0b")
 
 
@@ -592,7 +654,6 @@ def test_a_file_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monke
         "UPDATE run SET head = json_set(head, '$.purpose.reboot_type', 'WARM')",
         "UPDATE run SET head = json_set(head, '$.facts.shift', json('[1]'))",
         "UPDATE run SET head = json_set(head, '$.facts.shift', 1)",
-        "UPDATE run SET head = json_set(head, '$.facts.witness', json('[\"a\"]'))",
         "UPDATE records SET record = '1'",
         "UPDATE records SET record = json_remove(record, '$.server_id')",
         "UPDATE records SET record = json_set(record, '$.more', 1)",

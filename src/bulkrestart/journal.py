@@ -12,13 +12,16 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields, is_dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Final, Self
 
+from bulkrestart.core.clock import moment_text
 from bulkrestart.core.decision import End
+from bulkrestart.core.endpoint import check_id
 from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, Witness
+from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
 
 #: What marks a database as a journal of ours ("blkr"), and the version of its tables.
 _APPLICATION_ID: Final = 0x626C6B72
@@ -29,6 +32,8 @@ _TABLES: Final = (
     "CREATE TABLE fleet (position INTEGER PRIMARY KEY, server_id TEXT NOT NULL)",
     "CREATE TABLE records (server_id TEXT PRIMARY KEY, record TEXT NOT NULL, written REAL NOT NULL) WITHOUT ROWID",
 )
+#: Neither by a link that somebody has laid, nor waiting for whoever may write to a FIFO.
+_PLAINLY: Final = os.O_NOFOLLOW | os.O_NONBLOCK
 _WRITE_HEAD: Final = "INSERT OR REPLACE INTO run VALUES (1, ?)"
 #: One statement for all rows, and so one transaction: sqlite3 gives the interpreter's lock away at each statement, and
 #: in a busy program it may take 5 ms to have it back (`sys.getswitchinterval`).
@@ -52,6 +57,7 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection, hold: int, *, is_new: bool) -> None:
         self.path = path
         self._connection = connection
+        self._file = path.stat()
         self._hold = hold
         self._is_new = is_new
 
@@ -62,8 +68,8 @@ class Journal:
         Raises:
             JournalError: Another process holds it, it is none of ours, or it cannot be written.
         """
-        file = Path(path).absolute()
-        with _explained(file, "; give another file"):
+        with _explained(path, "; give another file"):
+            file = _file(path)
             hold = _hold(file)
             is_new = False
             try:
@@ -80,7 +86,7 @@ class Journal:
         Raises:
             JournalError: It is damaged, or of a newer version.
         """
-        with _explained(self.path):
+        with _explained(self.path, "; give another file"):
             return _read(self._connection, self.path)
 
     def begin(self, head: Head, ids: Iterable[str]) -> None:
@@ -113,7 +119,19 @@ class Journal:
             JournalError: It cannot be written.
         """
         with _explained(self.path):
+            self._check_in_place()
             self._connection.execute(_WRITE_RECORDS, (now, rows))
+
+    def _check_in_place(self) -> None:
+        """See that whoever comes finds this journal, and finds it held; somebody may have moved the one or the other.
+
+        Raises:
+            JournalError: It is not so.
+        """
+        if not _is_at(self.path, self._file) or not _is_at(_lock_path(self.path), self._hold):
+            raise JournalError(
+                f"the journal {self.path} or its lock was moved, replaced or deleted while it was in use"
+            )
 
     def write_head(self, head: Head) -> None:
         """Write what has been learnt for the whole run.
@@ -139,8 +157,8 @@ def read_contents(path: str | os.PathLike[str]) -> Contents | None:
     Raises:
         JournalError: There is none, or it cannot be read.
     """
-    file = Path(path).absolute()
-    with _explained(file, "; give another file"):
+    with _explained(path, "; give another file"):
+        file = _file(path)
         if not file.exists():
             raise JournalError(f"there is no journal {file}")
         _check_file(file.stat())
@@ -158,11 +176,17 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, int | None]:
     contents = read_contents(path)
     if contents is None:
         raise JournalError(f"the run of the journal {path} has not begun: there is nothing to read")
-    return contents, _holder(Path(path).absolute())
+    with _explained(path, "; give another file"):
+        return contents, _holder(_file(path))
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    """Give the one name of a file: its lock stands beside it, whatever links lead there."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
-def _explained(path: Path, remedy: str = "") -> Iterator[None]:
+def _explained(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
     """Turn what the disk and the database say into one line."""
     try:
         yield
@@ -202,7 +226,7 @@ def _connect(file: Path) -> sqlite3.Connection:
 
 
 def _lock_path(file: Path) -> Path:
-    return file.with_name(f"{file.name}.lock")
+    return file.with_name(f"{file.name}.held")
 
 
 def _hold(file: Path) -> int:
@@ -213,8 +237,9 @@ def _hold(file: Path) -> int:
     """
     path = _lock_path(file)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _PLAINLY, 0o600)
         try:
+            _check_lock(descriptor, path)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it until now may have taken it away with it: then this is the lock of nothing.
             if _is_at(path, descriptor):
@@ -237,15 +262,25 @@ def _let_go(file: Path, hold: int, *, is_unbegun: bool) -> None:
     with suppress(OSError):
         if is_unbegun:
             file.unlink()
-        _lock_path(file).unlink()
+        if _is_at(_lock_path(file), hold):
+            _lock_path(file).unlink()
     os.close(hold)
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def _is_at(path: Path, file: os.stat_result | int) -> bool:
+    """Tell whether a path leads to a file, that of a descriptor or one that was seen before."""
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
+        return os.path.samestat(path.stat(), os.fstat(file) if isinstance(file, int) else file)
     except FileNotFoundError:
         return False
+
+
+def _check_lock(descriptor: int, path: Path) -> None:
+    """See that a file is one that only locks: what is in it is written over."""
+    _check_file(os.fstat(descriptor))
+    text = os.pread(descriptor, 20, 0).strip()
+    if text and not text.isdigit():
+        raise JournalError(f"{path} is no lock of a journal, and would be written over: give another file")
 
 
 def _named_in(lock: int) -> int | None:
@@ -256,10 +291,11 @@ def _named_in(lock: int) -> int | None:
 def _holder(file: Path) -> int | None:
     """Tell which process holds a journal; None if none does."""
     try:
-        descriptor = os.open(_lock_path(file), os.O_RDONLY)
+        descriptor = os.open(_lock_path(file), os.O_RDONLY | _PLAINLY)
     except FileNotFoundError:
         return None
     try:
+        _check_lock(descriptor, _lock_path(file))
         # For a moment: whoever opens the journal in it is refused, and has only to try again.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -289,6 +325,9 @@ def _make(file: Path) -> bool:
 def _check_file(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a file")
+    if status.st_nlink > 1:
+        # Each name would have a lock of its own.
+        raise OSError(errno.EMLINK, "it has more than one name (hard links)")
 
 
 def _check_ours(connection: sqlite3.Connection, file: Path) -> None:
@@ -312,21 +351,35 @@ def _read(connection: sqlite3.Connection, file: Path) -> Contents | None:
         ids = connection.execute("SELECT server_id FROM fleet ORDER BY position").fetchall()
         records = [_read_record(text) for (text,) in connection.execute("SELECT record FROM records")]
         (written,) = connection.execute("SELECT max(written) FROM records").fetchone()
-        return Contents(
+        contents = Contents(
             head=head,
-            ids=tuple(server_id for (server_id,) in ids),
+            ids=tuple(check_id(server_id) for (server_id,) in ids),
             records={record.server_id: record for record in records},
             written=head.began if written is None else written,
         )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        _check_sense(contents)
+        return contents
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         words = "restore it, or give another file and --since, so that nobody is restarted again"
         raise JournalError(f"the journal {file} is damaged ({error}): {words}") from error
     finally:
         connection.execute("COMMIT")
 
 
+def _check_sense(contents: Contents) -> None:
+    """See that what somebody may have edited is what a run can go on with."""
+    if len(set(contents.ids)) < len(contents.ids) or not contents.records.keys() <= set(contents.ids):
+        raise ValueError("its fleet is not that of its records")
+    for moment in (contents.head.began, contents.written, contents.head.purpose.since):
+        if moment is not None:
+            moment_text(moment)
+    for record in contents.records.values():
+        if not all(map(isfinite, (record.began, record.elapsed, record.sent_at or 0.0, *(record.since or ())))):
+            raise ValueError(f"a number of {record.server_id} is none")
+
+
 def _dump(value: object) -> str:
-    return json.dumps(value, default=_fields_of)
+    return json.dumps(value, default=_fields_of, allow_nan=False)
 
 
 def _fields_of(record: object) -> dict[str, object]:
@@ -338,12 +391,11 @@ def _fields_of(record: object) -> dict[str, object]:
 def _read_head(text: str) -> Head:
     values = json.loads(text)
     purpose, facts = values.pop("purpose"), values.pop("facts")
-    witness, shift = facts.pop("witness"), facts.pop("shift")
+    shift = facts.pop("shift")
     return Head(
         purpose=Purpose(**purpose | {"reboot_type": RebootType(purpose["reboot_type"])}),
         facts=LogFacts(
             shift=None if shift is None else _pair(shift),
-            witness=None if witness is None else Witness(**witness | {"written": _pair(witness["written"])}),
             **facts,
         ),
         **values,

@@ -121,7 +121,7 @@ def test_while_the_run_begins(clouds: Clouds, number: signal.Signals, is_known: 
     assert process.returncode == 130
     assert [row.split()[:2] for row in rows] == [["first", "skipped"], ["second", "skipped"]]
     assert summary.startswith("2 skipped in ")
-    assert stopped == "stopped (interrupted): the run was cancelled; nothing was sent"
+    assert stopped == "stopped (interrupted): the run was cancelled; nothing was sent by this command"
     assert err.count("\n") == 1
     assert err.startswith("bulkrestart: interrupted: nothing more is sent")
 

@@ -95,7 +95,9 @@ def test_a_reboot_under_way_is_waited_for_first(task_state: str, updated: float 
         ((), None),
         ((CREATED,), None),
         ((REBUILD, STOP, CREATED), None),
-        ((reboot(-0.001), CREATED), None),
+        ((reboot(-1.0), CREATED), None),
+        # A row names the whole second.
+        ((reboot(-0.999), CREATED), reboot(-0.999)),
         ((reboot(0.0), CREATED), reboot(0.0)),
         ((reboot(9.0), CREATED), reboot(9.0)),
         ((reboot(9.0, is_error=True), CREATED), None),

@@ -111,7 +111,12 @@ def test_server_that_was_not_sent_to() -> None:
     progress = Progress(server_id=SERVER, reboot_type=SOFT, run_began=90.0, began=100.0)
 
     assert taken_up(progress) == Progress(
-        server_id=SERVER, reboot_type=SOFT, run_began=LATER, began=LATER + 10.0, answered_at=NOW
+        server_id=SERVER,
+        reboot_type=SOFT,
+        asked_type=SOFT,
+        run_began=LATER,
+        began=LATER + 10.0,
+        answered_at=NOW,
     )
 
 
@@ -126,8 +131,10 @@ def test_send_in_flight() -> None:
     assert record.resume(options(), run_began=LATER, now=NOW) == Progress(
         server_id=SERVER,
         reboot_type=SOFT,
+        asked_type=SOFT,
         run_began=LATER,
         began=LATER + 10.0,
+        is_since_former=True,
         attempts=(replace(LOST, sent_at=14.0),),
         is_unresolved=True,
         doubts=1,
@@ -170,7 +177,15 @@ def test_send_of_unknown_fate(seen: Observation, may_come_late: bool, last_statu
     after = taken_up(before)
 
     assert after == replace(
-        before, run_began=LATER, began=LATER + before.began, answered_at=NOW, spent=0, readable_looks=0
+        before,
+        asked_type=SOFT,
+        run_began=LATER,
+        # By a clock that was set back meanwhile it began later than now.
+        began=NOW,
+        is_since_former=True,
+        answered_at=NOW,
+        spent=0,
+        readable_looks=0,
     )
     assert after.is_unresolved
     assert (after.may_come_late, after.last_status) == (may_come_late, last_status)
@@ -334,7 +349,17 @@ def test_what_is_not_recorded_counts_anew() -> None:
     """A field of `Progress` is recorded, or is named here because whoever resumes begins it anew."""
     anew = {
         # Leave, counts and looks of a process.
-        *("may_escalate", "may_start", "spent", "readable_looks", "refused_sends", "stale_sends", "refused_looks"),
+        *(
+            "asked_type",
+            "is_since_former",
+            "may_escalate",
+            "may_start",
+            "spent",
+            "readable_looks",
+            "refused_sends",
+            "stale_sends",
+            "refused_looks",
+        ),
         *("looked_at", "is_history_unread"),
         # Moments of a clock that is gone; what matters of them stands under another name.
         *("run_began", "answered_at", "in_flight_since"),

@@ -350,14 +350,14 @@ def test_the_same_call_again(
     """However a run ended, the same call brings every server back, once; a third one finds nothing to do or to ask."""
 
     async def main() -> None:
-        cloud = cloud_of(60, latency=0.4, seed=11, faults=Faults(lost_after=0.1, lost_before=0.1, busy=0.1))
+        cloud = cloud_of(40, latency=0.4, seed=11, faults=Faults(lost_after=0.1, lost_before=0.1, busy=0.1))
         async with client_of(cloud, max_at_once=7) as client:
             with monkeypatch.context() as patch:
                 patch.setattr(client, "restarting", partial(client.restarting, reboot_type=reboot_type))
                 journal = await end(client, cloud, tmp_path / "journal")
             report = await client.restart(cloud.ids, reboot_type=reboot_type, journal=journal)
             assert_accounted(report, cloud)
-            assert report.summary == {Outcome.COMPLETED: 60}
+            assert report.summary == {Outcome.COMPLETED: 40}
             assert report.stopped is None
             asked = len(cloud.requests)
             again = await client.restart(cloud.ids, reboot_type=reboot_type, journal=journal)
@@ -380,9 +380,9 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     """A run that is killed every two seconds gets there all the same."""
 
     async def main() -> None:
-        cloud = cloud_of(80, latency=0.3, seed=4, faults=Faults(lost_after=0.1, lost_before=0.1, throttled=0.05))
+        cloud = cloud_of(50, latency=0.3, seed=4, faults=Faults(lost_after=0.1, lost_before=0.1, throttled=0.05))
         path = tmp_path / "journal"
-        for number in range(8):
+        for number in range(6):
             # Each process has a client of its own, which knows nothing of the others.
             async with client_of(cloud, max_at_once=5) as client, client.restarting(cloud.ids, journal=path):
                 await trio.sleep(2.0)
@@ -393,7 +393,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids, journal=path)
         assert_accounted(report, cloud)
-        assert report.summary == {Outcome.COMPLETED: 80}
+        assert report.summary == {Outcome.COMPLETED: 50}
         assert max(len(result.attempts) for result in report) >= 2
 
     virtually(main)

@@ -446,7 +446,7 @@ def test_two_runs_at_once(latency: float) -> None:
     """Two who ask at once, each with a client of their own, cycle every server once between them."""
 
     async def main() -> None:
-        cloud = past_cloud(60, latency=latency)
+        cloud = past_cloud(30, latency=latency)
         await at(NOW)
         reports: list[Report] = []
 
@@ -459,7 +459,7 @@ def test_two_runs_at_once(latency: float) -> None:
             group.start_soon(run, cloud.ids[::-1])
         for report in reports:
             assert {*report.summary} <= {Outcome.COMPLETED, Outcome.SATISFIED}
-            assert len(report) == 60
+            assert len(report) == 30
         assert set(cloud.cycles.values()) == {1}
 
     virtually(main)

@@ -234,16 +234,17 @@ def _restart(
     access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
 
     def command(streams: Streams) -> End:
+        contents = contents_of(journal)
         chosen = choose(
             arguments=ids or (),
             sources=ids_from or (),
             selectors=selectors,
-            contents=contents_of(journal),
+            contents=contents,
             wait=wait,
             access=access,
             streams=streams,
         )
-        path = None if is_unkept else Path(journal) if journal is not None else new_path()
+        path = None if is_unkept else Path(journal).absolute() if journal is not None else new_path()
         way_in = access
         if len(chosen.to_do) > ASKS_OVER and not is_confirmed:
             way_in = run_before_sending(locate(access))
@@ -256,7 +257,15 @@ def _restart(
                 journal=path,
             )
             confirm(text)
-        request = Request(access=way_in, ids=chosen.ids, options=options, since=moment, journal=path, output=output)
+        request = Request(
+            access=way_in,
+            ids=chosen.ids,
+            contents=contents,
+            options=options,
+            since=moment,
+            journal=path,
+            output=output,
+        )
         return run_async(restart(request, streams))
 
     return command

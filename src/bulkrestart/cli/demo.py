@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bulkrestart.cli.end import End, ExitCode
-from bulkrestart.cli.follow import follow
+from bulkrestart.cli.follow import follow, nothing_done
 from bulkrestart.cli.show import closing_words, why
 from bulkrestart.cli.signals import Interrupts
 from bulkrestart.cli.streams import Streams, safe
@@ -54,8 +54,7 @@ async def demo(cloud: Cloud, streams: Streams) -> End:
             streams.line(f"{len(cloud.ids)} simulated servers at {served.endpoint}; shown are those with a story")
             report = await follow(
                 _restarting(served),
-                ids=cloud.ids,
-                reboot_type=RebootType.SOFT,
+                before=nothing_done(cloud.ids, RebootType.SOFT),
                 display=_Stories(cloud, streams),
                 interrupts=interrupts,
                 streams=streams,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from typing import Protocol
 
 from bulkrestart.cli.end import ExitCode
@@ -29,13 +30,19 @@ class Shows(Protocol):
 async def follow(
     restarting: AbstractAsyncContextManager[Run],
     *,
-    ids: Sequence[str],
-    reboot_type: RebootType,
+    before: Report,
     display: Shows,
     interrupts: Interrupts,
     streams: Streams,
 ) -> Report:
     """Enter a run, show its results as they come, and show its report however it ends.
+
+    Args:
+        restarting: The run.
+        before: What is known of its servers before it begins.
+        display: Shows them.
+        interrupts: The signals.
+        streams: Where to draw the bar.
 
     Raises:
         InputError: The run cannot begin. Nothing was sent.
@@ -71,10 +78,15 @@ async def follow(
     if run is not None:
         return run.report
     # The first look was interrupted.
-    stop = Stop(StopReason.INTERRUPTED, "the run was cancelled; nothing was sent")
-    report = Ledger(ids, reboot_type).report(0.0, began=0.0, stopped=stop, is_over=True)
+    stop = Stop(StopReason.INTERRUPTED, "the run was cancelled; nothing was sent by this command")
+    report = replace(before, stopped=stop)
     close(report)
     return report
+
+
+def nothing_done(ids: Sequence[str], reboot_type: RebootType) -> Report:
+    """Tell of a fleet that nothing has been done for it."""
+    return Ledger(ids, reboot_type).report(0.0, began=0.0, stopped=None, is_over=True)
 
 
 def exit_code(report: Report, *, is_interrupted: bool) -> ExitCode:

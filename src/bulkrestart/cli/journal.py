@@ -28,6 +28,8 @@ def new_path() -> Path:
         stated = Path(os.environ.get("XDG_STATE_HOME", ""))
         # A relative one is to be ignored.
         folder = (stated if stated.is_absolute() else Path.home() / ".local" / "state") / "bulkrestart"
+        if not folder.is_absolute() or os.environ.get("HOME") == "":
+            raise RuntimeError("HOME is no absolute path")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else error

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.end import End
-from bulkrestart.cli.follow import exit_code, follow
+from bulkrestart.cli.follow import exit_code, follow, nothing_done
 from bulkrestart.cli.journal import words_on_rest
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.signals import Interrupts
 from bulkrestart.cli.streams import Streams
 from bulkrestart.client import Run
 from bulkrestart.core.options import Options, parse_since
+from bulkrestart.core.record import Contents
 
 
 def read_since(text: str | None) -> datetime | None:
@@ -41,6 +42,7 @@ class Request:
     Attributes:
         access: The way in.
         ids: The fleet, each server once.
+        contents: What the journal holds already; None if its run has not begun.
         options: How.
         since: Who has rebooted since is left alone; None: nobody is.
         journal: The file of the journal; None to keep none.
@@ -49,6 +51,7 @@ class Request:
 
     access: Access
     ids: Sequence[str]
+    contents: Contents | None
     options: Options
     since: datetime | None
     journal: Path | None
@@ -61,13 +64,14 @@ async def restart(request: Request, streams: Streams) -> End:
     Raises:
         InputError: The cloud refuses the token, or is not at the endpoint. Nothing was sent.
     """
+    contents, reboot_type = request.contents, request.options.reboot_type
+    before = nothing_done(request.ids, reboot_type) if contents is None else contents.report(is_over=True)
     interrupts = Interrupts(streams)
     display = Display(request.output, request.ids, streams)
     with interrupts.handled():
         report = await follow(
             _restarting(request, streams),
-            ids=request.ids,
-            reboot_type=request.options.reboot_type,
+            before=before,
             display=display,
             interrupts=interrupts,
             streams=streams,

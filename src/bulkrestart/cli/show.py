@@ -34,7 +34,7 @@ class Display:
 
     def __init__(self, output: Output, ids: Iterable[str], streams: Streams) -> None:
         self._output = output
-        self._width = max(map(len, ids))
+        self._width = max(map(len, ids), default=0)
         self._streams = streams
 
     def show(self, result: ServerResult) -> None:

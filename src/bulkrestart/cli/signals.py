@@ -1,8 +1,8 @@
 """Signals that end a command.
 
-Law: before a run they end what is under way, as a `KeyboardInterrupt`; in it the first ends it in good order and the
-second at once; while its report is printed, and after it, they end the process. The exit code of `restart` and `demo`
-is 130 each time.
+Law: before a run they end what is under way, as a `KeyboardInterrupt`; in it the first ends it in good order, the
+second at once, and a third the process, whatever that waits for (a disk that hangs); while its report is printed, and
+after it, they end the process. The exit code of `restart` and `demo` is 130 each time.
 """
 
 import asyncio
@@ -104,3 +104,4 @@ class Interrupts:
             self._streams.warn("interrupted again: what is in flight is left in doubt")
             # A turn of the loop later: two cancellations that meet before the task wakes up are one.
             asyncio.get_running_loop().call_soon(self._task.cancel)
+            leave_on_signals()

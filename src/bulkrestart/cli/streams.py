@@ -7,6 +7,7 @@ text and nothing else.
 import errno
 import logging
 import os
+import re
 import select
 import sys
 import time
@@ -25,6 +26,7 @@ _BAR_WIDTH: Final = 12
 _REFRESH: Final = 0.25
 #: Where a terminal does not know its width (a serial line, a container).
 _COLUMNS: Final = 80
+_LINE_END: Final = re.compile(r"\s*[\r\n]\s*")
 #: To the first column, and erase to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\r\x1b[K"
 
@@ -58,7 +60,7 @@ class Streams:
 
     def warn(self, message: str) -> None:
         """Say a message as one line that begins with our name, safely."""
-        self.say(f"bulkrestart: {safe(' '.join(message.split()))}")
+        self.say(f"bulkrestart: {safe(_LINE_END.sub(' ', message.strip()))}")
 
     @contextmanager
     def showing_warnings(self) -> Iterator[None]:

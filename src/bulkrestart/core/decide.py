@@ -197,9 +197,10 @@ class Refusals:
 
 def sendable_type(vm_state: str, progress: Progress) -> RebootType | None:
     """Tell which type may be sent to an idle server in this state; None if none may."""
+    asked_type = progress.asked_type or progress.reboot_type
     if vm_state == ACTIVE:
-        return progress.reboot_type
-    has_leave = progress.reboot_type is RebootType.HARD or progress.may_escalate
+        return asked_type
+    has_leave = asked_type is RebootType.HARD or progress.may_escalate
     if vm_state in HARD_ONLY_STATES and has_leave and (vm_state != STOPPED or progress.may_start):
         return RebootType.HARD
     return None

@@ -27,8 +27,12 @@ def needs_log(server: Server | Observation, since: float) -> bool:
 
 
 def last_reboot(log: Log, since: float) -> Action | None:
-    """Find the newest reboot that began at that moment or later and did not end in Error; None if there is none."""
-    return next((row for row in log if row.action == "reboot" and row.start_time >= since and not row.is_error), None)
+    """Find the newest reboot that began at that moment or later and did not end in Error; None if there is none.
+
+    A row names the whole second in which its reboot began.
+    """
+    rows = (row for row in log if row.action == "reboot" and not row.is_error)
+    return next((row for row in rows if row.start_time + 1.0 > since), None)
 
 
 def with_row(log: Log, row: Log | Observation) -> Log | Observation:
@@ -63,10 +67,10 @@ def decide_since(sighting: Sighting, since: float, progress: Progress) -> Decisi
     last = last_reboot(log, since)
     if last is None:
         return decision
-    if last.is_finished is False:
-        return Look(is_unresolved=False, delay=PASSING_DELAY)
+    is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
+    if last.is_finished is False or is_rebooting or not isinstance(sighting.server, Server):
+        return Look(is_unresolved=progress.is_unresolved, delay=PASSING_DELAY)
     # Where no finish is shown the state tells: the server is in no reboot.
     proof = Proof.ACTION if last.is_finished else Proof.STATE
-    return End(
-        outcome=Outcome.SATISFIED, detail=f"{last.request_id} began at {moment_text(last.start_time)}", proof=proof
-    )
+    detail = f"{last.request_id} began at {moment_text(last.start_time)}"
+    return End(outcome=Outcome.SATISFIED, detail=detail, proof=proof)

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from bulkrestart.core.model import RebootType
@@ -88,6 +88,10 @@ def _parse_moment(name: str, value: object) -> float | None:
         raise ValueError(
             f"{name} must have a zone: {value.isoformat()} is another moment in each; add one, such as UTC"
         )
+    try:
+        datetime.fromtimestamp(value.timestamp(), UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{name} must be a moment between the years 1 and 9999 in UTC, not {value}") from None
     return value.timestamp()
 
 

@@ -15,6 +15,7 @@ class Progress:
     Attributes:
         server_id: The server.
         reboot_type: The type that the last or the next send asks for.
+        asked_type: The type that was asked for; None: the same.
         may_escalate: Leave to send HARD where SOFT can never work.
         may_start: Leave to send HARD to a stopped server, which starts it.
         run_began: When the run began.
@@ -30,6 +31,7 @@ class Progress:
             unknown, or at the last send if there was none such. A reboot that started since may be ours. None if the
             cloud's clock is unknown. It is not kept as a moment of ours: our clock stands still while the machine
             sleeps.
+        is_since_former: `since` was noted by a former process, by the `Date` that it saw.
         answered_at: When the last send was answered, or given up; looks are timed from it.
         may_come_late: The last send may still be at work, though its answer is in, or was given up.
         was_seen_rebooting: A look since then showed the server in a reboot, while the fate of the send was unknown.
@@ -48,6 +50,7 @@ class Progress:
 
     server_id: str
     reboot_type: RebootType
+    asked_type: RebootType | None = None
     may_escalate: bool = False
     may_start: bool = False
     run_began: float = 0.0
@@ -60,6 +63,7 @@ class Progress:
     last_status: int | None = None
     has_reached: bool = False
     since: tuple[float, float] | None = None
+    is_since_former: bool = False
     answered_at: float = 0.0
     may_come_late: bool = False
     was_seen_rebooting: bool = False
@@ -86,7 +90,7 @@ class Progress:
         """Note, before the request leaves, that it leaves."""
         self.in_flight_since = now
         if not self.doubts:
-            self.since = cloud_time
+            self.since, self.is_since_former = cloud_time, False
 
     def answer(self, now: float, seen: Observation, decision: Decision) -> None:
         """Note what came back, and what was decided on it."""

@@ -36,21 +36,6 @@ class Purpose:
     since: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """An accepted send: its row tells how the action log names and dates what is ours.
-
-    Attributes:
-        server_id: The server.
-        request_id: The cloud's id of the reboot.
-        written: The earliest and the latest that the cloud's `Date` can have shown when the row was written.
-    """
-
-    server_id: str
-    request_id: str
-    written: tuple[float, float]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFacts:
     """What rows that are certainly ours have told of the cloud's action log.
@@ -59,13 +44,11 @@ class LogFacts:
         is_proven: It has shown a reboot of this run.
         user_id: Who we are in it; None while unknown.
         shift: Seconds by which it is ahead of `Date`, at least and at most; None while unknown.
-        witness: An accepted send, as long as none has told the shift; None while there is none.
     """
 
     is_proven: bool = False
     user_id: str | None = None
     shift: tuple[float, float] | None = None
-    witness: Witness | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +116,16 @@ class Record:
         if self.end is not None and self.end.outcome is Outcome.IN_DOUBT:
             # What was given up on is looked for again.
             progress.is_unresolved = True
+        if not progress.is_unresolved and not progress.is_accepted:
+            # It is sent to as if for the first time; only what was once in doubt may still be found in the log.
+            progress.reboot_type, progress.last_status = options.reboot_type, None
+            progress.since = progress.since if progress.doubts else None
+        progress.is_since_former = progress.since is not None
         progress.spent = 0
+        progress.began = min(progress.began, now)
         progress.answered_at = now
         progress.may_escalate, progress.may_start = options.escalate, options.start_stopped
-        if not progress.is_unresolved and not self.is_accepted:
-            progress.reboot_type = options.reboot_type
+        progress.asked_type = options.reboot_type
         return progress
 
     def progress(self, *, run_began: float) -> Progress:
@@ -198,6 +186,11 @@ class Contents:
     records: Mapping[str, Record]
     written: float
 
+    @property
+    def lasted(self) -> float:
+        """Seconds from the run's first beginning until it was last written, by a clock that somebody may have set."""
+        return max(0.0, self.written - self.head.began)
+
     def difference(self, purpose: Purpose, fleet: Sequence[str] | None) -> str | None:
         """Say how the journal's run is another one than what is asked for now; None if it is the same.
 
@@ -232,8 +225,7 @@ class Contents:
             ledger.open(record.progress(run_began=0.0))
             if record.end is not None:
                 ledger.close(record.result())
-        elapsed = self.written - self.head.began
-        return ledger.report(elapsed, began=0.0, stopped=None, is_over=is_over)
+        return ledger.report(self.lasted, began=0.0, stopped=None, is_over=is_over)
 
 
 def leaves_nothing_to_do(end: End | ServerResult, *, wait: bool) -> bool:

@@ -17,7 +17,7 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.errors import BulkRestartError
+from bulkrestart.core.errors import BulkRestartError, EndpointError
 from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Outcome, RebootType, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Observation, Sighting
@@ -76,6 +76,7 @@ class Fleet:
     ) -> None:
         self._compute = compute
         self._gate = gate
+        self._clock = clock
         self._rng = rng
         self._ledger = ledger
         self._recorder = recorder
@@ -151,11 +152,12 @@ class Fleet:
         if first is None:
             if (contents := self._recorder.contents) is not None:
                 moment = moment_text(contents.written)
-                self._ended = self._began + contents.written - contents.head.began
+                self._ended = self._began + contents.lasted
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
             await Preflight(self._compute, self._gate, self._rng).look(first)
+            self._check_since()
             await self._recorder.begin()
             self.ready.set()
             async with anyio.create_task_group() as guard:
@@ -170,6 +172,18 @@ class Fleet:
                 guard.cancel_scope.cancel()
         if bounded.cancelled_caught:
             self._course.halt(Stop(StopReason.DEADLINE, "the deadline came"))
+
+    def _check_since(self) -> None:
+        """Refuse a moment that is yet to come for the cloud: a reboot of this run would not count as since.
+
+        Raises:
+            EndpointError: It is.
+        """
+        now = self._clock.at(anyio.current_time())
+        since = self._options.since
+        if since is not None and now is not None and since > now[1]:
+            words = f"the cloud's clock shows {moment_text(now[1])}: give a since that is past there; nothing was sent"
+            raise EndpointError(words)
 
     def _take_up(self) -> None:
         """Go on where the journal ends: what is finished stays, and what was accepted is waited for anew."""
@@ -255,6 +269,7 @@ class Fleet:
         progress = Progress(
             server_id=server_id,
             reboot_type=self._options.reboot_type,
+            asked_type=self._options.reboot_type,
             may_escalate=self._options.escalate,
             may_start=self._options.start_stopped,
             run_began=self._began,
@@ -270,7 +285,7 @@ class Fleet:
             return Send(reboot_type=progress.reboot_type)
         server, asked = self._survey.pop(progress.server_id, (None, 0.0))
         if server is None:
-            return Look(is_unresolved=False)
+            return Send(reboot_type=progress.reboot_type)
         sighting = Sighting(server=server, log=None, at=asked)
         decision = decide_look(sighting, progress)
         progress.look(sighting, decision)

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class Gate:
     """Lets a request through. A slot is held for one request and nothing else: not while waiting or signing in.
 
-    Only the looks of `since` and the send that follows them share one (`Submitter`).
+    Only a send and the looks that have to come right before it share one (`Submitter`).
     When a slot is had, nobody was asked to wait at that moment, and nothing awaits between that and the request.
     Entering gives the trouble if there is nothing to sign with and never will be: nothing is to be sent then.
 

@@ -190,7 +190,7 @@ class Settler:
         watched = self._watched[server_id]
         is_late = self._is_late(watched, anyio.current_time())
         log = await self._read_log(watched.progress)
-        end = decide_proof(log, watched.progress, self._knowledge.log_time(watched.progress.since), is_late=is_late)
+        end = decide_proof(log, watched.progress, self._knowledge.log_time(watched.progress), is_late=is_late)
         if isinstance(end, End):
             self._end(watched.progress, end)
 
@@ -198,7 +198,7 @@ class Settler:
         """Read the row of the accepted reboot; if its request id is unknown, find it in the whole log first."""
         if progress.request_id is None:
             log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
-            log_time = self._knowledge.log_time(progress.since)
+            log_time = self._knowledge.log_time(progress)
             rows = reboots_since(log, progress, log_time) if isinstance(log, tuple) and log_time else []
             if not rows:
                 return log

@@ -7,6 +7,7 @@ what happens next is never its choice but `core.decide`'s.
 import logging
 import random
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import anyio
@@ -18,14 +19,13 @@ from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Log, RebootType, Stop, StopReason
+from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import Witness
 from bulkrestart.run.course import Course
 from bulkrestart.run.gate import Gate, Shields
-from bulkrestart.run.knowledge import LogKnowledge
+from bulkrestart.run.knowledge import LogKnowledge, Witness
 from bulkrestart.run.recorder import Recorder
 
 T = TypeVar("T")
@@ -103,18 +103,16 @@ class Submitter:
             if self._course.stop is not None:
                 return progress.so_far(is_over=True)
             sent_at = anyio.current_time()
-            if self._options.since is not None:
+            if self._options.since is not None or not self._has_looked(progress, sent_at):
                 reboot_type = progress.reboot_type
-                decision = await self._look_back(progress, self._options.since)
+                decision = await self._look_first(progress)
                 # The journal has the send that was meant at first.
                 if not isinstance(decision, Send) or decision.reboot_type is not reboot_type:
                     return decision
-                # The looks took time: somebody may have been asked to wait, or to stop, meanwhile.
+                # The look took time: somebody may have been asked to wait, or to stop, meanwhile.
                 if self._gate.is_held or self._course.stop is not None:
                     return decision
                 sent_at = anyio.current_time()
-            elif progress.reboot_type is RebootType.HARD and not self._has_looked(progress, sent_at):
-                return Look(is_unresolved=False)
             cloud_time = self._clock.at(sent_at)
             progress.send(sent_at, cloud_time)
             # What stands if the end of the shield, and not an answer, ends the wait.
@@ -128,20 +126,28 @@ class Submitter:
             self._call_witness(progress, cloud_time)
         return decision
 
-    async def _look_back(self, progress: Progress, since: float) -> Decision:
-        """Look whether a server has rebooted since a moment, in the slot of the send that would follow.
+    async def _look_first(self, progress: Progress) -> Decision:
+        """Look at a server in the slot of the send that would follow.
 
-        So nobody's reboot fits between the look and ours, but one that begins in this very instant.
+        A HARD starts a server that was stopped meanwhile, and with `since` nobody's reboot is to fit between the look
+        and ours, but one that begins in this very instant.
         """
+        since = self._options.since
         at = anyio.current_time()
         server = await self._see(self._compute.show(progress.server_id))
         log: Log | Observation | None = None
-        if needs_log(server, since):
+        if since is not None and needs_log(server, since):
+            if self._gate.is_held:
+                return Send(reboot_type=progress.reboot_type)
             log = await self._see(self._compute.actions(progress.server_id))
-        if isinstance(log, tuple) and (last := last_reboot(log, since)):
+        if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since)):
+            if self._gate.is_held:
+                return Send(reboot_type=progress.reboot_type)
             log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id)))
+            # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
+            server = await self._see(self._compute.show(progress.server_id))
         sighting = Sighting(server=server, log=log, at=at)
-        decision = decide_since(sighting, since, progress)
+        decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
         progress.look(sighting, decision)
         return decision
 
@@ -158,7 +164,9 @@ class Submitter:
             self._knowledge.note(Witness(progress.server_id, progress.request_id, (since[0], until[1])))
 
     def _has_looked(self, progress: Progress, now: float) -> bool:
-        """Tell whether a look is fresh enough for a HARD, which starts a server that was stopped since."""
+        """Tell whether a look is fresh enough, which only a HARD needs: it starts a server that was stopped since."""
+        if progress.reboot_type is not RebootType.HARD:
+            return True
         return progress.looked_at is not None and now - progress.looked_at <= LOOK_LIFE
 
     async def look(self, progress: Progress) -> Decision:
@@ -177,15 +185,30 @@ class Submitter:
             at=at,
             is_log_proven=self._knowledge.facts.is_proven,
             user_id=self._knowledge.facts.user_id,
-            log_time=self._knowledge.log_time(progress.since),
+            log_time=self._knowledge.log_time(progress),
         )
         decision = decide_look(sighting, progress)
         if isinstance(decision, Accept) and decision.request_id is not None:
             self._knowledge.prove()
+        if isinstance(decision, Look | End) and progress.is_unresolved:
+            decision = await self._satisfied_meanwhile(sighting, progress) or decision
         progress.look(sighting, decision)
         self._recorder.note(progress)
         self._stop_if_told(decision)
         return decision
+
+    async def _satisfied_meanwhile(self, sighting: Sighting, progress: Progress) -> End | None:
+        """With `since`, a reboot by whomever ends also a server whose send is of unknown fate."""
+        since, log = self._options.since, sighting.log
+        last = last_reboot(log, since) if since is not None and isinstance(log, tuple) else None
+        if since is None or last is None or not isinstance(log, tuple):
+            return None
+        row, _ = await self._gate.ask(lambda: self._compute.action(progress.server_id, last.request_id))
+        log = with_row(log, row)
+        if not isinstance(log, tuple):
+            return None
+        decision = decide_since(replace(sighting, log=log), since, progress)
+        return decision if isinstance(decision, End) and decision.outcome is Outcome.SATISFIED else None
 
     async def _ask_witness(self) -> None:
         """Read the row of an accepted send, once in a run: it tells how the log names and dates what is ours.
@@ -195,7 +218,7 @@ class Submitter:
         if self._asking is not None:
             await self._asking.wait()
             return
-        witness = self._knowledge.facts.witness
+        witness = self._knowledge.witness
         if witness is None or anyio.current_time() < self._asked_at + _WITNESS_INTERVAL:
             return
         self._asking, self._asked_at = anyio.Event(), anyio.current_time()
@@ -208,7 +231,7 @@ class Submitter:
             self._knowledge.compare(log, witness)
         elif isinstance(log, Answer) and log.status == 403:
             # The log is kept from us: this one will never tell.
-            self._knowledge.dismiss()
+            self._knowledge.witness = None
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, Look | End) and decision.stop is not None:
