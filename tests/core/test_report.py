@@ -172,7 +172,7 @@ def walk(ledger: Ledger, server_id: str, steps: int) -> None:
     """Take a server so many steps along its way."""
     progress = Progress(server_id=server_id, reboot_type=SOFT, began=1.0)
     actions: tuple[Callable[[], None], ...] = (
-        lambda: ledger.open(progress),
+        lambda: ledger.begin(progress),
         lambda: progress.send(2.0, None),
         lambda: progress.answer(3.0, Unanswered("ReadTimeout"), Look(is_unresolved=True)),
         lambda: progress.send(4.0, None),

@@ -222,7 +222,7 @@ class Contents:
         """
         ledger = Ledger(self.ids, self.head.purpose.reboot_type)
         for record in self.records.values():
-            ledger.open(record.progress(run_began=0.0))
+            ledger.begin(record.progress(run_began=0.0))
             if record.end is not None:
                 ledger.close(record.result())
         return ledger.report(self.lasted, began=0.0, stopped=None, is_over=is_over)

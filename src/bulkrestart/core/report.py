@@ -155,8 +155,8 @@ class Ledger:
         """Give the entries that are open."""
         return (entry for entry in self._entries.values() if isinstance(entry, Progress))
 
-    def open(self, progress: Progress) -> None:
-        """Open a server's entry."""
+    def begin(self, progress: Progress) -> None:
+        """Open the entry of a server."""
         self._entries[progress.server_id] = progress
 
     def close(self, result: ServerResult) -> None:

@@ -193,7 +193,7 @@ class Fleet:
             if record is None:
                 continue
             progress = record.resume(self._options, run_began=self._began, now=now)
-            self._ledger.open(progress)
+            self._ledger.begin(progress)
             if record.is_finished(wait=self._options.wait):
                 self._started += 1
                 self._close(record.result())
@@ -275,7 +275,7 @@ class Fleet:
             run_began=self._began,
             began=anyio.current_time(),
         )
-        self._ledger.open(progress)
+        self._ledger.begin(progress)
         return progress
 
     def _decide_first(self, progress: Progress) -> Decision:
