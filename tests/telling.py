@@ -79,7 +79,7 @@ async def main(scenario: dict[str, Any]) -> None:
         held += [client, scenario]
         async with client:
             tell(await client.locate())
-            async with client.restarting(scenario["ids"], wait=False) as run:
+            async with client.restarting(scenario["ids"], wait=False, journal=scenario["journal"]) as run:
                 held.append(run)
                 async for result in run:
                     tell(result)

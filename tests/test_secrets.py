@@ -211,12 +211,16 @@ def staged(scenario: Scenario, folder: Path) -> Iterator[Stage]:
             **{name: value for name, value in os.environ.items() if not name.startswith(("OS_", "HUAWEICLOUD_SDK_"))},
             "OS_CLIENT_CONFIG_FILE": str(folder / "clouds.yaml"),
             "PYTHONPATH": str(ROOT),
+            "XDG_STATE_HOME": str(folder),
             **_secrets(scenario.by),
             **(_proxied(stack, scenario.proxy) if scenario.proxy else {}),
         }
         _write_clouds(folder / "clouds.yaml", "keystone.test" if scenario.proxy else keystone)
+        (folder / "bulkrestart").mkdir()
+        journal = str(folder / "bulkrestart" / "journal")
+        arguments = {"endpoint": endpoint, "by": scenario.by, "cloud": "one", "ids": cloud.ids, "journal": journal}
         yield Stage(
-            {"endpoint": endpoint, "by": scenario.by, "cloud": "one", "ids": cloud.ids, "defect": scenario.defect},
+            arguments | {"defect": scenario.defect},
             [*(["--cloud", "one"] if scenario.by == "cloud" else ["--endpoint", endpoint]), *cloud.ids],
             environment,
             hanging,
@@ -250,7 +254,7 @@ def _write_clouds(path: Path, keystone: str) -> None:
 
 
 def run(stage: Stage, *command: str) -> tuple[int, str]:
-    """Run a program to its end, or until it is interrupted; give all that it wrote."""
+    """Run a program to its end, or until it is interrupted; give all that it wrote, its journal as well."""
     with subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
@@ -270,7 +274,9 @@ def run(stage: Stage, *command: str) -> tuple[int, str]:
                 written, _ = process.communicate(timeout=60)
         finally:
             process.kill()
-    return process.returncode, written
+    folder = Path(stage.environment["XDG_STATE_HOME"], "bulkrestart")
+    journals = [path.read_bytes().decode("latin-1") for path in folder.iterdir()]
+    return process.returncode, "\n".join([written, *journals])
 
 
 def told(written: str) -> list[str]:
