@@ -67,6 +67,25 @@ def test_no_place_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd:
     )
 
 
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_a_home_that_is_none(home: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A home that is no absolute path would be another one in each directory."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", home)
+    assert run(["restart", "--endpoint", "http://127.0.0.1:9/v2.1/p", "ID"]) == 2
+    assert "HOME is no absolute path; give --journal FILE, or --no-journal" in capfd.readouterr().err
+
+
+def test_printing_what_was_not_waited_for(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """Whether accepted was enough only the user knows, so those are counted apart."""
+    served = serve(Cloud(2))
+    path = str(tmp_path / "journal")
+    cli("restart", "--endpoint", served.endpoint, "--no-wait", "--journal", path, *served.cloud.ids)
+    *_, nothing, rest = cli("journal", path).out.splitlines()
+    assert nothing == "nothing is left to do"
+    assert rest == "2 accepted ones were not waited for to the end: the same command does, without --no-wait"
+
+
 def test_no_home(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """A user without a home is told the same."""
 

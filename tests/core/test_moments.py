@@ -41,6 +41,19 @@ def test_deadline_is_yet_to_come(seconds: float, zone: timezone) -> None:
     assert parse_deadline(deadline, NOW) == pytest.approx(NOW + seconds, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "parse", "moment"),
+    [
+        ("since", parse_since, datetime.min.replace(tzinfo=EAST)),
+        ("deadline", parse_deadline, datetime.max.replace(tzinfo=timezone(-timedelta(hours=10)))),
+    ],
+)
+def test_what_no_calendar_holds(name: str, parse: Parser, moment: datetime) -> None:
+    """A moment that is in no year of UTC is refused: nobody could write it down."""
+    with pytest.raises(ValueError, match=rf"^{name} must be a moment between the years 1 and 9999 in UTC, not "):
+        parse(moment, NOW)
+
+
 @pytest.mark.parametrize("seconds", [0.001, 3600.0])
 def test_since_in_the_future(seconds: float) -> None:
     """A `since` that is yet to come is refused: it would send to everybody, who asks so meant something else."""

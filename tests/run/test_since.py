@@ -331,6 +331,30 @@ def test_throttled_look_holds_everybody(call: Call) -> None:
     virtually(main)
 
 
+@pytest.mark.parametrize("call", [Call.SHOW, Call.LOG, Call.LOG_ROW])
+def test_what_is_throttled_during_the_look_is_heeded_between_its_requests(call: Call) -> None:
+    """A 429 for another server that comes during one request of a look back holds the next one of it."""
+
+    async def main() -> None:
+        cloud = past_cloud(2)
+        first, second = cloud.ids
+        await at(1500.0)
+        reboot(cloud, first)
+        # The preflight looks at the first server once before.
+        cloud.script(first, *([None] if call is Call.SHOW else []), Fault.slow(5.0), call=call)
+        cloud.script(second, Fault.slow(1.0), call=Call.SHOW)
+        cloud.script(second, Fault.throttled(60.0))
+        await at(NOW)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, since=SINCE)
+        assert report.summary == {Outcome.COMPLETED: 1, Outcome.SATISFIED: 1}
+        throttled = next(request for request in cloud.requests if request.status == 429)
+        times = [request.time - throttled.time for request in cloud.requests]
+        assert [time for time in times if 0.0 < time < 60.0] == []
+
+    virtually(main)
+
+
 def test_what_is_throttled_during_the_look_is_not_sent() -> None:
     """A 429 for another server that comes while one is looked at keeps its send back; it is looked at again then."""
 

@@ -144,6 +144,8 @@ class Submitter:
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id)))
+            if self._gate.is_held:
+                return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
             server = await self._see(self._compute.show(progress.server_id))
         sighting = Sighting(server=server, log=log, at=at)
