@@ -8,6 +8,7 @@ after it, they end the process. The exit code of `restart` and `demo` is 130 eac
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,7 +30,8 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
     for number in _heeded():
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
     try:
-        yield
+        with _waking(loop):
+            yield
     finally:
         leave_on_signals()
 
@@ -42,10 +44,31 @@ def cancelled_by_signals() -> Iterator[None]:
     cancel = task.cancel
     before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(cancel)) for number in _heeded()}
     try:
-        yield
+        with _waking(loop):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let signals end the loop's wait for something to happen.
+
+    Python's handlers run between two of its instructions. A signal that comes after the last one before the wait would
+    be heeded when that ends, which may be never (docs.python.org/3/library/signal.html#signal.set_wakeup_fd).
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        loop.add_reader(reader, reader.recv, 4096)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reader)
 
 
 def leave_on_signals() -> None:
