@@ -679,7 +679,8 @@ class _Stage:
 
     def _judge_truth(self, report: Report) -> None:
         """Hold each outcome against what the cloud did."""
-        began = self.began - _UNCERTAINTY
+        # As far as `Date` is behind, an earlier reboot may be taken for ours until a row has told (README).
+        began = self.began - _UNCERTAINTY - max(0.0, -self.world.date_skew)
         cycled = Counter(cycle.server_id for cycle in self.cloud.cycle_log if cycle.time >= began)
         for result, fate in zip(report, self.world.fates, strict=True):
             server_id = result.server_id
