@@ -664,7 +664,7 @@ def test_a_file_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monke
         "UPDATE records SET record = json_set(record, '$.end.reason', 'why not')",
         "UPDATE records SET record = json_set(record, '$.end.proof', 'faith')",
         "UPDATE records SET record = json_set(record, '$.proof', 'faith')",
-        "UPDATE records SET record = json_set(record, '$.began', 1e999)",
+        "UPDATE records SET record = replace(record, '\"began\":0.5', '\"began\":Infinity')",
         "UPDATE records SET record = json_set(record, '$.elapsed', 'long')",
         "UPDATE records SET written = 'yesterday'",
         "UPDATE run SET head = json_set(head, '$.began', 1e300)",
