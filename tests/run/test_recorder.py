@@ -200,7 +200,7 @@ def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first:
     """
 
     async def main() -> None:
-        cloud = cloud_of(40, latency=0.2)
+        cloud = cloud_of(100, latency=0.2)
         cloud.script(cloud.ids[0], Fault.no_reply(applied=False))
         cloud.script(cloud.ids[1], Fault.no_reply(applied=True))
         cloud.script(cloud.ids[2], Fault.busy(5.0))
@@ -215,11 +215,11 @@ def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first:
             assert "database or disk is full" in report.stopped.detail
             if first == 1:
                 assert not cloud.posts
-            assert cloud.posts.total() < 40
+            assert cloud.posts.total() < 100
             assert_free(journal)
             again = await client.restart(cloud.ids, journal=journal)
         assert_accounted(again, cloud)
-        assert again.summary == {Outcome.COMPLETED: 40}
+        assert again.summary == {Outcome.COMPLETED: 100}
 
     virtually(main)
 
