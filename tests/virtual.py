@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from bulkrestart import Report, RestartClient, Token
+from bulkrestart import Report, RestartClient, Rollout, Token
 from bulkrestart.run import recorder
 from bulkrestart.simulator import Cloud, Fault, Faults, asgi
 
@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 #: Where virtual time begins, in seconds since the epoch.
 EPOCH = 1_800_000_000.0
+#: Budgets that never stop a run: what is tested is what becomes of each server.
+REGARDLESS = Rollout(max_failures="100%", max_refused="100%")
 
 
 class CloudSettings(TypedDict, total=False):
@@ -26,6 +28,7 @@ class CloudSettings(TypedDict, total=False):
     reboot_seconds: tuple[float, float]
     faults: Faults
     max_limit: int
+    hosts: int
     max_microversion: str
     log_delay: float
     date_skew: float

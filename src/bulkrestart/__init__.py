@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         StopReason,
     )
     from bulkrestart.core.report import FleetError, Report, Statistics
+    from bulkrestart.core.rollout import Rollout
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "RebootType",
     "Report",
     "RestartClient",
+    "Rollout",
     "Run",
     "Server",
     "ServerResult",
@@ -55,6 +57,7 @@ _HOMES: Final = {
     "JournalError": "bulkrestart.core.errors",
     "Report": "bulkrestart.core.report",
     "RestartClient": "bulkrestart.client",
+    "Rollout": "bulkrestart.core.rollout",
     "Run": "bulkrestart.client",
     "Statistics": "bulkrestart.core.report",
     "Token": "bulkrestart.cloud.auth",

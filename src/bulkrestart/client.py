@@ -18,15 +18,17 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.credentials import CatalogAuth, Renewed
 from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.transport import LaneTransport
+from bulkrestart.core.checks import check_count
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
-from bulkrestart.core.options import Options, check_count, parse_deadline, parse_reboot_type, parse_since
+from bulkrestart.core.options import Options, parse_deadline, parse_reboot_type, parse_since
 from bulkrestart.core.pacing import Brake
 from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
+from bulkrestart.core.rollout import Rollout
 from bulkrestart.core.selection import Selection
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
@@ -239,6 +241,7 @@ class RestartClient:
         *,
         reboot_type: RebootType | str = RebootType.SOFT,
         wait: bool = True,
+        rollout: Rollout = Rollout(),
         max_attempts: int = 5,
         request_timeout: float = 60.0,
         server_timeout: float = 900.0,
@@ -260,6 +263,7 @@ class RestartClient:
             reboot_type: "SOFT" or "HARD". Before a HARD the servers are looked at: one that is locked, or stopped
                 without `start_stopped`, is `skipped`.
             wait: Whether to wait until the servers are back. If not, the outcome of a good one is `accepted`.
+            rollout: How the run spreads over the fleet, and when it stops itself.
             max_attempts: Sends to one server, at most. Waiting for a server that is busy, or for a cloud that
                 throttles, is not counted.
             request_timeout: Seconds for one request. A short one makes lost replies of slow ones; each costs looks.
@@ -302,6 +306,7 @@ class RestartClient:
             ids,
             reboot_type=reboot_type,
             wait=wait,
+            rollout=rollout,
             max_attempts=max_attempts,
             request_timeout=request_timeout,
             server_timeout=server_timeout,
@@ -324,6 +329,7 @@ class RestartClient:
         *,
         reboot_type: RebootType | str = RebootType.SOFT,
         wait: bool = True,
+        rollout: Rollout = Rollout(),
         max_attempts: int = 5,
         request_timeout: float = 60.0,
         server_timeout: float = 900.0,
@@ -354,6 +360,7 @@ class RestartClient:
         options = Options(
             reboot_type=parse_reboot_type(reboot_type),
             wait=wait,
+            rollout=rollout,
             max_attempts=max_attempts,
             request_timeout=request_timeout,
             server_timeout=server_timeout,

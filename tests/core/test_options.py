@@ -1,12 +1,14 @@
 """The arguments of a restart are checked before anything is sent, and the error names the argument."""
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
+from bulkrestart.core.checks import check_count, check_flag, check_seconds
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.options import Options, check_count, check_flag, check_seconds, parse_reboot_type
+from bulkrestart.core.options import Options, parse_reboot_type
 
 GOOD = Options(
     reboot_type=RebootType.SOFT,
@@ -24,11 +26,17 @@ DURATIONS = ["request_timeout", "server_timeout", "wait_timeout"]
 FLAGS = ["wait", "escalate", "start_stopped"]
 
 
+def options_with(name: str, value: object) -> Options:
+    """Give good options, but for one."""
+    arguments: dict[str, Any] = {field.name: getattr(GOOD, field.name) for field in fields(Options)}
+    return Options(**arguments | {name: value})
+
+
 def test_every_option_is_checked() -> None:
     """An option is a count, a duration or a flag, and so is checked below; the type and the moments are read before."""
     names = {field.name for field in fields(Options)}
 
-    assert names == {"reboot_type", "since", "deadline", *COUNTS, *DURATIONS, *FLAGS}
+    assert names == {"reboot_type", "since", "deadline", "rollout", *COUNTS, *DURATIONS, *FLAGS}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, math.nan, True, "5", None])
@@ -36,7 +44,7 @@ def test_every_option_is_checked() -> None:
 def test_count_must_be_a_whole_number_from_one_up(name: str, value: object) -> None:
     """Zero, fractions and what is no number are refused: none of them can bound anything."""
     with pytest.raises(ValueError, match=rf"^{name} must be a whole number from 1 up, not {value!r}$"):
-        Options(**(asdict(GOOD) | {name: value}))
+        options_with(name, value)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -1.0, math.inf, -math.inf, math.nan, True, "60", None])
@@ -44,14 +52,14 @@ def test_count_must_be_a_whole_number_from_one_up(name: str, value: object) -> N
 def test_duration_must_be_positive_and_finite(name: str, value: object) -> None:
     """A wait without an end, and one that is over before it began, are refused."""
     with pytest.raises(ValueError, match=rf"^{name} must be a positive number of seconds, not {value!r}$"):
-        Options(**(asdict(GOOD) | {name: value}))
+        options_with(name, value)
 
 
 @pytest.mark.parametrize("name", DURATIONS)
 def test_duration_must_be_a_float_at_least_nearly(name: str) -> None:
     """A whole number that no float can hold is refused on a short line: the clocks count in floats."""
     with pytest.raises(ValueError, match=rf"^{name} must be a positive number of seconds, not 10{{39}}$"):
-        Options(**(asdict(GOOD) | {name: 10**400}))
+        options_with(name, 10**400)
 
 
 @pytest.mark.parametrize("value", ["no", "", 0, 1, None])
@@ -59,7 +67,7 @@ def test_duration_must_be_a_float_at_least_nearly(name: str) -> None:
 def test_flag_must_be_a_bool(name: str, value: object) -> None:
     """Nothing else is taken for a yes or a no: the word "no" would be a yes, and give leave to send HARD."""
     with pytest.raises(ValueError, match=rf"^{name} must be True or False, not {value!r}$"):
-        Options(**(asdict(GOOD) | {name: value}))
+        options_with(name, value)
 
 
 @pytest.mark.parametrize("value", [1, 50, 10**9])

@@ -87,6 +87,7 @@ def test_what_is_shown() -> None:
                     locked=True,
                     updated=EPOCH,
                     availability_zone="az-1",
+                    host_id=cloud.server(server_id).host_id,
                     tags=("a", "b"),
                     metadata={"role": "web"},
                 )

@@ -36,8 +36,9 @@ from bulkrestart.cli.select import SELECTORS, read_selectors
 from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams
+from bulkrestart.core.checks import check_count
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.options import Options, check_count
+from bulkrestart.core.options import Options
 
 app = typer.Typer(
     name="bulkrestart",

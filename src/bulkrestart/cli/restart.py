@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
@@ -88,7 +88,8 @@ async def restart(request: Request, streams: Streams) -> End:
 @asynccontextmanager
 async def _restarting(request: Request, streams: Streams) -> AsyncIterator[Run]:
     options = request.options
-    settings = asdict(options) | {"since": request.since, "journal": request.journal}
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    settings = given | {"since": request.since, "journal": request.journal}
     async with (
         request.access.client(max_at_once=options.max_at_once) as client,
         client.restarting(request.ids, **settings) as run,

@@ -359,6 +359,7 @@ def _read_server(row: object) -> Server | None:
         fault=plain(_text(_member(_member(row, "fault"), "message")) or ""),
         updated=_time(_member(row, "updated")),
         availability_zone=_text(_member(row, "OS-EXT-AZ:availability_zone")) or "",
+        host_id=_text(_member(row, "hostId")) or "",
         tags=_texts(_member(row, "tags")),
         metadata=_pairs(_member(row, "metadata")),
     )

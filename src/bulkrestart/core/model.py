@@ -74,6 +74,8 @@ class Reason(StrEnum):
     NOT_STARTED = "not_started"
     #: The run stopped before it was sent; `Report.stopped` says why.
     STOPPED = "stopped"
+    #: `Rollout.spread`: another server of its domain is down, and did not come back.
+    HELD_BACK = "held_back"
     #: No request got as far as the cloud.
     UNREACHABLE = "unreachable"
     #: `since`: the action log does not tell whether it has rebooted.
@@ -115,6 +117,14 @@ class StopReason(StrEnum):
     WRONG_ENDPOINT = "wrong_endpoint"
     #: The cloud did not answer, or throttled every request, for too long.
     OUTAGE = "outage"
+    #: More servers failed, or are in doubt, than `Rollout.max_failures` allows.
+    MAX_FAILURES = "max_failures"
+    #: More servers were refused, or skipped, than `Rollout.max_refused` allows.
+    MAX_REFUSED = "max_refused"
+    #: As many servers as `Rollout.max_down` allows did not come back.
+    MAX_DOWN = "max_down"
+    #: The function that decides between two waves (`Rollout.pause`) said no.
+    PAUSE = "pause"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +156,8 @@ class Server:
         updated: When the cloud last saved it, which every task does; seconds since the epoch by the cloud's clock. None
             where it is not shown.
         availability_zone: `OS-EXT-AZ:availability_zone`; "" where it is not shown.
+        host_id: `hostId`: the same for servers of one project on one physical host (nova/utils.py `generate_hostid`);
+            "" where it is not shown, or while the server is on none.
         tags: Its tags; None where they are not shown (microversions before 2.26).
         metadata: Its metadata.
     """
@@ -159,6 +171,7 @@ class Server:
     fault: str = ""
     updated: float | None = None
     availability_zone: str = ""
+    host_id: str = ""
     tags: tuple[str, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 

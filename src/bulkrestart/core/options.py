@@ -1,11 +1,12 @@
 """What a restart is asked to do, checked before anything is sent."""
 
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from bulkrestart.core.checks import check_count, check_flag, check_seconds
 from bulkrestart.core.model import RebootType
+from bulkrestart.core.rollout import Rollout
 
 #: Seconds that a cancelled run still awaits the requests that are in flight.
 DRAIN: Final = 10.0
@@ -30,6 +31,7 @@ class Options:
     max_at_once: int
     since: float | None = None
     deadline: float | None = None
+    rollout: Rollout = field(default_factory=Rollout)
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_at_once"):
@@ -38,6 +40,10 @@ class Options:
             check_seconds(name, getattr(self, name))
         for name in ("wait", "escalate", "start_stopped"):
             check_flag(name, getattr(self, name))
+        if not isinstance(self.rollout, Rollout):
+            raise ValueError(f"rollout must be a Rollout, not {self.rollout!r:.60}")
+        if self.rollout.needs_wait and not self.wait:
+            raise ValueError("rollout with a canary, waves, max_down or spread goes by servers that are back: wait too")
 
 
 def parse_reboot_type(value: str) -> RebootType:
@@ -93,21 +99,3 @@ def _parse_moment(name: str, value: object) -> float | None:
     except (ValueError, OverflowError):
         raise ValueError(f"{name} must be a moment between the years 1 and 9999 in UTC, not {value}") from None
     return value.timestamp()
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuse what is not a whole number from 1 up."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}")
-
-
-def check_seconds(name: str, value: object) -> None:
-    """Refuse what is not a positive, finite number; a whole number may be too large for a float."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r:.40}")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Refuse what is not a bool: "no" would count as yes."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}")

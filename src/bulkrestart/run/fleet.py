@@ -1,13 +1,13 @@
-"""A whole run: lanes that send, servers that are parked, a watcher that settles; and one account of all.
+"""A whole run: waves, lanes that send, servers that are parked, a watcher that settles; and one account of all.
 
-Lanes pull from one iterator and send once. A lane never waits for one server: what is not plain is parked in a small
-task of its own. Nothing here raises for one server.
+Lanes take the next server in line and send once. A lane never waits for one server: what is not plain is parked in a
+small task of its own. Nothing here raises for one server.
 """
 
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
@@ -19,19 +19,23 @@ from bulkrestart.core.decide import Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.errors import BulkRestartError, EndpointError
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Outcome, RebootType, Server, ServerResult, Stop, StopReason
-from bulkrestart.core.observation import Observation, Sighting
+from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult, Stop, StopReason
+from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report, Statistics
+from bulkrestart.core.rollout import Budgets
+from bulkrestart.core.turns import Turns
 from bulkrestart.run.course import Course
-from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
+from bulkrestart.run.line import Line
 from bulkrestart.run.preflight import Preflight
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.settle import Settler
 from bulkrestart.run.submit import Submitter
+from bulkrestart.run.survey import Survey
 from bulkrestart.run.sweep import Sweep
 
 _log = logging.getLogger(__name__)
@@ -98,7 +102,12 @@ class Fleet:
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
         self._sweep = Sweep(compute, gate, clock, self._lanes)
-        self._survey: dict[str, tuple[Server, float]] = {}
+        # A HARD would start a stopped server, and as admin bypass a lock. With `since` each is looked at in its turn.
+        is_hard = options.reboot_type is RebootType.HARD and options.since is None
+        self._survey = Survey(self._sweep, options.rollout, keeps_states=is_hard)
+        self._budgets = Budgets(options.rollout, len(ledger))
+        self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
+        self._line = Line(self._turns, self._course)
         self._knowledge = LogKnowledge(clock, recorder.facts)
         self._submitter = Submitter(
             compute=compute,
@@ -158,20 +167,84 @@ class Fleet:
         with anyio.CancelScope(deadline=self._deadline) as bounded:
             await Preflight(self._compute, self._gate, self._rng).look(first)
             self._check_since()
+            await self._survey.read(self._to_survey())
             await self._recorder.begin()
             self.ready.set()
             async with anyio.create_task_group() as guard:
                 guard.start_soon(self._bound_shields)
+                guard.start_soon(self._line.wake_at_stop)
                 async with anyio.create_task_group() as settling:
                     settling.start_soon(self._settler.run)
                     async with anyio.create_task_group() as parked:
-                        await self._survey_fleet()
-                        lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
-                        await work_through(self._pending(), lambda id_: self._start(id_, parked), lanes=lanes)
+                        await self._go_on(parked)
+                        await self._send_waves(parked)
                     self._settler.close()
                 guard.cancel_scope.cancel()
         if bounded.cancelled_caught:
             self._course.halt(Stop(StopReason.DEADLINE, "the deadline came"))
+
+    def _to_survey(self) -> Sequence[str]:
+        """Find the servers to look at first: for the waves of a run that is spread, also the finished ones."""
+        if self._options.rollout.spread is not None:
+            return list(self._ledger)
+        return [server_id for server_id in self._ledger if self._is_to_start(server_id)]
+
+    def _is_to_start(self, server_id: str) -> bool:
+        """Tell whether a server is to be sent to, as against one that is finished, or that a process has sent to."""
+        entry = self._ledger.entry(server_id)
+        return entry is None or (isinstance(entry, Progress) and not entry.is_accepted and not entry.is_unresolved)
+
+    async def _go_on(self, parked: TaskGroup) -> None:
+        """Follow what a former process has sent, first: what is accepted, and what is of unknown fate."""
+        sent = [progress for progress in self._ledger.under_way() if progress.is_accepted or progress.is_unresolved]
+        for progress in sent:
+            self._turns.begin(progress.server_id)
+        for progress in sent:
+            self._started += 1
+            if progress.is_accepted:
+                self._arrive(progress, Accept(request_id=progress.request_id, proof=progress.proof))
+            else:
+                await self._follow(progress, Look(is_unresolved=True), parked)
+
+    async def _send_waves(self, parked: TaskGroup) -> None:
+        """Send to one wave after the other, each when every server of the last has its outcome."""
+        is_first = True
+        for wave in self._options.rollout.waves(self._survey.zones(list(self._ledger))):
+            rest = [id_ for id_ in wave if not isinstance(self._ledger.entry(id_), ServerResult)]
+            if not rest:
+                continue
+            if not is_first:
+                await interlude(self._options.rollout.pause, self.report, self._course)
+            if self._course.stop is not None:
+                return
+            is_first = False
+            await self._send_wave(rest, parked)
+
+    async def _send_wave(self, wave: Sequence[str], parked: TaskGroup) -> None:
+        self._turns.line_up(filter(self._is_to_start, wave))
+        lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
+        async with anyio.create_task_group() as group:
+            for _ in range(min(lanes, self._turns.waiting)):
+                group.start_soon(self._run_lane, parked)
+        if self._course.stop is None and self._turns.is_stuck:
+            self._hold_back()
+        await self._line.all_back()
+
+    async def _run_lane(self, parked: TaskGroup) -> None:
+        while (server_id := await self._line.next()) is not None:
+            await self._start(server_id, parked)
+
+    def _hold_back(self) -> None:
+        """Leave out servers that would never have their turn, because others are down."""
+        if self._turns.is_full:
+            words = f"{self._turns.lost} servers did not come back, and more may not be down (max_down)"
+            self._course.halt(Stop(StopReason.MAX_DOWN, f"{words}: see to them first, or allow for more"))
+            return
+        for server_id in self._turns.give_up():
+            self._started += 1
+            detail = "another server of its failure domain did not come back"
+            end = End(outcome=Outcome.SKIPPED, reason=Reason.HELD_BACK, detail=detail)
+            self._write(self._open(server_id), end)
 
     def _check_since(self) -> None:
         """Refuse a moment that is yet to come for the cloud: a reboot of this run would not count as since.
@@ -186,7 +259,7 @@ class Fleet:
             raise EndpointError(words)
 
     def _take_up(self) -> None:
-        """Go on where the journal ends: what is finished stays, and what was accepted is waited for anew."""
+        """Go on where the journal ends: what is finished stays, and counts."""
         now = anyio.current_time()
         for server_id in self._ledger:
             record = self._recorder.records.get(server_id)
@@ -196,10 +269,11 @@ class Fleet:
             self._ledger.begin(progress)
             if record.is_finished(wait=self._options.wait):
                 self._started += 1
+                self._count(record.result())
                 self._close(record.result())
-            elif progress.is_accepted:
+            elif progress.is_accepted and not self._options.wait:
                 self._started += 1
-                self._arrive(progress, Accept(request_id=progress.request_id, proof=progress.proof))
+                self._write(progress, End(outcome=Outcome.ACCEPTED, proof=progress.proof))
 
     def _close_account(self) -> None:
         """Tell of every server what became of it, and have the journal written to its end."""
@@ -229,26 +303,6 @@ class Fleet:
         if not self.over.is_set():
             self._course.halt(stop)
 
-    async def _survey_fleet(self) -> None:
-        """See the fleet before a HARD reboot, which would start a stopped server, and as admin bypass a lock."""
-        if self._options.reboot_type is not RebootType.HARD or self._options.since is not None:
-            return
-
-        def take(server_id: str, server: Server | Observation, asked: float) -> None:
-            if isinstance(server, Server):
-                self._survey[server_id] = (server, asked)
-
-        await self._sweep.read(frozenset(self._pending()), take)
-
-    def _pending(self) -> Iterator[str]:
-        """Give the servers that are to be sent to, or looked for first, until the run stops."""
-        for server_id in self._ledger:
-            if self._course.stop is not None:
-                return
-            entry = self._ledger.entry(server_id)
-            if entry is None or (isinstance(entry, Progress) and not entry.is_accepted):
-                yield server_id
-
     async def _start(self, server_id: str, parked: TaskGroup) -> None:
         """Take one server as far as it goes at the first send."""
         progress = self._open(server_id)
@@ -256,6 +310,10 @@ class Fleet:
         decision = self._decide_first(progress)
         if isinstance(decision, Send):
             decision = await self._submitter.send(progress)
+        await self._follow(progress, decision, parked)
+
+    async def _follow(self, progress: Progress, decision: Decision, parked: TaskGroup) -> None:
+        """Park a server with which something is left to do before it is accepted."""
         if isinstance(decision, Send | Look):
             await self._parking.acquire()
             parked.start_soon(self._park, progress, decision)
@@ -279,14 +337,10 @@ class Fleet:
         return progress
 
     def _decide_first(self, progress: Progress) -> Decision:
-        if progress.is_unresolved:
-            return Look(is_unresolved=True)
-        if progress.reboot_type is not RebootType.HARD or self._options.since is not None:
+        seen = self._survey.pop(progress.server_id)
+        if seen is None:
             return Send(reboot_type=progress.reboot_type)
-        server, asked = self._survey.pop(progress.server_id, (None, 0.0))
-        if server is None:
-            return Send(reboot_type=progress.reboot_type)
-        sighting = Sighting(server=server, log=None, at=asked)
+        sighting = Sighting(server=seen[0], log=None, at=seen[1])
         decision = decide_look(sighting, progress)
         progress.look(sighting, decision)
         return decision
@@ -315,8 +369,21 @@ class Fleet:
             self._finish(progress, End(outcome=Outcome.ACCEPTED, proof=end.proof))
 
     def _finish(self, progress: Progress, end: End) -> None:
+        """Give a server that had its turn its outcome."""
+        result = self._write(progress, end)
+        self._count(result)
+        self._line.end(result)
+
+    def _count(self, result: ServerResult) -> None:
+        stop = self._budgets.note(result)
+        if stop is not None:
+            self._course.halt(stop)
+
+    def _write(self, progress: Progress, end: End) -> ServerResult:
         self._recorder.note(progress, end)
-        self._close(progress.result(anyio.current_time(), end))
+        result = progress.result(anyio.current_time(), end)
+        self._close(result)
+        return result
 
     def _close(self, result: ServerResult) -> None:
         self._ledger.close(result)

@@ -26,6 +26,7 @@ from bulkrestart.simulator.records import (
     Changes,
     ConflictError,
     Cycle,
+    Downtime,
     Face,
     Identity,
     LogAccess,
@@ -196,6 +197,13 @@ class Cloud:
         """Every real power cycle up to now, the oldest first."""
         with self._present():
             return list(self._hosts.cycles)
+
+    @property
+    def downtimes(self) -> list[Downtime]:
+        """When servers were down, up to now, the earliest first."""
+        with self._present():
+            times = [replace(one) for server in self._servers.values() for one in server.downtimes]
+            return sorted(times, key=lambda one: one.began)
 
     @property
     def now(self) -> float:

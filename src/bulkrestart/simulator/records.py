@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha224
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from bulkrestart.core.model import RebootType
-from bulkrestart.simulator.rules import POWER_STATES, RUNNING, status_of
+from bulkrestart.simulator.rules import POWER_STATES, REBOOT_TASKS, RUNNING, status_of
+
+_REBOOTING: Final = frozenset(task for tasks in REBOOT_TASKS.values() for task in tasks)
 
 
 class Face(StrEnum):
@@ -110,6 +112,21 @@ class ServerFault:
     created: float
 
 
+@dataclass(slots=True)
+class Downtime:
+    """A time in which a server was not active, or in a reboot.
+
+    Attributes:
+        server_id: The server.
+        began: Seconds since the epoch.
+        ended: The same; None while it lasts.
+    """
+
+    server_id: str
+    began: float
+    ended: float | None = None
+
+
 class Changes(TypedDict, total=False):
     """What `Cloud.change` and `Cloud.add` set; what is not named stays."""
 
@@ -136,6 +153,7 @@ class SimulatedServer:
         cycles: Real power cycles of the guest.
         posts: Reboot requests that arrived for it.
         log: Its action log, the oldest row first.
+        downtimes: When it was down, the oldest first.
     """
 
     id: str
@@ -158,6 +176,7 @@ class SimulatedServer:
     cycles: int = 0
     posts: int = 0
     log: list[LogRow] = field(default_factory=list)
+    downtimes: list[Downtime] = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -168,6 +187,11 @@ class SimulatedServer:
     def host_id(self) -> str:
         """What the API shows of the host: nova/utils.py `generate_hostid`."""
         return sha224((self.project_id + self.host).encode()).hexdigest()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is active and in no reboot."""
+        return self.vm_state == "active" and self.task_state not in _REBOOTING
 
     @property
     def is_deleted(self) -> bool:
@@ -182,6 +206,11 @@ def apply_changes(server: SimulatedServer, changes: Changes, *, at: float) -> No
     if "vm_state" in changes and "power_state" not in changes:
         server.power_state = POWER_STATES.get(changes["vm_state"], server.power_state)
     server.updated = at
+    is_down_already = bool(server.downtimes) and server.downtimes[-1].ended is None
+    if server.is_up and is_down_already:
+        server.downtimes[-1].ended = at
+    elif not server.is_up and not is_down_already:
+        server.downtimes.append(Downtime(server.id, at))
 
 
 class ConflictError(Exception):

@@ -1,0 +1,21 @@
+"""What an argument may not be: each check raises a `ValueError` that names the argument and the remedy."""
+
+import sys
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is not a whole number from 1 up."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is not a positive, finite number; a whole number may be too large for a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r:.40}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is not a bool: "no" would count as yes."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")

@@ -1,0 +1,83 @@
+"""What the servers of a fleet are like before anything is sent: where they are, and for HARD their states."""
+
+import logging
+from collections.abc import Collection, Hashable
+from typing import Final
+
+from bulkrestart.core.model import Server
+from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.rollout import Rollout
+from bulkrestart.run.sweep import Sweep
+
+_log = logging.getLogger(__name__)
+
+#: The domain, and the zone, of servers of which nobody says where they are: none of them is down beside another.
+_UNKNOWN: Final = ""
+
+
+class Survey:
+    """Reads a fleet by page, and those that no page shows singly.
+
+    Args:
+        sweep: Reads the states of servers.
+        rollout: What is to be known of them.
+        keeps_states: Whether their states are kept, until `pop` takes them.
+
+    Attributes:
+        domains: The failure domain of each server that has one.
+    """
+
+    def __init__(self, sweep: Sweep, rollout: Rollout, *, keeps_states: bool) -> None:
+        self.domains: dict[str, Hashable] = {}
+        self._sweep = sweep
+        self._domain = rollout.domain
+        self._is_by_zone = rollout.spread == "az"
+        self._is_spread = rollout.spread is not None
+        self._keeps_states = keeps_states
+        self._zones: dict[str, str] = {}
+        self._states: dict[str, tuple[Server, float]] = {}
+
+    async def read(self, server_ids: Collection[str]) -> None:
+        """Look at these servers. Where it is not needed that each is seen, one that is not is looked at later."""
+        if not self._is_spread and not self._keeps_states:
+            return
+        unseen = dict.fromkeys(server_ids)
+
+        def take(server_id: str, server: Server | Observation, asked: float) -> None:
+            if isinstance(server, Server):
+                unseen.pop(server_id, None)
+                self._note(server_id, server, asked)
+            elif isinstance(server, Answer) and server.is_not_found:
+                unseen.pop(server_id, None)
+
+        swept = await self._sweep.read(frozenset(server_ids), take)
+        if not self._is_spread:
+            return
+        await self._sweep.read_each(list(unseen), take, swept)
+        if unseen:
+            _log.warning("nobody says where %d servers are: they are restarted last, or one at a time", len(unseen))
+            self.domains.update(dict.fromkeys(unseen, _UNKNOWN))
+
+    def _note(self, server_id: str, server: Server, asked: float) -> None:
+        if self._keeps_states:
+            self._states[server_id] = (server, asked)
+        if self._is_by_zone:
+            self._zones[server_id] = server.availability_zone
+        elif self._domain is not None:
+            domain = self._domain(server)
+            if domain is not None:
+                self.domains[server_id] = domain
+
+    def pop(self, server_id: str) -> tuple[Server, float] | None:
+        """Give what a server was like, and when it was asked for; once."""
+        return self._states.pop(server_id, None)
+
+    def zones(self, server_ids: Collection[str]) -> list[list[str]]:
+        """Sort servers by their zones, in the order in which these come; nobody knows the last one's."""
+        if not self._is_by_zone:
+            return [list(server_ids)]
+        zones: dict[str, list[str]] = {}
+        for server_id in server_ids:
+            zones.setdefault(self._zones.get(server_id, _UNKNOWN), []).append(server_id)
+        unknown = zones.pop(_UNKNOWN, None)
+        return [*zones.values(), *([] if unknown is None else [unknown])]
