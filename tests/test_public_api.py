@@ -19,8 +19,10 @@ from bulkrestart import (
     BulkRestartError,
     EndpointError,
     FleetError,
+    Forecast,
     JournalError,
     Outcome,
+    Plan,
     Proof,
     Reason,
     RebootType,
@@ -48,6 +50,15 @@ RESULT = ServerResult(
 )
 STOP = Stop(StopReason.ASKED, "the run was asked to stop")
 REPORT = Report(results=(RESULT,), stopped=STOP, elapsed=312.0)
+FORECAST = Forecast(
+    server_id=RESULT.server_id,
+    name="web-1",
+    wave=1,
+    domain="",
+    reboot_type=RebootType.SOFT,
+    reason=Reason.LOCKED,
+    detail="vm_state active, task_state None, locked",
+)
 #: One of each record and each error.
 SAMPLES: Final = [
     ATTEMPT,
@@ -55,6 +66,16 @@ SAMPLES: Final = [
     STOP,
     REPORT,
     Rollout(canary=1, wave="10%", max_failures=5),
+    FORECAST,
+    Plan(
+        forecasts=(FORECAST,),
+        waves=((RESULT.server_id,),),
+        max_down=None,
+        max_failures=5,
+        max_refused=20,
+        requests=4,
+        seconds=1.6,
+    ),
     Server(id="616fb98f-46ca-475e-917e-2563e5a8cd19", vm_state="active", tags=("a",), metadata={"role": "web"}),
     Statistics(**{field.name: number for number, field in enumerate(fields(Statistics))}),
     BulkRestartError("words"),

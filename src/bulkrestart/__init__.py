@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Stop,
         StopReason,
     )
+    from bulkrestart.core.plan import Forecast, Plan
     from bulkrestart.core.report import FleetError, Report, Statistics
     from bulkrestart.core.rollout import Rollout
 
@@ -30,8 +31,10 @@ __all__ = [
     "BulkRestartError",
     "EndpointError",
     "FleetError",
+    "Forecast",
     "JournalError",
     "Outcome",
+    "Plan",
     "Proof",
     "Reason",
     "RebootType",
@@ -54,7 +57,9 @@ _HOMES: Final = {
     "BulkRestartError": "bulkrestart.core.errors",
     "EndpointError": "bulkrestart.core.errors",
     "FleetError": "bulkrestart.core.report",
+    "Forecast": "bulkrestart.core.plan",
     "JournalError": "bulkrestart.core.errors",
+    "Plan": "bulkrestart.core.plan",
     "Report": "bulkrestart.core.report",
     "RestartClient": "bulkrestart.client",
     "Rollout": "bulkrestart.core.rollout",

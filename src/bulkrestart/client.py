@@ -26,13 +26,16 @@ from bulkrestart.core.faults import plain
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.options import Options, parse_deadline, parse_reboot_type, parse_since
 from bulkrestart.core.pacing import Brake
+from bulkrestart.core.plan import Plan
 from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
-from bulkrestart.core.rollout import Rollout
+from bulkrestart.core.rollout import Domain, Rollout
 from bulkrestart.core.selection import Selection
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
+from bulkrestart.run.groups import read_anti_affinity
 from bulkrestart.run.listing import Listing
+from bulkrestart.run.planning import make_plan
 from bulkrestart.run.preflight import Preflight, require_sign_in
 from bulkrestart.run.recorder import recording
 
@@ -391,6 +394,75 @@ class RestartClient:
             )
             async with _alongside(fleet):
                 yield Run(fleet)
+
+    async def plan(
+        self,
+        ids: Ids,
+        *,
+        reboot_type: RebootType | str = RebootType.SOFT,
+        wait: bool = True,
+        rollout: Rollout = Rollout(),
+        escalate: bool = False,
+        start_stopped: bool = False,
+        since: datetime | None = None,
+    ) -> Plan:
+        """Tell what a restart would do, and send no reboot: its waves, what is to be expected of each server, its cost.
+
+        The servers are listed. The arguments are those of `restart`; of `since` only the extra request of each server
+        is reckoned with.
+
+        Raises:
+            ValueError: An argument makes no sense.
+            AuthError: The credentials are refused, or nobody signs us in.
+            EndpointError: The endpoint does not answer, or not as this project's compute API.
+            RuntimeError: The client has been used in another event loop.
+
+        Example:
+            ```python
+            plan = await client.plan(server_ids, rollout=Rollout(canary=1, wave="10%"))
+            print(plan)  # 297 to send to, 2 locked, 1 not found in 11 waves: at least ...
+            ```
+        """
+        self._check_usable()
+        options = Options(
+            reboot_type=parse_reboot_type(reboot_type),
+            wait=wait,
+            rollout=rollout,
+            escalate=escalate,
+            start_stopped=start_stopped,
+            max_at_once=self._max_at_once,
+            since=parse_since(since, time.time()),
+        )
+        fleet = list(await _collect(ids))
+        compute, gate = await self._way(_REQUEST_TIMEOUT)
+        return await make_plan(
+            fleet,
+            options,
+            compute=compute,
+            gate=gate,
+            clock=self._clock,
+            rng=self._rng,
+            max_per_second=None,
+        )
+
+    async def anti_affinity(self) -> Domain:
+        """Give a `Rollout.spread` by which no two servers of one anti-affinity group are down at once.
+
+        The server groups of the project are read now, 1,000 at a time.
+
+        Raises:
+            AuthError: The credentials are refused, or nobody signs us in.
+            EndpointError: The endpoint does not answer, or not as this project's compute API; or it does not list
+                server groups.
+            RuntimeError: The client has been used in another event loop.
+
+        Example:
+            ```python
+            report = await client.restart(server_ids, rollout=Rollout(spread=await client.anti_affinity()))
+            ```
+        """
+        group_of = await read_anti_affinity(await self._preflight())
+        return lambda server: group_of.get(server.id)
 
     def _check_usable(self) -> None:
         if self._is_closed or (self._http is not None and self._http.is_closed):

@@ -1,6 +1,7 @@
 """A restart from the command line writes down what it sends, says where, and goes on from there."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -210,6 +211,7 @@ def test_the_question_counts_what_is_left(
     """The question is about the servers that are left, and names the journal and `since`."""
     asked: list[str] = []
     monkeypatch.setattr("bulkrestart.cli.app.confirm", asked.append)
+    monkeypatch.setattr("bulkrestart.cli.ask.TERMINAL", os.devnull)
     served = serve(Cloud(ask.ASKS_OVER + 2, reboot_seconds=(0.0, 0.0)))
     for server_id in served.cloud.ids[1:]:
         served.cloud.change(server_id, locked=True)

@@ -225,7 +225,7 @@ def sign_in_by(monkeypatch: pytest.MonkeyPatch, keystone: OtherKeystone) -> Othe
 def test_question(
     cli: Cli, serve: Serve, clouds: Clouds, monkeypatch: pytest.MonkeyPatch, answer: bytes, code: int, is_selected: bool
 ) -> None:
-    """The question names the cloud, its endpoint, the project, and servers as they were named; one sign-in does."""
+    """The question names the cloud, its endpoint, the project, and what is to be expected; one sign-in does."""
     served = serve(Cloud(11))
     cloud = served.cloud
     keystone = sign_in_by(monkeypatch, OtherKeystone(served.endpoint))
@@ -237,14 +237,18 @@ def test_question(
         os.write(master, b"end\n")
         seen = read_until(master, "end").replace("\r", "")
     assert end.code == code
-    listed = cloud.page(cloud.project_id, limit=3)
-    named = [server.name for server in listed] if is_selected else cloud.ids[:3]
+    listed = cloud.page(cloud.project_id, limit=3) if is_selected else map(cloud.server, cloud.ids[:3])
+    named = [server.name for server in listed]
     assert (
         "SOFT restart of 11 servers, at most 50 requests at once\n"
         "  cloud     production:west\n"
         f"  endpoint  {served.endpoint}\n"
         f"  project   {cloud.project_id}\n"
         f"  servers   {', '.join(named)} and 8 more\n"
+        "  expected  11 to be sent to\n"
+        "  waves     1 of 11 servers\n"
+        "  stops     if more than 5 fail, or more than 20 are refused\n"
+        "  takes     12 requests and 0 s at the least, besides the reboots\n"
         "Restart them? [y/N] "
     ) in seen
     assert cloud.posts.total() == (0 if code else 11)

@@ -63,6 +63,7 @@ def test_json(cli: Cli, serve: Serve, output: str) -> None:
         "fault": "",
         "updated": row["updated"],
         "availability_zone": "az-2",
+        "host_id": served.cloud.server(server_id).host_id,
         "tags": ["fix", "blue"],
         "metadata": {"role": "web", "note": ""},
     }

@@ -226,7 +226,7 @@ def test_budget_is_exceeded_and_not_met(
     stop = budgets.note(result(*cases[0]))
     assert stop is not None
     assert stop.reason is reason
-    assert f"{allowed + 1} servers" in stop.detail
+    assert stop.detail.startswith(f"{allowed + 1} server")
     assert f"{budget} is {allowed}" in stop.detail
 
 

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ import typer
 
 from bulkrestart import __version__
 from bulkrestart.cli.access import Trust, locate, read_access
-from bulkrestart.cli.ask import ASKS_OVER, confirm, question
+from bulkrestart.cli.ask import ASKS_OVER, check_terminal, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
 from bulkrestart.cli.fleet import choose
@@ -31,10 +32,12 @@ from bulkrestart.cli.options import (
     StatusOption,
     TagOption,
 )
+from bulkrestart.cli.plan import make_plan, print_plan
 from bulkrestart.cli.restart import Request, read_since, restart
 from bulkrestart.cli.select import SELECTORS, read_selectors
 from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
+from bulkrestart.cli.spreading import read_spreading
 from bulkrestart.cli.streams import Streams
 from bulkrestart.core.checks import check_count
 from bulkrestart.core.model import RebootType
@@ -184,6 +187,51 @@ def _restart(
         bool,
         typer.Option("--escalate", help="Leave to send hard where soft is always refused: paused, suspended, error."),
     ] = False,
+    canary: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default=False,
+            help=f"Restart so many servers first, and go on when they are back. [default: 1 over {ASKS_OVER} servers]",
+        ),
+    ] = None,
+    wave: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="Go on by waves of so many servers, each when all of the last have an end."),
+    ] = None,
+    pause: Annotated[float, typer.Option(metavar="SECONDS", help="Between two waves.")] = 0.0,
+    max_down: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|P%|budget",
+            show_default=False,
+            help="Servers down at once, at most; those that do not come back count. budget: no more than may still "
+            f"fail. [default: 50 over {ASKS_OVER} servers]",
+        ),
+    ] = None,
+    max_failures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|P%",
+            show_default=False,
+            help="Stop when more servers than that failed or are in doubt. [default: 5%, or 5 if that is more]",
+        ),
+    ] = None,
+    max_refused: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|P%",
+            show_default=False,
+            help="Stop when more servers than that were refused or skipped. [default: 10%, or 20 if that is more]",
+        ),
+    ] = None,
+    spread: Annotated[
+        str | None,
+        typer.Option(
+            metavar="az|host",
+            help="az: one availability zone after the other. host: one server of a host down at a time.",
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -201,6 +249,9 @@ def _restart(
         ),
     ] = None,
     is_unkept: Annotated[bool, typer.Option("--no-journal", help="Keep no journal.")] = False,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and what is to be expected. Sends no reboot.")
+    ] = False,
     is_confirmed: Annotated[
         bool, typer.Option("--yes", help=f"Do not ask before a run over more than {ASKS_OVER} servers.")
     ] = False,
@@ -234,6 +285,17 @@ def _restart(
 
     access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
 
+    spreading = read_spreading(
+        canary=canary,
+        wave=wave,
+        pause=pause,
+        max_down=max_down,
+        max_failures=max_failures,
+        max_refused=max_refused,
+        spread=spread,
+        wait=wait,
+    )
+
     def command(streams: Streams) -> End:
         contents = contents_of(journal)
         chosen = choose(
@@ -245,12 +307,17 @@ def _restart(
             access=access,
             streams=streams,
         )
+        asked = replace(options, rollout=spreading.over(len(chosen.ids)))
+        if is_dry_run:
+            return print_plan(run_before_sending(make_plan(access, chosen.to_do, asked, moment)), output, streams)
         path = None if is_unkept else Path(journal).absolute() if journal is not None else new_path()
         way_in = access
         if len(chosen.to_do) > ASKS_OVER and not is_confirmed:
             way_in = run_before_sending(locate(access))
+            check_terminal()
+            plan = run_before_sending(make_plan(way_in, chosen.to_do, asked, moment))
             text = question(
-                chosen.to_do,
+                plan,
                 access=way_in,
                 reboot_type=reboot_type,
                 max_at_once=max_at_once,
@@ -262,7 +329,7 @@ def _restart(
             access=way_in,
             ids=chosen.ids,
             contents=contents,
-            options=options,
+            options=asked,
             since=moment,
             journal=path,
             output=output,

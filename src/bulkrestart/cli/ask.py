@@ -2,12 +2,12 @@
 
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.errors import InputError
 from bulkrestart.cli.streams import safe
+from bulkrestart.core.plan import Plan
 
 #: A run over more servers than this asks first.
 ASKS_OVER = 10
@@ -17,7 +17,7 @@ _NAMED = 3
 
 
 def question(
-    servers: Sequence[str],
+    plan: Plan,
     *,
     access: Access,
     reboot_type: str,
@@ -25,10 +25,10 @@ def question(
     since: str | None,
     journal: Path | None,
 ) -> str:
-    """Say what is about to be done to whom; servers by their names, or by their ids where they were given so.
+    """Say what is about to be done to whom; servers by their names where the cloud shows them.
 
     Args:
-        servers: They.
+        plan: What would be done.
         access: The way in.
         reboot_type: What is asked of their hosts.
         max_at_once: Requests in flight at once.
@@ -36,17 +36,47 @@ def question(
         journal: Where it is written down; None: nowhere.
     """
     assert access.endpoint is not None, "it is found out before"
-    named = ", ".join(servers[:_NAMED])
+    named = ", ".join(one.name or one.server_id for one in plan.forecasts[:_NAMED])
     lines = (
-        f"{reboot_type} restart of {len(servers)} servers, at most {max_at_once} requests at once",
+        f"{reboot_type} restart of {len(plan.forecasts)} servers, at most {max_at_once} requests at once",
         *([f"  cloud     {access.cloud}"] if access.cloud else []),
         f"  endpoint  {access.endpoint.url}",
         f"  project   {access.endpoint.project_id}",
-        f"  servers   {named} and {len(servers) - _NAMED} more",
+        f"  servers   {named} and {len(plan.forecasts) - _NAMED} more",
         *([f"  but not   those that have rebooted since {since}"] if since else []),
+        *(f"  {line}" for line in in_short(plan)),
         *([f"  journal   {journal}"] if journal else []),
     )
     return "\n".join(safe(line) for line in lines)
+
+
+def in_short(plan: Plan) -> list[str]:
+    """Say in a few lines what a plan comes to."""
+    expected = ", ".join(
+        f"{count} {'to be sent to' if reason is None else reason.replace('_', ' ')}"
+        for reason, count in plan.expected.items()
+    )
+    sizes = [len(wave) for wave in plan.waves]
+    waves = f"{len(sizes)} of {', '.join(map(str, sizes[:_NAMED]))}{', ...' if len(sizes) > _NAMED else ''} servers"
+    down = "" if plan.max_down is None else f", at most {plan.max_down} down at once"
+    return [
+        f"expected  {expected}",
+        f"waves     {waves}{down}",
+        f"stops     if more than {plan.max_failures} fail, or more than {plan.max_refused} are refused",
+        f"takes     {plan.requests} requests and {plan.seconds:.0f} s at the least, besides the reboots",
+    ]
+
+
+def check_terminal() -> None:
+    """See that there is somebody to ask, before there is a question.
+
+    Raises:
+        InputError: There is no terminal.
+    """
+    try:
+        os.close(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY))
+    except OSError as error:
+        raise _nobody() from error
 
 
 def confirm(text: str) -> None:
@@ -63,8 +93,10 @@ def confirm(text: str) -> None:
             terminal.flush()
             answer = terminal.readline()
     except OSError as error:
-        raise InputError(
-            f"over {ASKS_OVER} servers, and no terminal to ask on: give --yes to go on without a question"
-        ) from error
+        raise _nobody() from error
     if answer.strip().lower() not in ("y", "yes"):
         raise InputError("not confirmed; nothing was sent")
+
+
+def _nobody() -> InputError:
+    return InputError(f"over {ASKS_OVER} servers, and no terminal to ask on: give --yes to go on without a question")

@@ -17,7 +17,7 @@ class Chosen:
 
     Attributes:
         ids: The servers, each once.
-        to_do: Those with which something is left to do, by their names, or by their ids where they were given so.
+        to_do: Those with which something is left to do.
     """
 
     ids: Sequence[str]
@@ -50,7 +50,8 @@ def choose(
     """
     if contents is None and selectors is not None:
         servers = run_before_sending(select(access, selectors))
-        return Chosen(ids=[server.id for server in servers], to_do=[server.name or server.id for server in servers])
+        ids = [server.id for server in servers]
+        return Chosen(ids=ids, to_do=ids)
     if contents is None or arguments or sources:
         ids, duplicates = gather_ids(arguments, sources)
         if duplicates:

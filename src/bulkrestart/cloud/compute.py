@@ -51,6 +51,21 @@ class Page:
     marker: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class ServerGroup:
+    """A server group.
+
+    Attributes:
+        id: Its id.
+        is_anti_affine: Its members are kept on different hosts, as far as may be.
+        members: The ids of its servers.
+    """
+
+    id: str
+    is_anti_affine: bool
+    members: Sequence[str]
+
+
 class Compute:
     """One project's servers, over a client that is owned elsewhere.
 
@@ -65,7 +80,7 @@ class Compute:
     def __init__(
         self, endpoint: Endpoint, http: httpx.AsyncClient, auth: httpx.Auth | None, clock: CloudClock, timeout: float
     ) -> None:
-        self._url = f"{endpoint.url}/servers"
+        self._root = endpoint.url
         self._http = http
         self._auth = auth
         self._clock = clock
@@ -80,13 +95,13 @@ class Compute:
         It carries no microversion: the action is the same in all of them, and so no cloud can refuse it for that.
         """
         headers = {**_HEADERS, "Content-Type": "application/json"}
-        url = f"{self._url}/{quote(server_id, safe='')}/action"
+        url = f"{self._root}/servers/{quote(server_id, safe='')}/action"
         seen, _ = await self._exchange(self._request("POST", url, headers, content=_BODIES[reboot_type]), _FAULT_BOUND)
         return seen
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
-        seen, body = await self._get(f"/{quote(server_id, safe='')}", _RECORD_BOUND)
+        seen, body = await self._get(f"/servers/{quote(server_id, safe='')}", _RECORD_BOUND)
         server = _read_server(_member(body, "server"))
         return seen if server is None else server
 
@@ -110,7 +125,7 @@ class Compute:
             query["marker"] = marker
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        seen, body = await self._get("/detail", _PAGE_BOUND, query)
+        seen, body = await self._get("/servers/detail", _PAGE_BOUND, query)
         rows = _member(body, "servers")
         if not isinstance(rows, list):
             return seen
@@ -119,14 +134,25 @@ class Compute:
         has_next = len(rows) >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in _items(links))
         return Page(servers, servers[-1].id if servers and has_next else None)
 
+    async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
+        """`GET /os-server-groups`, one page: it is the last if it is empty.
+
+        Args:
+            offset: How many groups came before.
+        """
+        query = {"limit": str(PAGE_LIMIT), "offset": str(offset)}
+        seen, body = await self._get("/os-server-groups", _PAGE_BOUND, query)
+        rows = _member(body, "server_groups")
+        return [_read_group(row) for row in rows] if isinstance(rows, list) else seen
+
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
-        seen, body = await self._get(f"/{quote(server_id, safe='')}/os-instance-actions", _RECORD_BOUND)
+        seen, body = await self._get(f"/servers/{quote(server_id, safe='')}/os-instance-actions", _RECORD_BOUND)
         return _read_log(_member(body, "instanceActions"), seen)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
-        path = f"/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
+        path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
         seen, body = await self._get(path, _RECORD_BOUND)
         row = _member(body, "instanceAction")
         return seen if row is None else _read_log([row], seen)
@@ -146,7 +172,7 @@ class Compute:
             version = f"{self._microversion[0]}.{self._microversion[1]}"
             headers["X-OpenStack-Nova-API-Version"] = version
             headers["OpenStack-API-Version"] = f"compute {version}"
-        request = self._request("GET", self._url + path, headers, query=query)
+        request = self._request("GET", self._root + path, headers, query=query)
         seen, body = await self._exchange(request, bound)
         if not isinstance(seen, Answer) or seen.status != 200:
             return seen, None
@@ -363,6 +389,14 @@ def _read_server(row: object) -> Server | None:
         tags=_texts(_member(row, "tags")),
         metadata=_pairs(_member(row, "metadata")),
     )
+
+
+def _read_group(row: object) -> ServerGroup:
+    # Up to microversion 2.63 there is a list of policies, of which Nova takes one.
+    policies = [_member(row, "policy"), *_items(_member(row, "policies"))]
+    members = [server_id for one in _items(_member(row, "members")) if (server_id := _id(one)) is not None]
+    is_anti_affine = any(policy in ("anti-affinity", "soft-anti-affinity") for policy in policies)
+    return ServerGroup(_text(_member(row, "id")) or "", is_anti_affine, members)
 
 
 def _texts(value: object) -> tuple[str, ...] | None:

@@ -22,10 +22,10 @@ class Options:
 
     reboot_type: RebootType
     wait: bool
-    max_attempts: int
-    request_timeout: float
-    server_timeout: float
-    wait_timeout: float
+    max_attempts: int = 5
+    request_timeout: float = 60.0
+    server_timeout: float = 900.0
+    wait_timeout: float = 600.0
     escalate: bool
     start_stopped: bool
     max_at_once: int

@@ -149,12 +149,17 @@ class Budgets:
         self._failures += is_harm(result)
         self._refused += is_refusal(result)
         if self._failures > self._most_failures:
-            words = f"{self._failures} servers failed or are in doubt, and max_failures is {self._most_failures}"
+            words = f"{servers(self._failures)} failed or in doubt, and max_failures is {self._most_failures}"
             return Stop(StopReason.MAX_FAILURES, f"{words}: see to them first, or allow for more")
         if self._refused > self._most_refused:
-            words = f"{self._refused} servers were refused or skipped, and max_refused is {self._most_refused}"
+            words = f"{servers(self._refused)} refused or skipped, and max_refused is {self._most_refused}"
             return Stop(StopReason.MAX_REFUSED, f"{words}: is it the right list? If so, allow for more")
         return None
+
+
+def servers(count: int) -> str:
+    """Say how many servers."""
+    return f"{count} server{'' if count == 1 else 's'}"
 
 
 def is_harm(result: ServerResult) -> bool:

@@ -24,7 +24,7 @@ from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report, Statistics
-from bulkrestart.core.rollout import Budgets
+from bulkrestart.core.rollout import Budgets, servers
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.course import Course
 from bulkrestart.run.gate import Gate, Shields
@@ -237,7 +237,7 @@ class Fleet:
     def _hold_back(self) -> None:
         """Leave out servers that would never have their turn, because others are down."""
         if self._turns.is_full:
-            words = f"{self._turns.lost} servers did not come back, and more may not be down (max_down)"
+            words = f"{servers(self._turns.lost)} did not come back, and more may not be down (max_down)"
             self._course.halt(Stop(StopReason.MAX_DOWN, f"{words}: see to them first, or allow for more"))
             return
         for server_id in self._turns.give_up():

@@ -26,6 +26,9 @@ from bulkrestart.run.sweep import Sweep, Swept
 FIRST_INTERVAL: Final = 2.0
 LAST_INTERVAL: Final = 15.0
 _GROWTH: Final = 1.5
+#: The share of an interval that is left to chance, more or less, so that two clients do not poll in step.
+_JITTER: Final = 0.2
+SHORTEST_INTERVAL: Final = FIRST_INTERVAL * (1.0 - _JITTER)
 #: Seconds without any answer to a poll after which the wait is given up.
 BLIND_TIMEOUT: Final = 300.0
 
@@ -123,7 +126,7 @@ class Settler:
                 await self._news.wait()
                 interval, self._answered_at = FIRST_INTERVAL, self._gate.patience(anyio.current_time())
                 continue
-            await anyio.sleep(interval * self._rng.uniform(0.8, 1.2))
+            await anyio.sleep(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER))
             began, count = self._gate.patience(anyio.current_time()), len(self._watched)
             swept = await self._poll()
             if self._is_hopeless(swept):

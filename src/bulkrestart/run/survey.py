@@ -21,46 +21,47 @@ class Survey:
     Args:
         sweep: Reads the states of servers.
         rollout: What is to be known of them.
-        keeps_states: Whether their states are kept, until `pop` takes them.
+        keeps_states: Whether what is seen of each is kept, until `pop` takes it.
+        is_thorough: Whether each has to be seen. If not, one that no page shows is looked at later.
 
     Attributes:
         domains: The failure domain of each server that has one.
     """
 
-    def __init__(self, sweep: Sweep, rollout: Rollout, *, keeps_states: bool) -> None:
+    def __init__(self, sweep: Sweep, rollout: Rollout, *, keeps_states: bool, is_thorough: bool = False) -> None:
         self.domains: dict[str, Hashable] = {}
         self._sweep = sweep
         self._domain = rollout.domain
         self._is_by_zone = rollout.spread == "az"
         self._is_spread = rollout.spread is not None
+        self._is_thorough = is_thorough or self._is_spread
         self._keeps_states = keeps_states
         self._zones: dict[str, str] = {}
-        self._states: dict[str, tuple[Server, float]] = {}
+        self._states: dict[str, tuple[Server | Observation, float]] = {}
 
     async def read(self, server_ids: Collection[str]) -> None:
-        """Look at these servers. Where it is not needed that each is seen, one that is not is looked at later."""
+        """Look at these servers, if there is something to know of them."""
         if not self._is_spread and not self._keeps_states:
             return
         unseen = dict.fromkeys(server_ids)
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
+            if self._keeps_states:
+                self._states[server_id] = (server, asked)
             if isinstance(server, Server):
                 unseen.pop(server_id, None)
-                self._note(server_id, server, asked)
+                self._place(server_id, server)
             elif isinstance(server, Answer) and server.is_not_found:
                 unseen.pop(server_id, None)
 
         swept = await self._sweep.read(frozenset(server_ids), take)
-        if not self._is_spread:
-            return
-        await self._sweep.read_each(list(unseen), take, swept)
-        if unseen:
+        if self._is_thorough:
+            await self._sweep.read_each(list(unseen), take, swept)
+        if self._is_spread and unseen:
             _log.warning("nobody says where %d servers are: they are restarted last, or one at a time", len(unseen))
             self.domains.update(dict.fromkeys(unseen, _UNKNOWN))
 
-    def _note(self, server_id: str, server: Server, asked: float) -> None:
-        if self._keeps_states:
-            self._states[server_id] = (server, asked)
+    def _place(self, server_id: str, server: Server) -> None:
         if self._is_by_zone:
             self._zones[server_id] = server.availability_zone
         elif self._domain is not None:
@@ -68,9 +69,13 @@ class Survey:
             if domain is not None:
                 self.domains[server_id] = domain
 
-    def pop(self, server_id: str) -> tuple[Server, float] | None:
-        """Give what a server was like, and when it was asked for; once."""
+    def pop(self, server_id: str) -> tuple[Server | Observation, float] | None:
+        """Give what was seen of a server, and when it was asked for; once. None if nothing was."""
         return self._states.pop(server_id, None)
+
+    def domain(self, server_id: str) -> Hashable | None:
+        """Name the failure domain of a server, its zone where the run goes by zones; None: it has none."""
+        return self._zones.get(server_id) if self._is_by_zone else self.domains.get(server_id)
 
     def zones(self, server_ids: Collection[str]) -> list[list[str]]:
         """Sort servers by their zones, in the order in which these come; nobody knows the last one's."""

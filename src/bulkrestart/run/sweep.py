@@ -72,6 +72,11 @@ class Sweep:
         self._walked: float | None = None
         self._whole = anyio.current_time()
 
+    @property
+    def pages(self) -> int:
+        """How many pages the project's list has, as far as is known."""
+        return self._pages
+
     async def read(self, wanted: Collection[str], take: Take, *, changed_since: float | None = None) -> Swept:
         """Read the states of the servers that are wanted.
 

@@ -37,6 +37,7 @@ _ROUTES: Final[tuple[tuple[str, str, Call, Controller], ...]] = (
     ("GET", "/servers/{server_id}/os-instance-actions/{row_id}", Call.LOG_ROW, controllers.show_row),
     ("GET", "/servers/{server_id}/os-instance-actions", Call.LOG, controllers.list_rows),
     ("GET", "/servers", Call.LIST, controllers.list_brief),
+    ("GET", "/os-server-groups", Call.GROUPS, controllers.list_groups),
     ("DELETE", "/servers/{server_id}", Call.ACTION, controllers.delete),
 )
 

@@ -431,6 +431,15 @@ class Cloud:
             servers = (self._servers[server_id] for _, server_id in order[start:])
             return list(islice(filter(is_wanted, servers), limit))
 
+    def groups(self, project_id: str) -> dict[str, list[str]]:
+        """Return the server groups of a project, by name: the ids of the living members."""
+        with self._present():
+            groups: dict[str, list[str]] = {}
+            for server in self._servers.values():
+                if server.group and server.project_id == project_id and not server.is_deleted:
+                    groups.setdefault(server.group, []).append(server.id)
+            return groups
+
     def log(self, server: SimulatedServer) -> list[LogRow]:
         """Return a server's action log as it can be read now, the newest row first."""
         with self._present():

@@ -20,7 +20,7 @@ from bulkrestart.simulator.answers import (
     unexpected_error,
 )
 from bulkrestart.simulator.cloud import Cloud
-from bulkrestart.simulator.queries import not_allowed, read_changes_since, read_filter, read_limit
+from bulkrestart.simulator.queries import not_allowed, read_changes_since, read_filter, read_limit, read_offset
 from bulkrestart.simulator.records import (
     ConflictError,
     Identity,
@@ -33,7 +33,14 @@ from bulkrestart.simulator.records import (
     StatusError,
 )
 from bulkrestart.simulator.request import Asked
-from bulkrestart.simulator.views import Version, brief_server, detailed_server, log_row, log_row_with_events
+from bulkrestart.simulator.views import (
+    Version,
+    brief_server,
+    detailed_server,
+    log_row,
+    log_row_with_events,
+    server_group,
+)
 
 #: nova/api/openstack/compute/schemas/servers.py `reboot`.
 _REBOOT_TYPES: Final = ("HARD", "Hard", "hard", "SOFT", "Soft", "soft")
@@ -149,6 +156,16 @@ def show_row(context: Context) -> Answer:
             shown = log_row_with_events(server, row, context.version, resolution=context.cloud.log_resolution)
             return json_answer(200, {"instanceAction": shown})
     raise refused(404, f"Action {context.asked.row_id} not found")
+
+
+def list_groups(context: Context) -> Answer:
+    """List the server groups of the project, in pages by number (nova/api/openstack/compute/server_groups.py)."""
+    query, cloud = context.asked.query, context.cloud
+    limit, offset = read_limit(query, cloud.max_limit), read_offset(query)
+    groups = list(cloud.groups(context.identity.project_id).items())[offset : offset + limit]
+    owner = {"project_id": context.identity.project_id, "user_id": cloud.user_id}
+    shown = [server_group(name, members, context.version, **owner) for name, members in groups]
+    return json_answer(200, {"server_groups": shown})
 
 
 def _find(context: Context, *, with_deleted: bool = False) -> SimulatedServer:

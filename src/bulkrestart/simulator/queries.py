@@ -71,10 +71,23 @@ def read_limit(query: QueryParams, maximum: int) -> int:
     Raises:
         RefusedError: It is no number: 400.
     """
-    asked = query.get("limit", "")
+    return min(_read_number(query, "limit", maximum), maximum)
+
+
+def read_offset(query: QueryParams) -> int:
+    """Read how many rows are left out before the page.
+
+    Raises:
+        RefusedError: It is no number: 400.
+    """
+    return _read_number(query, "offset", 0)
+
+
+def _read_number(query: QueryParams, name: str, default: int) -> int:
+    asked = query.get(name, "")
     if re.fullmatch("[0-9]*", asked) is None:
-        raise refused(400, f"{_invalid('limit', asked)} '{asked}' does not match '^[0-9]*$'")
-    return min(int(asked or maximum), maximum)
+        raise refused(400, f"{_invalid(name, asked)} '{asked}' does not match '^[0-9]*$'")
+    return int(asked or default)
 
 
 def read_changes_since(query: QueryParams) -> float | None:

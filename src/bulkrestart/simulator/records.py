@@ -54,6 +54,8 @@ class Call(StrEnum):
     LOG = "log"
     #: One row of it.
     LOG_ROW = "log_row"
+    #: The server groups of the project.
+    GROUPS = "groups"
     #: Version documents, and paths that lead nowhere.
     OTHER = "other"
 
@@ -142,6 +144,8 @@ class Changes(TypedDict, total=False):
     availability_zone: str
     tags: tuple[str, ...]
     metadata: dict[str, str]
+    #: The name of its server group, whose policy is anti-affinity; "" for none.
+    group: str
     fault: ServerFault | None
 
 
@@ -172,6 +176,7 @@ class SimulatedServer:
     availability_zone: str = "az-1"
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    group: str = ""
     fault: ServerFault | None = None
     cycles: int = 0
     posts: int = 0

@@ -1,9 +1,10 @@
 """What the API shows of servers and their actions, by microversion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import floor
 from typing import Final
+from uuid import NAMESPACE_OID, uuid5
 
 from bulkrestart.simulator.records import LogRow, SimulatedServer
 
@@ -136,6 +137,19 @@ def log_row_with_events(
             event["hostId"] = server.host_id
         shown["events"] = [event] if row.event else []
     return shown
+
+
+def server_group(
+    name: str, members: Sequence[str], version: Version, *, project_id: str, user_id: str
+) -> dict[str, object]:
+    """Show a server group whose policy is anti-affinity; its form changes with 2.64."""
+    group_id = str(uuid5(NAMESPACE_OID, name))
+    shown: dict[str, object] = {"id": group_id, "name": name, "members": list(members)}
+    if version >= (2, 13):
+        shown |= {"project_id": project_id, "user_id": user_id}
+    if version >= (2, 64):
+        return shown | {"policy": "anti-affinity", "rules": {}}
+    return shown | {"policies": ["anti-affinity"], "metadata": {}}
 
 
 def _links(server: SimulatedServer, *, base: str, root: str) -> list[dict[str, str]]:

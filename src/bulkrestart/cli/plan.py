@@ -1,0 +1,58 @@
+"""`--dry-run`, and what the question before a large run is made of."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from bulkrestart.cli.access import Access
+from bulkrestart.cli.ask import in_short
+from bulkrestart.cli.end import End, ExitCode
+from bulkrestart.cli.errors import refusals_told
+from bulkrestart.cli.show import Output
+from bulkrestart.cli.streams import Streams, safe
+from bulkrestart.core.model import Reason
+from bulkrestart.core.options import Options
+from bulkrestart.core.plan import Forecast, Plan
+
+_EXPECTED_WIDTH = max(map(len, Reason))
+
+
+async def make_plan(access: Access, server_ids: Sequence[str], options: Options, since: datetime | None) -> Plan:
+    """Ask the library what a restart would do.
+
+    Raises:
+        InputError: The cloud refuses us, or is not there.
+    """
+    with refusals_told():
+        async with access.client(max_at_once=options.max_at_once) as client:
+            return await client.plan(
+                server_ids,
+                reboot_type=options.reboot_type,
+                wait=options.wait,
+                rollout=options.rollout,
+                escalate=options.escalate,
+                start_stopped=options.start_stopped,
+                since=since,
+            )
+
+
+def print_plan(plan: Plan, output: Output, streams: Streams) -> End:
+    """Print what a restart would do."""
+    if output is Output.JSON:
+        streams.line(json.dumps(plan.to_dict(), indent=2))
+    for one in plan.forecasts:
+        if output is Output.TABLE:
+            streams.line(_row(one))
+        elif output is Output.JSONL:
+            streams.line(json.dumps(asdict(one)))
+    write = streams.line if output is Output.TABLE else streams.say
+    for line in (*in_short(plan), "nothing was sent"):
+        write(line)
+    return End(ExitCode.WELL)
+
+
+def _row(one: Forecast) -> str:
+    expected = one.reboot_type if one.reason is None else one.reason
+    place = f"wave {one.wave}" + (f", {one.domain}" if one.domain else "")
+    return safe(f"{one.server_id}  {expected:<{_EXPECTED_WIDTH}}  {place}  {one.name}  {one.detail}".rstrip())
