@@ -42,6 +42,7 @@ test-nova: $(INSTALLED)
 proof: $(INSTALLED)
 	@$(BIN)/python -m tests.kills
 	@$(BIN)/python -m tests.explore
+	@$(BIN)/python -m tests.rollouts
 	@$(BIN)/python -m tests.faults
 
 # A working environment of the same version is kept: a new pyproject.toml then costs seconds.

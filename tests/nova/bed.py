@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -132,6 +133,14 @@ class Nova:
             )
             for row in reversed(rows)
         ]
+
+    def downtime(self, server_id: str) -> tuple[float, float]:
+        """Tell when the only reboot of a server began and ended; `inf` for one that has not, or ended in Error."""
+        log = f"/servers/{server_id}/os-instance-actions"
+        [row] = [row for row in self._get(log)["instanceActions"] if row["action"] == "reboot"]
+        [event] = self._get(f"{log}/{row['request_id']}")["instanceAction"]["events"]
+        is_over = event["result"] == "Success"
+        return _seconds(row["start_time"]), _seconds(event["finish_time"]) if is_over else float("inf")
 
     def act(self, server_id: str, action: str, argument: object = None, *, status: str | None = None) -> None:
         """Do something to a server, as a member of its project.
@@ -267,6 +276,11 @@ def user_environment(home: Path, **variables: str) -> dict[str, str]:
 
 def _count(log: Path, request: str) -> int:
     return len(re.findall(request, log.read_text(errors="replace")))
+
+
+def _seconds(moment: str) -> float:
+    """Read a time of the action log, which is in UTC and does not say so."""
+    return datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
 
 
 def _closed_port() -> int:

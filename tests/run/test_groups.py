@@ -4,7 +4,7 @@ import pytest
 
 from bulkrestart import AuthError, EndpointError, Outcome, Rollout, Server
 from bulkrestart.simulator import Call, Fault, json_answer
-from tests.run.test_rollout import peak_down
+from tests.rollouts import peak_down
 from tests.virtual import client_of, cloud_of, virtually
 
 

@@ -10,36 +10,11 @@ import trio
 
 from bulkrestart import Outcome, Reason, Report, Rollout, Server, StopReason
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault
+from tests.rollouts import peak_down, play_budget, sent
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
 #: Ids of servers that the cloud does not have.
 STRANGERS = [f"616fb98f-46ca-475e-917e-{number:012}" for number in range(1000)]
-
-
-def sent(cloud: Cloud) -> dict[str, float]:
-    """Tell when the first reboot of each server arrived."""
-    times: dict[str, float] = {}
-    for request in cloud.requests:
-        if request.call is Call.REBOOT and request.server_id is not None:
-            times.setdefault(request.server_id, request.time)
-    return times
-
-
-def peak_down(cloud: Cloud, *, by: Callable[[str], Hashable] = lambda _: None) -> int:
-    """Tell how many servers of one kind were down at once, at most, as far as a reboot of ours was the reason."""
-    began = min(sent(cloud).values(), default=0.0)
-    moves: list[tuple[float, int, Hashable]] = []
-    for down in cloud.downtimes:
-        if down.began >= began:
-            moves.append((down.began, 1, by(down.server_id)))
-            moves.append((float("inf") if down.ended is None else down.ended, -1, by(down.server_id)))
-    now: dict[Hashable, int] = {}
-    peak = 0
-    # Who is back at the moment at which another goes down was not down with it.
-    for _, step, kind in sorted(moves, key=lambda move: move[:2]):
-        now[kind] = now.get(kind, 0) + step
-        peak = max(peak, now[kind])
-    return peak
 
 
 def kinds_at_once(cloud: Cloud, by: Callable[[str], Hashable]) -> int:
@@ -298,24 +273,6 @@ def test_max_down_and_servers_that_do_not_come_back() -> None:
 def test_budget_as_a_guarantee(seed: int) -> None:
     """With max_down="budget", never more than max_failures + 1 servers fail, however many would."""
     virtually(lambda: play_budget(seed))
-
-
-async def play_budget(seed: int) -> None:
-    """Play one run by the budget, and hold its promise."""
-    rng = Random(seed)
-    faults = Faults(dead=rng.random() * 0.6, hang=rng.random() * 0.2, lost_after=0.1, error_after=0.1, locked=0.05)
-    cloud = cloud_of(rng.randint(1, 40), seed=seed, reboot_seconds=(1.0, rng.uniform(1.0, 60.0)), faults=faults)
-    max_failures: int | str = rng.choice((0, 1, 2, 5, "10%"))
-    wave = rng.choice([None, 3, "50%"])
-    rollout = Rollout(max_down="budget", max_failures=max_failures, max_refused="100%", wave=wave)
-    allowed = rollout.failures_allowed(len(cloud.ids))
-    async with client_of(cloud, max_at_once=rng.choice([1, 5, 20])) as client:
-        report = await client.restart(cloud.ids, rollout=rollout, wait_timeout=100.0)
-    assert_accounted(report, cloud)
-    harm = report.summary.get(Outcome.FAILED, 0) + report.summary.get(Outcome.IN_DOUBT, 0)
-    assert harm <= allowed + 1, seed
-    assert (report.stopped is not None) == (harm > allowed), seed
-    assert peak_down(cloud) <= allowed + 1, seed
 
 
 def test_one_zone_after_the_other() -> None:
