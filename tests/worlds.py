@@ -653,7 +653,7 @@ class _Stage:
 
     def _keep_finished(self, contents: Contents) -> None:
         for server_id, record in contents.records.items():
-            if record.is_finished(wait=self.world.wait):
+            if record.is_finished(wait=self.world.wait, verify=False):
                 result = record.result()
                 if self._finished.setdefault(server_id, result) != result:
                     self.loses(f"{server_id}: a finished server has another outcome now: {result}")
@@ -690,7 +690,7 @@ class _Stage:
             under_way = [row for row in rows if row.event_finish is None or row.event_finish >= began]
             recent = [row for row in rows if row.start_time >= began] if self._is_log_open else under_way
             match result.outcome:
-                case Outcome.COMPLETED:
+                case Outcome.COMPLETED | Outcome.VERIFIED:
                     # What the README says no client can know: a driver that fails while the guest keeps running, as
                     # it also does when somebody's HARD takes the task from under it.
                     is_swallowed = fate.host is HostFault.ALIVE or any(deed.doing is Doing.HARD for deed in fate.deeds)

@@ -1,10 +1,12 @@
 """The arguments of a restart are checked before anything is sent, and the error names the argument."""
 
 import math
+import re
 from dataclasses import asdict, fields
 
 import pytest
 
+from bulkrestart.cloud.verify import tcp_open
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options, check_count, check_flag, check_seconds, parse_reboot_type
 
@@ -20,15 +22,15 @@ GOOD = Options(
     max_at_once=1,
 )
 COUNTS = ["max_attempts", "max_at_once"]
-DURATIONS = ["request_timeout", "server_timeout", "wait_timeout"]
+DURATIONS = ["request_timeout", "server_timeout", "wait_timeout", "verify_timeout"]
 FLAGS = ["wait", "escalate", "start_stopped"]
 
 
 def test_every_option_is_checked() -> None:
-    """An option is a count, a duration or a flag, and so is checked below; the type and the moments are read before."""
+    """An option is a count, a duration, a flag or the check, as below; the type and the moments are read before."""
     names = {field.name for field in fields(Options)}
 
-    assert names == {"reboot_type", "since", "deadline", *COUNTS, *DURATIONS, *FLAGS}
+    assert names == {"reboot_type", "since", "deadline", "verify", *COUNTS, *DURATIONS, *FLAGS}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, math.nan, True, "5", None])
@@ -60,6 +62,20 @@ def test_flag_must_be_a_bool(name: str, value: object) -> None:
     """Nothing else is taken for a yes or a no: the word "no" would be a yes, and give leave to send HARD."""
     with pytest.raises(ValueError, match=rf"^{name} must be True or False, not {value!r}$"):
         Options(**(asdict(GOOD) | {name: value}))
+
+
+@pytest.mark.parametrize("value", [True, 22, "tcp_open(22)", ()])
+def test_check_must_be_a_function(value: object) -> None:
+    """What cannot be called checks nothing; `True` is for the certificates that a client trusts."""
+    words = f"verify must be an async function that takes a Server, such as tcp_open(22), not {value!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        Options(**(asdict(GOOD) | {"verify": value}))
+
+
+def test_check_needs_to_wait() -> None:
+    """A server is checked when it is back, so whoever does not wait for that is told which of the two to leave out."""
+    with pytest.raises(ValueError, match=r"^verify needs wait: .* leave out the one or the other$"):
+        Options(**(asdict(GOOD) | {"verify": tcp_open(22), "wait": False}))
 
 
 @pytest.mark.parametrize("value", [1, 50, 10**9])

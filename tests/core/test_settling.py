@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bulkrestart.core.decision import End, Look, Prove, Watch
+from bulkrestart.core.decision import Confirm, End, Look, Prove, Watch
 from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
@@ -54,15 +54,15 @@ def failed(reason: Reason, words: str) -> End:
     return End(outcome=Outcome.FAILED, reason=reason, detail=words)
 
 
-Settling = Watch | Prove | Look | End
+Settling = Watch | Prove | Confirm | Look | End
 
 
-def watch(*servers: Server) -> list[Settling]:
+def watch(*servers: Server, progress: Progress | None = None) -> list[Settling]:
     """Decide on snapshots that follow each other, as the watcher does."""
     decisions: list[Settling] = []
     was_over = False
     for server in servers:
-        decisions.append(decide_back(server, is_second_look=was_over))
+        decisions.append(decide_back(server, progress or accepted(), is_second_look=was_over))
         was_over = is_over(server)
     return decisions
 

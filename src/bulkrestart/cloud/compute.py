@@ -17,7 +17,7 @@ from bulkrestart.cloud.credentials import CloudAuth, Renewed
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import cloud_time, plain, read_fault
-from bulkrestart.core.model import Action, RebootType, Server
+from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 
 #: What Huawei Cloud and Open Telekom Cloud document as their newest (Nova's Queens release), and enough for all that
@@ -361,7 +361,25 @@ def _read_server(row: object) -> Server | None:
         availability_zone=_text(_member(row, "OS-EXT-AZ:availability_zone")) or "",
         tags=_texts(_member(row, "tags")),
         metadata=_pairs(_member(row, "metadata")),
+        addresses=_addresses(_member(row, "addresses")),
     )
+
+
+def _addresses(networks: object) -> tuple[Address, ...]:
+    """Read the addresses in all networks: floating ones first, then version 4, else as they are listed."""
+    if not isinstance(networks, dict):
+        return ()
+    addresses = []
+    for network, items in networks.items():
+        for item in _items(items):
+            address, version = _text(_member(item, "addr")), _member(item, "version")
+            if address is not None and isinstance(network, str) and version in (4, 6):
+                is_floating = _member(item, "OS-EXT-IPS:type") == "floating"
+                is_v6 = version == 6
+                addresses.append(
+                    Address(address=address, network=network, version=6 if is_v6 else 4, is_floating=is_floating)
+                )
+    return tuple(sorted(addresses, key=lambda address: (not address.is_floating, address.version)))
 
 
 def _texts(value: object) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from bulkrestart.core.model import RebootType
+from bulkrestart.core.model import RebootType, Verify
 
 #: Seconds that a cancelled run still awaits the requests that are in flight.
 DRAIN: Final = 10.0
@@ -28,16 +28,21 @@ class Options:
     escalate: bool
     start_stopped: bool
     max_at_once: int
+    verify: Verify | None = None
+    verify_timeout: float = 300.0
     since: float | None = None
     deadline: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_at_once"):
             check_count(name, getattr(self, name))
-        for name in ("request_timeout", "server_timeout", "wait_timeout"):
+        for name in ("request_timeout", "server_timeout", "wait_timeout", "verify_timeout"):
             check_seconds(name, getattr(self, name))
         for name in ("wait", "escalate", "start_stopped"):
             check_flag(name, getattr(self, name))
+        check_verify(self.verify)
+        if self.verify is not None and not self.wait:
+            raise ValueError("verify needs wait: a server is verified when it is back; leave out the one or the other")
 
 
 def parse_reboot_type(value: str) -> RebootType:
@@ -111,3 +116,11 @@ def check_flag(name: str, value: object) -> None:
     """Refuse what is not a bool: "no" would count as yes."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+def check_verify(value: object) -> None:
+    """Refuse what cannot be called; what it gives is seen when it is called."""
+    if value is not None and not callable(value):
+        raise ValueError(
+            f"verify must be an async function that takes a Server, such as tcp_open(22), not {value!r:.60}"
+        )

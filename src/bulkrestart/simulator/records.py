@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha224
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator.rules import POWER_STATES, RUNNING, status_of
@@ -110,6 +110,10 @@ class ServerFault:
     created: float
 
 
+#: `OS-EXT-IPS:type`.
+AddressKind = Literal["fixed", "floating"]
+
+
 class Changes(TypedDict, total=False):
     """What `Cloud.change` and `Cloud.add` set; what is not named stays."""
 
@@ -125,6 +129,8 @@ class Changes(TypedDict, total=False):
     availability_zone: str
     tags: tuple[str, ...]
     metadata: dict[str, str]
+    #: By network: each address, and whether it is "fixed" or "floating".
+    addresses: dict[str, dict[str, AddressKind]]
     fault: ServerFault | None
 
 
@@ -154,6 +160,7 @@ class SimulatedServer:
     availability_zone: str = "az-1"
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, dict[str, AddressKind]] = field(default_factory=dict)
     fault: ServerFault | None = None
     cycles: int = 0
     posts: int = 0
