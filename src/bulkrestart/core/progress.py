@@ -195,7 +195,7 @@ class Progress:
         return (
             ""
             if self.soft_id is None
-            else f"HARD followed SOFT {self.soft_id}, which ended in error: {self.soft_words}"
+            else f"HARD followed the SOFT {self.soft_id}, which ended in error: {self.soft_words}"
         )
 
     def so_far(self, *, is_over: bool) -> End:

@@ -231,7 +231,9 @@ class Settler:
         watched.seen, watched.was_over = asked, is_over(server)
         if self._verifier is not None and isinstance(decision, Prove):
             watched.back = server
-        return late(server) if isinstance(decision, Watch) and self._is_late(watched, asked) else decision
+        # One that has ended, and is not active, is seen once more: it is not late, it has failed in its own way.
+        is_late = isinstance(decision, Watch) and not watched.was_over and self._is_late(watched, asked)
+        return late(server) if is_late else decision
 
     async def _prove(self, server_id: str) -> None:
         watched = self._watched[server_id]

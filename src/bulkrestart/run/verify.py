@@ -159,9 +159,10 @@ class Verifier:
         if checked.deadline is None:
             checked.deadline = now + self._timeout
         is_late = now >= checked.deadline
-        return (unmet if server is None else await self._ask(server)), is_late
+        seconds = self._longest if is_late else min(self._longest, checked.deadline - now)
+        return (unmet if server is None else await self._ask(server, seconds)), is_late
 
-    async def _ask(self, server: Server) -> Unmet | None:
+    async def _ask(self, server: Server, seconds: float) -> Unmet | None:
         answers: list[Unmet | None] = []
 
         async def ask() -> None:
@@ -171,13 +172,13 @@ class Verifier:
             except Exception as error:  # whatever a user's check may raise
                 answers.append(Unmet(_words(error)))
 
-        with anyio.move_on_after(self._longest) as bounded:
+        with anyio.move_on_after(seconds) as bounded:
             # A task of its own: asyncio lets anybody raise a cancellation, and here it ends nothing but the call.
             async with anyio.create_task_group() as group:
                 group.start_soon(ask)
         if answers:
             return answers[0]
-        return Unmet(f"no answer within {self._longest:g} s" if bounded.cancelled_caught else "it was cancelled")
+        return Unmet(f"no answer within {seconds:g} s" if bounded.cancelled_caught else "it was cancelled")
 
 
 def _read(answer: object) -> Unmet | None:
