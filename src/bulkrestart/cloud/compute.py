@@ -367,19 +367,21 @@ def _read_server(row: object) -> Server | None:
 
 def _addresses(networks: object) -> tuple[Address, ...]:
     """Read the addresses in all networks: floating ones first, then version 4, else as they are listed."""
-    if not isinstance(networks, dict):
-        return ()
-    addresses = []
-    for network, items in networks.items():
-        for item in _items(items):
-            address, version = _text(_member(item, "addr")), _member(item, "version")
-            if address is not None and isinstance(network, str) and version in (4, 6):
-                is_floating = _member(item, "OS-EXT-IPS:type") == "floating"
-                is_v6 = version == 6
-                addresses.append(
-                    Address(address=address, network=network, version=6 if is_v6 else 4, is_floating=is_floating)
-                )
+    addresses = [
+        address
+        for network, items in (networks.items() if isinstance(networks, dict) else ())
+        for item in _items(items)
+        if (address := _address(network, item)) is not None
+    ]
     return tuple(sorted(addresses, key=lambda address: (not address.is_floating, address.version)))
+
+
+def _address(network: str, item: object) -> Address | None:
+    address, version = _text(_member(item, "addr")), _member(item, "version")
+    if address is None or not isinstance(version, int) or version not in (4, 6):
+        return None
+    is_floating = _member(item, "OS-EXT-IPS:type") == "floating"
+    return Address(address=address, network=network, version=version, is_floating=is_floating)
 
 
 def _texts(value: object) -> tuple[str, ...] | None:

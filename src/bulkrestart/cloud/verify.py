@@ -57,9 +57,8 @@ def tcp_open(port: int, *, host: str = "{address}", timeout: float = 5.0) -> Ver
         try:
             with anyio.fail_after(timeout):
                 stream = await anyio.connect_tcp(where, port)
-        except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError; IDNA raises a UnicodeError
-            words = str(error.__cause__ or error) or f"no answer within {timeout:g} s"
-            raise NotWellError(f"port {port} of {where} is not open: {words}") from error
+        except (OSError, UnicodeError) as error:  # IDNA raises a UnicodeError
+            raise NotWellError(f"port {port} of {where} is not open: {_said_by(error, timeout)}") from error
         await anyio.aclose_forcefully(stream)
         return True
 
@@ -94,16 +93,30 @@ def http_ok(url: str, *, timeout: float = 10.0, verify: bool | ssl.SSLContext = 
 
     async def check(server: Server) -> bool:
         where = _url(url, server)
-        with anyio.fail_after(timeout):
-            async with (
-                httpx.AsyncClient(verify=trust, trust_env=False, timeout=timeout) as http,
-                http.stream("GET", where) as response,
-            ):
-                if response.status_code != httpx.codes.OK:
-                    raise NotWellError(f"{where} answers {response.status_code}, not 200")
-                return True
+        try:
+            with anyio.fail_after(timeout):
+                async with (
+                    httpx.AsyncClient(verify=trust, trust_env=False, timeout=timeout) as http,
+                    http.stream("GET", where) as response,
+                ):
+                    status = response.status_code
+        except (OSError, httpx.HTTPError) as error:
+            raise NotWellError(f"{where} does not answer: {_said_by(error, timeout)}") from error
+        if status != httpx.codes.OK:
+            raise NotWellError(f"{where} answers {status}, not 200")
+        return True
 
     return check
+
+
+def _said_by(error: BaseException, timeout: float) -> str:
+    """Say what kept an answer away; what wraps an error may say less than what is in it, or nothing."""
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return f"no answer within {timeout:g} s"
+    sources = [error]
+    while source := sources[-1].__cause__ or sources[-1].__context__:
+        sources.append(source)
+    return next((text for source in reversed(sources) if (text := str(source))), type(error).__name__)
 
 
 def _check_template(argument: str, template: object) -> None:
