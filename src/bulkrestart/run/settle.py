@@ -45,7 +45,7 @@ class Watched:
     Attributes:
         progress: Its way so far.
         accepted: When it was accepted.
-        deadline: When the wait for it ends, on the clock that stands still while everybody is held.
+        deadline: When the wait for it ends, on the clock of `Settler`, which stands still at times.
         seen: When the request left that last showed its state; None before the first.
         back: The snapshot that last showed it back; None as long as none has.
         was_over: That showed the reboot ended, and the server not active.
@@ -60,7 +60,7 @@ class Watched:
 
 
 class Settler:
-    """Watches.
+    """Watches, by a clock that stands still while everybody is held, and while nothing can be seen.
 
     Args:
         compute: The cloud.
@@ -111,6 +111,10 @@ class Settler:
         self._is_closed = False
         self._answered_at = 0.0
         self._refusals = 0
+        # When something was last seen, since when nothing is (None while it is), and for how long that has been so.
+        self._sighted = 0.0
+        self._blind_since: float | None = None
+        self._blind = 0.0
 
     def __len__(self) -> int:
         verified = 0 if self._verifier is None else len(self._verifier)
@@ -123,7 +127,10 @@ class Settler:
             self._verifier.take(progress, progress.back, None)
             return
         now = anyio.current_time()
-        deadline = self._gate.patience(now) + self._wait_timeout
+        if not self._watched:
+            # Its acceptance is the last that was seen.
+            self._see(now)
+        deadline = self._time(now) + self._wait_timeout
         self._watched[progress.server_id] = Watched(progress, now, deadline)
         self._news.set()
 
@@ -177,6 +184,8 @@ class Settler:
         failed: dict[str, End] = {}
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
+            if isinstance(server, Server):
+                self._see(asked)
             watched = self._watched.get(server_id)
             if watched is None or asked < watched.accepted:
                 return
@@ -193,6 +202,10 @@ class Settler:
                     pass
 
         swept = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
+        if swept.answered:
+            self._see(began)
+        elif self._blind_since is None:
+            self._blind_since = self._sighted
         if swept.is_complete:
             unsure.extend(self._absent(began))
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
@@ -220,7 +233,19 @@ class Settler:
         ]
 
     def _is_late(self, watched: Watched, asked: float) -> bool:
-        return self._gate.patience(asked) >= watched.deadline
+        return self._time(asked) >= watched.deadline
+
+    def _time(self, moment: float) -> float:
+        time = self._gate.patience(moment)
+        return (time if self._blind_since is None else min(time, self._blind_since)) - self._blind
+
+    def _see(self, asked: float) -> None:
+        """Note that something was seen: the time in which nothing was counts against nobody."""
+        now = self._gate.patience(asked)
+        if self._blind_since is not None:
+            self._blind += max(0.0, now - self._blind_since)
+            self._blind_since = None
+        self._sighted = max(self._sighted, now)
 
     def _decide(
         self, watched: Watched, server: Server | Observation, asked: float
