@@ -410,7 +410,7 @@ def test_an_end_that_is_seen_late() -> None:
 
 
 def test_absence_is_no_end() -> None:
-    """A server that lists do not show, and for which a gateway answers 404, is not gone: the cloud's own 404 says so."""
+    """A server that no list shows, and for which a gateway answers 404, is not gone: only the cloud's own 404 is."""
 
     async def main() -> None:
         cloud = cloud_of(4, reboot_seconds=(30.0, 30.0))
