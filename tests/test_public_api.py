@@ -14,6 +14,7 @@ import pytest
 import bulkrestart
 from bulkrestart import (
     AccessKey,
+    Address,
     Attempt,
     AuthError,
     BulkRestartError,
@@ -59,8 +60,10 @@ FORECAST = Forecast(
     reason=Reason.LOCKED,
     detail="vm_state active, task_state None, locked",
 )
+ADDRESS = Address(address="192.0.2.7", network="private", version=4, is_floating=True)
 #: One of each record and each error.
 SAMPLES: Final = [
+    ADDRESS,
     ATTEMPT,
     RESULT,
     STOP,
@@ -76,7 +79,13 @@ SAMPLES: Final = [
         requests=4,
         seconds=1.6,
     ),
-    Server(id="616fb98f-46ca-475e-917e-2563e5a8cd19", vm_state="active", tags=("a",), metadata={"role": "web"}),
+    Server(
+        id="616fb98f-46ca-475e-917e-2563e5a8cd19",
+        vm_state="active",
+        tags=("a",),
+        metadata={"role": "web"},
+        addresses=(ADDRESS,),
+    ),
     Statistics(**{field.name: number for number, field in enumerate(fields(Statistics))}),
     BulkRestartError("words"),
     AuthError("words"),

@@ -8,6 +8,7 @@ import httpx
 
 from bulkrestart import (
     AccessKey,
+    Address,
     Outcome,
     Reason,
     RebootType,
@@ -18,6 +19,8 @@ from bulkrestart import (
     ServerResult,
     Statistics,
     Token,
+    http_ok,
+    tcp_open,
 )
 
 
@@ -31,6 +34,12 @@ async def fetch_token_later() -> str:
     return "..."
 
 
+async def is_well(server: Server) -> bool:
+    """Tell whether a server is well."""
+    assert_type(server.addresses, tuple[Address, ...])
+    return bool(server.addresses)
+
+
 async def check(ids: list[str], servers: tuple[Server, ...], stream: AsyncIterator[str | Server]) -> None:
     """Use every way to call the library."""
     async with RestartClient("https://compute.example.com/v2.1/project", auth=Token("...")) as client:
@@ -38,6 +47,8 @@ async def check(ids: list[str], servers: tuple[Server, ...], stream: AsyncIterat
         assert_type(await client.restart(ids), Report)
         await client.restart(servers, reboot_type="HARD", start_stopped=True)
         await client.restart(stream, reboot_type=RebootType.SOFT, wait=False, max_at_once=5)
+        for verify in (is_well, tcp_open(22), http_ok("http://{address}/health"), lambda server: is_well(server)):
+            await client.restart(ids, verify=verify, verify_timeout=60)
         async with client.restarting({*ids}) as run:
             assert_type(run, Run)
             async for result in run:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from bulkrestart.client import RestartClient, Run
     from bulkrestart.cloud.auth import AccessKey, Token
+    from bulkrestart.cloud.verify import http_ok, tcp_open
     from bulkrestart.core.errors import AuthError, BulkRestartError, EndpointError, JournalError
     from bulkrestart.core.model import (
+        Address,
         Attempt,
         Outcome,
         Proof,
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessKey",
+    "Address",
     "Attempt",
     "AuthError",
     "BulkRestartError",
@@ -48,6 +51,8 @@ __all__ = [
     "Stop",
     "StopReason",
     "Token",
+    "http_ok",
+    "tcp_open",
 ]
 
 #: The module of each public name that is not in core.model.
@@ -66,6 +71,8 @@ _HOMES: Final = {
     "Run": "bulkrestart.client",
     "Statistics": "bulkrestart.core.report",
     "Token": "bulkrestart.cloud.auth",
+    "http_ok": "bulkrestart.cloud.verify",
+    "tcp_open": "bulkrestart.cloud.verify",
 }
 
 

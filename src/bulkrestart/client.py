@@ -23,7 +23,7 @@ from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain
-from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason
+from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason, Verify
 from bulkrestart.core.options import Options, parse_deadline, parse_reboot_type, parse_since
 from bulkrestart.core.pacing import Brake
 from bulkrestart.core.plan import Plan
@@ -251,6 +251,8 @@ class RestartClient:
         wait_timeout: float = 600.0,
         escalate: bool = False,
         start_stopped: bool = False,
+        verify: Verify | None = None,
+        verify_timeout: float = 300.0,
         since: datetime | None = None,
         deadline: datetime | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -275,8 +277,15 @@ class RestartClient:
             wait_timeout: Seconds from the acceptance until a server is back. libvirt gives the guest 120 s to shut
                 down before it resets it, so less than 150 s makes failures of good SOFT reboots.
             escalate: Leave to send HARD to a server in whose state SOFT is always refused (paused, suspended, error,
-                and with `start_stopped` also stopped).
+                and with `start_stopped` also stopped), and to one that an accepted SOFT has left in error: once, if the
+                action log says that the SOFT ended in Error. Its time-outs and attempts count anew then.
             start_stopped: Leave to send HARD to a stopped server. It will run afterwards.
+            verify: An async function that is given the newest snapshot of a server that has completed, and gives True
+                if it is well, such as `tcp_open(22)` or `http_ok("http://{address}/health")`. False or an exception
+                means not yet: it is called again. The outcome is `verified` then, or `failed` (`verify_failed`).
+                Anything else that it gives fails at once. One call may take 30 s, and 150 run at once, at most; one
+                that blocks the event loop blocks everything.
+            verify_timeout: Seconds from the first call for a server until the last one begins.
             since: A moment of the past, with a zone. A server that the action log shows to have rebooted since, without
                 Error, is `satisfied` and left alone; so asking twice is asking once. Only the reboot action counts: not
                 a stop and a start, a rebuild, or a reboot from inside the guest. Each server is looked at right before
@@ -316,6 +325,8 @@ class RestartClient:
             wait_timeout=wait_timeout,
             escalate=escalate,
             start_stopped=start_stopped,
+            verify=verify,
+            verify_timeout=verify_timeout,
             since=since,
             deadline=deadline,
             journal=journal,
@@ -339,6 +350,8 @@ class RestartClient:
         wait_timeout: float = 600.0,
         escalate: bool = False,
         start_stopped: bool = False,
+        verify: Verify | None = None,
+        verify_timeout: float = 300.0,
         since: datetime | None = None,
         deadline: datetime | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -370,6 +383,8 @@ class RestartClient:
             wait_timeout=wait_timeout,
             escalate=escalate,
             start_stopped=start_stopped,
+            verify=verify,
+            verify_timeout=verify_timeout,
             max_at_once=self._max_at_once if max_at_once is None else max_at_once,
             since=parse_since(since, now),
             deadline=parse_deadline(deadline, now),

@@ -47,7 +47,7 @@ def test_json(cli: Cli, serve: Serve, output: str) -> None:
     """JSON has every field of a server, by its name in the library; control characters are escaped."""
     served = serve(some_cloud())
     server_id = served.cloud.ids[1]
-    served.cloud.change(server_id, name="\x1b[31mZ\u00fcrich")
+    served.cloud.change(server_id, name="\x1b[31mZ\u00fcrich", addresses={"private": {"10.0.0.7": "fixed"}})
     end = cli("servers", "--endpoint", served.endpoint, "--tag", "fix", "--output", output)
     rows = json.loads(end.out) if output == "json" else [json.loads(line) for line in end.out.splitlines()]
     assert (end.code, end.err) == (0, "")
@@ -66,6 +66,7 @@ def test_json(cli: Cli, serve: Serve, output: str) -> None:
         "host_id": served.cloud.server(server_id).host_id,
         "tags": ["fix", "blue"],
         "metadata": {"role": "web", "note": ""},
+        "addresses": [{"address": "10.0.0.7", "network": "private", "version": 4, "is_floating": False}],
     }
     assert "\x1b" not in end.out
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bulkrestart.cloud.compute import PAGE_LIMIT, Compute, Page
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.faults import Body, Fault
-from bulkrestart.core.model import Action, RebootType, Server
+from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Unanswered
 
 from .loopback import (
@@ -326,6 +326,48 @@ SHOWN = {
             Server(id=ID, vm_state="[2Jactive"),
             id="state that is not fit to print",
         ),
+        pytest.param(
+            {
+                "id": ID,
+                "addresses": {
+                    "a": [
+                        {"addr": "2001:db8::1", "version": 6, "OS-EXT-IPS:type": "fixed"},
+                        {"addr": "10.0.0.7", "version": 4, "OS-EXT-IPS:type": "fixed"},
+                        {"addr": "192.0.2.7", "version": 4, "OS-EXT-IPS:type": "floating"},
+                    ],
+                    "b": [{"addr": "10.1.0.7", "version": 4}],
+                },
+            },
+            Server(
+                id=ID,
+                addresses=(
+                    Address(address="192.0.2.7", network="a", version=4, is_floating=True),
+                    Address(address="10.0.0.7", network="a", version=4),
+                    Address(address="10.1.0.7", network="b", version=4),
+                    Address(address="2001:db8::1", network="a", version=6),
+                ),
+            ),
+            id="addresses: floating ones, then version 4, then as they are listed",
+        ),
+        pytest.param(
+            {
+                "id": ID,
+                "addresses": {
+                    "a": [
+                        {"addr": 7, "version": 4},
+                        {"addr": "10.0.0.7"},
+                        {"addr": "10.0.0.7", "version": "4"},
+                        {"version": 4},
+                        None,
+                    ],
+                    "b": {"addr": "10.0.0.7", "version": 4},
+                    "c": None,
+                },
+            },
+            Server(id=ID),
+            id="addresses that are none",
+        ),
+        pytest.param({"id": ID, "addresses": [["10.0.0.7"]]}, Server(id=ID), id="addresses that are a list"),
         pytest.param([SHOWN], None, id="list"),
         pytest.param("server", None, id="text"),
         pytest.param(None, None, id="null"),

@@ -1,11 +1,13 @@
 """The arguments of a restart are checked before anything is sent, and the error names the argument."""
 
 import math
+import re
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from bulkrestart.cloud.verify import tcp_open
 from bulkrestart.core.checks import check_count, check_flag, check_seconds
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options, parse_reboot_type
@@ -22,21 +24,21 @@ GOOD = Options(
     max_at_once=1,
 )
 COUNTS = ["max_attempts", "max_at_once"]
-DURATIONS = ["request_timeout", "server_timeout", "wait_timeout"]
+DURATIONS = ["request_timeout", "server_timeout", "wait_timeout", "verify_timeout"]
 FLAGS = ["wait", "escalate", "start_stopped"]
 
 
-def options_with(name: str, value: object) -> Options:
-    """Give good options, but for one."""
+def options_with(**others: object) -> Options:
+    """Give good options, but for some."""
     arguments: dict[str, Any] = {field.name: getattr(GOOD, field.name) for field in fields(Options)}
-    return Options(**arguments | {name: value})
+    return Options(**arguments | others)
 
 
 def test_every_option_is_checked() -> None:
-    """An option is a count, a duration or a flag, and so is checked below; the type and the moments are read before."""
+    """An option is a count, a duration, a flag or the check, as below; the type and the moments are read before."""
     names = {field.name for field in fields(Options)}
 
-    assert names == {"reboot_type", "since", "deadline", "rollout", *COUNTS, *DURATIONS, *FLAGS}
+    assert names == {"reboot_type", "since", "deadline", "rollout", "verify", *COUNTS, *DURATIONS, *FLAGS}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, math.nan, True, "5", None])
@@ -44,7 +46,7 @@ def test_every_option_is_checked() -> None:
 def test_count_must_be_a_whole_number_from_one_up(name: str, value: object) -> None:
     """Zero, fractions and what is no number are refused: none of them can bound anything."""
     with pytest.raises(ValueError, match=rf"^{name} must be a whole number from 1 up, not {value!r}$"):
-        options_with(name, value)
+        options_with(**{name: value})
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -1.0, math.inf, -math.inf, math.nan, True, "60", None])
@@ -52,14 +54,14 @@ def test_count_must_be_a_whole_number_from_one_up(name: str, value: object) -> N
 def test_duration_must_be_positive_and_finite(name: str, value: object) -> None:
     """A wait without an end, and one that is over before it began, are refused."""
     with pytest.raises(ValueError, match=rf"^{name} must be a positive number of seconds, not {value!r}$"):
-        options_with(name, value)
+        options_with(**{name: value})
 
 
 @pytest.mark.parametrize("name", DURATIONS)
 def test_duration_must_be_a_float_at_least_nearly(name: str) -> None:
     """A whole number that no float can hold is refused on a short line: the clocks count in floats."""
     with pytest.raises(ValueError, match=rf"^{name} must be a positive number of seconds, not 10{{39}}$"):
-        options_with(name, 10**400)
+        options_with(**{name: 10**400})
 
 
 @pytest.mark.parametrize("value", ["no", "", 0, 1, None])
@@ -67,7 +69,21 @@ def test_duration_must_be_a_float_at_least_nearly(name: str) -> None:
 def test_flag_must_be_a_bool(name: str, value: object) -> None:
     """Nothing else is taken for a yes or a no: the word "no" would be a yes, and give leave to send HARD."""
     with pytest.raises(ValueError, match=rf"^{name} must be True or False, not {value!r}$"):
-        options_with(name, value)
+        options_with(**{name: value})
+
+
+@pytest.mark.parametrize("value", [True, 22, "tcp_open(22)", ()])
+def test_check_must_be_a_function(value: object) -> None:
+    """What cannot be called checks nothing; `True` is for the certificates that a client trusts."""
+    words = f"verify must be an async function that takes a Server, such as tcp_open(22), not {value!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        options_with(verify=value)
+
+
+def test_check_needs_to_wait() -> None:
+    """A server is checked when it is back, so whoever does not wait for that is told which of the two to leave out."""
+    with pytest.raises(ValueError, match=r"^verify needs wait: .* leave out the one or the other$"):
+        options_with(verify=tcp_open(22), wait=False)
 
 
 @pytest.mark.parametrize("value", [1, 50, 10**9])

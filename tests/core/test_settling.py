@@ -1,19 +1,31 @@
 """An accepted reboot is over when the server is back by its state and its action proves it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 import pytest
 
-from bulkrestart.core.decision import End, Look, Prove, Watch
-from bulkrestart.core.model import Action, Outcome, Proof, Reason, Server
+from bulkrestart.core.decision import Confirm, End, Look, Prove, Send, Unmet, Watch
+from bulkrestart.core.model import Action, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.settling import decide_back, decide_proof, gone, is_over, late
+from bulkrestart.core.settling import (
+    decide_back,
+    decide_check,
+    decide_escalation,
+    decide_proof,
+    gone,
+    is_over,
+    late,
+)
 from tests.core.samples import (
+    HARD,
     OTHER_REQUEST,
     REBOOTING,
     REQUEST,
     SERVER,
+    SOFT,
     TASK_STATES,
     answer,
     gateway,
@@ -54,15 +66,15 @@ def failed(reason: Reason, words: str) -> End:
     return End(outcome=Outcome.FAILED, reason=reason, detail=words)
 
 
-Settling = Watch | Prove | Look | End
+Settling = Watch | Prove | Confirm | Look | End
 
 
-def watch(*servers: Server) -> list[Settling]:
+def watch(*servers: Server, progress: Progress | None = None) -> list[Settling]:
     """Decide on snapshots that follow each other, as the watcher does."""
     decisions: list[Settling] = []
     was_over = False
     for server in servers:
-        decisions.append(decide_back(server, is_second_look=was_over))
+        decisions.append(decide_back(server, progress or accepted(), is_second_look=was_over))
         was_over = is_over(server)
     return decisions
 
@@ -195,3 +207,88 @@ def test_server_that_is_late_says_where_it_stands() -> None:
     assert late(shown("active", "reboot_started")) == failed(
         Reason.NOT_BACK, "its reboot has not finished: vm_state active, task_state reboot_started"
     )
+
+
+FAILURE: Final = failed(Reason.ERROR, "Failed to reboot instance")
+
+
+@pytest.mark.parametrize("may_escalate", [True, False])
+@pytest.mark.parametrize("reboot_type", [SOFT, HARD])
+@pytest.mark.parametrize("task_state", [None, "deleting"])
+def test_whom_hard_may_follow(may_escalate: bool, reboot_type: RebootType, task_state: str | None) -> None:
+    """With leave, and after a SOFT alone, a server in error that nothing works on is one to read the log of."""
+    progress = sent(answer(202), reboot_type=reboot_type, may_escalate=may_escalate)
+    server = shown("error", task_state, fault=FAILURE.detail)
+    is_one = may_escalate and reboot_type is SOFT and task_state is None
+    assert watch(server, server, progress=progress) == [Watch(), Confirm(FAILURE) if is_one else FAILURE]
+
+
+@pytest.mark.parametrize("vm_state", ["stopped", "paused", "rescued"])
+def test_hard_follows_nothing_but_an_error(vm_state: str) -> None:
+    """A server that ended in another state was taken there by somebody: no HARD follows."""
+    server = shown(vm_state)
+    progress = sent(answer(202), may_escalate=True, may_start=True)
+    assert watch(server, server, progress=progress)[1] == failed(Reason.WRONG_STATE, f"it ended in vm_state {vm_state}")
+
+
+def left(why: str) -> End:
+    """Leave the server as it is."""
+    return failed(Reason.ERROR, f"{FAILURE.detail}; no HARD followed: {why}")
+
+
+ENDED_IN_ERROR: Final = row(is_error=True)
+WELL: Final = left("the action log shows a reboot that did not end in Error")
+UNREAD: Final = left("the action log cannot be read")
+UNSHOWN: Final = left("the action log does not show how it ended")
+SEND_HARD: Final = Send(reboot_type=HARD)
+#: What is decided on time, and what when the wait is over.
+ESCALATION: list[tuple[str, Sequence[Action] | Observation, Settling | Send, Settling | Send]] = [
+    ("Error", [ENDED_IN_ERROR], SEND_HARD, SEND_HARD),
+    ("Error, and no finish shown", [row(is_error=True, is_finished=None)], SEND_HARD, SEND_HARD),
+    ("Error after another that went well", [ENDED_IN_ERROR, row(OTHER_REQUEST, after=-9.0)], SEND_HARD, SEND_HARD),
+    ("Error, and others in Error since", [row(OTHER_REQUEST, is_error=True), ENDED_IN_ERROR], SEND_HARD, SEND_HARD),
+    ("Error, and a stop since", [row(OTHER_REQUEST, action="stop"), ENDED_IN_ERROR], SEND_HARD, SEND_HARD),
+    ("Error, and another went well since", [row(OTHER_REQUEST), ENDED_IN_ERROR], WELL, WELL),
+    ("Error, and another runs", [row(OTHER_REQUEST, is_finished=False), ENDED_IN_ERROR], WELL, WELL),
+    ("Error, and of another it is not shown", [row(OTHER_REQUEST, is_finished=None), ENDED_IN_ERROR], WELL, WELL),
+    ("went well", [row()], WELL, WELL),
+    ("not finished", [row(is_finished=False)], Watch(), UNSHOWN),
+    ("no finish shown", [row(is_finished=None)], Watch(), UNSHOWN),
+    ("without our row", [row("req-created", action="create", after=-9.0)], Watch(), UNSHOWN),
+    ("without our row, another in Error", [row(OTHER_REQUEST, is_error=True)], Watch(), UNSHOWN),
+    ("empty", [], UNREAD, UNREAD),
+    ("403", nova(403, "Policy doesn't allow it to be performed."), UNREAD, UNREAD),
+    ("404", page(404, "Not Found"), UNREAD, UNREAD),
+    ("429", answer(429), Watch(), UNREAD),
+    ("401", keystone(), Watch(), UNREAD),
+    ("500", page(500, "Oops"), Watch(), UNREAD),
+    ("unanswered", Unanswered("ReadTimeout"), Watch(), UNREAD),
+    ("unsent", Unsent("ConnectError"), Watch(), UNREAD),
+]
+
+
+@pytest.mark.parametrize(("log", "on_time", "at_last"), [pytest.param(*row[1:], id=row[0]) for row in ESCALATION])
+def test_when_hard_follows(
+    log: Sequence[Action] | Observation, on_time: Settling | Send, at_last: Settling | Send
+) -> None:
+    """HARD follows where the log says that the SOFT ended in Error and that no reboot since did not; never else."""
+    read = tuple(log) if isinstance(log, Sequence) else log
+    assert decide_escalation(read, accepted(), FAILURE, is_late=False) == on_time
+    assert decide_escalation(read, accepted(), FAILURE, is_late=True) == at_last
+
+
+def test_soft_whose_id_is_unknown() -> None:
+    """Where no row is known to be ours, none proves that our SOFT has failed."""
+    assert decide_escalation((ENDED_IN_ERROR,), accepted(None), FAILURE, is_late=False) == Watch()
+    assert decide_escalation((ENDED_IN_ERROR,), accepted(None), FAILURE, is_late=True) == UNSHOWN
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_check(is_late: bool) -> None:
+    """A check that is passed verifies; one that is not is called again until its time is over, or it is no check."""
+    unmet = failed(Reason.VERIFY_FAILED, "it gave False")
+    assert decide_check(None, COMPLETED, is_late=is_late) == End(outcome=Outcome.VERIFIED, proof=Proof.ACTION)
+    expected = replace(unmet, proof=Proof.ACTION) if is_late else Watch()
+    assert decide_check(Unmet("it gave False"), COMPLETED, is_late=is_late) == expected
+    final = decide_check(Unmet("it gave False", is_final=True), BY_STATE, is_late=is_late)
+    assert final == replace(unmet, proof=Proof.STATE)

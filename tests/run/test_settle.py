@@ -1,13 +1,17 @@
 """Done means done: how accepted servers are watched, and what each end of a reboot is called."""
 
 from collections import Counter
+from datetime import datetime
+from itertools import pairwise
 
+import httpx
 import pytest
 import trio
 
-from bulkrestart import Outcome, Proof, Reason, StopReason
-from bulkrestart.simulator import Answer, Call, Cloud, Fault, HostFault, LogAccess, json_answer
-from tests.virtual import assert_accounted, client_of, cloud_of, virtually
+from bulkrestart import Outcome, Proof, Reason, RebootType, RestartClient, StopReason, Token
+from bulkrestart.run.settle import FIRST_INTERVAL, LAST_INTERVAL
+from bulkrestart.simulator import Answer, Call, Cloud, Fault, HostFault, LogAccess, asgi, json_answer
+from tests.virtual import EPOCH, assert_accounted, client_of, cloud_of, virtually
 
 FAILED = Outcome.FAILED
 
@@ -335,5 +339,243 @@ def test_without_waiting() -> None:
         assert {result.reason for result in report} == {None}
         assert trio.current_time() == began
         assert calls(cloud) == {Call.SHOW: 1, Call.REBOOT: 5}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("fault", [HostFault.HANG, HostFault.DOWN])
+@pytest.mark.parametrize("escalate", [True, False])
+def test_a_host_that_never_comes_back(fault: HostFault, escalate: bool) -> None:
+    """A server that stays in its reboot has failed as such when its time is over; nothing is sent into that reboot."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        cloud.break_host(cloud.ids[0], fault)
+        async with client_of(cloud) as client:
+            late, back = await client.restart(cloud.ids, escalate=escalate)
+        task_state = "reboot_started" if fault is HostFault.HANG else "rebooting"
+        assert (late.outcome, late.reason) == (FAILED, Reason.NOT_BACK)
+        assert late.detail == f"its reboot has not finished: vm_state active, task_state {task_state}"
+        assert 600.0 <= late.elapsed <= 640.0
+        assert back.outcome is Outcome.COMPLETED
+        assert set(cloud.posts.values()) == {1}
+
+    virtually(main)
+
+
+def test_an_action_that_ended_in_error() -> None:
+    """A server that is active, and whose action ended in Error, was not rebooted by it."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, reboot_seconds=(30.0, 30.0))
+        [server_id] = cloud.ids
+        cloud.later(1.0, lambda: cloud.reboot_by_other(server_id, RebootType.HARD))
+        async with client_of(cloud) as client:
+            [result] = await client.restart([server_id])
+        assert (result.outcome, result.reason) == (FAILED, Reason.NOT_REBOOTED)
+        assert result.detail == "the action log says that the reboot ended in Error"
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("vm_state", ["error", "stopped"])
+def test_an_end_that_is_seen_once(vm_state: str) -> None:
+    """Error and stopped are looked at twice before they are failures: one that passes is none."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, reboot_seconds=(30.0, 30.0))
+        [server_id] = cloud.ids
+        entry = {"id": server_id, "OS-EXT-STS:vm_state": vm_state, "OS-EXT-STS:task_state": None}
+        # The first look is that of the preflight.
+        cloud.script(server_id, None, None, Fault(answer=json_answer(200, {"server": entry})), call=Call.SHOW)
+        async with client_of(cloud) as client:
+            [result] = await client.restart([server_id], escalate=True)
+        assert (result.outcome, result.proof) == (Outcome.COMPLETED, Proof.ACTION)
+        assert cloud.posts[server_id] == cloud.cycles[server_id] == 1
+
+    virtually(main)
+
+
+def test_an_end_that_is_seen_late() -> None:
+    """A server that is found in error when its time is over has failed in its own way: it is looked at once more."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, reboot_seconds=(50.0, 50.0))
+        cloud.break_host(cloud.ids[0], HostFault.DEAD)
+        async with client_of(cloud) as client:
+            [result] = await client.restart(cloud.ids, wait_timeout=51.0)
+        assert (result.outcome, result.reason) == (FAILED, Reason.ERROR)
+
+    virtually(main)
+
+
+def test_absence_is_no_end() -> None:
+    """A server that no list shows, and for which a gateway answers 404, is not gone: only the cloud's own 404 is."""
+
+    async def main() -> None:
+        cloud = cloud_of(4, reboot_seconds=(30.0, 30.0))
+        hidden = cloud.ids[2]
+        # As cells that are down, or a policy of the list, leave servers out.
+        cloud.script(None, *[Fault(answer=json_answer(200, {"servers": []}))] * 100, call=Call.LIST)
+        cloud.script(hidden, *[Fault.respond(404, b"<html>Not Found</html>")] * 4, call=Call.SHOW)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 4}
+
+    virtually(main)
+
+
+def test_changes_are_asked_for_since_the_walk_before() -> None:
+    """Each walk asks for what changed since the one before it began, by the cloud's clock less 60 s; or for all."""
+
+    async def main() -> None:
+        cloud = cloud_of(30, reboot_seconds=(100.0, 100.0), date_skew=40.0)
+        walks: list[tuple[float, float | None]] = []
+
+        async def note(request: httpx.Request) -> None:
+            if request.url.path.endswith("/detail"):
+                since = request.url.params.get("changes-since")
+                moment = None if since is None else datetime.fromisoformat(since).timestamp() - EPOCH - 40.0
+                walks.append((trio.current_time(), moment))
+
+        transport = httpx.ASGITransport(asgi(cloud))
+        async with httpx.AsyncClient(transport=transport, event_hooks={"request": [note]}) as http:
+            client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 30}
+        assert len(walks) > 8
+        assert walks[0][1] == pytest.approx(-60.0, abs=1.0)
+        assert sum(since is None for _, since in walks) in (1, 2)
+        for (before, _), (began, since) in pairwise(walks):
+            assert since is None or since == pytest.approx(before - 60.0, abs=1.0)
+            assert began - before <= LAST_INTERVAL * 1.2
+
+    virtually(main)
+
+
+def test_polls_come_only_as_often_as_needed() -> None:
+    """Between polls that bring nothing the wait grows, up to a bound, and is never the same for two runs at once."""
+
+    async def main() -> None:
+        beats: list[tuple[float, ...]] = []
+        for _ in range(3):
+            began = trio.current_time()
+            cloud = cloud_of(2, reboot_seconds=(300.0, 300.0))
+            async with client_of(cloud) as client:
+                await client.restart(cloud.ids)
+            polls = sorted({record.time for record in cloud.requests if record.call is Call.LIST})
+            assert polls[0] - EPOCH - began <= FIRST_INTERVAL * 1.2
+            waits = tuple(later - earlier for earlier, later in pairwise(polls))
+            for number, wait in enumerate(waits[:-1], start=1):
+                usual = min(FIRST_INTERVAL * 1.5**number, LAST_INTERVAL)
+                assert 0.8 * usual <= wait <= 1.2 * usual
+            assert len(polls) < 30
+            beats.append(waits)
+        assert len(set(beats)) == 3
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.error(500),
+        Fault.error(503),
+        Fault.throttled(3.0),
+        Fault.throttled(None),
+        Fault.no_reply(applied=False),
+    ],
+)
+def test_polls_and_proofs_that_fail(fault: Fault) -> None:
+    """Whatever kind of request fails some times, it is made again, and every server is proved back."""
+
+    async def main() -> None:
+        cloud = cloud_of(12, reboot_seconds=(5.0, 40.0))
+        cloud.script(None, *[None, fault, fault] * 2, call=Call.LIST)
+        for server_id in cloud.ids:
+            cloud.script(server_id, fault, fault, call=Call.LOG_ROW)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert {(result.outcome, result.proof) for result in report} == {(Outcome.COMPLETED, Proof.ACTION)}
+
+    virtually(main)
+
+
+def test_nobody_is_failed_unseen() -> None:
+    """A server that comes back after its time, while nothing could be seen, is completed: it is looked at first."""
+
+    async def main() -> None:
+        cloud = cloud_of(2, reboot_seconds=(50.0, 50.0))
+        cloud.later(10.0, lambda: setattr(cloud, "outage", Fault.error(503)))
+        cloud.later(100.0, lambda: setattr(cloud, "outage", None))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, wait_timeout=20.0)
+        assert report.summary == {Outcome.COMPLETED: 2}
+
+    virtually(main)
+
+
+def test_blind_time_extends_the_wait() -> None:
+    """Time in which nothing could be seen is not counted against a server, and other time is."""
+
+    async def main() -> None:
+        for seconds, outcome in ((150.0, Outcome.COMPLETED), (250.0, FAILED)):
+            cloud = cloud_of(2, reboot_seconds=(seconds, seconds))
+            cloud.later(10.0, lambda cloud=cloud: setattr(cloud, "outage", Fault.error(503)))  # type: ignore[misc]
+            cloud.later(110.0, lambda cloud=cloud: setattr(cloud, "outage", None))  # type: ignore[misc]
+            async with client_of(cloud) as client:
+                report = await client.restart(cloud.ids, wait_timeout=80.0)
+            assert report.summary == {outcome: 2}
+
+    virtually(main)
+
+
+def test_blind_time_before_the_first_sight() -> None:
+    """Nor is it where no poll was ever answered before; and what was blind before a server was sent to is not its."""
+
+    async def main() -> None:
+        await trio.sleep(5000.0)
+        cloud = cloud_of(2, reboot_seconds=(10_000.0, 10_000.0))
+        # The preflight and both sends are through.
+        cloud.later(1.0, lambda: setattr(cloud, "outage", Fault.error(503)))
+        cloud.later(101.0, lambda: setattr(cloud, "outage", None))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, wait_timeout=80.0)
+        assert {result.reason for result in report} == {Reason.NOT_BACK}
+        assert 180.0 <= report.elapsed <= 230.0
+
+    virtually(main)
+
+
+def test_a_guest_that_ignores_its_soft_reboot() -> None:
+    """Libvirt resets a guest that does not shut down within 120 s: by default that is waited for."""
+
+    async def main() -> None:
+        cloud = cloud_of(2, reboot_seconds=(149.0, 149.0))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 2}
+
+    virtually(main)
+
+
+def test_ten_thousand_cost_few_requests() -> None:
+    """Waiting for ten thousand costs fewer than three requests per page and poll, and one for each as its proof."""
+
+    async def main() -> None:
+        cloud = cloud_of(10_000, reboot_seconds=(2.0, 30.0))
+        async with client_of(cloud, max_at_once=100) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 10_000}
+        assert {result.proof for result in report} == {Proof.ACTION}
+        waiting = [record for record in cloud.requests[1:] if record.call in (Call.LIST, Call.SHOW)]
+        # What a poll asks for is asked in one instant of virtual time.
+        polls = len({record.time for record in waiting})
+        pages = 10_000 // cloud.max_limit
+        assert polls > 8
+        assert len(waiting) < 3 * pages * polls
+        assert calls(cloud)[Call.LOG] == 0
+        # A server whose event is not finished when it is seen back is asked again at the next poll.
+        assert 10_000 <= calls(cloud)[Call.LOG_ROW] <= 10_100
 
     virtually(main)

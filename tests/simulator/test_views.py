@@ -100,3 +100,18 @@ def test_tags_and_metadata(cloud: Cloud) -> None:
     assert shown(labelled, "2.25") == (None, {"role": "web"})
     assert shown(labelled, "2.26") == (["canary", "blue"], {"role": "web"})
     assert shown(cloud.ids[1], "2.60") == ([], {})
+
+
+def test_addresses(cloud: Cloud) -> None:
+    """A server shows the addresses that it is given, by network, and none before."""
+    first, second = cloud.ids[:2]
+    cloud.change(first, addresses={"private": {"10.0.0.7": "fixed", "192.0.2.7": "floating"}, "v6": {"::7": "fixed"}})
+    shown = ask(cloud, "GET", f"/servers/{first}").json()["server"]["addresses"]
+    assert {
+        network: [(one["addr"], one["version"], one["OS-EXT-IPS:type"]) for one in addresses]
+        for network, addresses in shown.items()
+    } == {
+        "private": [("10.0.0.7", 4, "fixed"), ("192.0.2.7", 4, "floating")],
+        "v6": [("::7", 6, "fixed")],
+    }
+    assert ask(cloud, "GET", f"/servers/{second}").json()["server"]["addresses"] == {}

@@ -33,7 +33,7 @@ from bulkrestart.cli.options import (
     TagOption,
 )
 from bulkrestart.cli.plan import make_plan, print_plan
-from bulkrestart.cli.restart import Request, read_since, restart
+from bulkrestart.cli.restart import Request, read_since, read_verify, restart
 from bulkrestart.cli.select import SELECTORS, read_selectors
 from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
@@ -185,7 +185,11 @@ def _restart(
     ] = False,
     escalate: Annotated[
         bool,
-        typer.Option("--escalate", help="Leave to send hard where soft is always refused: paused, suspended, error."),
+        typer.Option(
+            "--escalate",
+            help="Leave to send hard where soft is always refused (paused, suspended, error), and once where a soft "
+            "has left a server in error.",
+        ),
     ] = False,
     canary: Annotated[
         int | None,
@@ -232,6 +236,24 @@ def _restart(
             help="az: one availability zone after the other. host: one server of a host down at a time.",
         ),
     ] = None,
+    verify_tcp: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="When a server is back, wait until this TCP port of it is open; floating addresses come first.",
+        ),
+    ] = None,
+    verify_http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="When a server is back, wait until a GET is answered 200, such as 'http://{address}/health'; {name} "
+            "and {id} can be used too.",
+        ),
+    ] = None,
+    verify_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="From the first of these checks of a server to the last.")
+    ] = 300.0,
     since: Annotated[
         str | None,
         typer.Option(
@@ -262,6 +284,9 @@ def _restart(
     Name them by their ids, or select them. Results go to standard output, all else to standard error. A reply that is
     lost is not sent again blindly: what cannot be learnt from the cloud is reported as in doubt.
     """
+    verify = read_verify(tcp=verify_tcp, http=verify_http)
+    if verify is not None and not wait:
+        raise InputError("a server is verified when it is back: leave out --no-wait, or the check")
     with options_checked():
         options = Options(
             reboot_type=reboot_type,
@@ -272,6 +297,8 @@ def _restart(
             wait_timeout=wait_timeout,
             escalate=escalate,
             start_stopped=start_stopped,
+            verify=verify,
+            verify_timeout=verify_timeout,
             max_at_once=max_at_once,
         )
         moment = read_since(since)
@@ -304,6 +331,7 @@ def _restart(
             selectors=selectors,
             contents=contents,
             wait=wait,
+            verify=verify is not None,
             access=access,
             streams=streams,
         )

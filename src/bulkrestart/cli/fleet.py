@@ -31,6 +31,7 @@ def choose(
     selectors: Selectors | None,
     contents: Contents | None,
     wait: bool,
+    verify: bool,
     access: Access,
     streams: Streams,
 ) -> Chosen:
@@ -42,6 +43,7 @@ def choose(
         selectors: What servers are selected by; None if they are not.
         contents: What the journal holds; None if its run has not begun.
         wait: Whether accepted is not enough.
+        verify: Whether completed is not enough.
         access: The way in.
         streams: Where to say what is not as it may seem.
 
@@ -61,5 +63,5 @@ def choose(
         if selectors is not None:
             streams.warn(f"the fleet is that of the journal, {len(ids)} servers: none are selected again")
     records = {} if contents is None else contents.records
-    to_do = [id_ for id_ in ids if id_ not in records or not records[id_].is_finished(wait=wait)]
+    to_do = [id_ for id_ in ids if id_ not in records or not records[id_].is_finished(wait=wait, verify=verify)]
     return Chosen(ids=ids, to_do=to_do)

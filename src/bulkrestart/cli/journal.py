@@ -50,15 +50,16 @@ def contents_of(path: str | None) -> Contents | None:
         return None if path is None or not os.path.exists(path) else read_contents(path)
 
 
-def words_on_rest(report: Report, path: Path, *, wait: bool) -> str | None:
+def words_on_rest(report: Report, path: Path, *, wait: bool, verify: bool) -> str | None:
     """Say how to go on with a run; None if nothing is left to do.
 
     Args:
         report: What has become of the servers.
         path: The journal.
         wait: Whether accepted is not enough.
+        verify: Whether completed is not enough.
     """
-    rest = sum(not leaves_nothing_to_do(result, wait=wait) for result in report)
+    rest = sum(not leaves_nothing_to_do(result, wait=wait, verify=verify) for result in report)
     if not rest:
         return None
     return f"{rest} of {len(report)} servers are left: the same command with --journal {shlex.quote(str(path))} goes on"
@@ -82,9 +83,9 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
         display.show(result)
     display.close(report)
     if holder is None:
-        # Whether accepted was enough, only who gave the command knows.
+        # Whether accepted, or completed, was enough, only who gave the command knows.
         unawaited = report.summary.get(Outcome.ACCEPTED, 0)
-        write(safe(words_on_rest(report, Path(path), wait=False) or "nothing is left to do"))
+        write(safe(words_on_rest(report, Path(path), wait=False, verify=False) or "nothing is left to do"))
         if unawaited:
             write(f"{unawaited} accepted ones were not waited for to the end: the same command does, without --no-wait")
     return End(ExitCode.WELL, display.account(report))

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.end import End
+from bulkrestart.cli.errors import InputError, input_checked
 from bulkrestart.cli.follow import exit_code, follow, nothing_done
 from bulkrestart.cli.journal import words_on_rest
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.signals import Interrupts
 from bulkrestart.cli.streams import Streams
 from bulkrestart.client import Run
+from bulkrestart.cloud.verify import http_ok, tcp_open
+from bulkrestart.core.model import Verify
 from bulkrestart.core.options import Options, parse_since
 from bulkrestart.core.record import Contents
 
@@ -33,6 +36,23 @@ def read_since(text: str | None) -> datetime | None:
         raise ValueError(f"since must be a moment such as 2026-11-23T02:00Z, not {text!r}") from None
     parse_since(moment, time.time())
     return moment
+
+
+def read_verify(*, tcp: int | None, http: str | None) -> Verify | None:
+    """Read what is checked when a server is back.
+
+    Raises:
+        InputError: It cannot be checked.
+    """
+    if tcp is not None and http is not None:
+        raise InputError("give --verify-tcp or --verify-http, one of them")
+    if tcp is not None:
+        with input_checked("--verify-tcp: "):
+            return tcp_open(tcp)
+    if http is not None:
+        with input_checked("--verify-http: "):
+            return http_ok(http)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +99,9 @@ async def restart(request: Request, streams: Streams) -> End:
     account = display.account(report)
     # Nothing is left of the journal of a run that never began.
     if request.journal is not None and request.journal.exists():
-        rest = words_on_rest(report, request.journal, wait=request.options.wait)
+        rest = words_on_rest(
+            report, request.journal, wait=request.options.wait, verify=request.options.verify is not None
+        )
         if rest is not None:
             streams.warn(rest)
     return End(exit_code(report, is_interrupted=interrupts.count > 0), account)

@@ -17,7 +17,7 @@ from bulkrestart.cloud.credentials import CloudAuth, Renewed
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import cloud_time, plain, read_fault
-from bulkrestart.core.model import Action, RebootType, Server
+from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 
 #: What Huawei Cloud and Open Telekom Cloud document as their newest (Nova's Queens release), and enough for all that
@@ -388,6 +388,7 @@ def _read_server(row: object) -> Server | None:
         host_id=_text(_member(row, "hostId")) or "",
         tags=_texts(_member(row, "tags")),
         metadata=_pairs(_member(row, "metadata")),
+        addresses=_addresses(_member(row, "addresses")),
     )
 
 
@@ -397,6 +398,25 @@ def _read_group(row: object) -> ServerGroup:
     members = [server_id for one in _items(_member(row, "members")) if (server_id := _id(one)) is not None]
     is_anti_affine = any(policy in ("anti-affinity", "soft-anti-affinity") for policy in policies)
     return ServerGroup(_text(_member(row, "id")) or "", is_anti_affine, members)
+
+
+def _addresses(networks: object) -> tuple[Address, ...]:
+    """Read the addresses in all networks: floating ones first, then version 4, else as they are listed."""
+    addresses = [
+        address
+        for network, items in (networks.items() if isinstance(networks, dict) else ())
+        for item in _items(items)
+        if (address := _address(network, item)) is not None
+    ]
+    return tuple(sorted(addresses, key=lambda address: (not address.is_floating, address.version)))
+
+
+def _address(network: str, item: object) -> Address | None:
+    address, version = _text(_member(item, "addr")), _member(item, "version")
+    if address is None or not isinstance(version, int) or version not in (4, 6):
+        return None
+    is_floating = _member(item, "OS-EXT-IPS:type") == "floating"
+    return Address(address=address, network=network, version=version, is_floating=is_floating)
 
 
 def _texts(value: object) -> tuple[str, ...] | None:

@@ -19,3 +19,11 @@ def check_flag(name: str, value: object) -> None:
     """Refuse what is not a bool: "no" would count as yes."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+def check_verify(value: object) -> None:
+    """Refuse what cannot be called; what it gives is seen when it is called."""
+    if value is not None and not callable(value):
+        raise ValueError(
+            f"verify must be an async function that takes a Server, such as tcp_open(22), not {value!r:.60}"
+        )

@@ -19,6 +19,7 @@ from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import (
     ACTIVE,
     BUILDING,
+    ERROR,
     HARD_ONLY_STATES,
     KEEPING_TASKS,
     REBOOT_TASKS,
@@ -197,6 +198,9 @@ class Refusals:
 
 def sendable_type(vm_state: str, progress: Progress) -> RebootType | None:
     """Tell which type may be sent to an idle server in this state; None if none may."""
+    if progress.soft_id is not None:
+        # Its SOFT was accepted: only HARD follows, and only where that left it in error.
+        return RebootType.HARD if vm_state == ERROR and progress.may_escalate else None
     asked_type = progress.asked_type or progress.reboot_type
     if vm_state == ACTIVE:
         return asked_type

@@ -84,6 +84,30 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirm:
+    """It ended in error, and HARD may follow: read in the action log whether the SOFT did.
+
+    Attributes:
+        failure: What became of it if none follows.
+    """
+
+    failure: End
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """A user's check was not passed.
+
+    Attributes:
+        words: Why.
+        is_final: To call it again is of no use.
+    """
+
+    words: str
+    is_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Everybody waits for so many seconds; None where the cloud did not say how long."""
 

@@ -146,7 +146,7 @@ def reboots_since(log: Sequence[Action], progress: Progress, log_time: LogTime) 
     Returns:
         Their rows, the oldest first: the one that follows the send most closely is the likeliest to be ours.
     """
-    settled = {attempt.request_id for attempt in progress.attempts[:-1]}
+    settled = progress.settled_ids
     # start_time has a resolution of 1 s: it stands for anything up to the next second.
     return [
         row
@@ -167,7 +167,7 @@ def are_within_skew(log: Sequence[Action], progress: Progress, log_time: LogTime
     """
     if progress.last_status == 409:
         return False
-    settled = {attempt.request_id for attempt in progress.attempts[:-1]}
+    settled = progress.settled_ids
     return any(
         row.start_time + log_time.skew > log_time.since[0]
         for row in log

@@ -3,7 +3,7 @@
 Durations are float seconds. Records are frozen; closed sets are enums whose values are what reports print.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     #: The reboot ended and the server is active; `ServerResult.proof` says how that is known.
     COMPLETED = "completed"
+    #: Completed, and it passed the user's own check (`verify`).
+    VERIFIED = "verified"
     #: `since`: it had rebooted already, and no reboot of this run was accepted.
     SATISFIED = "satisfied"
     #: The cloud said no; the server was not touched.
@@ -68,6 +70,8 @@ class Reason(StrEnum):
     NOT_BACK = "not_back"
     #: Active, but the action log says that the reboot ended in Error.
     NOT_REBOOTED = "not_rebooted"
+    #: Completed, and it has not passed the user's own check when `verify_timeout` ended.
+    VERIFY_FAILED = "verify_failed"
 
     # skipped; STOPPED and HISTORY_UNREADABLE also of a refused one that would have been sent to again
     #: The run has not come to it yet.
@@ -87,8 +91,8 @@ class Reason(StrEnum):
     #: No answer, or one that says nothing, and the cloud does not tell either.
     UNANSWERED = "unanswered"
 
-    # accepted, in doubt
-    #: The run ended before its fate was known.
+    # accepted, completed, in doubt
+    #: The run ended before its fate was known; where it is completed, before it was verified.
     INTERRUPTED = "interrupted"
 
 
@@ -141,6 +145,23 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An address of a server.
+
+    Attributes:
+        address: The address itself, as the cloud writes it.
+        network: The network that it is in.
+        version: 4 or 6, of the Internet Protocol.
+        is_floating: It leads to the server from elsewhere, as against one that its port has in the network.
+    """
+
+    address: str
+    network: str
+    version: int
+    is_floating: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """A server as one answer of the cloud showed it.
 
@@ -160,6 +181,7 @@ class Server:
             "" where it is not shown, or while the server is on none.
         tags: Its tags; None where they are not shown (microversions before 2.26).
         metadata: Its metadata.
+        addresses: Its addresses: floating ones before others, then version 4 before 6, else as the cloud lists them.
     """
 
     id: str
@@ -174,6 +196,7 @@ class Server:
     host_id: str = ""
     tags: tuple[str, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    addresses: tuple[Address, ...] = ()
 
     @property
     def words(self) -> str:
@@ -204,6 +227,9 @@ class Action:
     is_finished: bool | None = None
 
 
+#: A user's own check of a server that is back, given the newest snapshot of it: whether it is well.
+Verify = Callable[[Server], Awaitable[bool]]
+
 #: A server's action log, or what was read of it: the newest row first.
 Log = tuple[Action, ...]
 
@@ -232,10 +258,11 @@ class ServerResult:
         outcome: What became of it.
         reason: Why, where the outcome is not the good one; else None.
         detail: The cloud's own words, or what was seen; "" where there is nothing to add.
-        reboot_type: The type that was asked for last; HARD after an escalation.
+        reboot_type: The type that was asked for last; HARD after an escalation. Where it followed a SOFT that was
+            accepted, `detail` names that one, if it does not say why the outcome is not the good one.
         attempts: Every send, the oldest first; empty if nothing was sent.
         request_id: The cloud's id of the reboot itself, as its action log shows it; None if unknown.
-        proof: How the reboot is known; None unless it completed, or was satisfied.
+        proof: How the reboot is known; None unless it completed (also if it was not verified then), or was satisfied.
         elapsed: Seconds from the first look or send to the outcome; 0.0 if the run never came to it.
     """
 

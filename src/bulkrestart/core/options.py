@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from bulkrestart.core.checks import check_count, check_flag, check_seconds
-from bulkrestart.core.model import RebootType
+from bulkrestart.core.checks import check_count, check_flag, check_seconds, check_verify
+from bulkrestart.core.model import RebootType, Verify
 from bulkrestart.core.rollout import Rollout
 
 #: Seconds that a cancelled run still awaits the requests that are in flight.
@@ -29,6 +29,8 @@ class Options:
     escalate: bool
     start_stopped: bool
     max_at_once: int
+    verify: Verify | None = None
+    verify_timeout: float = 300.0
     since: float | None = None
     deadline: float | None = None
     rollout: Rollout = field(default_factory=Rollout)
@@ -36,7 +38,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_at_once"):
             check_count(name, getattr(self, name))
-        for name in ("request_timeout", "server_timeout", "wait_timeout"):
+        for name in ("request_timeout", "server_timeout", "wait_timeout", "verify_timeout"):
             check_seconds(name, getattr(self, name))
         for name in ("wait", "escalate", "start_stopped"):
             check_flag(name, getattr(self, name))
@@ -44,6 +46,9 @@ class Options:
             raise ValueError(f"rollout must be a Rollout, not {self.rollout!r:.60}")
         if self.rollout.needs_wait and not self.wait:
             raise ValueError("rollout with a canary, waves, max_down or spread goes by servers that are back: wait too")
+        check_verify(self.verify)
+        if self.verify is not None and not self.wait:
+            raise ValueError("verify needs wait: a server is verified when it is back; leave out the one or the other")
 
 
 def parse_reboot_type(value: str) -> RebootType:

@@ -1,6 +1,6 @@
 """How far one server has come: the ledger's open entry, and what decisions know besides what is seen now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, Server, ServerResult
@@ -45,6 +45,10 @@ class Progress:
         request_id: The cloud's id of the accepted reboot.
         proof: How the reboot is known; None before.
         looked_at: When the last look at the server began; None before the first.
+        soft_id: The cloud's id of a SOFT that was accepted and ended in error, and that HARD follows; None where none
+            does. It is also what allows no second HARD.
+        soft_words: What was seen of that end.
+        back: Completed, and what is left is the user's own check; None before, or without one.
         is_history_unread: The last look wanted to see in the action log whether the server has rebooted, and could not.
     """
 
@@ -76,7 +80,15 @@ class Progress:
     request_id: str | None = None
     proof: Proof | None = None
     looked_at: float | None = None
+    soft_id: str | None = None
+    soft_words: str = ""
+    back: End | None = None
     is_history_unread: bool = False
+
+    @property
+    def settled_ids(self) -> frozenset[str | None]:
+        """The requests of ours whose fate is known while that of the last one is not."""
+        return frozenset((self.soft_id, *(attempt.request_id for attempt in self.attempts[:-1])))
 
     @property
     def has_lost_race(self) -> bool:
@@ -140,13 +152,37 @@ class Progress:
             case Look() | End():
                 pass
 
+    def escalate(self, failure: End) -> None:
+        """Begin anew with HARD, after a SOFT that was accepted and ended in error.
+
+        Attempts are counted anew. What the SOFT left is forgotten, so that only a reboot that starts from now on can
+        be taken for the HARD.
+        """
+        self.soft_id, self.soft_words = self.request_id, failure.detail
+        self.reboot_type = RebootType.HARD
+        self.is_accepted, self.request_id, self.proof = False, None, None
+        self.spent, self.doubts, self.last_status, self.since, self.is_since_former = 0, 0, None, None, False
+
+    def after_soft(self, end: End) -> End:
+        """Tell what became of a server whose SOFT was accepted, where it is clear that HARD has not followed."""
+        if self.soft_id is None or end.outcome is Outcome.IN_DOUBT:
+            return end
+        why = "the run stopped" if end.outcome is Outcome.ACCEPTED else end.detail or end.reason
+        return replace(
+            end,
+            outcome=Outcome.FAILED,
+            reason=Reason.GONE if end.reason is Reason.NOT_FOUND else Reason.ERROR,
+            detail=f"{self.soft_words}; HARD was to follow, and did not: {why}",
+            proof=None,
+        )
+
     def result(self, now: float, end: End) -> ServerResult:
         """Close the entry with its outcome."""
         return ServerResult(
             server_id=self.server_id,
             outcome=end.outcome,
             reason=end.reason,
-            detail=end.detail,
+            detail=end.detail or self._escalation,
             reboot_type=self.reboot_type,
             attempts=self.attempts,
             request_id=self.request_id,
@@ -154,13 +190,26 @@ class Progress:
             elapsed=now - self.began,
         )
 
+    @property
+    def _escalation(self) -> str:
+        return (
+            ""
+            if self.soft_id is None
+            else f"HARD followed the SOFT {self.soft_id}, which ended in error: {self.soft_words}"
+        )
+
     def so_far(self, *, is_over: bool) -> End:
         """Tell what is known now: for a report that is read meanwhile, or of a run that broke off."""
+        interrupted = Reason.INTERRUPTED if is_over else None
+        if self.back is not None:
+            return replace(self.back, reason=interrupted, detail="it was not verified to the end" if is_over else "")
         if self.is_accepted:
-            return End(outcome=Outcome.ACCEPTED, reason=Reason.INTERRUPTED if is_over else None)
+            return End(outcome=Outcome.ACCEPTED, reason=interrupted)
         if self.in_flight_since is not None or self.is_unresolved:
             reason = Reason.INTERRUPTED if is_over else Reason.IN_FLIGHT
             return End(outcome=Outcome.IN_DOUBT, reason=reason, detail=self.words)
+        if self.soft_id is not None:
+            return End(outcome=Outcome.ACCEPTED, reason=interrupted, detail=f"{self.soft_words}; HARD was to follow")
         if self.has_reached:
             reason = Reason.STOPPED if is_over else Reason.PARKED
             return End(outcome=Outcome.REFUSED, reason=reason, detail=self.words)

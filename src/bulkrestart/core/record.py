@@ -62,7 +62,7 @@ class Record:
         sent_at: When the send that may be out left; None while none is out.
         is_accepted: The reboot was accepted.
         elapsed: Seconds from `began` to the outcome; 0.0 while there is none.
-        end: The outcome; None while there is none.
+        end: The outcome; None while there is none. A server that is completed, and not verified yet, has that one.
     """
 
     server_id: str
@@ -81,16 +81,19 @@ class Record:
     is_accepted: bool = False
     request_id: str | None = None
     proof: Proof | None = None
+    soft_id: str | None = None
+    soft_words: str = ""
     elapsed: float = 0.0
     end: End | None = None
 
-    def is_finished(self, *, wait: bool) -> bool:
+    def is_finished(self, *, wait: bool, verify: bool) -> bool:
         """Tell whether nothing is left to do for this server.
 
         Args:
             wait: Whether accepted is not enough.
+            verify: Whether completed is not enough.
         """
-        return self.end is not None and leaves_nothing_to_do(self.end, wait=wait)
+        return self.end is not None and leaves_nothing_to_do(self.end, wait=wait, verify=verify)
 
     def result(self) -> ServerResult:
         """Tell what became of a server that has its outcome."""
@@ -116,6 +119,12 @@ class Record:
         if self.end is not None and self.end.outcome is Outcome.IN_DOUBT:
             # What was given up on is looked for again.
             progress.is_unresolved = True
+        if self.end is not None and self.end.outcome is Outcome.COMPLETED:
+            progress.back = self.end
+        if progress.soft_id is not None and not progress.is_unresolved and not progress.is_accepted:
+            # No HARD has started anything: the end of the SOFT is seen and judged anew.
+            progress.is_accepted, progress.request_id, progress.reboot_type = True, progress.soft_id, RebootType.SOFT
+            progress.soft_id, progress.soft_words = None, ""
         if not progress.is_unresolved and not progress.is_accepted:
             # It is sent to as if for the first time; only what was once in doubt may still be found in the log.
             progress.reboot_type, progress.last_status = options.reboot_type, None
@@ -152,6 +161,8 @@ class Record:
             is_accepted=self.is_accepted,
             request_id=self.request_id,
             proof=self.proof,
+            soft_id=self.soft_id,
+            soft_words=self.soft_words,
         )
 
 
@@ -228,12 +239,13 @@ class Contents:
         return ledger.report(self.lasted, began=0.0, stopped=None, is_over=is_over)
 
 
-def leaves_nothing_to_do(end: End | ServerResult, *, wait: bool) -> bool:
+def leaves_nothing_to_do(end: End | ServerResult, *, wait: bool, verify: bool) -> bool:
     """Tell whether an outcome leaves nothing to do: whoever goes on with the run takes up what is not finished.
 
     Args:
         end: The outcome.
         wait: Whether accepted is not enough.
+        verify: Whether completed is not enough.
     """
     match end.outcome:
         case Outcome.SKIPPED:
@@ -244,12 +256,15 @@ def leaves_nothing_to_do(end: End | ServerResult, *, wait: bool) -> bool:
             return end.reason is Reason.GONE
         case Outcome.REFUSED:
             return end.reason not in _TRIED_AGAIN
-        case Outcome.COMPLETED | Outcome.FAILED | Outcome.SATISFIED:
+        case Outcome.COMPLETED:
+            return not verify
+        case Outcome.VERIFIED | Outcome.FAILED | Outcome.SATISFIED:
             return True
 
 
 def record_of(progress: Progress, now: float, end: End | None = None) -> Record:
     """Write down how far a server has come."""
+    end = end or progress.back
     sent_at = progress.in_flight_since
     return Record(
         server_id=progress.server_id,
@@ -268,6 +283,8 @@ def record_of(progress: Progress, now: float, end: End | None = None) -> Record:
         is_accepted=progress.is_accepted,
         request_id=progress.request_id,
         proof=progress.proof,
+        soft_id=progress.soft_id,
+        soft_words=progress.soft_words,
         elapsed=0.0 if end is None else now - progress.began,
         end=end,
     )

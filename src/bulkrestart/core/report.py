@@ -109,7 +109,7 @@ class Statistics:
         in_flight: Being sent to. With a journal this is up to twice the bound on requests: half of them wait for the
             disk.
         parked: Waiting to be looked at or sent to again.
-        accepted: Accepted and being waited for.
+        accepted: Accepted and being waited for, or verified.
         finished: With their outcome.
     """
 

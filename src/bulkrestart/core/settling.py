@@ -3,16 +3,18 @@
 Only a snapshot that was asked for after the acceptance may come here; the run sees to that.
 """
 
+from dataclasses import replace
+
 from bulkrestart.core.clock import LogTime
-from bulkrestart.core.decision import End, Look, Prove, Watch
+from bulkrestart.core.decision import Confirm, End, Look, Prove, Send, Unmet, Watch
 from bulkrestart.core.look import are_within_skew, is_log_unreadable, reboots_since
-from bulkrestart.core.model import Log, Outcome, Proof, Reason, Server
+from bulkrestart.core.model import Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import ACTIVE, DELETED, ERROR, REBOOT_TASKS
 
 
-def decide_back(server: Server, *, is_second_look: bool) -> Watch | Prove | Look | End:
+def decide_back(server: Server, progress: Progress, *, is_second_look: bool) -> Watch | Prove | Confirm | Look | End:
     """Decide on a snapshot of a server whose reboot was accepted.
 
     `status` is not read: ACTIVE is shown before and after a reboot, and a HARD of a stopped server never shows in it.
@@ -21,6 +23,7 @@ def decide_back(server: Server, *, is_second_look: bool) -> Watch | Prove | Look
 
     Args:
         server: A snapshot that was asked for after the acceptance.
+        progress: The server's way so far; it is not changed.
         is_second_look: The look before it showed the reboot ended as well, and the server not active.
     """
     if not is_over(server):
@@ -33,7 +36,9 @@ def decide_back(server: Server, *, is_second_look: bool) -> Watch | Prove | Look
     if not is_second_look:
         return Watch()
     if server.vm_state == ERROR:
-        return End(outcome=Outcome.FAILED, reason=Reason.ERROR, detail=server.fault or "vm_state error")
+        failure = End(outcome=Outcome.FAILED, reason=Reason.ERROR, detail=server.fault or "vm_state error")
+        may_follow = progress.may_escalate and progress.reboot_type is RebootType.SOFT and server.task_state is None
+        return Confirm(failure) if may_follow else failure
     return End(outcome=Outcome.FAILED, reason=Reason.WRONG_STATE, detail=f"it ended in vm_state {server.vm_state}")
 
 
@@ -84,6 +89,52 @@ def decide_proof(log: Log | Observation, progress: Progress, log_time: LogTime |
             return by_state
         case False:
             return late(Server(id=progress.server_id, vm_state=ACTIVE)) if is_late else Watch()
+
+
+def decide_escalation(log: Log | Observation, progress: Progress, failure: End, *, is_late: bool) -> Watch | Send | End:
+    """Decide whether HARD follows an accepted SOFT that left its server in error.
+
+    It does only where the action log says that the SOFT ended in Error, and that no later reboot did not. The server
+    may be in error for another reason, and its guest was cycled then: HARD would be our second.
+
+    Args:
+        log: The whole action log, with the row of the accepted reboot read singly, or what came instead.
+        progress: The server's way so far; it is not changed.
+        failure: What became of the server if nothing follows.
+        is_late: The wait for this server is over.
+    """
+    if not isinstance(log, tuple) or not log:
+        # An empty log is no log: every server has the row of its creation.
+        is_kept = not log or is_log_unreadable(log)
+        return _left(failure, "the action log cannot be read") if is_kept or is_late else Watch()
+    row = next((row for row in log if row.request_id == progress.request_id), None)
+    # The state is saved before the row is.
+    if row is None or not (row.is_error or row.is_finished):
+        return _left(failure, "the action log does not show how it ended") if is_late else Watch()
+    since = log[: log.index(row) + 1]
+    if all(later.is_error for later in since if later.action == "reboot"):
+        return Send(reboot_type=RebootType.HARD)
+    return _left(failure, "the action log shows a reboot that did not end in Error")
+
+
+def _left(failure: End, why: str) -> End:
+    """Leave a server as it is, although HARD may follow."""
+    return replace(failure, detail=f"{failure.detail}; no HARD followed: {why}")
+
+
+def decide_check(unmet: Unmet | None, back: End, *, is_late: bool) -> Watch | End:
+    """Decide on a call of the user's own check.
+
+    Args:
+        unmet: Why it was not passed; None if it was.
+        back: What became of the server before.
+        is_late: The call began when the time for it was over.
+    """
+    if unmet is None:
+        return replace(back, outcome=Outcome.VERIFIED)
+    if unmet.is_final or is_late:
+        return replace(back, outcome=Outcome.FAILED, reason=Reason.VERIFY_FAILED, detail=unmet.words)
+    return Watch()
 
 
 def gone(answer: Answer) -> End:

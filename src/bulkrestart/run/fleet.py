@@ -37,6 +37,7 @@ from bulkrestart.run.settle import Settler
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.survey import Survey
 from bulkrestart.run.sweep import Sweep
+from bulkrestart.run.verify import Verifier
 
 _log = logging.getLogger(__name__)
 
@@ -120,12 +121,25 @@ class Fleet:
             recorder=recorder,
             rng=rng,
         )
+        verifier = None
+        if options.verify is not None:
+            verifier = Verifier(
+                compute=compute,
+                gate=gate,
+                check=options.verify,
+                timeout=options.verify_timeout,
+                finish=self._finish,
+                rng=rng,
+            )
         self._settler = Settler(
             compute=compute,
             gate=gate,
             sweep=self._sweep,
             course=self._course,
             knowledge=self._knowledge,
+            escalate=self._submitter.escalate,
+            verifier=verifier,
+            keep=recorder.note,
             finish=self._finish,
             wait_timeout=options.wait_timeout,
             lanes=self._lanes,
@@ -267,7 +281,7 @@ class Fleet:
                 continue
             progress = record.resume(self._options, run_began=self._began, now=now)
             self._ledger.begin(progress)
-            if record.is_finished(wait=self._options.wait):
+            if record.is_finished(wait=self._options.wait, verify=self._options.verify is not None):
                 self._started += 1
                 self._count(record.result())
                 self._close(record.result())

@@ -1,26 +1,32 @@
-"""One watcher for all servers that were accepted, until each is back or its time is up."""
+"""One watcher for all servers that were accepted, until each is back or its time is up.
+
+Law: it waits for no single server. What takes time, a HARD that follows or a user's check, is in tasks beside it.
+"""
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.decide import unauthorized
-from bulkrestart.core.decision import End, Look, Prove, Watch
+from bulkrestart.core.decision import Accept, Confirm, End, Look, Prove, Send, Watch
+from bulkrestart.core.history import with_row
 from bulkrestart.core.look import reboots_since
-from bulkrestart.core.model import Log, Server, Stop, StopReason
+from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.settling import decide_back, decide_proof, gone, is_over, late
+from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, is_over, late
 from bulkrestart.run.course import Course
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.sweep import Sweep, Swept
+from bulkrestart.run.verify import Verifier
 
 #: Seconds between two polls: at first, and at most. A poll that saw no server come back makes the next wait longer.
 FIRST_INTERVAL: Final = 2.0
@@ -31,6 +37,8 @@ _JITTER: Final = 0.2
 SHORTEST_INTERVAL: Final = FIRST_INTERVAL * (1.0 - _JITTER)
 #: Seconds without any answer to a poll after which the wait is given up.
 BLIND_TIMEOUT: Final = 300.0
+#: Servers to which HARD is being sent, at most: each has a task. The others stay with the watcher until there is room.
+ESCALATED_AT_MOST: Final = 100
 
 
 @dataclass(slots=True)
@@ -40,8 +48,9 @@ class Watched:
     Attributes:
         progress: Its way so far.
         accepted: When it was accepted.
-        deadline: When the wait for it ends, on the clock that stands still while everybody is held.
+        deadline: When the wait for it ends, on the clock of `Settler`, which stands still at times.
         seen: When the request left that last showed its state; None before the first.
+        back: The snapshot that last showed it back; None as long as none has.
         was_over: That showed the reboot ended, and the server not active.
     """
 
@@ -49,11 +58,12 @@ class Watched:
     accepted: float
     deadline: float
     seen: float | None = None
+    back: Server | None = None
     was_over: bool = False
 
 
 class Settler:
-    """Watches.
+    """Watches, by a clock that stands still while everybody is held, and while nothing can be seen.
 
     Args:
         compute: The cloud.
@@ -61,6 +71,9 @@ class Settler:
         sweep: Reads the states of the servers.
         course: Ends the run if the cloud no longer answers us.
         knowledge: What the run knows of the action log.
+        escalate: Sends HARD after a SOFT that was accepted and ended as told.
+        verifier: Lets the servers that are back be checked; None if that is not asked for.
+        keep: Writes down how far a server has come.
         finish: Takes the outcome of each server.
         wait_timeout: Seconds to wait for a server after its acceptance.
         lanes: Requests at once.
@@ -75,6 +88,9 @@ class Settler:
         sweep: Sweep,
         course: Course,
         knowledge: LogKnowledge,
+        escalate: Callable[[Progress, End], Awaitable[Accept | End]],
+        verifier: Verifier | None,
+        keep: Callable[[Progress], None],
         finish: Callable[[Progress, End], None],
         wait_timeout: float,
         lanes: int,
@@ -85,29 +101,48 @@ class Settler:
         self._sweep = sweep
         self._course = course
         self._knowledge = knowledge
+        self._escalate = escalate
+        self._verifier = verifier
+        self._keep = keep
         self._finish = finish
         self._wait_timeout = wait_timeout
         self._lanes = lanes
         self._rng = rng
         self._watched: dict[str, Watched] = {}
+        self._escalated: set[str] = set()
         self._news = anyio.Event()
         self._is_closed = False
         self._answered_at = 0.0
         self._refusals = 0
+        # When something was last seen, since when nothing is (None while it is), and for how long that has been so.
+        self._sighted = 0.0
+        self._blind_since: float | None = None
+        self._blind = 0.0
 
     def __len__(self) -> int:
-        return len(self._watched)
+        verified = 0 if self._verifier is None else len(self._verifier)
+        return len(self._watched) + len(self._escalated) + verified
 
     def watch(self, progress: Progress) -> None:
-        """Take a server that was accepted just now."""
+        """Take a server that was accepted just now, or that a former process saw back."""
+        if progress.back is not None:
+            assert self._verifier is not None, "without a check it would have its outcome"
+            self._verifier.take(progress, progress.back, None)
+            return
         now = anyio.current_time()
-        deadline = self._gate.patience(now) + self._wait_timeout
+        if not self._watched:
+            # Its acceptance is the last that was seen.
+            self._see(now)
+        deadline = self._time(now) + self._wait_timeout
         self._watched[progress.server_id] = Watched(progress, now, deadline)
         self._news.set()
 
     def forget(self) -> None:
         """Give up all that are still watched."""
         self._watched.clear()
+        self._escalated.clear()
+        if self._verifier is not None:
+            self._verifier.forget()
 
     def close(self) -> None:
         """Expect no more servers: the watcher ends with the last of those it has."""
@@ -115,12 +150,20 @@ class Settler:
         self._news.set()
 
     async def run(self) -> None:
-        """Watch until closed and done, or until the cloud no longer answers."""
+        """Watch until closed and done, or until the cloud no longer answers; then end what has its own tasks."""
+        async with anyio.create_task_group() as beside:
+            if self._verifier is not None:
+                beside.start_soon(self._verifier.run)
+            await self._watch_all(beside)
+            if self._verifier is not None:
+                self._verifier.close()
+
+    async def _watch_all(self, beside: TaskGroup) -> None:
         interval = FIRST_INTERVAL
         self._answered_at = self._gate.patience(anyio.current_time())
         while True:
             if not self._watched:
-                if self._is_closed:
+                if self._is_closed and not self._escalated:
                     return
                 self._news = anyio.Event()
                 await self._news.wait()
@@ -128,7 +171,7 @@ class Settler:
                 continue
             await anyio.sleep(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER))
             began, count = self._gate.patience(anyio.current_time()), len(self._watched)
-            swept = await self._poll()
+            swept = await self._poll(beside)
             if self._is_hopeless(swept):
                 return
             took = self._gate.patience(anyio.current_time()) - began
@@ -136,19 +179,24 @@ class Settler:
             # A slow cloud is polled less often, so that polls never take most of its time.
             interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), took)
 
-    async def _poll(self) -> Swept:
+    async def _poll(self, beside: TaskGroup) -> Swept:
         began = anyio.current_time()
         oldest = min(watched.accepted for watched in self._watched.values())
         back: list[str] = []
         unsure: list[str] = []
+        failed: dict[str, End] = {}
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
+            if isinstance(server, Server):
+                self._see(asked)
             watched = self._watched.get(server_id)
             if watched is None or asked < watched.accepted:
                 return
             match self._decide(watched, server, asked):
                 case Prove():
                     back.append(watched.progress.server_id)
+                case Confirm(failure):
+                    failed[watched.progress.server_id] = failure
                 case Look():
                     unsure.append(watched.progress.server_id)
                 case End() as end:
@@ -157,6 +205,10 @@ class Settler:
                     pass
 
         swept = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
+        if swept.answered:
+            self._see(began)
+        elif self._blind_since is None:
+            self._blind_since = self._sighted
         if swept.is_complete:
             unsure.extend(self._absent(began))
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
@@ -165,6 +217,10 @@ class Settler:
         proving = [server_id for server_id in dict.fromkeys(back) if server_id in self._watched]
         if proving:
             await work_through(proving, self._prove, lanes=min(self._lanes, len(proving)))
+        confirming = [server_id for server_id in failed if server_id in self._watched]
+        if confirming:
+            confirm = partial(self._confirm, failed, beside)
+            await work_through(confirming, confirm, lanes=min(self._lanes, len(confirming)))
         return swept
 
     def _absent(self, began: float) -> list[str]:
@@ -180,22 +236,73 @@ class Settler:
         ]
 
     def _is_late(self, watched: Watched, asked: float) -> bool:
-        return self._gate.patience(asked) >= watched.deadline
+        return self._time(asked) >= watched.deadline
 
-    def _decide(self, watched: Watched, server: Server | Observation, asked: float) -> Watch | Prove | Look | End:
+    def _time(self, moment: float) -> float:
+        time = self._gate.patience(moment)
+        return (time if self._blind_since is None else min(time, self._blind_since)) - self._blind
+
+    def _see(self, asked: float) -> None:
+        """Note that something was seen: the time in which nothing was counts against nobody."""
+        now = self._gate.patience(asked)
+        if self._blind_since is not None:
+            self._blind += max(0.0, now - self._blind_since)
+            self._blind_since = None
+        self._sighted = max(self._sighted, now)
+
+    def _decide(
+        self, watched: Watched, server: Server | Observation, asked: float
+    ) -> Watch | Prove | Confirm | Look | End:
         if not isinstance(server, Server):
             return gone(server) if isinstance(server, Answer) and server.is_not_found else Watch()
-        decision = decide_back(server, is_second_look=watched.was_over)
+        decision = decide_back(server, watched.progress, is_second_look=watched.was_over)
         watched.seen, watched.was_over = asked, is_over(server)
-        return late(server) if isinstance(decision, Watch) and self._is_late(watched, asked) else decision
+        if self._verifier is not None and isinstance(decision, Prove):
+            watched.back = server
+        # One that has ended, and is not active, is seen once more: it is not late, it has failed in its own way.
+        is_late = isinstance(decision, Watch) and not watched.was_over and self._is_late(watched, asked)
+        return late(server) if is_late else decision
 
     async def _prove(self, server_id: str) -> None:
         watched = self._watched[server_id]
         is_late = self._is_late(watched, anyio.current_time())
         log = await self._read_log(watched.progress)
         end = decide_proof(log, watched.progress, self._knowledge.log_time(watched.progress), is_late=is_late)
-        if isinstance(end, End):
+        if isinstance(end, End) and end.outcome is Outcome.COMPLETED and self._verifier is not None:
+            del self._watched[server_id]
+            watched.progress.back = end
+            self._keep(watched.progress)
+            self._verifier.take(watched.progress, end, watched.back)
+        elif isinstance(end, End):
             self._end(watched.progress, end)
+
+    async def _confirm(self, failed: Mapping[str, End], beside: TaskGroup, server_id: str) -> None:
+        """Read in the action log how the SOFT of a server in error ended, and let HARD follow if it may."""
+        if len(self._escalated) >= ESCALATED_AT_MOST:
+            return
+        watched, failure = self._watched[server_id], failed[server_id]
+        is_late = self._is_late(watched, anyio.current_time())
+        row = await self._read_log(watched.progress)
+        log, _ = await self._gate.ask(lambda: self._compute.actions(server_id))
+        if isinstance(log, tuple):
+            log = with_row(log, row)
+        decision = decide_escalation(log, watched.progress, failure, is_late=is_late)
+        if isinstance(decision, End):
+            self._end(watched.progress, decision)
+        elif isinstance(decision, Send):
+            del self._watched[server_id]
+            self._escalated.add(server_id)
+            beside.start_soon(self._follow, watched.progress, failure)
+
+    async def _follow(self, progress: Progress, failure: End) -> None:
+        """Send HARD, and have its end waited for like that of any other."""
+        decision = await self._escalate(progress, failure)
+        self._escalated.discard(progress.server_id)
+        if isinstance(decision, Accept):
+            self.watch(progress)
+        else:
+            self._finish(progress, decision)
+        self._news.set()
 
     async def _read_log(self, progress: Progress) -> Log | Observation:
         """Read the row of the accepted reboot; if its request id is unknown, find it in the whole log first."""

@@ -103,7 +103,7 @@ class Submitter:
             if self._course.stop is not None:
                 return progress.so_far(is_over=True)
             sent_at = anyio.current_time()
-            if self._options.since is not None or not self._has_looked(progress, sent_at):
+            if self._looks_in_slot(progress) or not self._has_looked(progress, sent_at):
                 reboot_type = progress.reboot_type
                 decision = await self._look_first(progress)
                 # The journal has the send that was meant at first.
@@ -126,11 +126,21 @@ class Submitter:
             self._call_witness(progress, cloud_time)
         return decision
 
+    async def escalate(self, progress: Progress, failure: End) -> Accept | End:
+        """Send HARD after a SOFT that was accepted, and left its server in error.
+
+        Args:
+            progress: The server's way so far.
+            failure: The end of the SOFT.
+        """
+        progress.escalate(failure)
+        return await self.pursue(progress, Send(reboot_type=progress.reboot_type))
+
     async def _look_first(self, progress: Progress) -> Decision:
         """Look at a server in the slot of the send that would follow.
 
         A HARD starts a server that was stopped meanwhile, and with `since` nobody's reboot is to fit between the look
-        and ours, but one that begins in this very instant.
+        and ours, but one that begins in this very instant. Nor is one where HARD follows a SOFT that was accepted.
         """
         since = self._options.since
         at = anyio.current_time()
@@ -279,12 +289,16 @@ class Submitter:
             retry_error_callback=lambda _: progress.out_of_time(),
         )(step)
         assert isinstance(end, Accept | End)
-        return end
+        return progress.after_soft(end) if isinstance(end, End) else end
 
     def _looks_first(self, progress: Progress, decision: Decision) -> bool:
-        """Tell whether a send wants a look of its own before it; with `since`, it looks by itself."""
+        """Tell whether a send wants a look of its own before it, because it does not look by itself."""
         is_wanted = isinstance(decision, Look) or progress.reboot_type is RebootType.HARD
-        return is_wanted and self._options.since is None
+        return is_wanted and not self._looks_in_slot(progress)
+
+    def _looks_in_slot(self, progress: Progress) -> bool:
+        """Tell whether each send looks by itself, in its own slot."""
+        return self._options.since is not None or progress.soft_id is not None
 
     def _wait(self, state: RetryCallState) -> float:
         """Wait as long as the decision asks for, and then a random time (full jitter) that grows with the steps."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha224
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict
 
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator.rules import POWER_STATES, REBOOT_TASKS, RUNNING, status_of
@@ -114,6 +114,10 @@ class ServerFault:
     created: float
 
 
+#: `OS-EXT-IPS:type`.
+AddressKind = Literal["fixed", "floating"]
+
+
 @dataclass(slots=True)
 class Downtime:
     """A time in which a server was not active, or in a reboot.
@@ -146,6 +150,8 @@ class Changes(TypedDict, total=False):
     metadata: dict[str, str]
     #: The name of its server group, whose policy is anti-affinity; "" for none.
     group: str
+    #: By network: each address, and whether it is "fixed" or "floating".
+    addresses: dict[str, dict[str, AddressKind]]
     fault: ServerFault | None
 
 
@@ -177,6 +183,7 @@ class SimulatedServer:
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     group: str = ""
+    addresses: dict[str, dict[str, AddressKind]] = field(default_factory=dict)
     fault: ServerFault | None = None
     cycles: int = 0
     posts: int = 0

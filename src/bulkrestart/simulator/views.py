@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from math import floor
 from typing import Final
 from uuid import NAMESPACE_OID, uuid5
@@ -39,6 +40,22 @@ def _microsecond(at: float | None, resolution: float = 0.0) -> str | None:
     return f"{datetime.fromtimestamp(cut, UTC):%Y-%m-%dT%H:%M:%S.%f}"
 
 
+def _addresses(server: SimulatedServer) -> dict[str, list[dict[str, object]]]:
+    """Show addresses as nova/api/openstack/compute/views/addresses.py does, all with the MAC address of one port."""
+    return {
+        network: [
+            {
+                "version": ip_address(address).version,
+                "addr": address,
+                "OS-EXT-IPS:type": kind,
+                "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:00:00:00",
+            }
+            for address, kind in addresses.items()
+        ]
+        for network, addresses in server.addresses.items()
+    }
+
+
 def brief_server(server: SimulatedServer, *, base: str, root: str) -> dict[str, object]:
     """Show a server as a list without details does.
 
@@ -56,7 +73,7 @@ def detailed_server(server: SimulatedServer, version: Version, *, base: str, roo
     shown: dict[str, object] = {
         "accessIPv4": "",
         "accessIPv6": "",
-        "addresses": {},
+        "addresses": _addresses(server),
         "created": _second(server.created),
         "flavor": _FLAVOR if version >= (2, 47) else {"id": "1", "links": []},
         "hostId": server.host_id,
