@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkrestart import Rollout
 from bulkrestart.simulator import Cloud, HostFault, LoopbackCloud
 from tests.virtual import client_of, cloud_of, slow_down, virtually
 
@@ -80,9 +81,35 @@ def test_the_selection() -> None:
     virtually(main)
 
 
+def test_the_rollout(capsys: pytest.CaptureFixture[str]) -> None:
+    """The plan is shown, and the run that follows it restarts each server once."""
+    restart = function("client, server_ids, Rollout", blocks("python")[2])
+
+    async def main() -> None:
+        cloud = cloud_of(30)
+        async with client_of(cloud) as client:
+            assert str(await restart(client, cloud.ids, Rollout)).startswith("30 completed")
+        assert set(cloud.posts.values()) == {1}
+
+    virtually(main)
+    assert capsys.readouterr().out.startswith("30 to send to in 12 waves: ")
+
+
+def test_the_dry_run(tmp_path: Path) -> None:
+    """The command that shows the plan sends no reboot."""
+    [command] = [line for block in blocks("sh") for line in block.splitlines() if "--dry-run" in line]
+    with LoopbackCloud(Cloud(30)) as served:
+        done = run(
+            ["sh", "-c", command.replace("--cloud production", f"--endpoint {served.endpoint}")], served, tmp_path
+        )
+    assert done.returncode == 0, done.stderr
+    assert "expected  30 to be sent to" in done.stdout
+    assert not served.cloud.posts
+
+
 def test_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given twice, the call with a journal restarts each server once, and the journal is where it says."""
-    restart = function("client, server_ids", blocks("python")[2])
+    restart = function("client, server_ids", blocks("python")[3])
     monkeypatch.chdir(tmp_path)
 
     async def main() -> None:
@@ -98,7 +125,7 @@ def test_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_since() -> None:
     """Given twice, the call with `since` restarts each server once."""
-    restart = function("client, server_ids, datetime, UTC", blocks("python")[3])
+    restart = function("client, server_ids, datetime, UTC", blocks("python")[4])
 
     async def main() -> None:
         cloud = cloud_of(3)
@@ -112,7 +139,7 @@ def test_since() -> None:
 
 def test_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
     """The stream of a service stops at the first failure, and follows to its end what was sent before."""
-    stream = function("client, server_ids", blocks("python")[4])
+    stream = function("client, server_ids", blocks("python")[5])
 
     async def main() -> None:
         cloud = cloud_of(100)
