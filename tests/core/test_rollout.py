@@ -16,6 +16,11 @@ def ids(count: int) -> list[str]:
     return [f"s{number}" for number in range(count)]
 
 
+async def wait_for_it(server: Server) -> str:
+    """Name a domain, but not at once."""
+    return server.id
+
+
 def result(outcome: Outcome, reason: Reason | None = None) -> ServerResult:
     """Give an outcome of some server."""
     return ServerResult(server_id="s", outcome=outcome, reason=reason, reboot_type=RebootType.SOFT)
@@ -140,8 +145,9 @@ def test_places(rollout: Rollout, places: int | None) -> None:
         ({"wave": 1, "pause": float("nan")}, "pause must be"),
         ({"wave": 1, "pause": "5"}, "pause must be"),
         ({"pause": 5.0}, 'pause is between waves, and there is one: give canary, wave or spread="az" too'),
-        ({"spread": "rack"}, 'spread must be "az", "host" or a function of a Server'),
+        ({"spread": "rack"}, 'spread must be "az", "host" or a plain function of a Server'),
         ({"spread": 5}, "spread must be"),
+        ({"spread": wait_for_it}, "spread must be"),
     ],
 )
 def test_what_makes_no_sense(arguments: dict[str, Any], words: str) -> None:

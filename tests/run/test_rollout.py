@@ -346,6 +346,19 @@ def test_a_function_that_fails() -> None:
     virtually(main)
 
 
+def test_a_domain_that_is_no_key() -> None:
+    """A function that returns what cannot be compared is refused by its own words, before anything is sent."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        async with client_of(cloud) as client:
+            with pytest.raises(ValueError, match="spread must return what can be a key, such as a string, not a list"):
+                await client.restart(cloud.ids, rollout=Rollout(spread=lambda server: [server.name]))  # type: ignore[arg-type, return-value]
+        assert not cloud.posts
+
+    virtually(main)
+
+
 def test_a_domain_with_a_server_that_does_not_come_back() -> None:
     """The others of its domain are held back, and said to be; other domains go on."""
 

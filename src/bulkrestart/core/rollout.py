@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from inspect import iscoroutinefunction
 from math import floor
 from typing import Final, Literal
 
@@ -47,7 +48,8 @@ class Rollout:
             go on (True) or to stop the run (False). What it raises stops the run as well.
         max_down: The share that may be down at once, at least one server: being restarted, or not come back. A server
             that failed so that it is down, or is in doubt, keeps its place to the end of this call; when no place is
-            left that can become free, the run stops. "budget": never more than `max_failures` + 1 - failures so far,
+            left that can become free, the run stops. One that is waited for because it is busy has its place as well.
+            "budget": never more than `max_failures` + 1 - failures so far,
             so that no more than `max_failures` + 1 servers can ever fail. None: no bound (`max_at_once` bounds
             requests, not servers that are down).
         max_failures: The share that may come to harm (`failed` or `in_doubt`). One more, and nothing new is sent; so
@@ -83,8 +85,9 @@ class Rollout:
             check_seconds("pause", self.pause)
         if self.pause != 0 and not (self.canary or self.wave is not None or self.spread == "az"):
             raise ValueError('pause is between waves, and there is one: give canary, wave or spread="az" too')
-        if not (self.spread is None or callable(self.spread) or self.spread in ("az", "host")):
-            raise ValueError(f'spread must be "az", "host" or a function of a Server, not {self.spread!r:.60}')
+        is_function = callable(self.spread) and not iscoroutinefunction(self.spread)
+        if not (self.spread is None or is_function or self.spread in ("az", "host")):
+            raise ValueError(f'spread must be "az", "host" or a plain function of a Server, not {self.spread!r:.60}')
 
     @property
     def needs_wait(self) -> bool:

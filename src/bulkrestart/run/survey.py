@@ -67,6 +67,7 @@ class Survey:
         elif self._domain is not None:
             domain = self._domain(server)
             if domain is not None:
+                _check_hashable(domain)
                 self.domains[server_id] = domain
 
     def pop(self, server_id: str) -> tuple[Server | Observation, float] | None:
@@ -86,3 +87,11 @@ class Survey:
             zones.setdefault(self._zones.get(server_id, _UNKNOWN), []).append(server_id)
         unknown = zones.pop(_UNKNOWN, None)
         return [*zones.values(), *([] if unknown is None else [unknown])]
+
+
+def _check_hashable(domain: object) -> None:
+    try:
+        hash(domain)
+    except TypeError:
+        kind = type(domain).__name__
+        raise ValueError(f"spread must return what can be a key, such as a string, not a {kind}") from None
