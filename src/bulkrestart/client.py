@@ -68,7 +68,8 @@ class Run:
         """The report as things stand: at any moment, also when the run is over or was cancelled.
 
         While the run goes on, a server that was not sent to is `skipped` (`not_started`), one whose answer is not in
-        is `in_doubt` (`in_flight`), and one that is being waited for is `accepted`.
+        is `in_doubt` (`in_flight`), one that is being waited for is `accepted`, and one that is being checked is
+        `completed`.
         """
         return self._fleet.report()
 

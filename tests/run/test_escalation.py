@@ -449,9 +449,12 @@ def test_more_than_are_escalated_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def main() -> None:
         cloud = broken_cloud(HostFault.DEAD, servers=20)
+        for server_id in cloud.ids:
+            cloud.script(server_id, None, Fault.slow(5.0))
         async with client_of(cloud) as client, client.restarting(cloud.ids, escalate=True) as run:
             while len(run.report.summary) > 1 or Outcome.COMPLETED not in run.report.summary:
                 await trio.sleep(0.5)
+                assert cloud.posts_in_flight <= 3
                 counts = run.statistics()
                 parts = (counts.not_started, counts.in_flight, counts.parked, counts.accepted, counts.finished)
                 assert sum(parts) == counts.total

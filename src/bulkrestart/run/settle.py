@@ -217,7 +217,8 @@ class Settler:
         proving = [server_id for server_id in dict.fromkeys(back) if server_id in self._watched]
         if proving:
             await work_through(proving, self._prove, lanes=min(self._lanes, len(proving)))
-        confirming = [server_id for server_id in failed if server_id in self._watched]
+        room = ESCALATED_AT_MOST - len(self._escalated)
+        confirming = [server_id for server_id in failed if server_id in self._watched][:room]
         if confirming:
             confirm = partial(self._confirm, failed, beside)
             await work_through(confirming, confirm, lanes=min(self._lanes, len(confirming)))
@@ -278,8 +279,6 @@ class Settler:
 
     async def _confirm(self, failed: Mapping[str, End], beside: TaskGroup, server_id: str) -> None:
         """Read in the action log how the SOFT of a server in error ended, and let HARD follow if it may."""
-        if len(self._escalated) >= ESCALATED_AT_MOST:
-            return
         watched, failure = self._watched[server_id], failed[server_id]
         is_late = self._is_late(watched, anyio.current_time())
         row = await self._read_log(watched.progress)
