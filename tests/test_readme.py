@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkrestart import Rollout
+from bulkrestart import Rollout, Server
 from bulkrestart.simulator import Cloud, HostFault, LoopbackCloud
 from tests.virtual import client_of, cloud_of, slow_down, virtually
 
@@ -107,9 +107,30 @@ def test_the_dry_run(tmp_path: Path) -> None:
     assert not served.cloud.posts
 
 
+def test_the_check() -> None:
+    """The check is called with each server that is back, and one that fails it is not well."""
+    restart = function("client, server_ids, http_ok", blocks("python")[3])
+    urls: list[str] = []
+
+    def fake_check(url: str) -> Callable[[Server], Awaitable[bool]]:
+        async def check(server: Server) -> bool:
+            urls.append(url.format(address=server.name))
+            return True
+
+        return check
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        async with client_of(cloud) as client:
+            assert str(await restart(client, cloud.ids, fake_check)).startswith("2 verified")
+
+    virtually(main)
+    assert sorted(urls) == ["http://web-0001:8080/health", "http://web-0002:8080/health"]
+
+
 def test_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given twice, the call with a journal restarts each server once, and the journal is where it says."""
-    restart = function("client, server_ids", blocks("python")[3])
+    restart = function("client, server_ids", blocks("python")[4])
     monkeypatch.chdir(tmp_path)
 
     async def main() -> None:
@@ -125,7 +146,7 @@ def test_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_since() -> None:
     """Given twice, the call with `since` restarts each server once."""
-    restart = function("client, server_ids, datetime, UTC", blocks("python")[4])
+    restart = function("client, server_ids, datetime, UTC", blocks("python")[5])
 
     async def main() -> None:
         cloud = cloud_of(3)
@@ -139,7 +160,7 @@ def test_since() -> None:
 
 def test_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
     """The stream of a service stops at the first failure, and follows to its end what was sent before."""
-    stream = function("client, server_ids", blocks("python")[5])
+    stream = function("client, server_ids", blocks("python")[6])
 
     async def main() -> None:
         cloud = cloud_of(100)
