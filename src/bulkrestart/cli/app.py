@@ -37,7 +37,7 @@ from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.options import Options, check_count
+from bulkrestart.core.options import Options, check_count, check_rate
 
 app = typer.Typer(
     name="bulkrestart",
@@ -158,6 +158,10 @@ def _restart(
         ),
     ] = RebootType.SOFT,
     max_at_once: Annotated[int, typer.Option(metavar="N", help="Requests in flight at once, at most.")] = 50,
+    max_per_second: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Requests a second, at most, polls and looks included; no bound by default."),
+    ] = None,
     max_attempts: Annotated[
         int, typer.Option(metavar="N", help="Sends to one server, at most; waiting for a busy one is not counted.")
     ] = 5,
@@ -222,6 +226,7 @@ def _restart(
             start_stopped=start_stopped,
             max_at_once=max_at_once,
         )
+        check_rate("max_per_second", max_per_second)
         moment = read_since(since)
     if journal is not None and (is_unkept or not journal):
         raise InputError("give --journal FILE or --no-journal, one of them")
@@ -262,6 +267,7 @@ def _restart(
             ids=chosen.ids,
             contents=contents,
             options=options,
+            max_per_second=max_per_second,
             since=moment,
             journal=path,
             output=output,

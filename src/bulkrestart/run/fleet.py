@@ -24,7 +24,6 @@ from bulkrestart.core.observation import Observation, Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report, Statistics
-from bulkrestart.run.course import Course
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate, Shields
 from bulkrestart.run.knowledge import LogKnowledge
@@ -83,7 +82,7 @@ class Fleet:
         self._deadline = deadline
         self._options = options
         self._shields = Shields()
-        self._course = Course()
+        self._course = gate.course
         self._lanes = min(options.max_at_once, len(ledger))
         # Of a run that goes on in another process: before this one began.
         self._began = anyio.current_time() - recorder.age

@@ -26,7 +26,7 @@ from bulkrestart.run.sweep import Sweep, Swept
 FIRST_INTERVAL: Final = 2.0
 LAST_INTERVAL: Final = 15.0
 _GROWTH: Final = 1.5
-#: Seconds without any answer to a poll after which the wait is given up.
+#: Seconds without any server in the answers to polls after which the wait is given up, though the cloud does answer.
 BLIND_TIMEOUT: Final = 300.0
 
 
@@ -123,10 +123,11 @@ class Settler:
                 await self._news.wait()
                 interval, self._answered_at = FIRST_INTERVAL, self._gate.patience(anyio.current_time())
                 continue
-            await anyio.sleep(interval * self._rng.uniform(0.8, 1.2))
+            with anyio.move_on_after(interval * self._rng.uniform(0.8, 1.2)):
+                await self._course.lost.wait()
             began, count = self._gate.patience(anyio.current_time()), len(self._watched)
             swept = await self._poll()
-            if self._is_hopeless(swept):
+            if self._course.lost.is_set() or self._is_hopeless(swept):
                 return
             took = self._gate.patience(anyio.current_time()) - began
             has_news = len(self._watched) < count
@@ -197,13 +198,15 @@ class Settler:
     async def _read_log(self, progress: Progress) -> Log | Observation:
         """Read the row of the accepted reboot; if its request id is unknown, find it in the whole log first."""
         if progress.request_id is None:
-            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
+            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
             log_time = self._knowledge.log_time(progress)
             rows = reboots_since(log, progress, log_time) if isinstance(log, tuple) and log_time else []
             if not rows:
                 return log
             progress.request_id = rows[0].request_id
-        log, _ = await self._gate.ask(partial(self._compute.action, progress.server_id, progress.request_id))
+        log, _ = await self._gate.ask(
+            partial(self._compute.action, progress.server_id, progress.request_id), progress.server_id
+        )
         if isinstance(log, tuple):
             self._knowledge.learn(log, progress.attempts[-1].request_id)
         return log
@@ -213,7 +216,10 @@ class Settler:
         self._finish(progress, end)
 
     def _is_hopeless(self, swept: Swept) -> bool:
-        """Tell whether to give up the wait: the cloud no longer answers, or no longer answers us."""
+        """Tell whether to give up the wait: the cloud no longer lets us in, or shows us no server any more.
+
+        A cloud that is in trouble is not for us to judge: the gate's door closes, and patience stands still.
+        """
         now = self._gate.patience(anyio.current_time())
         trouble = swept.trouble
         is_refused = isinstance(trouble, Answer) and trouble.is_refused_token and not swept.answered
@@ -225,6 +231,6 @@ class Settler:
             self._answered_at = now
         elif now - self._answered_at > BLIND_TIMEOUT:
             seconds = f"{now - self._answered_at:.0f}"
-            self._course.halt(Stop(StopReason.OUTAGE, f"no poll was answered for {seconds} s ({trouble})"))
+            self._course.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
             return True
         return False

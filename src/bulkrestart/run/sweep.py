@@ -104,7 +104,7 @@ class Sweep:
         """Read each of the servers by a request of its own."""
 
         async def show(server_id: str) -> None:
-            server, asked = await self._gate.ask(lambda: self._compute.show(server_id))
+            server, asked = await self._gate.ask(lambda: self._compute.show(server_id), server_id)
             swept.note(server)
             take(server_id, server, asked)
 
@@ -121,7 +121,7 @@ class Sweep:
         marker: str | None = None
         markers: set[str] = set()
         while True:
-            page, asked = await self._gate.ask(partial(self._compute.page, marker=marker, changes_since=since))
+            page, asked = await self._gate.ask(partial(self._compute.page, marker=marker, changes_since=since), None)
             swept.note(page)
             if not isinstance(page, Page):
                 # Also where the marker was deleted meanwhile: the next sweep starts the walk anew.
