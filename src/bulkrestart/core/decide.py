@@ -148,7 +148,8 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     if status == 409:
         return _decide_conflict(answer, progress)
     if status < 200 or status >= 500 or status == 408 or fault.has_code(*_UNCERTAIN_CODES):
-        return Look(is_unresolved=True)
+        # Who asks everybody to wait says that it is no server's fault.
+        return Look(is_unresolved=True, is_attempt=hold_for(answer) is None)
     if status == 401:
         return _decide_refused_token(answer, progress)
     if status == 403:

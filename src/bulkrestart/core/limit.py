@@ -15,8 +15,9 @@ MEASURED: Final = 10
 MEASURED_EVERY: Final = 60.0
 #: How much slower than that answers may be before they count as slow (Envoy: `buffer`).
 BUFFER: Final = 0.25
-#: The least number of answers of which one takes a median.
+#: Answers of which one takes the median: so many, or this share of the limit.
 _WINDOW: Final = 10
+_WINDOW_SHARE: Final = 0.25
 #: How far one step may go (Envoy: `GradientController::calculateNewLimit`).
 _STEEPEST_FALL: Final = 0.5
 _STEEPEST_RISE: Final = 2.0
@@ -69,15 +70,15 @@ class Limit:
             self._window = self._threshold = max(1.0, self._window / 2.0)
             self._decreased_at = now
 
-    def grow(self, *, sent_at: float, in_flight: int) -> None:
+    def grow(self, *, sent_at: float, is_full: bool) -> None:
         """Note that a request got through.
 
         Args:
             sent_at: When it left.
-            in_flight: Requests that were in flight with it, itself included. A limit that nobody comes near does not
-                grow: nothing shows that the cloud bears it (RFC 7661).
+            is_full: As many as may were in flight at some time since then. A limit that nobody comes to does not grow:
+                nothing shows that the cloud bears it (RFC 7661).
         """
-        if self._window >= self._most or sent_at <= self._decreased_at or in_flight * 2 < self._window:
+        if self._window >= self._most or sent_at <= self._decreased_at or not is_full:
             return
         step = 1.0 if self._window < self._threshold else 1.0 / self._window
         self._window = min(self._most, self._window + step)
@@ -108,7 +109,7 @@ class LatencyLimit:
         self._ideal: float | None = None
         self._measured_at = float("-inf")
         self._samples: list[float] = []
-        self._busiest = 0
+        self._was_full = False
         self._since = float("-inf")
 
     @property
@@ -116,23 +117,23 @@ class LatencyLimit:
         """How many requests may be in flight."""
         return int(self._limit)
 
-    def note(self, now: float, *, sent_at: float, in_flight: int) -> None:
+    def note(self, now: float, *, sent_at: float, is_full: bool) -> None:
         """Note a good answer.
 
         Args:
             now: When it came, in seconds.
             sent_at: When its request left; one that left under another limit says nothing of this one.
-            in_flight: Requests that were in flight with it, itself included.
+            is_full: As many as may were in flight at some time since then. A window without that says nothing.
         """
         if sent_at <= self._since:
             return
         self._samples.append(now - sent_at)
-        self._busiest = max(self._busiest, in_flight)
+        self._was_full |= is_full
         if self._ideal is None:
             if len(self._samples) >= MEASURED:
                 self._ideal, self._measured_at = median(self._samples), now
                 self._begin(now, self._former)
-        elif len(self._samples) >= max(_WINDOW, self._limit):
+        elif len(self._samples) >= max(_WINDOW, self._limit * _WINDOW_SHARE):
             self._former = self._next(self._ideal, median(self._samples))
             if now - self._measured_at < MEASURED_EVERY:
                 self._begin(now, self._former)
@@ -141,13 +142,12 @@ class LatencyLimit:
                 self._begin(now, self._least)
 
     def _next(self, ideal: float, latency: float) -> float:
-        if self._busiest * 2 < self._limit:
-            # Nobody comes near the limit, so the latency says nothing of it.
+        if not self._was_full:
             return self._limit
         gradient = ideal * (1.0 + BUFFER) / latency if latency > 0.0 else _STEEPEST_RISE
         limit = self._limit * min(_STEEPEST_RISE, max(_STEEPEST_FALL, gradient))
         return min(self._most, max(self._least, limit + sqrt(limit)))
 
     def _begin(self, now: float, limit: float) -> None:
-        self._limit, self._since, self._busiest = limit, now, 0
+        self._limit, self._since, self._was_full = limit, now, False
         self._samples.clear()

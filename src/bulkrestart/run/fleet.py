@@ -237,7 +237,7 @@ class Fleet:
             if isinstance(server, Server):
                 self._survey[server_id] = (server, asked)
 
-        await self._sweep.read(frozenset(self._pending()), take)
+        await self._sweep.read(frozenset(self._pending()), take, is_for_send=True)
 
     def _pending(self) -> Iterator[str]:
         """Give the servers that are to be sent to, or looked for first, until the run stops."""

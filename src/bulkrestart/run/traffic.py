@@ -125,6 +125,8 @@ class Traffic:
         #: Requests that were in flight when the last hold began: those that leave after it do not wait for them.
         self._early = 0
         self._epoch = 0
+        #: When last as many were in flight as may be.
+        self._full_at = float("-inf")
         self._numbers = count()
         self._lanes: list[Lane] = []
         self._words = ""
@@ -226,9 +228,11 @@ class Traffic:
         return wait
 
     def _go(self, turn: Turn, now: float) -> None:
-        self._limiter.acquire_on_behalf_of_nowait(turn)
+        self._limiter.acquire_nowait()
         if turn.lane.narrower is not None:
-            turn.lane.narrower.acquire_on_behalf_of_nowait(turn)
+            turn.lane.narrower.acquire_nowait()
+        if self._limiter.available_tokens < 1:
+            self._full_at = now
         turn.has_slot = True
         turn.epoch = self._epoch
         if self._pace is not None:
@@ -245,9 +249,9 @@ class Traffic:
         if turn.is_probe:
             turn.is_probe = False
             self._door.lose_probe()
-        self._limiter.release_on_behalf_of(turn)
+        self._limiter.release()
         if turn.lane.narrower is not None:
-            turn.lane.narrower.release_on_behalf_of(turn)
+            turn.lane.narrower.release()
         if self._early and turn.epoch != self._epoch:
             self._early -= 1
             self._apply()
@@ -283,7 +287,9 @@ class Traffic:
         elif not isinstance(seen, Unsent | Unanswered):
             self.brake.release()
         if isinstance(seen, Answer | Unsent | Unanswered) and is_trouble(seen):
-            self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
+            if progress is not None and hold is None:
+                self._blamed.append(progress)
+            self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
         else:
             self._open(now, sent_at)
             if hold is None:
@@ -297,13 +303,9 @@ class Traffic:
             self._words = words
         self._judge(now)
 
-    def _note_trouble(
-        self, seen: Observation, now: float, *, sent_at: float, server_id: str | None, progress: Progress | None
-    ) -> None:
+    def _note_trouble(self, seen: Observation, now: float, *, sent_at: float, server_id: str | None) -> None:
         if is_overcharge(seen):
             self._limit.halve(now, sent_at=sent_at)
-        if progress is not None:
-            self._blamed.append(progress)
         was_closed = self._door.is_closed
         self._door.trouble(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
         if self._door.is_closed:
@@ -329,10 +331,10 @@ class Traffic:
         self._early = self._limiter.borrowed_tokens
 
     def _note_good(self, now: float, *, sent_at: float, is_send: bool) -> None:
-        in_flight = self._limiter.borrowed_tokens
-        self._limit.grow(sent_at=sent_at, in_flight=in_flight)
+        is_full = self._full_at >= sent_at
+        self._limit.grow(sent_at=sent_at, is_full=is_full)
         if self._latency is not None and is_send:
-            self._latency.note(now, sent_at=sent_at, in_flight=in_flight)
+            self._latency.note(now, sent_at=sent_at, is_full=is_full)
 
     def _apply(self) -> None:
         """Let as many slots be as the limits allow; which are above the slots in use only as far as new ones go."""
