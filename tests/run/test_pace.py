@@ -127,8 +127,8 @@ def test_polls_and_looks_go_before_sends() -> None:
         async with client_of(cloud, max_per_second=1.0) as client, client.restarting(cloud.ids) as run:
             await trio.sleep(60.0)
             back = run.report.summary[Outcome.COMPLETED]
-        assert back > 10
-        assert cloud.requests[2].call is not Call.REBOOT or cloud.requests[3].call is not Call.REBOOT
+        assert back >= 8
+        assert cloud.requests[2].call is Call.LOG
 
     virtually(main)
 
@@ -361,7 +361,7 @@ def test_a_stopped_run_still_follows_what_it_sent_after_the_hold() -> None:
     virtually(main)
 
 
-@pytest.mark.parametrize(("capacity", "most"), [(1, 7), (4, 12), (12, 24)])
+@pytest.mark.parametrize(("capacity", "most"), [(1, 7), (4, 14), (12, 36)])
 def test_latency_finds_what_the_api_bears(capacity: int, most: int) -> None:
     """An API that works on a few at once is sent not many more, and is never idle for it."""
 
