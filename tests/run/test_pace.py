@@ -128,7 +128,8 @@ def test_polls_and_looks_go_before_sends() -> None:
             await trio.sleep(60.0)
             back = run.report.summary[Outcome.COMPLETED]
         assert back >= 8
-        assert cloud.requests[2].call is Call.LOG
+        [lost] = [record.time for record in cloud.requests if record.status is None]
+        assert Call.REBOOT not in {record.call for record in cloud.requests if lost < record.time <= lost + 2.0}
 
     virtually(main)
 
@@ -361,7 +362,7 @@ def test_a_stopped_run_still_follows_what_it_sent_after_the_hold() -> None:
     virtually(main)
 
 
-@pytest.mark.parametrize(("capacity", "most"), [(1, 7), (4, 14), (12, 36)])
+@pytest.mark.parametrize(("capacity", "most"), [(1, 10), (4, 16), (12, 40)])
 def test_latency_finds_what_the_api_bears(capacity: int, most: int) -> None:
     """An API that works on a few at once is sent not many more, and is never idle for it."""
 

@@ -13,8 +13,10 @@ LEAST: Final = 3
 MEASURED: Final = 10
 #: Seconds from one such measurement to the next (Envoy: `min_rtt_calc_params.interval`, for which it has no default).
 MEASURED_EVERY: Final = 60.0
-#: How much slower than that answers may be before they count as slow (Envoy: `buffer`).
-BUFFER: Final = 0.25
+#: How many times as long as that answers may take before they count as late: Netflix's default (concurrency-limits,
+#: `GradientLimit.rttTolerance`). Envoy's is 1.25 (`buffer`), for proxies: a client that has many at once in one event
+#: loop is itself a part of their latency, and would find no more than half of what a quick API bears.
+TOLERANCE: Final = 2.0
 #: Answers of which one takes the median: so many, or this share of the limit.
 _WINDOW: Final = 10
 _WINDOW_SHARE: Final = 0.25
@@ -91,7 +93,7 @@ class LatencyLimit:
     (envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/adaptive_concurrency_filter), but that a window is
     a number of answers and not a time, because an API may give fifteen a second:
 
-        gradient = (ideal latency + buffer) / median latency of the window, from 0.5 to 2
+        gradient = TOLERANCE * ideal latency / median latency of the window, from 0.5 to 2
         limit    = gradient * limit + sqrt(gradient * limit)
 
     The ideal latency is the median of a few requests at most three of which are in flight, at first and once a minute.
@@ -144,7 +146,7 @@ class LatencyLimit:
     def _next(self, ideal: float, latency: float) -> float:
         if not self._was_full:
             return self._limit
-        gradient = ideal * (1.0 + BUFFER) / latency if latency > 0.0 else _STEEPEST_RISE
+        gradient = TOLERANCE * ideal / latency if latency > 0.0 else _STEEPEST_RISE
         limit = self._limit * min(_STEEPEST_RISE, max(_STEEPEST_FALL, gradient))
         return min(self._most, max(self._least, limit + sqrt(limit)))
 
