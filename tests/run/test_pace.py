@@ -191,6 +191,24 @@ def test_one_throttled_answer_at_two_hundred_at_once() -> None:
     virtually(main)
 
 
+def test_a_throttled_answer_that_comes_late_holds_nobody() -> None:
+    """Once a hold is over, an answer to a request from before it says nothing new: nobody waits, and nothing ramps."""
+
+    async def main() -> None:
+        cloud = cloud_of(200)
+        slow_down(cloud, 0.5, but=cloud.ids[:2])
+        cloud.script(cloud.ids[0], Fault.throttled(None))
+        cloud.script(cloud.ids[1], Fault(answer=Fault.throttled(None).answer, answered_after=8.0))
+        async with client_of(cloud, max_at_once=10) as client:
+            report = await client.restart(cloud.ids, wait=False)
+        assert report.summary == {Outcome.ACCEPTED: 200}
+        assert [record.status for record in cloud.requests].count(429) == 2
+        times = [time for time in arrivals(cloud, Call.REBOOT) if time > 2.0]
+        assert max(later - earlier for earlier, later in pairwise(times)) <= 0.5 + 1e-6
+
+    virtually(main)
+
+
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_an_overcharged_cloud_gets_half(adaptive: bool) -> None:
     """A 503 halves how many are at once, and a fixed limit is left as it is."""

@@ -67,8 +67,8 @@ class Turn:
 
     def wake(self) -> None:
         """Have it look whether it may go."""
-        if self.woken is not None:
-            self.woken.set()
+        assert self.woken is not None, "only who waits is woken"
+        self.woken.set()
 
 
 class Lane:
@@ -188,6 +188,7 @@ class Traffic:
 
     def _join(self, turn: Turn) -> deque[Turn]:
         turn.number = next(self._numbers)
+        turn.woken = anyio.Event()
         line = turn.lane.waiting[turn.rank]
         line.append(turn)
         if turn.lane not in self._lanes:
@@ -299,8 +300,7 @@ class Traffic:
     def hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
         """Hold everybody; a run that would wait for too long is stopped."""
         self.brake.hold(now, seconds, sent_at=sent_at)
-        if self.brake.remaining(now) > 0.0:
-            self._words = words
+        self._words = words
         self._judge(now)
 
     def _note_trouble(self, seen: Observation, now: float, *, sent_at: float, server_id: str | None) -> None:
