@@ -44,6 +44,8 @@ SENDABLE: Final = "the endpoint must be a URL that requests can be sent to:"
 EITHER: Final = "the endpoint must be a URL"
 AUTH: Final = 'auth must be Token("...") or another httpx.Auth, not'
 HTTP: Final = "http must be an httpx.AsyncClient, not"
+RATE: Final = "max_per_second must be a number of requests a second, one a day at least, or None for no bound, not"
+ADAPTIVE: Final = 'adaptive must be True, False or "latency", not'
 VERIFY: Final = "verify must be True, False or an ssl.SSLContext, not"
 
 
@@ -81,6 +83,11 @@ VERIFY: Final = "verify must be True, False or an ssl.SSLContext, not"
         ({"verify": False, "http": httpx.AsyncClient()}, "verify is for a client of our own: set up the one that is"),
         ({"max_at_once": 0}, "max_at_once must be a whole number from 1 up, not 0"),
         ({"max_at_once": 2.0}, "max_at_once must be a whole number from 1 up, not 2.0"),
+        *(
+            ({"max_per_second": value}, f"{RATE} {value!r:.40}")
+            for value in (0, -1.0, float("nan"), float("inf"), True, "5", 1e-9, 10**400)
+        ),
+        *(({"adaptive": value}, f"{ADAPTIVE} {value!r}") for value in ("Latency", 1, None, 0.5)),
     ],
     ids=lambda value: ascii(value)[:60],
 )

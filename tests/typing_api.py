@@ -58,7 +58,7 @@ async def check(ids: list[str], servers: tuple[Server, ...], stream: AsyncIterat
             assert_type(run.statistics(), Statistics)
         assert_type(run.report["id"], ServerResult)
         assert_type(run.report.summary, dict[Outcome, int])
-    async with RestartClient.from_cloud("production", max_at_once=5) as client:
+    async with RestartClient.from_cloud("production", max_at_once=5, max_per_second=2, adaptive="latency") as client:
         assert_type(client, RestartClient)
         assert_type(await client.locate(), str)
         assert_type(client.servers(), AsyncIterator[Server])

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import TypedDict, TypeVar, Unpack
+from typing import Literal, TypedDict, TypeVar, Unpack
 
 import httpx
 import pytest
@@ -34,6 +34,8 @@ class CloudSettings(TypedDict, total=False):
     date_skew: float
     legacy_host: bool
     latency: float
+    capacity: tuple[int, float]
+    rate_limit: tuple[int, float]
 
 
 def virtually(main: Callable[[], Awaitable[T]]) -> T:
@@ -57,14 +59,22 @@ def cloud_of(servers: int, **settings: Unpack[CloudSettings]) -> Cloud:
 
 @asynccontextmanager
 async def client_of(
-    cloud: Cloud, *, max_at_once: int = 20, version: str = "v2.1", token: str | None = None
+    cloud: Cloud,
+    *,
+    max_at_once: int = 20,
+    max_per_second: float | None = None,
+    adaptive: bool | Literal["latency"] = True,
+    version: str = "v2.1",
+    token: str | None = None,
 ) -> AsyncIterator[RestartClient]:
     """Give a client of a simulated cloud, in process."""
     transport = httpx.ASGITransport(asgi(cloud))
     async with httpx.AsyncClient(transport=transport) as http:
         endpoint = f"http://cloud.test/{version}/{cloud.project_id}"
         auth = Token(cloud.token if token is None else token)
-        yield RestartClient(endpoint, auth=auth, http=http, max_at_once=max_at_once)
+        yield RestartClient(
+            endpoint, auth=auth, http=http, max_at_once=max_at_once, max_per_second=max_per_second, adaptive=adaptive
+        )
 
 
 def slow_down(cloud: Cloud, seconds: float, *, but: Collection[str] = ()) -> None:

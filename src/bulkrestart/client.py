@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, 
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import anyio
 import httpx
@@ -18,14 +18,13 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.credentials import CatalogAuth, Renewed
 from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.transport import LaneTransport
-from bulkrestart.core.checks import check_count
+from bulkrestart.core.checks import check_count, check_rate
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason, Verify
 from bulkrestart.core.options import Options, parse_deadline, parse_reboot_type, parse_since
-from bulkrestart.core.pacing import Brake
 from bulkrestart.core.plan import Plan
 from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
@@ -38,6 +37,7 @@ from bulkrestart.run.listing import Listing
 from bulkrestart.run.planning import make_plan
 from bulkrestart.run.preflight import Preflight, require_sign_in
 from bulkrestart.run.recorder import recording
+from bulkrestart.run.traffic import Traffic
 
 #: Seconds for one request where the caller has no say in it.
 _REQUEST_TIMEOUT = 60.0
@@ -102,6 +102,15 @@ class RestartClient:
         verify: Whose certificates our own client trusts: True for those of the system, an `ssl.SSLContext` for others
             or for a certificate of one's own, False for anybody's, with a warning.
         max_at_once: Requests in flight at once, over all concurrent calls.
+        max_per_second: Requests a second, of whatever kind, over all concurrent calls; polls and looks before sends.
+            Time in which nothing was sent makes no room for more afterwards. A look that has to come right before a
+            send leaves with it, and both count. None for no bound.
+        adaptive: Whether fewer than `max_at_once` requests are in flight where the cloud is overcharged. True halves
+            their number when it throttles, says 503 or gives no answer in time, and brings it back one by one (AIMD,
+            as TCP does). "latency" finds besides, by how long sends take, how many requests at once the API works on:
+            more would only wait in its queue. It begins with 3, so it needs some hundred sends to become fast where
+            the API is (the gradient controller of Envoy's adaptive concurrency filter). False keeps `max_at_once`. In
+            all of them one request leaves first after everybody was held, and the others follow as answers come.
 
     Raises:
         ValueError: An argument makes no sense; the message names the remedy.
@@ -121,8 +130,13 @@ class RestartClient:
         http: httpx.AsyncClient | None = None,
         verify: bool | ssl.SSLContext = True,
         max_at_once: int = 50,
+        max_per_second: float | None = None,
+        adaptive: bool | Literal["latency"] = True,
     ) -> None:
         check_count("max_at_once", max_at_once)
+        check_rate("max_per_second", max_per_second)
+        if not isinstance(adaptive, bool) and adaptive != "latency":
+            raise ValueError(f'adaptive must be True, False or "latency", not {adaptive!r:.40}')
         if auth is not None and not isinstance(auth, httpx.Auth):
             kind = "a class" if isinstance(auth, type) else type(auth).__name__
             raise ValueError(f'auth must be Token("...") or another httpx.Auth, not {kind}')
@@ -136,8 +150,8 @@ class RestartClient:
         self._auth = auth
         self._verify = tls_context(verify=False) if verify is False else verify
         self._max_at_once = max_at_once
-        self._limiter = anyio.CapacityLimiter(max_at_once)
-        self._brake = Brake()
+        self._max_per_second = max_per_second
+        self._traffic = Traffic(max_at_once, max_per_second, adaptive)
         self._clock = CloudClock()
         self._rng = random.Random()
         self._is_lent = http is not None
@@ -165,7 +179,14 @@ class RestartClient:
             await self._http.aclose()
 
     @classmethod
-    def from_cloud(cls, name: str | None = None, *, max_at_once: int = 50) -> Self:
+    def from_cloud(
+        cls,
+        name: str | None = None,
+        *,
+        max_at_once: int = 50,
+        max_per_second: float | None = None,
+        adaptive: bool | Literal["latency"] = True,
+    ) -> Self:
         """Make a client of a cloud that the OpenStack tools know: by clouds.yaml, or by `OS_*` variables.
 
         They are read as openstack.config reads them: the auth types of keystoneauth1, secure.yaml, vendor profiles
@@ -175,6 +196,8 @@ class RestartClient:
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or for the cloud that the `OS_*` variables describe.
             max_at_once: Requests in flight at once, over all concurrent calls.
+            max_per_second: Requests a second; `RestartClient` says more.
+            adaptive: Whether fewer are in flight where the cloud is overcharged; `RestartClient` says more.
 
         Raises:
             ValueError: There is no such cloud, or something that it needs is missing.
@@ -190,7 +213,14 @@ class RestartClient:
         from bulkrestart.cloud.keystone import Keystone
 
         keystone = Keystone.from_cloud(name)
-        return cls(None, auth=keystone, verify=keystone.tls_context(), max_at_once=max_at_once)
+        return cls(
+            None,
+            auth=keystone,
+            verify=keystone.tls_context(),
+            max_at_once=max_at_once,
+            max_per_second=max_per_second,
+            adaptive=adaptive,
+        )
 
     async def locate(self) -> str:
         """Tell the project's compute endpoint; sign in first if only the catalog knows it.
@@ -394,7 +424,8 @@ class RestartClient:
         async with recording(_check_path(journal)) as recorder:
             is_listed = recorder.contents is not None and isinstance(ids, Listing)
             given = None if is_listed else await _collect(ids)
-            narrower = (anyio.CapacityLimiter(options.max_at_once),) if options.max_at_once < self._max_at_once else ()
+            is_narrower = options.max_at_once < self._max_at_once
+            narrower = anyio.CapacityLimiter(options.max_at_once) if is_narrower else None
             compute, gate = await self._way(options.request_timeout, narrower)
             endpoint = await self._locate()
             purpose = Purpose(endpoint=endpoint.url, reboot_type=options.reboot_type, since=options.since)
@@ -458,7 +489,7 @@ class RestartClient:
             gate=gate,
             clock=self._clock,
             rng=self._rng,
-            max_per_second=None,
+            max_per_second=self._max_per_second,
         )
 
     async def anti_affinity(self) -> Domain:
@@ -497,9 +528,7 @@ class RestartClient:
         self._check_usable()
         return Preflight(*await self._way(_REQUEST_TIMEOUT), self._rng)
 
-    async def _way(
-        self, request_timeout: float, narrower: tuple[anyio.CapacityLimiter, ...] = ()
-    ) -> tuple[Compute, Gate]:
+    async def _way(self, request_timeout: float, narrower: anyio.CapacityLimiter | None = None) -> tuple[Compute, Gate]:
         """Give the cloud, and the way to it; find out first where it is."""
         endpoint = await self._locate()
         if self._http is None:
@@ -509,13 +538,13 @@ class RestartClient:
         auth = self._auth or self._http.auth
         compute = Compute(endpoint, self._http, auth, self._clock, request_timeout)
         signs_in = auth if isinstance(auth, Renewed) else None
-        return compute, Gate((*narrower, self._limiter), self._brake, signs_in)
+        return compute, Gate(self._traffic, signs_in, narrower)
 
     async def _locate(self) -> Endpoint:
         if self._endpoint is not None:
             return self._endpoint
         assert isinstance(self._auth, CatalogAuth), "only with such an auth is the endpoint unknown"
-        await require_sign_in(Gate((self._limiter,), self._brake, self._auth))
+        await require_sign_in(Gate(self._traffic, self._auth))
         url = await self._auth.find_endpoint()
         try:
             self._endpoint = _parse_endpoint(url)

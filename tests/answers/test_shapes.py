@@ -66,6 +66,8 @@ LOOKED_AT = Then(looks=("show",))
 WAITED = Then(waits=2.0)
 #: No wait is named, so the brake's own first one.
 THROTTLED = Then(holds=1.0)
+#: Nobody waits for as long as that.
+TOO_LONG = refused(Reason.STOPPED, StopReason.OUTAGE)
 EXECUTING = Then(waits=60.0)
 TOKEN_REFUSED = Then(holds=5.0)
 TOKEN_REFUSED_TWICE = replace(refused(Reason.UNAUTHORIZED, StopReason.UNAUTHORIZED), posts=2, holds=5.0)
@@ -418,7 +420,7 @@ FLOW_CONTROL = "Api flow control Error because of too many requests."
 WAITS = [
     asking(plain(413, THROTTLED), held(30.0), "seconds, as the middleware of old did", retry_after="30"),
     asking(TOO_MANY, held(17.0), "seconds", retry_after="17"),
-    asking(TOO_MANY, held(0.0), "no seconds", retry_after="0"),
+    asking(TOO_MANY, THROTTLED, "no seconds", retry_after="0"),
     asking(TOO_MANY, held(1.5), "a fraction", retry_after="1.5"),
     asking(TOO_MANY, held(10.0), "twice, the longer counts", retry_after="5, 10"),
     asking(TOO_MANY, held(30.0), "a date", retry_after=later(30), date=later(0)),
@@ -446,8 +448,8 @@ WAITS = [
     threshold("policy user over ratelimit,limit:10, time:1 minute", held(60.0)),
     threshold("policy api over ratelimit,limit:200,time:1 second", held(1.0)),
     threshold("policy api over ratelimit,limit: 200,time: 30 second", held(30.0)),
-    threshold("policy user over ratelimit,limit:1000,time:2 hour", held(7200.0)),
-    threshold("policy user over ratelimit,limit:5000,time:1 day", held(86_400.0)),
+    threshold("policy user over ratelimit,limit:1000,time:2 hour", TOO_LONG),
+    threshold("policy user over ratelimit,limit:5000,time:1 day", TOO_LONG),
     threshold("policy user over ratelimit,limit:5000,time:1 fortnight", THROTTLED),
     asking(
         threshold("policy user over ratelimit,limit:60,time:1 minute", THROTTLED),

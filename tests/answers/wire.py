@@ -108,7 +108,10 @@ class Wire:
         self.router.route().mock(side_effect=self.pass_on)
         endpoint = f"{HOST}/{version}/{self.cloud.project_id}"
         async with httpx.AsyncClient(transport=httpx.MockTransport(self)) as http:
-            yield RestartClient(endpoint, auth=Token(self.cloud.token), http=http, max_at_once=max_at_once)
+            # With a fixed limit, who waits waits for the brake.
+            yield RestartClient(
+                endpoint, auth=Token(self.cloud.token), http=http, max_at_once=max_at_once, adaptive=False
+            )
 
     def about(self, server_id: str) -> list[Sent]:
         """Give the requests about one server, but for the first look of all."""

@@ -508,7 +508,7 @@ def test_a_run_that_is_cancelled_in_its_wait_for_a_slot_gives_back_what_it_has()
                 await trio.sleep(1.0)
                 with anyio.move_on_after(2.0):
                     await client.restart(cloud.ids[20:], max_at_once=2)
-            assert client._limiter.borrowed_tokens == 0
+            assert client._traffic._limiter.borrowed_tokens == 0
             report = await client.restart(cloud.ids[20:], max_at_once=2)
         assert report.summary == {Outcome.COMPLETED: 10}
 
@@ -524,7 +524,9 @@ def test_no_slot_is_held_while_signing_in() -> None:
         auth = Scripted(cloud, life=20.0, takes=2.0)
         async with client_of(cloud, auth, max_at_once=1) as client:
             holds: list[bool] = []
-            auth.watch = lambda: holds.append(trio.lowlevel.current_task() in client._limiter.statistics().borrowers)
+            auth.watch = lambda: holds.append(
+                trio.lowlevel.current_task() in client._traffic._limiter.statistics().borrowers
+            )
             cloud.later(10.3, auth.revoke)
             cloud.later(47.1, auth.revoke)
             report = await client.restart(cloud.ids)

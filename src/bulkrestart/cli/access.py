@@ -43,10 +43,12 @@ class Access:
     tls: ssl.SSLContext
     cloud: str = ""
 
-    def client(self, *, max_at_once: int = 1) -> RestartClient:
+    def client(self, *, max_at_once: int = 1, max_per_second: float | None = None) -> RestartClient:
         """Make a client."""
         url = None if self.endpoint is None else self.endpoint.url
-        return RestartClient(url, auth=self.auth, verify=self.tls, max_at_once=max_at_once)
+        return RestartClient(
+            url, auth=self.auth, verify=self.tls, max_at_once=max_at_once, max_per_second=max_per_second
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

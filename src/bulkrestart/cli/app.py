@@ -39,7 +39,7 @@ from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.spreading import read_spreading
 from bulkrestart.cli.streams import Streams
-from bulkrestart.core.checks import check_count
+from bulkrestart.core.checks import check_count, check_rate
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options
 
@@ -162,6 +162,10 @@ def _restart(
         ),
     ] = RebootType.SOFT,
     max_at_once: Annotated[int, typer.Option(metavar="N", help="Requests in flight at once, at most.")] = 50,
+    max_per_second: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Requests a second, at most, polls and looks included; no bound by default."),
+    ] = None,
     max_attempts: Annotated[
         int, typer.Option(metavar="N", help="Sends to one server, at most; waiting for a busy one is not counted.")
     ] = 5,
@@ -301,6 +305,7 @@ def _restart(
             verify_timeout=verify_timeout,
             max_at_once=max_at_once,
         )
+        check_rate("max_per_second", max_per_second)
         moment = read_since(since)
     if journal is not None and (is_unkept or not journal):
         raise InputError("give --journal FILE or --no-journal, one of them")
@@ -337,13 +342,19 @@ def _restart(
         )
         asked = replace(options, rollout=spreading.over(len(chosen.ids)))
         if is_dry_run:
-            return print_plan(run_before_sending(make_plan(access, chosen.to_do, asked, moment)), output, streams)
+            return print_plan(
+                run_before_sending(make_plan(access, chosen.to_do, asked, since=moment, max_per_second=max_per_second)),
+                output,
+                streams,
+            )
         path = None if is_unkept else Path(journal).absolute() if journal is not None else new_path()
         way_in = access
         if len(chosen.to_do) > ASKS_OVER and not is_confirmed:
             way_in = run_before_sending(locate(access))
             check_terminal()
-            plan = run_before_sending(make_plan(way_in, chosen.to_do, asked, moment))
+            plan = run_before_sending(
+                make_plan(way_in, chosen.to_do, asked, since=moment, max_per_second=max_per_second)
+            )
             text = question(
                 plan,
                 access=way_in,
@@ -358,6 +369,7 @@ def _restart(
             ids=chosen.ids,
             contents=contents,
             options=asked,
+            max_per_second=max_per_second,
             since=moment,
             journal=path,
             output=output,

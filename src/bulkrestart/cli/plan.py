@@ -18,14 +18,21 @@ from bulkrestart.core.plan import Forecast, Plan
 _EXPECTED_WIDTH = max(map(len, Reason))
 
 
-async def make_plan(access: Access, server_ids: Sequence[str], options: Options, since: datetime | None) -> Plan:
+async def make_plan(
+    access: Access,
+    server_ids: Sequence[str],
+    options: Options,
+    *,
+    since: datetime | None,
+    max_per_second: float | None,
+) -> Plan:
     """Ask the library what a restart would do.
 
     Raises:
         InputError: The cloud refuses us, or is not there.
     """
     with refusals_told():
-        async with access.client(max_at_once=options.max_at_once) as client:
+        async with access.client(max_at_once=options.max_at_once, max_per_second=max_per_second) as client:
             return await client.plan(
                 server_ids,
                 reboot_type=options.reboot_type,

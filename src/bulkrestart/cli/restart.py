@@ -64,6 +64,7 @@ class Request:
         ids: The fleet, each server once.
         contents: What the journal holds already; None if its run has not begun.
         options: How.
+        max_per_second: Requests a second, at most; None for no bound.
         since: Who has rebooted since is left alone; None: nobody is.
         journal: The file of the journal; None to keep none.
         output: How results are printed.
@@ -73,6 +74,7 @@ class Request:
     ids: Sequence[str]
     contents: Contents | None
     options: Options
+    max_per_second: float | None
     since: datetime | None
     journal: Path | None
     output: Output
@@ -113,7 +115,7 @@ async def _restarting(request: Request, streams: Streams) -> AsyncIterator[Run]:
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     settings = given | {"since": request.since, "journal": request.journal}
     async with (
-        request.access.client(max_at_once=options.max_at_once) as client,
+        request.access.client(max_at_once=options.max_at_once, max_per_second=request.max_per_second) as client,
         client.restarting(request.ids, **settings) as run,
     ):
         if request.journal is not None:

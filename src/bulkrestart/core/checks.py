@@ -1,6 +1,10 @@
 """What an argument may not be: each check raises a `ValueError` that names the argument and the remedy."""
 
 import sys
+from typing import Final
+
+#: Requests a second: fewer would never come to an end.
+_SLOWEST: Final = 1.0 / 86_400.0
 
 
 def check_count(name: str, value: object) -> None:
@@ -13,6 +17,16 @@ def check_seconds(name: str, value: object) -> None:
     """Refuse what is not a positive, finite number; a whole number may be too large for a float."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise ValueError(f"{name} must be a positive number of seconds, not {value!r:.40}")
+
+
+def check_rate(name: str, value: object) -> None:
+    """Refuse what is neither None nor a finite number of requests a second, from one a day up."""
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not _SLOWEST <= value <= sys.float_info.max:
+        raise ValueError(
+            f"{name} must be a number of requests a second, one a day at least, or None for no bound, not {value!r:.40}"
+        )
 
 
 def check_flag(name: str, value: object) -> None:

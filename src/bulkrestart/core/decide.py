@@ -70,10 +70,13 @@ def decide(seen: Observation, progress: Progress) -> Decision:
 
 
 def hold_for(seen: Observation) -> Hold | None:
-    """Tell whether an answer, to whatever request, makes everybody wait; None if it does not."""
+    """Tell whether an answer, to whatever request, makes everybody wait; None if it does not.
+
+    To wait for 0 s is no answer to how long: who is throttled and comes again at once is throttled again.
+    """
     if not isinstance(seen, Answer):
         return None
-    wait = seen.fault.retry_after
+    wait = seen.fault.retry_after or None
     if seen.is_throttled or (200 <= seen.status < 300 and seen.fault.has_code(POSTPONED)):
         return Hold(wait)
     if seen.is_refused_token:
@@ -81,6 +84,51 @@ def hold_for(seen: Observation) -> Hold | None:
         return Hold(max(REFUSED_TOKEN_DELAY, wait or 0.0))
     is_in_trouble = seen.status >= 500 or seen.status == 408
     return Hold(wait) if is_in_trouble and wait is not None and not seen.fault.has_code(_EXECUTING) else None
+
+
+def is_overcharge(seen: Observation) -> bool:
+    """Tell whether an answer, or the lack of one, shows that it was too much for the cloud: it gets less at once."""
+    match seen:
+        case Unsent():
+            return False
+        case Unanswered():
+            return seen.may_come_late
+        case Answer():
+            return seen.is_throttled or seen.may_come_late or seen.status == 503
+
+
+def is_trouble(seen: Observation) -> bool:
+    """Tell whether an answer, or the lack of one, may be the trouble of the cloud: it says nothing of the question."""
+    if not isinstance(seen, Answer):
+        return True
+    is_in_trouble = seen.status >= 500 or seen.status == 408
+    return is_in_trouble and not seen.is_throttled and not seen.fault.has_code(_EXECUTING)
+
+
+def may_lie_in_server(trouble: Observation) -> bool:
+    """Tell whether one server may be to blame for a trouble: for Nova's own 500, and for what never came back.
+
+    What never left never got as far as a server, and a gateway that has nobody to ask says 502 or 503.
+    """
+    match trouble:
+        case Unsent():
+            return False
+        case Unanswered():
+            return True
+        case Answer():
+            return trouble.status not in (502, 503)
+
+
+def too_long(seconds: float, words: str) -> Stop:
+    """Stop a run that is asked to wait for longer than a run waits."""
+    remedy = "what was not sent to is skipped: give it again after that"
+    return Stop(StopReason.OUTAGE, f"the cloud asks to wait for {seconds:.0f} s ({words}); {remedy}")
+
+
+def outage(seconds: float, words: str) -> Stop:
+    """Stop a run whose cloud is in trouble for too long."""
+    remedy = "what was not sent to is skipped: give it again when the cloud is back"
+    return Stop(StopReason.OUTAGE, f"the cloud has been in trouble for {seconds:.0f} s ({words}); {remedy}")
 
 
 def _decide_answer(answer: Answer, progress: Progress) -> Decision:
@@ -101,7 +149,8 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     if status == 409:
         return _decide_conflict(answer, progress)
     if status < 200 or status >= 500 or status == 408 or fault.has_code(*_UNCERTAIN_CODES):
-        return Look(is_unresolved=True)
+        # Who asks everybody to wait says that it is no server's fault.
+        return Look(is_unresolved=True, is_attempt=hold_for(answer) is None)
     if status == 401:
         return _decide_refused_token(answer, progress)
     if status == 403:

@@ -115,8 +115,9 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
         if is_rebooting and age >= LOOK_TIMEOUT:
             return Accept(proof=Proof.STATE)
         return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
-    if is_trusted and age >= grace_of(progress) and progress.readable_looks > 0:
-        return _decide_resolved(sighting, progress)
+    if is_trusted and age >= grace_of(progress):
+        # One look does not prove the silence of a log, however late it comes: the cloud may have been gone till now.
+        return _decide_resolved(sighting, progress) if progress.readable_looks > 0 else Look(is_unresolved=True)
     return _look_on(age, progress, "the action log does not tell")
 
 

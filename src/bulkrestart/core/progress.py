@@ -122,6 +122,10 @@ class Progress:
         self._take(decision)
         self.doubts += self.is_unresolved
 
+    def forgive(self) -> None:
+        """Do not count a send against `max_attempts`: what it met was the cloud's trouble, and not the server's."""
+        self.spent -= 1
+
     def look(self, sighting: Sighting, decision: Decision) -> None:
         """Note what a look showed, and what was decided on it."""
         server = sighting.server

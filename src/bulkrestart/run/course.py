@@ -1,10 +1,11 @@
 """Whether a run still sends."""
 
 import logging
+from collections.abc import Callable
 
 import anyio
 
-from bulkrestart.core.model import Stop
+from bulkrestart.core.model import Stop, StopReason
 
 _log = logging.getLogger(__name__)
 
@@ -15,11 +16,18 @@ class Course:
     Attributes:
         stop: Why nothing more is sent; None while the run sends.
         stopped: Set when it stops.
+        lost: Set when not even an answer is waited for any more: the cloud is gone, or is not to be asked for long.
     """
 
     def __init__(self) -> None:
         self.stop: Stop | None = None
         self.stopped = anyio.Event()
+        self.lost = anyio.Event()
+        self._told: list[Callable[[], None]] = []
+
+    def tell(self, callback: Callable[[], None]) -> None:
+        """Call this as soon as the run stops, or is lost."""
+        self._told.append(callback)
 
     def halt(self, stop: Stop) -> None:
         """Send nothing from now on."""
@@ -27,3 +35,7 @@ class Course:
             self.stop = stop
             self.stopped.set()
             _log.warning("the run stops: %s", stop.detail)
+        if stop.reason is StopReason.OUTAGE:
+            self.lost.set()
+        for callback in self._told:
+            callback()

@@ -26,7 +26,6 @@ from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Budgets, servers
 from bulkrestart.core.turns import Turns
-from bulkrestart.run.course import Course
 from bulkrestart.run.gate import Gate, Shields
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
@@ -88,7 +87,7 @@ class Fleet:
         self._deadline = deadline
         self._options = options
         self._shields = Shields()
-        self._course = Course()
+        self._course = gate.course
         self._lanes = min(options.max_at_once, len(ledger))
         # Of a run that goes on in another process: before this one began.
         self._began = anyio.current_time() - recorder.age
@@ -186,7 +185,6 @@ class Fleet:
             self.ready.set()
             async with anyio.create_task_group() as guard:
                 guard.start_soon(self._bound_shields)
-                guard.start_soon(self._line.wake_at_stop)
                 async with anyio.create_task_group() as settling:
                     settling.start_soon(self._settler.run)
                     async with anyio.create_task_group() as parked:

@@ -1,4 +1,4 @@
-"""The one way to the cloud: so many requests at once, and none while the brake is on."""
+"""One run's way to the cloud: so many requests at once, and none while everybody is asked to wait."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,9 +9,10 @@ from typing import TypeVar
 import anyio
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
-from bulkrestart.core.decide import hold_for
-from bulkrestart.core.observation import Answer, Unanswered, Unsent
-from bulkrestart.core.pacing import Brake
+from bulkrestart.core.observation import Answer, Unsent
+from bulkrestart.core.progress import Progress
+from bulkrestart.run.course import Course
+from bulkrestart.run.traffic import Lane, Rank, Traffic, Turn
 
 T = TypeVar("T")
 
@@ -23,94 +24,154 @@ class Gate:
 
     Only a send and the looks that have to come right before it share one (`Submitter`).
     When a slot is had, nobody was asked to wait at that moment, and nothing awaits between that and the request.
-    Entering gives the trouble if there is nothing to sign with and never will be: nothing is to be sent then.
 
     Args:
-        limiters: The bounds on requests at once, the narrower first: of this run, and of the client.
-        brake: The client's brake.
+        traffic: What all requests of the client share.
         auth: What has to be signed in before a slot is taken; None if nothing.
+        narrower: The run's own bound on requests at once; None for that of the client.
+
+    Attributes:
+        course: Ends the waits for a send when the run stops, and all of them when it is lost.
     """
 
-    def __init__(self, limiters: tuple[anyio.CapacityLimiter, ...], brake: Brake, auth: Renewed | None) -> None:
-        self._limiters = limiters
-        self._brake = brake
+    def __init__(self, traffic: Traffic, auth: Renewed | None, narrower: anyio.CapacityLimiter | None = None) -> None:
+        self.course = Course()
+        self._traffic = traffic
         self._auth = auth
-
-    async def __aenter__(self) -> Trouble | None:
-        while True:
-            trouble = await self.sign_in()
-            await self._acquire()
-            if not self.is_held or trouble is not None:
-                return trouble
-            self._release(len(self._limiters))
+        self._lane = Lane(self.course, narrower, anyio.current_time())
 
     @property
     def is_held(self) -> bool:
         """Nothing may leave at this moment, slot or no slot."""
-        is_signed_in = self._auth is None or self._auth.is_signed_in
-        return self._brake.remaining(anyio.current_time()) > 0.0 or not is_signed_in
+        return self._traffic.is_held or not (self._auth is None or self._auth.is_signed_in)
+
+    @property
+    def is_door_closed(self) -> bool:
+        """The cloud is in trouble, by all that is known."""
+        return self._traffic.is_door_closed
 
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with, when nobody is asked to wait; give the trouble if it is final.
 
         While whoever signs us in is in trouble that may pass, everybody waits: no server is tried in vain.
         """
-        while True:
-            if wait := self._brake.remaining(anyio.current_time()):
-                await anyio.sleep(wait)
+        return await self._sign_in(self.course.lost)
+
+    async def _sign_in(self, end: anyio.Event) -> Trouble | None:
+        """Sign in, unless the end comes first."""
+        while self._auth is not None and not end.is_set():
+            if wait := self._traffic.brake.remaining(anyio.current_time()):
+                self._judge()
+                with anyio.move_on_after(wait):
+                    await end.wait()
+                continue
             asked = anyio.current_time()
-            trouble = await self._auth.sign_in() if self._auth is not None else None
+            trouble = await self._auth.sign_in()
             if trouble is None or trouble.is_final:
                 return trouble
             now = anyio.current_time()
-            if not self._brake.remaining(now):
+            if not self._traffic.brake.remaining(now):
                 _log.warning("everybody waits: %s", trouble.words)
-            self._brake.hold(now, trouble.retry_after, sent_at=asked)
+            self._traffic.hold(now, trouble.retry_after, sent_at=asked, words=trouble.words)
+        return None
+
+    def send(self, probe: Callable[[], Awaitable[object]]) -> "Passage":
+        """Pass with a send, which waits no longer than until the run stops.
+
+        Args:
+            probe: Asks how the cloud is, if it is in trouble: no server's send is spent on that.
+        """
+        return Passage(self, Turn(self._lane, Rank.SEND, self.course.stopped, probe))
+
+    async def enter(self, turn: Turn) -> Trouble | None:
+        """Take a slot; give the trouble if there is nothing to sign with and never will be."""
+        while not turn.end.is_set():
+            trouble = await self._sign_in(turn.end)
+            if trouble is not None:
+                return trouble
+            await self._traffic.take(turn)
+            if not turn.has_slot or self._auth is None or self._auth.is_signed_in:
+                break
+            self._traffic.leave(turn)
+        return None
+
+    def leave(self, turn: Turn) -> None:
+        """Give the slot back."""
+        self._traffic.leave(turn)
+
+    async def ask(
+        self, request: Callable[[], Awaitable[T]], server_id: str | None, *, is_for_send: bool = False
+    ) -> tuple[T | Answer | Unsent, float]:
+        """Make a request that changes nothing, and heed its answer.
+
+        Args:
+            request: Makes it.
+            server_id: The server that it is about; None if it is about many.
+            is_for_send: It is of no use once the run has stopped.
+
+        Returns:
+            The answer, and when the request left. Where nobody signs us in nothing leaves, and that is the answer; nor
+            does anything when the run is lost.
+        """
+        end = self.course.stopped if is_for_send else self.course.lost
+        async with Passage(self, Turn(self._lane, Rank.LOOK, end, None)) as passage:
+            asked = anyio.current_time()
+            if passage.trouble is not None:
+                return passage.trouble.answer, asked
+            if not passage.is_free:
+                return Unsent("the run has stopped"), asked
+            seen = await request()
+            self.heed(seen, sent_at=asked, server_id=server_id)
+            return seen, asked
+
+    def count_one_more(self) -> None:
+        """Note that a request leaves in the slot of another."""
+        self._traffic.count_one_more()
+
+    def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
+        """Let what came back hold everybody, or make the way wider or narrower; `Traffic.heed` says more."""
+        self._traffic.heed(seen, sent_at=sent_at, server_id=server_id, progress=progress)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Stop the run if it would wait for too long."""
+        if self._traffic.is_held:
+            stop = self._traffic.verdict(anyio.current_time(), self._lane.began)
+            if stop is not None:
+                self.course.halt(stop)
+
+    def patience(self, moment: float) -> float:
+        """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
+        return self._traffic.patience(moment)
+
+
+class Passage:
+    """One request's way through the gate.
+
+    Attributes:
+        trouble: Why there is nothing to sign with, and never will be; nothing is to be sent then.
+    """
+
+    __slots__ = ("_gate", "_turn", "trouble")
+
+    def __init__(self, gate: Gate, turn: Turn) -> None:
+        self._gate = gate
+        self._turn = turn
+        self.trouble: Trouble | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """The request may leave."""
+        return self._turn.has_slot
+
+    async def __aenter__(self) -> "Passage":
+        self.trouble = await self._gate.enter(self._turn)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._release(len(self._limiters))
-
-    async def _acquire(self) -> None:
-        held = 0
-        try:
-            for limiter in self._limiters:
-                await limiter.acquire()
-                held += 1
-        except BaseException:
-            self._release(held)
-            raise
-
-    def _release(self, held: int) -> None:
-        for limiter in self._limiters[:held]:
-            limiter.release()
-
-    async def ask(self, request: Callable[[], Awaitable[T]]) -> tuple[T | Answer, float]:
-        """Make a request that changes nothing, and heed its answer.
-
-        Returns:
-            The answer, and when the request left. Where nobody signs us in nothing leaves, and that is the answer.
-        """
-        async with self as trouble:
-            asked = anyio.current_time()
-            if trouble is not None:
-                return trouble.answer, asked
-            seen = await request()
-        self.heed(seen, sent_at=asked)
-        return seen, asked
-
-    def heed(self, seen: object, *, sent_at: float) -> None:
-        """Let what came back for a request that left at `sent_at` hold everybody, or release the brake."""
-        hold = hold_for(seen) if isinstance(seen, Answer) else None
-        if hold is not None:
-            self._brake.hold(anyio.current_time(), hold.seconds, sent_at=sent_at)
-        elif not isinstance(seen, Unsent | Unanswered):
-            self._brake.release()
-
-    def patience(self, moment: float) -> float:
-        """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
-        return moment - self._brake.held(moment)
+        self._gate.leave(self._turn)
 
 
 class Shields:

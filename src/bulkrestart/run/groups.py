@@ -19,7 +19,7 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
     seen: set[str] = set()
     offset = 0
     while True:
-        page = await preflight.ask(partial(preflight.compute.groups, offset=offset))
+        page = await preflight.ask(partial(preflight.compute.groups, offset=offset), None)
         if isinstance(page, Answer):
             raise EndpointError(f"server groups cannot be listed: {page.words}; spread by another function")
         # A gateway that does not heed the offset gives the same page for ever.

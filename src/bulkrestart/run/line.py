@@ -22,6 +22,7 @@ class Line:
         self._course = course
         # Each waits for an event of its own: one server that comes back gives a turn to one lane.
         self._waiters: deque[anyio.Event] = deque()
+        course.tell(self._wake_all)
 
     async def next(self) -> str | None:
         """Wait for the next server whose turn it is; None if there is none any more, or the run has stopped."""
@@ -46,11 +47,6 @@ class Line:
             self._waiters.popleft().set()
         else:
             self._wake_all()
-
-    async def wake_at_stop(self) -> None:
-        """Let nobody wait any longer once the run has stopped."""
-        await self._course.stopped.wait()
-        self._wake_all()
 
     async def _wait(self) -> None:
         waiter = anyio.Event()

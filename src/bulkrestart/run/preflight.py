@@ -29,10 +29,17 @@ async def require_sign_in(gate: Gate) -> None:
 
     Raises:
         AuthError: It failed.
+        EndpointError: It would take too long.
     """
     trouble = await gate.sign_in()
     if trouble is not None:
         raise AuthError(f"{trouble}; nothing was sent")
+    _check(gate)
+
+
+def _check(gate: Gate) -> None:
+    if gate.course.stop is not None:
+        raise EndpointError(f"{gate.course.stop.detail}; nothing was sent")
 
 
 class Preflight:
@@ -59,12 +66,16 @@ class Preflight:
             AuthError: Our credentials are refused.
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
-        seen = await self.ask(lambda: self.compute.show(server_id))
+        seen = await self.ask(lambda: self.compute.show(server_id), server_id)
         if isinstance(seen, Answer) and seen.status == 403:
             _log.warning("servers may not be looked at: %s; the fate of a lost reply cannot be learnt", seen.words)
 
-    async def ask(self, request: Callable[[], Awaitable[T | Observation]]) -> T | Answer:
+    async def ask(self, request: Callable[[], Awaitable[T | Observation]], server_id: str | None) -> T | Answer:
         """Ask until what was asked for comes, or an answer that is about the question and not about us.
+
+        Args:
+            request: Asks.
+            server_id: The server that it is about; None if it is about many.
 
         Raises:
             AuthError: Our credentials are refused.
@@ -73,7 +84,8 @@ class Preflight:
         await require_sign_in(self._gate)
         refused_tokens = stale_tokens = tries = 0
         while True:
-            seen, _ = await self._gate.ask(request)
+            seen, _ = await self._gate.ask(request, server_id)
+            _check(self._gate)
             if not isinstance(seen, Answer | Unsent | Unanswered):
                 return seen
             if isinstance(seen, Answer) and self.compute.lower_microversion(seen):

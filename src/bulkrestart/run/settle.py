@@ -35,7 +35,7 @@ _GROWTH: Final = 1.5
 #: The share of an interval that is left to chance, more or less, so that two clients do not poll in step.
 _JITTER: Final = 0.2
 SHORTEST_INTERVAL: Final = FIRST_INTERVAL * (1.0 - _JITTER)
-#: Seconds without any answer to a poll after which the wait is given up.
+#: Seconds without any server in the answers to polls after which the wait is given up, though the cloud does answer.
 BLIND_TIMEOUT: Final = 300.0
 #: Servers to which HARD is being sent, at most: each has a task. The others stay with the watcher until there is room.
 ESCALATED_AT_MOST: Final = 100
@@ -169,10 +169,11 @@ class Settler:
                 await self._news.wait()
                 interval, self._answered_at = FIRST_INTERVAL, self._gate.patience(anyio.current_time())
                 continue
-            await anyio.sleep(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER))
+            with anyio.move_on_after(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER)):
+                await self._course.lost.wait()
             began, count = self._gate.patience(anyio.current_time()), len(self._watched)
             swept = await self._poll(beside)
-            if self._is_hopeless(swept):
+            if self._course.lost.is_set() or self._is_hopeless(swept):
                 return
             took = self._gate.patience(anyio.current_time()) - began
             has_news = len(self._watched) < count
@@ -282,7 +283,7 @@ class Settler:
         watched, failure = self._watched[server_id], failed[server_id]
         is_late = self._is_late(watched, anyio.current_time())
         row = await self._read_log(watched.progress)
-        log, _ = await self._gate.ask(lambda: self._compute.actions(server_id))
+        log, _ = await self._gate.ask(lambda: self._compute.actions(server_id), server_id)
         if isinstance(log, tuple):
             log = with_row(log, row)
         decision = decide_escalation(log, watched.progress, failure, is_late=is_late)
@@ -306,13 +307,15 @@ class Settler:
     async def _read_log(self, progress: Progress) -> Log | Observation:
         """Read the row of the accepted reboot; if its request id is unknown, find it in the whole log first."""
         if progress.request_id is None:
-            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
+            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
             log_time = self._knowledge.log_time(progress)
             rows = reboots_since(log, progress, log_time) if isinstance(log, tuple) and log_time else []
             if not rows:
                 return log
             progress.request_id = rows[0].request_id
-        log, _ = await self._gate.ask(partial(self._compute.action, progress.server_id, progress.request_id))
+        log, _ = await self._gate.ask(
+            partial(self._compute.action, progress.server_id, progress.request_id), progress.server_id
+        )
         if isinstance(log, tuple):
             self._knowledge.learn(log, progress.attempts[-1].request_id)
         return log
@@ -322,7 +325,10 @@ class Settler:
         self._finish(progress, end)
 
     def _is_hopeless(self, swept: Swept) -> bool:
-        """Tell whether to give up the wait: the cloud no longer answers, or no longer answers us."""
+        """Tell whether to give up the wait: the cloud no longer lets us in, or shows us no server any more.
+
+        A cloud that is in trouble is not for us to judge: the gate's door closes, and patience stands still.
+        """
         now = self._gate.patience(anyio.current_time())
         trouble = swept.trouble
         is_refused = isinstance(trouble, Answer) and trouble.is_refused_token and not swept.answered
@@ -334,6 +340,6 @@ class Settler:
             self._answered_at = now
         elif now - self._answered_at > BLIND_TIMEOUT:
             seconds = f"{now - self._answered_at:.0f}"
-            self._course.halt(Stop(StopReason.OUTAGE, f"no poll was answered for {seconds} s ({trouble})"))
+            self._course.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
             return True
         return False

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -20,7 +21,7 @@ from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
 from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
-from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered
+from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.run.course import Course
@@ -88,7 +89,7 @@ class Submitter:
 
         The intent is on the disk first. The slot is taken after that, so whatever stopped the run meanwhile is heeded.
         """
-        if progress.spent >= self._options.max_attempts:
+        if progress.spent >= self._options.max_attempts and not self._gate.is_door_closed:
             return progress.out_of_attempts()
         is_written = await self._recorder.intend(progress, self._clock.at(anyio.current_time()))
         decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
@@ -97,11 +98,14 @@ class Submitter:
         return decision
 
     async def _send(self, progress: Progress) -> Decision:
-        async with self._gate as trouble:
-            if trouble is not None:
-                self._course.halt(Stop(StopReason.UNAUTHORIZED, str(trouble)))
+        async with self._gate.send(partial(self._compute.show, progress.server_id)) as passage:
+            if passage.trouble is not None:
+                self._course.halt(Stop(StopReason.UNAUTHORIZED, str(passage.trouble)))
             if self._course.stop is not None:
                 return progress.so_far(is_over=True)
+            if progress.spent >= self._options.max_attempts:
+                # The trouble passed before anybody knew whose it was.
+                return progress.out_of_attempts()
             sent_at = anyio.current_time()
             if self._looks_in_slot(progress) or not self._has_looked(progress, sent_at):
                 reboot_type = progress.reboot_type
@@ -119,9 +123,9 @@ class Submitter:
             seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
+                self._gate.heed(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
             progress.answer(anyio.current_time(), seen, decision)
-            self._gate.heed(seen, sent_at=sent_at)
         if isinstance(decision, Accept):
             self._call_witness(progress, cloud_time)
         return decision
@@ -144,30 +148,31 @@ class Submitter:
         """
         since = self._options.since
         at = anyio.current_time()
-        server = await self._see(self._compute.show(progress.server_id))
+        server = await self._see(self._compute.show(progress.server_id), progress)
         log: Log | Observation | None = None
         if since is not None and needs_log(server, since):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
-            log = await self._see(self._compute.actions(progress.server_id))
+            log = await self._see(self._compute.actions(progress.server_id), progress)
         if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since)):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
-            log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id)))
+            log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id), progress))
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
-            server = await self._see(self._compute.show(progress.server_id))
+            server = await self._see(self._compute.show(progress.server_id), progress)
         sighting = Sighting(server=server, log=log, at=at)
         decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
         progress.look(sighting, decision)
         return decision
 
-    async def _see(self, request: Awaitable[T]) -> T:
-        """Make a request in a slot that is held already."""
+    async def _see(self, request: Awaitable[T], progress: Progress) -> T:
+        """Make a request in a slot that is held already. The send leaves in the same turn, and counts besides."""
         asked = anyio.current_time()
+        self._gate.count_one_more()
         seen = await request
-        self._gate.heed(seen, sent_at=asked)
+        self._gate.heed(seen, sent_at=asked, server_id=progress.server_id)
         return seen
 
     def _call_witness(self, progress: Progress, since: tuple[float, float] | None) -> None:
@@ -187,8 +192,14 @@ class Submitter:
         at = anyio.current_time()
         if progress.is_unresolved:
             await self._ask_witness()
-            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id))
-        server, _ = await self._gate.ask(lambda: self._compute.show(progress.server_id))
+            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
+        server, _ = await self._gate.ask(
+            lambda: self._compute.show(progress.server_id),
+            progress.server_id,
+            is_for_send=not progress.is_unresolved,
+        )
+        if isinstance(server, Unsent) and self._is_given_up(progress):
+            return progress.so_far(is_over=True)
         if isinstance(log, tuple):
             self._knowledge.learn(log, progress.attempts[-1].request_id)
         sighting = Sighting(
@@ -215,7 +226,9 @@ class Submitter:
         last = last_reboot(log, since) if since is not None and isinstance(log, tuple) else None
         if since is None or last is None or not isinstance(log, tuple):
             return None
-        row, _ = await self._gate.ask(lambda: self._compute.action(progress.server_id, last.request_id))
+        row, _ = await self._gate.ask(
+            lambda: self._compute.action(progress.server_id, last.request_id), progress.server_id
+        )
         log = with_row(log, row)
         if not isinstance(log, tuple):
             return None
@@ -235,7 +248,9 @@ class Submitter:
             return
         self._asking, self._asked_at = anyio.Event(), anyio.current_time()
         try:
-            log, _ = await self._gate.ask(lambda: self._compute.action(witness.server_id, witness.request_id))
+            log, _ = await self._gate.ask(
+                lambda: self._compute.action(witness.server_id, witness.request_id), witness.server_id
+            )
         finally:
             self._asking.set()
             self._asking = None
@@ -244,6 +259,10 @@ class Submitter:
         elif isinstance(log, Answer) and log.status == 403:
             # The log is kept from us: this one will never tell.
             self._knowledge.witness = None
+
+    def _is_given_up(self, progress: Progress) -> bool:
+        """Tell whether nothing more is asked about it: its fate is known, or the cloud is lost."""
+        return self._course.stop is not None and (not progress.is_unresolved or self._course.lost.is_set())
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, Look | End) and decision.stop is not None:
@@ -265,7 +284,7 @@ class Submitter:
             nonlocal decision, is_first
             if is_first:
                 is_first = False
-            elif self._course.stop is not None and not progress.is_unresolved:
+            elif self._is_given_up(progress):
                 decision = progress.so_far(is_over=True)
             elif progress.is_unresolved or self._looks_first(progress, decision):
                 decision = await self.look(progress)
@@ -279,7 +298,7 @@ class Submitter:
         async def pause(seconds: float) -> None:
             # A run that stops sends nothing more, so only the fate of what was sent is worth waiting for.
             with anyio.move_on_after(seconds):
-                await (anyio.sleep_forever() if progress.is_unresolved else self._course.stopped.wait())
+                await (self._course.lost if progress.is_unresolved else self._course.stopped).wait()
 
         end: Decision = await AsyncRetrying(
             sleep=pause,

@@ -54,9 +54,9 @@ class Survey:
             elif isinstance(server, Answer) and server.is_not_found:
                 unseen.pop(server_id, None)
 
-        swept = await self._sweep.read(frozenset(server_ids), take)
+        swept = await self._sweep.read(frozenset(server_ids), take, is_for_send=True)
         if self._is_thorough:
-            await self._sweep.read_each(list(unseen), take, swept)
+            await self._sweep.read_each(list(unseen), take, swept, is_for_send=True)
         if self._is_spread and unseen:
             _log.warning("nobody says where %d servers are: they are restarted last, or one at a time", len(unseen))
             self.domains.update(dict.fromkeys(unseen, _UNKNOWN))

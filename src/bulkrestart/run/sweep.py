@@ -77,7 +77,14 @@ class Sweep:
         """How many pages the project's list has, as far as is known."""
         return self._pages
 
-    async def read(self, wanted: Collection[str], take: Take, *, changed_since: float | None = None) -> Swept:
+    async def read(
+        self,
+        wanted: Collection[str],
+        take: Take,
+        *,
+        changed_since: float | None = None,
+        is_for_send: bool = False,
+    ) -> Swept:
         """Read the states of the servers that are wanted.
 
         Args:
@@ -85,17 +92,18 @@ class Sweep:
             take: Is given each that is seen, page by page, so that no more than a page is ever in memory.
             changed_since: Servers that have not changed since this moment (ours, in seconds) need not be seen; the
                 start of the walk before counts if it is later. None to see them all.
+            is_for_send: It is of no use once the run has stopped.
         """
         swept = Swept()
         if self._may_list and len(wanted) > self._pages:
-            await self._walk(wanted, take, changed_since, swept)
+            await self._walk(wanted, take, changed_since, swept, is_for_send=is_for_send)
             if swept.is_complete:
                 self._failed_walks = 0
             else:
                 self._failed_walks += 1
                 await self._try_without_lists(wanted, take, swept)
         else:
-            await self.read_each(wanted, take, swept)
+            await self.read_each(wanted, take, swept, is_for_send=is_for_send)
         return swept
 
     async def _try_without_lists(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
@@ -105,18 +113,22 @@ class Sweep:
             await self.read_each(list(wanted)[:1], take, swept)
             self._may_list = self._may_list and swept.answered == answered
 
-    async def read_each(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
+    async def read_each(self, wanted: Collection[str], take: Take, swept: Swept, *, is_for_send: bool = False) -> None:
         """Read each of the servers by a request of its own."""
 
         async def show(server_id: str) -> None:
-            server, asked = await self._gate.ask(lambda: self._compute.show(server_id))
+            server, asked = await self._gate.ask(
+                lambda: self._compute.show(server_id), server_id, is_for_send=is_for_send
+            )
             swept.note(server)
             take(server_id, server, asked)
 
         if wanted:
             await work_through(list(wanted), show, lanes=min(self._lanes, len(wanted)))
 
-    async def _walk(self, wanted: Collection[str], take: Take, changed_since: float | None, swept: Swept) -> None:
+    async def _walk(
+        self, wanted: Collection[str], take: Take, changed_since: float | None, swept: Swept, *, is_for_send: bool
+    ) -> None:
         walked = anyio.current_time()
         since = None
         is_due = walked - self._whole >= _WHOLE_INTERVAL
@@ -126,7 +138,9 @@ class Sweep:
         marker: str | None = None
         markers: set[str] = set()
         while True:
-            page, asked = await self._gate.ask(partial(self._compute.page, marker=marker, changes_since=since))
+            page, asked = await self._gate.ask(
+                partial(self._compute.page, marker=marker, changes_since=since), None, is_for_send=is_for_send
+            )
             swept.note(page)
             if not isinstance(page, Page):
                 # Also where the marker was deleted meanwhile: the next sweep starts the walk anew.

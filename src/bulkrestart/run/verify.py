@@ -150,7 +150,8 @@ class Verifier:
         server = checked.server
         unmet: Unmet | None = None
         if server is None:
-            seen, _ = await self._gate.ask(lambda: self._compute.show(checked.progress.server_id))
+            server_id = checked.progress.server_id
+            seen, _ = await self._gate.ask(lambda: self._compute.show(server_id), server_id)
             if isinstance(seen, Server):
                 server = checked.server = seen
             else:

@@ -6,7 +6,7 @@ answered, answered late, or lost.
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
 from typing import Final
@@ -108,7 +108,7 @@ class _Wire:
             asked = take_apart(request, body, cloud.new_request_id())
             kind = Call.REBOOT if call is Call.ACTION and b'"reboot"' in asked.body else call
             number, met = cloud.arrive(kind, asked.server_id or None)
-            fault, status = met or _NO_FAULT, None
+            fault, status = self._queue(met or _NO_FAULT), None
             try:
                 carry_out = partial(self.answer, cloud, controller, asked)
                 answer = await self._meet(fault, asked.server_id, carry_out)
@@ -123,6 +123,14 @@ class _Wire:
             return _Lost(self.lost, response) if fault.cut else response
 
         return endpoint
+
+    def _queue(self, fault: Fault) -> Fault:
+        """Let a request that gets as far as the API queue there."""
+        if fault.applied_after is None:
+            return fault
+        wait = self.cloud.queue()
+        applied_after, answered_after = fault.applied_after + wait, fault.answered_after + wait
+        return replace(fault, applied_after=applied_after, answered_after=answered_after) if wait else fault
 
     async def _meet(self, fault: Fault, server_id: str, carry_out: Callable[[], Answer]) -> Answer | None:
         """Let a request meet its fault; None: its reply is lost."""

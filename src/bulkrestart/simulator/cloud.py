@@ -48,6 +48,7 @@ from bulkrestart.simulator.rules import (
     reboot_conflict,
 )
 from bulkrestart.simulator.throttles import FixedWindows, RollingWindow
+from bulkrestart.simulator.workers import Workers
 
 #: Servers of a new cloud were built this long ago, so that a list of changes does not begin with all of them.
 _AGE: Final = 86_400.0
@@ -92,6 +93,9 @@ class Cloud:
         max_microversion: The newest microversion that is answered; the oldest is 2.1. None: 2.96, and 2.60 behind
             Huawei Cloud's gateway.
         latency: Seconds from the moment that a request is carried out to its answer, over HTTP.
+        capacity: How many requests the API works on at once, and how many seconds each takes it; the others queue,
+            each for its turn, and are carried out when that ends, also where their client has gone away. None: any
+            number at once, in no time. What meets a fault that answers in the API's place does not queue.
         rate_limit: How many reboot requests are let in within how many seconds; the others are answered 429. None:
             no limit. As Nova, it counts in windows one after another, and says in a Retry-After when the next one
             begins. As Huawei Cloud's gateway, it counts whatever came in the last so many seconds, refused requests
@@ -134,6 +138,7 @@ class Cloud:
         max_limit: int = 1000,
         max_microversion: str | None = None,
         latency: float = 0.0,
+        capacity: tuple[int, float] | None = None,
         rate_limit: tuple[int, float] | None = None,
         legacy_host: bool = False,
         date_skew: float = 0.0,
@@ -149,6 +154,7 @@ class Cloud:
         self.max_limit = max_limit
         self.max_microversion = max_microversion or _NEWEST[face]
         self.latency = latency
+        self.capacity = capacity
         self.rate_limit = rate_limit
         self.legacy_host = legacy_host
         self.date_skew = date_skew
@@ -178,6 +184,7 @@ class Cloud:
         self._servers: dict[str, SimulatedServer] = {}
         self._pages: dict[str, list[tuple[float, str]]] = {}
         self._scripts: dict[tuple[Call, str | None], deque[Fault | None]] = {}
+        self._workers = Workers()
         self._throttle = RollingWindow() if face is Face.HUAWEI else FixedWindows()
         self._issued: set[str] = set()
         self.add_token(token)
@@ -464,6 +471,14 @@ class Cloud:
                 if server_id in self._servers:
                     self._servers[server_id].posts += 1
             return len(self.requests) - 1, self._fault_of(call, server_id)
+
+    def queue(self) -> float:
+        """Let a request that has arrived queue for the API; give the seconds until that has done its work."""
+        if self.capacity is None:
+            return 0.0
+        with self._present():
+            at_once, seconds = self.capacity
+            return self._workers.take(at_once, seconds, now=self._agenda.now)
 
     def leave(self, number: int, status: int | None) -> None:
         """Note that a request is done with: answered with `status`, or with nothing."""

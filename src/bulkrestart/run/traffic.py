@@ -1,0 +1,362 @@
+"""What all requests of a client share: slots, rate, brake and door; and the line of those that wait for them."""
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from itertools import count
+from typing import Final, Literal
+
+import anyio
+
+from bulkrestart.core.decide import (
+    hold_for,
+    is_overcharge,
+    is_trouble,
+    may_lie_in_server,
+    outage,
+    too_long,
+)
+from bulkrestart.core.limit import LatencyLimit, Limit
+from bulkrestart.core.model import Stop
+from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.pacing import LONGEST_SAID, Brake, Door, Pace
+from bulkrestart.core.progress import Progress
+from bulkrestart.run.course import Course
+
+_log = logging.getLogger(__name__)
+
+_INFINITY: Final = float("inf")
+
+
+class Rank(IntEnum):
+    """Who goes first of those that wait."""
+
+    #: Polls and looks: what was sent is to be known before more is.
+    LOOK = 0
+    SEND = 1
+
+
+class Turn:
+    """One request's turn: from when it asks for a slot until it gives it back.
+
+    Args:
+        lane: The run or listing that it belongs to.
+        rank: Who goes first.
+        end: Ends the wait when it is set: there is no slot then, and nothing is to leave.
+        probe: Asks how the cloud is, where the request itself is not to be tried on a closed door; None if it may be.
+
+    Attributes:
+        has_slot: The request may leave now.
+    """
+
+    __slots__ = ("end", "epoch", "has_slot", "is_probe", "lane", "number", "probe", "rank", "woken")
+
+    def __init__(
+        self, lane: "Lane", rank: Rank, end: anyio.Event, probe: Callable[[], Awaitable[object]] | None
+    ) -> None:
+        self.lane = lane
+        self.rank = rank
+        self.end = end
+        self.probe = probe
+        self.has_slot = False
+        self.is_probe = False
+        self.number = 0
+        self.epoch = 0
+        self.woken: anyio.Event | None = None
+
+    def wake(self) -> None:
+        """Have it look whether it may go."""
+        assert self.woken is not None, "only who waits is woken"
+        self.woken.set()
+
+
+class Lane:
+    """The way of one run, or of one listing, among those of a client.
+
+    Args:
+        course: Ends the waits.
+        narrower: The run's own bound on requests at once; None for none.
+        began: When it began.
+
+    Attributes:
+        waiting: The turns that wait, by rank, each in the order in which they came.
+    """
+
+    def __init__(self, course: Course, narrower: anyio.CapacityLimiter | None, began: float) -> None:
+        self.course = course
+        self.narrower = narrower
+        self.began = began
+        self.waiting: tuple[deque[Turn], deque[Turn]] = (deque(), deque())
+        course.tell(self.wake)
+
+    @property
+    def has_room(self) -> bool:
+        """The run's own bound allows for one more."""
+        return self.narrower is None or self.narrower.available_tokens >= 1
+
+    def wake(self) -> None:
+        """Wake all that wait."""
+        for waiting in self.waiting:
+            for turn in waiting:
+                turn.wake()
+
+
+class Traffic:
+    """Lets requests leave, and learns from what comes back.
+
+    Args:
+        max_at_once: Requests in flight, at most.
+        max_per_second: Requests a second, at most; None for no bound.
+        adaptive: Whether fewer than `max_at_once` are in flight where the cloud is overcharged; "latency": also where
+            more would only wait.
+    """
+
+    def __init__(
+        self, max_at_once: int, max_per_second: float | None = None, adaptive: bool | Literal["latency"] = True
+    ) -> None:
+        self.brake = Brake()
+        self._door = Door(self.brake)
+        self._pace = None if max_per_second is None else Pace(max_per_second)
+        self._limit = Limit(max_at_once, is_adaptive=adaptive is not False)
+        self._latency = LatencyLimit(max_at_once) if adaptive == "latency" else None
+        self._most = max_at_once
+        self._limiter = anyio.CapacityLimiter(max_at_once)
+        #: Requests that were in flight when the last hold began: those that leave after it do not wait for them.
+        self._early = 0
+        self._epoch = 0
+        #: When last as many were in flight as may be.
+        self._full_at = float("-inf")
+        self._numbers = count()
+        self._lanes: list[Lane] = []
+        self._words = ""
+        #: Sends that came to nothing while it is open whose trouble that is.
+        self._blamed: list[Progress] = []
+        self._apply()
+
+    @property
+    def is_held(self) -> bool:
+        """Nothing may leave at this moment, slot or no slot."""
+        return self._door.is_closed or self.brake.remaining(anyio.current_time()) > 0.0
+
+    @property
+    def is_door_closed(self) -> bool:
+        """The cloud is in trouble, by all that is known."""
+        return self._door.is_closed
+
+    def patience(self, moment: float) -> float:
+        """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
+        return moment - self.brake.held(moment) - self._door.held(moment)
+
+    async def take(self, turn: Turn) -> None:
+        """Wait for a slot at a moment at which nobody is asked to wait; nothing awaits between that and the return.
+
+        Without a slot it returns when, and only when, the turn's `end` is set.
+        """
+        await anyio.lowlevel.checkpoint()
+        now = anyio.current_time()
+        if not self._lanes and not self._door.is_closed and self._wait(turn, now) == 0.0:
+            self._go(turn, now)
+            return
+        line = self._join(turn)
+        try:
+            while not turn.end.is_set():
+                wait = _INFINITY
+                if self._first() is turn:
+                    now = anyio.current_time()
+                    self._judge(now)
+                    if turn.end.is_set():
+                        break
+                    wait = self._wait(turn, now)
+                    if wait == 0.0:
+                        self._go(turn, now)
+                        if not turn.is_probe or turn.probe is None:
+                            return
+                        await self._ask_probe(turn, turn.probe)
+                        if self._door.is_closed:
+                            # It may be this one server that is in trouble: another asks next.
+                            turn.number = next(self._numbers)
+                            line.rotate(-1)
+                            self._wake_first()
+                        continue
+                    wait = min(wait, self._until_outage(now))
+                turn.woken = anyio.Event()
+                with anyio.move_on_after(wait):
+                    await turn.woken.wait()
+        finally:
+            self._quit(turn, line)
+
+    def _join(self, turn: Turn) -> deque[Turn]:
+        turn.number = next(self._numbers)
+        turn.woken = anyio.Event()
+        line = turn.lane.waiting[turn.rank]
+        line.append(turn)
+        if turn.lane not in self._lanes:
+            self._lanes.append(turn.lane)
+        return line
+
+    def _quit(self, turn: Turn, line: deque[Turn]) -> None:
+        if line[0] is turn:
+            line.popleft()
+        else:
+            line.remove(turn)
+        if not any(turn.lane.waiting):
+            self._lanes.remove(turn.lane)
+        self._wake_first()
+
+    def _first(self) -> Turn | None:
+        """Find who goes next: a look before a send, and who came first of those whose run has room for one more."""
+        lanes = [lane for lane in self._lanes if lane.has_room]
+        for rank in Rank:
+            heads = [lane.waiting[rank][0] for lane in lanes if lane.waiting[rank]]
+            if heads:
+                return min(heads, key=lambda turn: turn.number)
+        return None
+
+    def _wake_first(self) -> None:
+        if self._lanes and (first := self._first()) is not None:
+            first.wake()
+
+    def _wait(self, turn: Turn, now: float) -> float:
+        """Tell how long to wait; `inf` until somebody is done."""
+        wait = self.brake.remaining(now)
+        if self._pace is not None:
+            wait = max(wait, self._pace.remaining(now))
+        if self._door.is_closed:
+            wait = max(wait, self._door.remaining(now))
+        if wait == 0.0 and not (self._limiter.available_tokens >= 1 and turn.lane.has_room):
+            return _INFINITY
+        return wait
+
+    def _go(self, turn: Turn, now: float) -> None:
+        self._limiter.acquire_nowait()
+        if turn.lane.narrower is not None:
+            turn.lane.narrower.acquire_nowait()
+        if self._limiter.available_tokens < 1:
+            self._full_at = now
+        turn.has_slot = True
+        turn.epoch = self._epoch
+        if self._pace is not None:
+            self._pace.take(now)
+        if self._door.is_closed:
+            turn.is_probe = True
+            self._door.probe(now)
+
+    def leave(self, turn: Turn) -> None:
+        """Give the slot back."""
+        if not turn.has_slot:
+            return
+        turn.has_slot = False
+        if turn.is_probe:
+            turn.is_probe = False
+            self._door.lose_probe()
+        self._limiter.release()
+        if turn.lane.narrower is not None:
+            turn.lane.narrower.release()
+        if self._early and turn.epoch != self._epoch:
+            self._early -= 1
+            self._apply()
+        self._wake_first()
+
+    async def _ask_probe(self, turn: Turn, probe: Callable[[], Awaitable[object]]) -> None:
+        try:
+            asked = anyio.current_time()
+            self.heed(await probe(), sent_at=asked, server_id=None)
+        finally:
+            self.leave(turn)
+
+    def count_one_more(self) -> None:
+        """Note that a request leaves in the turn of another."""
+        if self._pace is not None:
+            self._pace.take(anyio.current_time())
+
+    def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
+        """Learn from what came back.
+
+        Args:
+            seen: What came back, to whatever request.
+            sent_at: When that left.
+            server_id: The server that it was about; None if it was about none, or about many.
+            progress: The way of the server, if it was a send.
+        """
+        now = anyio.current_time()
+        hold = hold_for(seen) if isinstance(seen, Answer) else None
+        if hold is not None:
+            self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
+            if self.brake.remaining(now) > 0.0:
+                self._restart(now, sent_at=sent_at, is_overcharged=isinstance(seen, Answer) and is_overcharge(seen))
+        elif not isinstance(seen, Unsent | Unanswered):
+            self.brake.release()
+        if isinstance(seen, Answer | Unsent | Unanswered) and is_trouble(seen):
+            if progress is not None and hold is None:
+                self._blamed.append(progress)
+            self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
+        else:
+            self._open(now, sent_at)
+            if hold is None:
+                self._note_good(now, sent_at=sent_at, is_send=progress is not None)
+        self._apply()
+
+    def hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
+        """Hold everybody; a run that would wait for too long is stopped."""
+        self.brake.hold(now, seconds, sent_at=sent_at)
+        self._words = words
+        self._judge(now)
+
+    def _note_trouble(self, seen: Observation, now: float, *, sent_at: float, server_id: str | None) -> None:
+        if is_overcharge(seen):
+            self._limit.halve(now, sent_at=sent_at)
+        was_closed = self._door.is_closed
+        self._door.trouble(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
+        if self._door.is_closed:
+            self._words = str(seen)
+            if not was_closed:
+                _log.warning("everybody waits: the cloud is in trouble (%s)", seen)
+            if self._door.is_confirmed:
+                for blamed in self._blamed:
+                    blamed.forgive()
+                self._blamed.clear()
+            self._judge(now)
+
+    def _open(self, now: float, sent_at: float) -> None:
+        if self._door.is_closed:
+            _log.warning("the cloud answers again")
+            self._restart(now, sent_at=sent_at, is_overcharged=True)
+        self._door.open(now)
+        self._blamed.clear()
+
+    def _restart(self, now: float, *, sent_at: float, is_overcharged: bool) -> None:
+        self._limit.restart(now, sent_at=sent_at, is_overcharged=is_overcharged)
+        self._epoch += 1
+        self._early = self._limiter.borrowed_tokens
+
+    def _note_good(self, now: float, *, sent_at: float, is_send: bool) -> None:
+        is_full = self._full_at >= sent_at
+        self._limit.grow(sent_at=sent_at, is_full=is_full)
+        if self._latency is not None and is_send:
+            self._latency.note(now, sent_at=sent_at, is_full=is_full)
+
+    def _apply(self) -> None:
+        """Let as many slots be as the limits allow; which are above the slots in use only as far as new ones go."""
+        at_once = self._limit.at_once
+        if self._latency is not None:
+            at_once = min(at_once, self._latency.at_once)
+        at_once = min(self._most, at_once + self._early)
+        if at_once != self._limiter.total_tokens:
+            self._limiter.total_tokens = at_once
+
+    def verdict(self, now: float, began: float) -> Stop | None:
+        """Tell whether a run that began at some time waits for too long; None if it may wait on."""
+        if (wait := self.brake.remaining(now)) > LONGEST_SAID:
+            return too_long(wait, self._words)
+        if now >= self._door.outage_ends(began):
+            return outage(now - max(began, self._door.began), self._words)
+        return None
+
+    def _judge(self, now: float) -> None:
+        for lane in list(self._lanes):
+            if (stop := self.verdict(now, lane.began)) is not None:
+                lane.course.halt(stop)
+
+    def _until_outage(self, now: float) -> float:
+        return max(0.0, min(self._door.outage_ends(lane.began) for lane in self._lanes) - now)
