@@ -197,7 +197,7 @@ def test_a_server_that_is_in_trouble_itself_does_not_keep_the_door_shut() -> Non
         be_gone(cloud, BAD_GATEWAY, 2.2, 20.0)
         bad = set(cloud.ids[55:70:2])
         for server_id in bad:
-            cloud.script(server_id, *[Fault.error(500)] * 40, call=Call.SHOW)
+            cloud.script(server_id, *[Fault.error(500)] * 10, call=Call.SHOW)
         async with client_of(cloud, max_at_once=10) as client:
             report = await client.restart(cloud.ids, wait=False)
         assert report.summary == {Outcome.ACCEPTED: 100}

@@ -181,8 +181,11 @@ class Traffic:
                         continue
                     wait = min(wait, self._until_outage(now))
                 turn.woken = anyio.Event()
-                with anyio.move_on_after(wait):
+                if wait == _INFINITY:
                     await turn.woken.wait()
+                else:
+                    with anyio.move_on_after(wait):
+                        await turn.woken.wait()
         finally:
             self._quit(turn, line)
 
@@ -214,7 +217,8 @@ class Traffic:
         return None
 
     def _wake_first(self) -> None:
-        if self._lanes and (first := self._first()) is not None:
+        """Have the first of the line look whether it may go; without a slot, whoever gives one back does that."""
+        if self._lanes and self._limiter.available_tokens >= 1 and (first := self._first()) is not None:
             first.wake()
 
     def _wait(self, turn: Turn, now: float) -> float:
