@@ -207,7 +207,10 @@ class Fleet:
         return entry is None or (isinstance(entry, Progress) and not entry.is_accepted and not entry.is_unresolved)
 
     async def _go_on(self, parked: TaskGroup) -> None:
-        """Follow what a former process has sent, first: what is accepted, and what is of unknown fate."""
+        """Count what a former process finished, and follow what it sent, before anything else is sent."""
+        for server_id in self._ledger:
+            if isinstance(entry := self._ledger.entry(server_id), ServerResult):
+                self._count(entry)
         sent = [progress for progress in self._ledger.under_way() if progress.is_accepted or progress.is_unresolved]
         for progress in sent:
             self._turns.begin(progress.server_id)
@@ -271,7 +274,7 @@ class Fleet:
             raise EndpointError(words)
 
     def _take_up(self) -> None:
-        """Go on where the journal ends: what is finished stays, and counts."""
+        """Go on where the journal ends: what is finished stays."""
         now = anyio.current_time()
         for server_id in self._ledger:
             record = self._recorder.records.get(server_id)
@@ -281,7 +284,6 @@ class Fleet:
             self._ledger.begin(progress)
             if record.is_finished(wait=self._options.wait, verify=self._options.verify is not None):
                 self._started += 1
-                self._count(record.result())
                 self._close(record.result())
             elif progress.is_accepted and not self._options.wait:
                 self._started += 1
