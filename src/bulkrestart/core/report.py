@@ -129,11 +129,13 @@ class Ledger:
     Args:
         ids: The fleet, without duplicates, in the order of the report.
         reboot_type: What was asked for.
+        keeps_details: Whether more than its outcome is kept of a server that has one.
     """
 
-    def __init__(self, ids: Iterable[str], reboot_type: RebootType) -> None:
+    def __init__(self, ids: Iterable[str], reboot_type: RebootType, *, keeps_details: bool = True) -> None:
         self._reboot_type = reboot_type
-        self._entries: dict[str, Progress | ServerResult | None] = dict.fromkeys(ids)
+        self._keeps_details = keeps_details
+        self._entries: dict[str, Progress | ServerResult | Outcome | None] = dict.fromkeys(ids)
         self._finished = 0
 
     def __len__(self) -> int:
@@ -147,9 +149,14 @@ class Ledger:
         """How many servers have their outcome."""
         return self._finished
 
-    def entry(self, server_id: str) -> Progress | ServerResult | None:
-        """Give a server's entry; None while it has none."""
-        return self._entries[server_id]
+    def is_finished(self, server_id: str) -> bool:
+        """Tell whether a server has its outcome."""
+        return isinstance(self._entries[server_id], ServerResult | Outcome)
+
+    def progress(self, server_id: str) -> Progress | None:
+        """Give the open entry of a server; None if it has none."""
+        entry = self._entries[server_id]
+        return entry if isinstance(entry, Progress) else None
 
     def under_way(self) -> Iterator[Progress]:
         """Give the entries that are open."""
@@ -161,27 +168,35 @@ class Ledger:
 
     def close(self, result: ServerResult) -> None:
         """Close a server's entry with its outcome, once."""
-        assert not isinstance(self._entries[result.server_id], ServerResult), "an outcome is never changed"
-        self._entries[result.server_id] = result
+        assert not self.is_finished(result.server_id), "an outcome is never changed"
+        self._entries[result.server_id] = result if self._keeps_details else result.outcome
         self._finished += 1
 
     def report(self, now: float, *, began: float, stopped: Stop | None, is_over: bool) -> Report:
         """Write the report as things stand."""
-        results = tuple(self._read(*item, now, is_over=is_over) for item in self._entries.items())
+        # Whoever asks for it is held meanwhile, by a fleet of 100,000 for a few milliseconds where all have an outcome.
+        results = tuple(
+            [
+                entry if type(entry) is ServerResult else self._read(server_id, entry, now, is_over=is_over)
+                for server_id, entry in self._entries.items()
+            ]
+        )
         return Report(results=results, stopped=stopped, elapsed=now - began)
 
     def unfinished(self, now: float) -> Iterator[ServerResult]:
         """Tell, when a run is over, what became of the servers that have no outcome of their own."""
         for server_id, entry in self._entries.items():
-            if not isinstance(entry, ServerResult):
+            if entry is None or isinstance(entry, Progress):
                 yield self._read(server_id, entry, now, is_over=True)
 
     def _read(
-        self, server_id: str, entry: Progress | ServerResult | None, now: float, *, is_over: bool
+        self, server_id: str, entry: Progress | ServerResult | Outcome | None, now: float, *, is_over: bool
     ) -> ServerResult:
         match entry:
             case ServerResult():
                 return entry
+            case Outcome():
+                return ServerResult(server_id=server_id, outcome=entry, reboot_type=self._reboot_type)
             case Progress():
                 return entry.result(now, entry.so_far(is_over=is_over))
             case None:

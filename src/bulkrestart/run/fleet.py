@@ -7,7 +7,7 @@ small task of its own. Nothing here raises for one server.
 import logging
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import anyio
@@ -23,6 +23,7 @@ from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult, St
 from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.record import Record
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Budgets, servers
 from bulkrestart.core.turns import Turns
@@ -96,6 +97,7 @@ class Fleet:
         self.refusal: BulkRestartError | None = None
         self.over = anyio.Event()
         self._results: deque[ServerResult] = deque()
+        self._rest: Iterator[ServerResult] = iter(())
         self._news = anyio.Event()
         self._started = 0
         self._parked = 0
@@ -170,7 +172,7 @@ class Fleet:
 
     async def _restart_all(self) -> None:
         self._take_up()
-        first = next((id_ for id_ in self._ledger if not isinstance(self._ledger.entry(id_), ServerResult)), None)
+        first = next((id_ for id_ in self._ledger if not self._ledger.is_finished(id_)), None)
         if first is None:
             if (contents := self._recorder.contents) is not None:
                 moment = moment_text(contents.written)
@@ -203,14 +205,16 @@ class Fleet:
 
     def _is_to_start(self, server_id: str) -> bool:
         """Tell whether a server is to be sent to, as against one that is finished, or that a process has sent to."""
-        entry = self._ledger.entry(server_id)
-        return entry is None or (isinstance(entry, Progress) and not entry.is_accepted and not entry.is_unresolved)
+        progress = self._ledger.progress(server_id)
+        if progress is None:
+            return not self._ledger.is_finished(server_id)
+        return not progress.is_accepted and not progress.is_unresolved
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
-        for server_id in self._ledger:
-            if isinstance(entry := self._ledger.entry(server_id), ServerResult):
-                self._count(entry)
+        for record in self._recorder.records.values():
+            if self._is_finished(record):
+                self._count(record.result())
         sent = [progress for progress in self._ledger.under_way() if progress.is_accepted or progress.is_unresolved]
         for progress in sent:
             self._turns.begin(progress.server_id)
@@ -225,7 +229,7 @@ class Fleet:
         """Send to one wave after the other, each when every server of the last has its outcome."""
         is_first = True
         for wave in self._options.rollout.waves(self._survey.zones(list(self._ledger))):
-            rest = [id_ for id_ in wave if not isinstance(self._ledger.entry(id_), ServerResult)]
+            rest = [server_id for server_id in wave if not self._ledger.is_finished(server_id)]
             if not rest:
                 continue
             if not is_first:
@@ -282,24 +286,27 @@ class Fleet:
                 continue
             progress = record.resume(self._options, run_began=self._began, now=now)
             self._ledger.begin(progress)
-            if record.is_finished(wait=self._options.wait, verify=self._options.verify is not None):
+            if self._is_finished(record):
                 self._started += 1
                 self._close(record.result())
             elif progress.is_accepted and not self._options.wait:
                 self._started += 1
                 self._write(progress, End(outcome=Outcome.ACCEPTED, proof=progress.proof))
 
+    def _is_finished(self, record: Record) -> bool:
+        return record.is_finished(wait=self._options.wait, verify=self._options.verify is not None)
+
     def _close_account(self) -> None:
-        """Tell of every server what became of it, and have the journal written to its end."""
+        """Have the journal written to its end. What became of a server without an outcome is told when it is asked."""
         if self._ended is None:
             self._ended = anyio.current_time()
         # The journal learns how far they came, and not the outcome in the report: whoever goes on takes them up there.
+        # Of those that are accepted it knows.
         for progress in self._ledger.under_way():
-            self._recorder.note(progress)
+            if not progress.is_accepted:
+                self._recorder.note(progress)
         self._recorder.close()
-        for result in list(self._ledger.unfinished(self._ended)):
-            self._close(result)
-        self._started = len(self._ledger)
+        self._rest = self._ledger.unfinished(self._ended)
         self._settler.forget()
 
     async def _bound_shields(self) -> None:
@@ -335,9 +342,9 @@ class Fleet:
             self._arrive(progress, decision)
 
     def _open(self, server_id: str) -> Progress:
-        entry = self._ledger.entry(server_id)
-        if isinstance(entry, Progress):
-            return entry
+        progress = self._ledger.progress(server_id)
+        if progress is not None:
+            return progress
         progress = Progress(
             server_id=server_id,
             reboot_type=self._options.reboot_type,
@@ -408,7 +415,7 @@ class Fleet:
         """Give the next server that has its outcome; None when all have been given."""
         while not self._results:
             if self.over.is_set():
-                return None
+                return next(self._rest, None)
             if self._news.is_set():
                 self._news = anyio.Event()
             await self._news.wait()
@@ -421,10 +428,13 @@ class Fleet:
 
     def statistics(self) -> Statistics:
         """Count where the servers are."""
+        total = len(self._ledger)
+        if self._ended is not None:
+            return Statistics(total=total, not_started=0, in_flight=0, parked=0, accepted=0, finished=total)
         on_the_way = self._started - self._parked - len(self._settler)
         return Statistics(
-            total=len(self._ledger),
-            not_started=len(self._ledger) - self._started,
+            total=total,
+            not_started=total - self._started,
             in_flight=on_the_way - self._ledger.finished,
             parked=self._parked,
             accepted=len(self._settler),
