@@ -4,7 +4,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
@@ -30,6 +30,7 @@ from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Domain, Rollout
 from bulkrestart.core.selection import Selection
+from bulkrestart.run.crew import unhurried
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.groups import read_anti_affinity
@@ -387,12 +388,16 @@ class RestartClient:
         deadline: datetime | None = None,
         journal: str | os.PathLike[str] | None = None,
         max_at_once: int | None = None,
+        keep_details: bool = True,
     ) -> AsyncIterator[Run]:
         """Restart servers, and give the results as they come.
 
         `restart` is this, drained; it documents the arguments and what is raised. What a journal shows as finished
-        comes first. Leaving the block early cancels the
-        run: what is in flight is still awaited for up to 10 s, and `Run.report` accounts for every server.
+        comes first. Leaving the block early cancels the run: what is in flight is still awaited for up to 10 s, and
+        `Run.report` accounts for every server.
+
+        With `keep_details=False` it tells no more than the outcome of a server that has one: the rest is in the stream
+        alone, and so a large fleet takes little memory.
 
         Example:
             ```python
@@ -433,7 +438,7 @@ class RestartClient:
                 compute=compute,
                 gate=gate,
                 clock=self._clock,
-                ledger=Ledger(recorder.prepare(purpose, given), options.reboot_type),
+                ledger=Ledger(recorder.prepare(purpose, given), options.reboot_type, keeps_details=keep_details),
                 recorder=recorder,
                 options=options,
                 deadline=until,
@@ -480,7 +485,7 @@ class RestartClient:
             max_at_once=self._max_at_once,
             since=parse_since(since, time.time()),
         )
-        fleet = list(await _collect(ids))
+        fleet = await _collect(ids)
         compute, gate = await self._way(_REQUEST_TIMEOUT)
         return await make_plan(
             fleet,
@@ -573,12 +578,14 @@ def _check_path(journal: object) -> str | None:
     return path
 
 
-async def _collect(ids: Ids) -> Iterable[str]:
+async def _collect(ids: Ids) -> Sequence[str]:
     """Read the ids, check each, and merge duplicates, in the order given."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):
         raise ValueError(f"ids must be an iterable of server ids, not {type(ids).__name__}: put a single id in a list")
-    given = [item async for item in ids] if isinstance(ids, AsyncIterable) else list(ids)
-    return dict.fromkeys(check_id(item.id if isinstance(item, Server) else item) for item in given)
+    given = [item async for item in ids] if isinstance(ids, AsyncIterable) else ids
+    fleet: dict[str, None] = {}
+    await unhurried(given, lambda item: fleet.setdefault(check_id(item.id if isinstance(item, Server) else item)))
+    return list(fleet)
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """Whose turn it is: places and domains are never overdrawn, and nobody in line is forgotten."""
 
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,12 @@ def end(server_id: str, outcome: Outcome = Outcome.COMPLETED, reason: Reason | N
     return ServerResult(server_id=server_id, outcome=outcome, reason=reason, reboot_type=RebootType.SOFT)
 
 
+def line_up(turns: Turns, server_ids: Iterable[str]) -> None:
+    """Put servers in line, one after the other."""
+    for server_id in server_ids:
+        turns.line_up(server_id)
+
+
 def take_all(turns: Turns) -> list[str]:
     """Take whoever can be taken."""
     taken = []
@@ -25,7 +33,7 @@ def take_all(turns: Turns) -> list[str]:
 def test_without_bounds() -> None:
     """Everybody in line has a turn at once, in the order of the line."""
     turns = Turns(Rollout(), 3, {})
-    turns.line_up(["a", "b", "c"])
+    line_up(turns, ["a", "b", "c"])
     assert turns.waiting == 3
     assert take_all(turns) == ["a", "b", "c"]
     assert (turns.waiting, turns.under_way, turns.is_stuck) == (0, 3, False)
@@ -34,7 +42,7 @@ def test_without_bounds() -> None:
 def test_places() -> None:
     """A place is free when its server is back, and not before."""
     turns = Turns(Rollout(max_down=2), 4, {})
-    turns.line_up("abcd")
+    line_up(turns, "abcd")
     assert take_all(turns) == ["a", "b"]
     turns.end(end("b"))
     assert take_all(turns) == ["c"]
@@ -43,7 +51,7 @@ def test_places() -> None:
 def test_a_server_that_stays_down_keeps_its_place() -> None:
     """What does not come back is down, and when every place is so taken the line is stuck."""
     turns = Turns(Rollout(max_down=2), 4, {})
-    turns.line_up("abcd")
+    line_up(turns, "abcd")
     assert take_all(turns) == ["a", "b"]
     turns.end(end("a", Outcome.FAILED, Reason.ERROR))
     assert (take_all(turns), turns.is_stuck) == ([], False)
@@ -54,7 +62,7 @@ def test_a_server_that_stays_down_keeps_its_place() -> None:
 def test_a_failure_that_is_up_frees_its_place() -> None:
     """A reboot that failed before it reached the host leaves the server up."""
     turns = Turns(Rollout(max_down=1), 2, {})
-    turns.line_up("ab")
+    line_up(turns, "ab")
     turns.take()
     turns.end(end("a", Outcome.FAILED, Reason.NOT_REBOOTED))
     assert turns.take() == "b"
@@ -63,7 +71,7 @@ def test_a_failure_that_is_up_frees_its_place() -> None:
 def test_every_failure_uses_up_the_budget() -> None:
     """By the budget, a place is gone with each failure, whether the server is up or not."""
     turns = Turns(Rollout(max_down="budget", max_failures=1), 4, {})
-    turns.line_up("abcd")
+    line_up(turns, "abcd")
     assert take_all(turns) == ["a", "b"]
     turns.end(end("a", Outcome.FAILED, Reason.NOT_REBOOTED))
     assert take_all(turns) == []
@@ -74,7 +82,7 @@ def test_every_failure_uses_up_the_budget() -> None:
 def test_domains() -> None:
     """One of a domain at a time; the others let those behind them pass, and come next when it is back."""
     turns = Turns(Rollout(), 5, {"a1": "a", "a2": "a", "b1": "b", "a3": "a"})
-    turns.line_up(["a1", "a2", "b1", "a3", "free"])
+    line_up(turns, ["a1", "a2", "b1", "a3", "free"])
     assert take_all(turns) == ["a1", "b1", "free"]
     turns.end(end("b1"))
     assert take_all(turns) == []
@@ -90,10 +98,10 @@ def test_domains() -> None:
 def test_a_domain_stays_held_for_the_next_wave() -> None:
     """Who lines up later finds the domain as it is."""
     turns = Turns(Rollout(), 3, {"a1": "a", "a2": "a"})
-    turns.line_up(["a1"])
+    line_up(turns, ["a1"])
     turns.take()
     turns.end(end("a1", Outcome.FAILED, Reason.ERROR))
-    turns.line_up(["a2"])
+    line_up(turns, ["a2"])
     assert (take_all(turns), turns.is_stuck) == ([], True)
 
 
@@ -102,7 +110,7 @@ def test_what_a_former_process_sent() -> None:
     turns = Turns(Rollout(max_down=1), 4, {"a1": "a", "a2": "a", "a3": "a"})
     turns.begin("a1")
     turns.begin("a2")
-    turns.line_up(["a3"])
+    line_up(turns, ["a3"])
     assert (take_all(turns), turns.under_way) == ([], 2)
     turns.end(end("a1"))
     assert take_all(turns) == []
@@ -113,7 +121,7 @@ def test_what_a_former_process_sent() -> None:
 def test_giving_up_empties_every_line() -> None:
     """Those with a domain and those without are given once each."""
     turns = Turns(Rollout(max_down=1), 4, {"a1": "a", "a2": "a"})
-    turns.line_up(["free", "a1", "other", "a2"])
+    line_up(turns, ["free", "a1", "other", "a2"])
     turns.take()
     turns.end(end("free", Outcome.FAILED, Reason.ERROR))
     assert turns.is_stuck
@@ -144,7 +152,7 @@ def test_laws(
     domain_of = {one: domain for one, domain in zip(fleet, domains, strict=True) if domain is not None}
     turns = Turns(rollout, len(fleet), domain_of)
     places, keeps_place = rollout.places(len(fleet)), is_harm if max_down == "budget" else stays_down
-    turns.line_up(fleet)
+    line_up(turns, fleet)
     under_way: list[str] = []
     taken: list[str] = []
     lost: list[ServerResult] = []

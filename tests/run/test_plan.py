@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bulkrestart import AuthError, EndpointError, Plan, Reason, Rollout
+from bulkrestart import AuthError, EndpointError, Forecast, Plan, Reason, Rollout
 from bulkrestart.core.model import RebootType, Server
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
@@ -54,7 +54,11 @@ def test_forecasts(options: Options, seen: Server | Unanswered, reboot_type: str
 
 CHEAP = Cost(pages=2, first_poll=1.5, max_per_second=None)
 FOUR = ["a", "b", "c", "d"]
-SEEN = {one: active(id=one, locked=one == "d") for one in FOUR}
+
+
+def forecasts_of(options: Options) -> list[Forecast]:
+    """Give what is to be expected of four servers, of which the last is locked."""
+    return [forecast(one, active(id=one, locked=one == "d"), wave=1, domain=None, options=options) for one in FOUR]
 
 
 @pytest.mark.parametrize(
@@ -77,20 +81,20 @@ SEEN = {one: active(id=one, locked=one == "d") for one in FOUR}
 )
 def test_what_it_takes(options: Options, waves: list[list[str]], cost: Cost, requests: int, seconds: float) -> None:
     """Requests and seconds are counted at the least, by wave and by pace."""
-    plan = draw_up(FOUR, waves, SEEN, {}, options, cost)
+    plan = draw_up(forecasts_of(options), waves, options, cost)
     assert (plan.requests, plan.seconds) == (requests, seconds)
 
 
 def test_a_plan_in_words_and_values() -> None:
     """A plan says what it comes to on one line, is plain values for programs, and can be sent to another process."""
     options = replace(SOFT, rollout=Rollout(canary=1, max_down="50%", max_failures=0))
-    plan = draw_up(FOUR, [FOUR[:1], FOUR[1:]], SEEN, {"a": "h"}, options, CHEAP)
+    plan = draw_up(forecasts_of(options), [FOUR[:1], FOUR[1:]], options, CHEAP)
     assert str(plan) == "3 to send to, 1 locked in 2 waves: at least 11 requests and 3 s besides the reboots"
     values = plan.to_dict()
     assert values["expected"] == {"sent": 3, "locked": 1}
     assert (values["waves"], values["max_down"], values["max_failures"], values["max_refused"]) == ([1, 3], 2, 0, 20)
     assert pickle.loads(pickle.dumps(plan)) == plan  # noqa: S301 - our own
-    assert str(draw_up([], [], {}, {}, SOFT, CHEAP)).startswith("no servers in 0 waves: ")
+    assert str(draw_up([], [], SOFT, CHEAP)).startswith("no servers in 0 waves: ")
 
 
 def troubled_cloud() -> Cloud:

@@ -1,7 +1,7 @@
 """What a restart would do: its waves, what is to be expected of each server, and what it takes at the least."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -138,39 +138,25 @@ def _reason_of(decision: object) -> Reason | None:
     return decision.reason if isinstance(decision, End) else Reason.BUSY
 
 
-def draw_up(
-    fleet: Sequence[str],
-    waves: Sequence[Sequence[str]],
-    seen: Mapping[str, Server | Observation],
-    domains: Mapping[str, Hashable],
-    options: Options,
-    cost: Cost,
-) -> Plan:
+def draw_up(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], options: Options, cost: Cost) -> Plan:
     """Draw up a plan.
 
     Args:
-        fleet: The ids, in the order given.
+        forecasts: What is to be expected of each server, in the order in which the ids were given.
         waves: The ids of each wave.
-        seen: What was seen of each server, or what came instead.
-        domains: The failure domain of each server that has one.
         options: What is asked for.
         cost: What polls and requests take.
     """
-    numbers = {server_id: number for number, wave in enumerate(waves, 1) for server_id in wave}
-    forecasts = tuple(
-        forecast(server_id, seen[server_id], wave=numbers[server_id], domain=domains.get(server_id), options=options)
-        for server_id in fleet
-    )
     rollout, requests = options.rollout, _requests(forecasts, waves, options, cost)
     pause = 0.0 if callable(rollout.pause) else rollout.pause
     polling = len(waves) * cost.first_poll if options.wait else 0.0
     pacing = 0.0 if cost.max_per_second is None else requests / cost.max_per_second
     return Plan(
-        forecasts=forecasts,
+        forecasts=tuple(forecasts),
         waves=tuple(map(tuple, waves)),
-        max_down=rollout.places(len(fleet)),
-        max_failures=rollout.failures_allowed(len(fleet)),
-        max_refused=rollout.refusals_allowed(len(fleet)),
+        max_down=rollout.places(len(forecasts)),
+        max_failures=rollout.failures_allowed(len(forecasts)),
+        max_refused=rollout.refusals_allowed(len(forecasts)),
         requests=requests,
         seconds=max(polling, pacing) + pause * max(0, len(waves) - 1),
     )

@@ -4,7 +4,7 @@ Law: never more servers down at once than there are places, and never two of one
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from bulkrestart.core.model import ServerResult
@@ -71,16 +71,15 @@ class Turns:
         """Servers are in line, and none of them will ever have its turn."""
         return self._waiting > 0 and self._under_way == 0 and (self.is_full or not self._line)
 
-    def line_up(self, server_ids: Iterable[str]) -> None:
-        """Put servers at the end of the line."""
-        for server_id in server_ids:
-            self._waiting += 1
-            domain = self._domain(server_id)
-            if domain is None:
-                self._line.append(server_id)
-            else:
-                domain.waiting.append(server_id)
-                self._queue(domain)
+    def line_up(self, server_id: str) -> None:
+        """Put a server at the end of the line."""
+        self._waiting += 1
+        domain = self._domain(server_id)
+        if domain is None:
+            self._line.append(server_id)
+        else:
+            domain.waiting.append(server_id)
+            self._queue(domain)
 
     def take(self) -> str | None:
         """Give the next server whose turn it is; None if there is none now."""

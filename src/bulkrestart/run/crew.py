@@ -1,11 +1,15 @@
 """Many servers, few tasks."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from itertools import islice
+from typing import Final, TypeVar
 
 import anyio
 
 T = TypeVar("T")
+
+#: Items that are dealt with without a pause: at some microseconds for each they hold the loop for a few milliseconds.
+_PART: Final = 500
 
 
 async def work_through(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, lanes: int) -> None:
@@ -19,3 +23,12 @@ async def work_through(items: Iterable[T], work: Callable[[T], Awaitable[None]],
     async with anyio.create_task_group() as group:
         for _ in range(lanes):
             group.start_soon(lane)
+
+
+async def unhurried(items: Iterable[T], act: Callable[[T], object]) -> None:
+    """Do something quick with each item of a large collection, and let others run in between."""
+    source = iter(items)
+    while part := list(islice(source, _PART)):
+        for item in part:
+            act(item)
+        await anyio.lowlevel.checkpoint()

@@ -27,6 +27,7 @@ from bulkrestart.core.record import Record
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Budgets, servers
 from bulkrestart.core.turns import Turns
+from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate, Shields
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
@@ -171,7 +172,7 @@ class Fleet:
             self._news.set()
 
     async def _restart_all(self) -> None:
-        self._take_up()
+        await unhurried(self._recorder.records.values(), self._take_up)
         first = next((id_ for id_ in self._ledger if not self._ledger.is_finished(id_)), None)
         if first is None:
             if (contents := self._recorder.contents) is not None:
@@ -212,9 +213,9 @@ class Fleet:
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
-        for record in self._recorder.records.values():
-            if self._is_finished(record):
-                self._count(record.result())
+        await unhurried(
+            filter(self._is_finished, self._recorder.records.values()), lambda one: self._count(one.result())
+        )
         sent = [progress for progress in self._ledger.under_way() if progress.is_accepted or progress.is_unresolved]
         for progress in sent:
             self._turns.begin(progress.server_id)
@@ -228,19 +229,18 @@ class Fleet:
     async def _send_waves(self, parked: TaskGroup) -> None:
         """Send to one wave after the other, each when every server of the last has its outcome."""
         is_first = True
-        for wave in self._options.rollout.waves(self._survey.zones(list(self._ledger))):
-            rest = [server_id for server_id in wave if not self._ledger.is_finished(server_id)]
-            if not rest:
+        for wave in self._options.rollout.waves(await self._survey.zones(list(self._ledger))):
+            if all(map(self._ledger.is_finished, wave)):
                 continue
             if not is_first:
                 await interlude(self._options.rollout.pause, self.report, self._course)
             if self._course.stop is not None:
                 return
             is_first = False
-            await self._send_wave(rest, parked)
+            await self._send_wave(wave, parked)
 
     async def _send_wave(self, wave: Sequence[str], parked: TaskGroup) -> None:
-        self._turns.line_up(filter(self._is_to_start, wave))
+        await unhurried(wave, self._line_up)
         lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
         async with anyio.create_task_group() as group:
             for _ in range(min(lanes, self._turns.waiting)):
@@ -248,6 +248,10 @@ class Fleet:
         if self._course.stop is None and self._turns.is_stuck:
             self._hold_back()
         await self._line.all_back()
+
+    def _line_up(self, server_id: str) -> None:
+        if self._is_to_start(server_id):
+            self._turns.line_up(server_id)
 
     async def _run_lane(self, parked: TaskGroup) -> None:
         while (server_id := await self._line.next()) is not None:
@@ -277,21 +281,16 @@ class Fleet:
             words = f"the cloud's clock shows {moment_text(now[1])}: give a since that is past there; nothing was sent"
             raise EndpointError(words)
 
-    def _take_up(self) -> None:
+    def _take_up(self, record: Record) -> None:
         """Go on where the journal ends: what is finished stays."""
-        now = anyio.current_time()
-        for server_id in self._ledger:
-            record = self._recorder.records.get(server_id)
-            if record is None:
-                continue
-            progress = record.resume(self._options, run_began=self._began, now=now)
-            self._ledger.begin(progress)
-            if self._is_finished(record):
-                self._started += 1
-                self._close(record.result())
-            elif progress.is_accepted and not self._options.wait:
-                self._started += 1
-                self._write(progress, End(outcome=Outcome.ACCEPTED, proof=progress.proof))
+        progress = record.resume(self._options, run_began=self._began, now=anyio.current_time())
+        self._ledger.begin(progress)
+        if self._is_finished(record):
+            self._started += 1
+            self._close(record.result())
+        elif progress.is_accepted and not self._options.wait:
+            self._started += 1
+            self._write(progress, End(outcome=Outcome.ACCEPTED, proof=progress.proof))
 
     def _is_finished(self, record: Record) -> bool:
         return record.is_finished(wait=self._options.wait, verify=self._options.verify is not None)

@@ -3,13 +3,12 @@
 import random
 from collections.abc import Sequence
 
-import anyio
-
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
-from bulkrestart.core.plan import Cost, Plan, draw_up
+from bulkrestart.core.plan import Cost, Forecast, Plan, draw_up, forecast
+from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.preflight import Preflight
 from bulkrestart.run.settle import SHORTEST_INTERVAL
@@ -47,9 +46,22 @@ async def make_plan(
     if fleet:
         await Preflight(compute, gate, rng).look(fleet[0])
         await survey.read(fleet)
-    unseen = Unanswered("it was not shown"), anyio.current_time()
-    seen = {server_id: (survey.pop(server_id) or unseen)[0] for server_id in fleet}
-    domains = {server_id: domain for server_id in fleet if (domain := survey.domain(server_id)) is not None}
-    waves = options.rollout.waves(survey.zones(fleet))
+    waves = options.rollout.waves(await survey.zones(fleet))
+    numbers = {server_id: number for number, wave in enumerate(waves, 1) for server_id in wave}
+    forecasts: list[Forecast] = []
+
+    def expect(server_id: str) -> None:
+        seen = survey.pop(server_id)
+        forecasts.append(
+            forecast(
+                server_id,
+                Unanswered("it was not shown") if seen is None else seen[0],
+                wave=numbers[server_id],
+                domain=survey.domain(server_id),
+                options=options,
+            )
+        )
+
+    await unhurried(fleet, expect)
     cost = Cost(pages=sweep.pages, first_poll=SHORTEST_INTERVAL, max_per_second=max_per_second)
-    return draw_up(fleet, waves, seen, domains, options, cost)
+    return draw_up(forecasts, waves, options, cost)

@@ -6,7 +6,7 @@ return at a native cancellation (asyncio's) before the commit is done.
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -85,12 +85,12 @@ class Recorder:
         """Seconds since the run first began, by the clock on the wall, which somebody may have set."""
         return 0.0 if self._contents is None else max(0.0, time.time() - self._contents.head.began)
 
-    def prepare(self, purpose: Purpose, ids: Iterable[str] | None) -> Sequence[str]:
+    def prepare(self, purpose: Purpose, fleet: Sequence[str] | None) -> Sequence[str]:
         """Take what the run is for, and see that the journal is of no other.
 
         Args:
             purpose: What it is for.
-            ids: The fleet, without duplicates; None for the journal's.
+            fleet: The servers, without duplicates; None for the journal's.
 
         Returns:
             The fleet.
@@ -98,7 +98,6 @@ class Recorder:
         Raises:
             JournalError: The journal is of another run.
         """
-        fleet = None if ids is None else tuple(ids)
         if self._contents is None:
             assert fleet is not None, "a run that has not begun has no other fleet"
             self._fleet = fleet

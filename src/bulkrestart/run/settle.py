@@ -22,7 +22,7 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, is_over, late
 from bulkrestart.run.course import Course
-from bulkrestart.run.crew import work_through
+from bulkrestart.run.crew import unhurried, work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.sweep import Sweep, Swept
@@ -182,7 +182,8 @@ class Settler:
 
     async def _poll(self, beside: TaskGroup) -> Swept:
         began = anyio.current_time()
-        oldest = min(watched.accepted for watched in self._watched.values())
+        # They came in the order in which they were accepted.
+        oldest = next(iter(self._watched.values())).accepted
         back: list[str] = []
         unsure: list[str] = []
         failed: dict[str, End] = {}
@@ -205,13 +206,17 @@ class Settler:
                 case Watch():
                     pass
 
+        def find_absent(watched: Watched) -> None:
+            if self._is_absent(watched, began):
+                unsure.append(watched.progress.server_id)
+
         swept = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
         if swept.answered:
             self._see(began)
         elif self._blind_since is None:
             self._blind_since = self._sighted
         if swept.is_complete:
-            unsure.extend(self._absent(began))
+            await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
         # A server that stands on two pages of a list that changes while it is read may have its outcome already.
         # Only ids are kept meanwhile: what is watched of a server is free once it has its outcome.
@@ -225,17 +230,14 @@ class Settler:
             await work_through(confirming, confirm, lanes=min(self._lanes, len(confirming)))
         return swept
 
-    def _absent(self, began: float) -> list[str]:
-        """Find whom to look at singly after a complete walk that did not show them.
+    def _is_absent(self, watched: Watched, began: float) -> bool:
+        """Tell whether to look at a server singly after a complete walk, which may not have shown it.
 
         One that no walk has ever shown may be in a cell that is down; one that is late is not given up unseen.
         """
-        return [
-            server_id
-            for server_id, watched in self._watched.items()
-            if watched.accepted < began
-            and (watched.seen is None or (watched.seen < began and self._is_late(watched, began)))
-        ]
+        if watched.accepted >= began:
+            return False
+        return watched.seen is None or (watched.seen < began and self._is_late(watched, began))
 
     def _is_late(self, watched: Watched, asked: float) -> bool:
         return self._time(asked) >= watched.deadline

@@ -7,6 +7,7 @@ from typing import Final
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.rollout import Rollout
+from bulkrestart.run.crew import unhurried
 from bulkrestart.run.sweep import Sweep
 
 _log = logging.getLogger(__name__)
@@ -78,13 +79,16 @@ class Survey:
         """Name the failure domain of a server, its zone where the run goes by zones; None: it has none."""
         return self._zones.get(server_id) if self._is_by_zone else self.domains.get(server_id)
 
-    def zones(self, server_ids: Collection[str]) -> list[list[str]]:
+    async def zones(self, server_ids: Collection[str]) -> list[list[str]]:
         """Sort servers by their zones, in the order in which these come; nobody knows the last one's."""
         if not self._is_by_zone:
             return [list(server_ids)]
         zones: dict[str, list[str]] = {}
-        for server_id in server_ids:
+
+        def put(server_id: str) -> None:
             zones.setdefault(self._zones.get(server_id, _UNKNOWN), []).append(server_id)
+
+        await unhurried(server_ids, put)
         unknown = zones.pop(_UNKNOWN, None)
         return [*zones.values(), *([] if unknown is None else [unknown])]
 
