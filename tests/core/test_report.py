@@ -219,6 +219,22 @@ def test_server_that_was_never_come_to(reboot_type: RebootType) -> None:
     assert untouched == replace(result("a", Outcome.SKIPPED, Reason.STOPPED), reboot_type=reboot_type)
 
 
+def test_ledger_without_details() -> None:
+    """Of a server that has its outcome nothing else is kept; of the others, and of the fleet, as much as ever."""
+    ledger = Ledger(["a", "b"], SOFT, keeps_details=False)
+    ledger.close(replace(result("a", Outcome.FAILED, Reason.ERROR), detail="words", elapsed=5.0))
+    walk(ledger, "b", 5)
+
+    first, second = ledger.report(9.0, began=0.0, stopped=None, is_over=False)
+
+    assert first == result("a", Outcome.FAILED)
+    assert (second.outcome, len(second.attempts)) == (Outcome.ACCEPTED, 2)
+    assert [ledger.is_finished(one) for one in ledger] == [True, False]
+    assert (ledger.finished, ledger.progress("a"), len(list(ledger.under_way()))) == (1, None, 1)
+    with pytest.raises(AssertionError, match="never changed"):
+        ledger.close(result("a"))
+
+
 def test_ledger_is_the_fleet_in_order() -> None:
     """The ledger has each id once, in the order in which it first stood."""
     ledger = Ledger(["c", "a", "b", "a", "c"], SOFT)

@@ -6,7 +6,7 @@ import pytest
 import trio
 from benchmarks.memory import peak
 
-from bulkrestart import Outcome, Server
+from bulkrestart import Outcome, Server, ServerResult
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator import Fault, Faults
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
@@ -191,6 +191,23 @@ def test_a_stream_gives_each_server_once() -> None:
                 assert len(run.report) == 50
         assert sorted(result.server_id for result in seen) == sorted(cloud.ids)
         assert {result.server_id: result for result in seen} == {result.server_id: result for result in run.report}
+
+    virtually(main)
+
+
+def test_details_in_the_stream_alone() -> None:
+    """Where the report keeps no details, the stream gives them, and the report has every outcome."""
+
+    async def main() -> None:
+        cloud = cloud_of(50, seed=3, faults=ALL_FAULTS)
+        async with client_of(cloud) as client:
+            async with client.restarting(cloud.ids, rollout=REGARDLESS, keep_details=False) as run:
+                results = {result.server_id: result async for result in run}
+            assert list(run.report) == [
+                ServerResult(server_id=one, outcome=results[one].outcome, reboot_type=RebootType.SOFT)
+                for one in cloud.ids
+            ]
+        assert any(result.attempts and result.elapsed for result in results.values())
 
     virtually(main)
 
