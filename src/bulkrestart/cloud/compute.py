@@ -14,6 +14,8 @@ import anyio
 import httpx
 
 from bulkrestart.cloud.credentials import CloudAuth, Renewed
+from bulkrestart.cloud.sender import Draft, Sender, Trace, is_other
+from bulkrestart.cloud.transport import EMPTY
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import cloud_time, plain, read_fault
@@ -52,36 +54,36 @@ class Page:
 
 
 class Compute:
-    """One project's servers, over a client that is owned elsewhere.
+    """One project's servers, over a sender that is owned elsewhere.
 
     Args:
         endpoint: Where they are.
-        http: The client that sends.
+        sender: What sends.
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
     """
 
     def __init__(
-        self, endpoint: Endpoint, http: httpx.AsyncClient, auth: httpx.Auth | None, clock: CloudClock, timeout: float
+        self, endpoint: Endpoint, sender: Sender, auth: httpx.Auth | None, clock: CloudClock, timeout: float
     ) -> None:
         self._url = f"{endpoint.url}/servers"
-        self._http = http
-        self._auth = auth
+        self._sender = sender
+        self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
-        # Half for each phase in which nothing is sent, so that what never left is known as such when time is up.
-        self._timeout = httpx.Timeout(timeout, connect=timeout / 2, pool=timeout / 2)
         self._microversion = MICROVERSION if endpoint.has_microversions else None
+        headers = {**_HEADERS, "Content-Type": "application/json"}
+        self._reboots = {kind: Draft("POST", self._url, headers, body) for kind, body in _BODIES.items()}
+        self._read = self._draft_read()
 
     async def reboot(self, server_id: str, reboot_type: RebootType) -> Observation:
         """`POST /servers/{server_id}/action` with the reboot action.
 
         It carries no microversion: the action is the same in all of them, and so no cloud can refuse it for that.
         """
-        headers = {**_HEADERS, "Content-Type": "application/json"}
-        url = f"{self._url}/{quote(server_id, safe='')}/action"
-        seen, _ = await self._exchange(self._request("POST", url, headers, content=_BODIES[reboot_type]), _FAULT_BOUND)
+        path = f"/{quote(server_id, safe='')}/action"
+        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND)
         return seen
 
     async def show(self, server_id: str) -> Server | Observation:
@@ -138,16 +140,19 @@ class Compute:
         newest = _MAXIMUM.search(refusal.fault.message)
         offered = (int(newest[1]), int(newest[2])) if newest else None
         self._microversion = offered if offered is not None and offered < self._microversion else None
+        self._read = self._draft_read()
         return True
 
-    async def _get(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, object]:
+    def _draft_read(self) -> Draft:
         headers = dict(_HEADERS)
         if self._microversion is not None:
             version = f"{self._microversion[0]}.{self._microversion[1]}"
             headers["X-OpenStack-Nova-API-Version"] = version
             headers["OpenStack-API-Version"] = f"compute {version}"
-        request = self._request("GET", self._url + path, headers, query=query)
-        seen, body = await self._exchange(request, bound)
+        return Draft("GET", self._url, headers)
+
+    async def _get(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, object]:
+        seen, body = await self._exchange(self._read, path, bound, query)
         if not isinstance(seen, Answer) or seen.status != 200:
             return seen, None
         try:
@@ -155,32 +160,20 @@ class Compute:
         except (ValueError, RecursionError):
             return seen, None
 
-    def _request(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        content: bytes | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> httpx.Request:
-        return self._http.build_request(
-            method, url, headers=headers, content=content, params=query, timeout=self._timeout
-        )
-
-    async def _exchange(self, request: httpx.Request, bound: int) -> tuple[Observation, bytes]:
-        if self._http.is_closed:
+    async def _exchange(
+        self, draft: Draft, path: str, bound: int, query: Mapping[str, str] | None = None
+    ) -> tuple[Observation, bytes]:
+        if self._sender.is_closed:
             return Unsent("the client is closed"), b""
-        trace = _Trace()
-        request.extensions = {**request.extensions, "trace": trace}
-        auth = _WatchedAuth(self._auth or httpx.Auth(), request, trace)
+        request = self._sender.write(draft, path, query=query, seconds=self._seconds)
+        trace = Trace()
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
         with anyio.move_on_after(self._seconds):
             try:
-                response = await self._http.send(request, auth=auth, stream=True, follow_redirects=False)
+                response = await self._sender.send(request, self._auth, trace)
             except Exception as error:  # whatever a lent client's transport, hook or sign-in may raise
-                if not isinstance(error, httpx.HTTPStatusError) or _is_other(error.request, request):
+                if not isinstance(error, httpx.HTTPStatusError) or is_other(error.request, request):
                     return _explain(error, request, trace), b""
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
@@ -191,7 +184,7 @@ class Compute:
             answer = Answer(
                 response.status_code,
                 read_fault(response.status_code, response.headers, body, is_cut_short=is_cut_short),
-                is_redirected=_is_other(response.request, request),
+                is_redirected=is_other(response.request, request),
                 has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, response.status_code),
             )
             if answer.status == 401 and isinstance(self._auth, CloudAuth):
@@ -201,61 +194,12 @@ class Compute:
         return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
 
 
-class _Trace:
-    """Tells whether a byte of a request may have left. What is unknown may have.
-
-    httpcore says when it connects, and when the first byte of a request is written; another transport says nothing.
-    """
-
-    __slots__ = ("_is_connecting", "_is_sending", "is_handed_out")
-
-    def __init__(self) -> None:
-        #: The transport has it; before that, only a sign-in can have been sent.
-        self.is_handed_out = False
-        self._is_connecting = False
-        self._is_sending = False
-
-    async def __call__(self, event: str, info: Mapping[str, object]) -> None:
-        if not event.startswith("http"):
-            self._is_connecting = True
-        elif ".send_request_" in event and event.endswith(".started"):
-            # What a proxy is asked for first, to be connected to the cloud, is no request to the cloud.
-            self._is_sending |= getattr(info.get("request"), "method", None) != b"CONNECT"
-
-    @property
-    def is_unsent(self) -> bool:
-        return not self.is_handed_out or (self._is_connecting and not self._is_sending)
-
-
-class _WatchedAuth(httpx.Auth):
-    """Notes when an auth flow hands our request out, as against a sign-in of its own."""
-
-    def __init__(self, auth: httpx.Auth, request: httpx.Request, trace: _Trace) -> None:
-        self._auth = auth
-        self._request = request
-        self._trace = trace
-
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        flow = self._auth.async_auth_flow(request)
-        try:
-            handed_out = await flow.__anext__()
-            while True:
-                self._trace.is_handed_out |= not _is_other(handed_out, self._request)
-                response = yield handed_out
-                try:
-                    handed_out = await flow.asend(response)
-                except StopAsyncIteration:
-                    return
-        finally:
-            await flow.aclose()
-
-
-def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observation:
+def _explain(error: Exception, request: httpx.Request, trace: Trace) -> Observation:
     words = type(error).__name__
     # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
     if not isinstance(error, httpx.LocalProtocolError) and (text := _text_of(error)):
         words = f"{words}: {text}"
-    is_ours = not isinstance(error, httpx.HTTPError) or not _is_other(_request_of(error) or request, request)
+    is_ours = not isinstance(error, httpx.HTTPError) or not is_other(_request_of(error) or request, request)
     is_unsent = trace.is_unsent or (is_ours and isinstance(error, httpx.PoolTimeout))
     return Unsent(words) if is_unsent else Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
 
@@ -269,13 +213,6 @@ def _text_of(error: Exception) -> str:
     return plain(str(source or ""))
 
 
-def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:
-    """Tell whether it is another request than ours; a signature may stand in the query."""
-    if request is ours:
-        return False
-    return request.method != ours.method or request.url.copy_with(query=None) != ours.url.copy_with(query=None)
-
-
 def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
     try:
         return error.request
@@ -284,6 +221,8 @@ def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
 
 
 async def _read_body(response: httpx.Response, bound: int) -> tuple[bytes, bool]:
+    if response.stream is EMPTY:
+        return b"", False
     chunks = bytearray()
     is_cut_short = False
     try:
