@@ -10,6 +10,8 @@ from typing import Final
 
 import httpx
 
+from bulkrestart.cloud.clone import Clone, Template
+
 #: What httpx's own client says of itself, and can always decode.
 _HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": f"python-httpx/{httpx.__version__}"}
 
@@ -109,7 +111,7 @@ class LaneSender(Sender):
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
-        self._templates: dict[Draft, httpx.Request] = {}
+        self._templates: dict[Draft, Template] = {}
         self._is_closed = False
 
     @property
@@ -127,23 +129,15 @@ class LaneSender(Sender):
         template = self._templates.get(draft)
         if template is None:
             headers = {**_HEADERS, **draft.headers}
-            template = httpx.Request(draft.method, draft.base, headers=headers, content=draft.content)
+            template = Template(httpx.Request(draft.method, draft.base, headers=headers, content=draft.content))
             self._templates[draft] = template
-        # The whole request has a bound already; another scope for each phase would cost more than it tells.
-        timeout = {"connect": seconds / 2, "pool": seconds / 2}
-        return httpx.Request(
-            draft.method,
-            draft.base + path,
-            params=query,
-            headers=template.headers,
-            stream=template.stream,
-            extensions={"timeout": timeout},
-        )
+        clone = Clone(template, path, {"timeout": {"connect": seconds / 2, "pool": seconds / 2}})
+        if query is not None:
+            clone.url = clone.url.copy_with(params=query)
+        return clone
 
     async def send(self, request: httpx.Request, auth: httpx.Auth, trace: Trace) -> httpx.Response:
         """Run the auth flow, as httpx does."""
-        # A clone's body is not read yet, and a signature may be over it.
-        await request.aread()
         flow = auth.async_auth_flow(request)
         try:
             handed_out = await anext(flow)

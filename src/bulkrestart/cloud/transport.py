@@ -21,6 +21,7 @@ import httpx
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from bulkrestart.cloud.answer import Answers
+from bulkrestart.cloud.clone import PORTS, Clone, Origin, address_of
 
 #: Seconds after which an idle lane is not used any more. Of the servers in wide use Apache is the quickest to close one
 #: (KeepAliveTimeout, 5 s), and a request that crosses the close on its way is one whose fate is unknown.
@@ -36,12 +37,9 @@ _HEAD: Final = re.compile(
 #: An answer's body of no bytes: whoever meets it need not read it.
 EMPTY: Final = httpx.ByteStream(b"")
 
-_PORTS: Final = {"http": 80, "https": 443}
 _UNBOUNDED: Final = nullcontext()
 _CLOSED: Final = "the client is closed"
 
-#: Scheme, host and port.
-_Origin = tuple[str, str, int]
 #: Seconds for each phase, as httpx's `timeout` extension has them: connect, read, write, pool.
 _Timeout = Mapping[str, float | None]
 #: httpx's `trace` extension: called with the name of each step.
@@ -67,20 +65,21 @@ class LaneTransport(httpx.AsyncBaseTransport):
         # A lane that is free is taken at once, without a pass of the event loop.
         self._turns = anyio.Semaphore(max_at_once, fast_acquire=True)
         # The lane used last is used next: what is not needed goes idle, the first of them longest.
-        self._idle: defaultdict[_Origin, deque[_Lane]] = defaultdict(deque)
+        self._idle: defaultdict[Origin, deque[_Lane]] = defaultdict(deque)
         self._busy: set[_Lane] = set()
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request over a lane of its own, which is free again when the answer is in, or closed."""
-        head = _head_of(request)
+        origin, target = address_of(request)
+        head = _head_of(request, target)
         timeout: _Timeout = request.extensions.get("timeout", {})
         trace: _Trace = request.extensions.get("trace", _tell_nobody)
         await trace("connection.wait.started", {"request": request})
         with _within(timeout.get("pool"), httpx.PoolTimeout):
             await self._turns.acquire()
         try:
-            lane = await self._take(request.url, timeout)
+            lane = await self._take(origin, timeout)
         except BaseException:
             self._turns.release()
             raise
@@ -103,9 +102,8 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await self._give_back(lane)
         return response
 
-    async def _take(self, url: httpx.URL, timeout: _Timeout) -> "_Lane":
+    async def _take(self, origin: Origin, timeout: _Timeout) -> "_Lane":
         """Find a lane that is idle and whole, or else make one."""
-        origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 0))
         idle = self._idle[origin]
         now = anyio.current_time()
         while idle and idle[0].idle_until < now:
@@ -124,7 +122,7 @@ class LaneTransport(httpx.AsyncBaseTransport):
         raise httpx.ConnectError(_CLOSED)
 
     async def _connect(self, scheme: str, host: str, port: int) -> anyio.abc.ByteStream:
-        if scheme not in _PORTS:
+        if scheme not in PORTS:
             raise httpx.UnsupportedProtocol("the URL is not one of http or https")
         try:
             stream = await anyio.connect_tcp(host, port)
@@ -178,7 +176,7 @@ class _Lane:
 
     __slots__ = ("_is_written", "_socket", "_stream", "_tls", "answers", "idle_until", "origin")
 
-    def __init__(self, origin: _Origin, stream: anyio.abc.ByteStream) -> None:
+    def __init__(self, origin: Origin, stream: anyio.abc.ByteStream) -> None:
         self.origin = origin
         self.answers = Answers()
         self.idle_until = float("inf")
@@ -208,6 +206,8 @@ class _Lane:
 
     async def _write(self, head: bytes, request: httpx.Request, seconds: float | None) -> bool:
         """Write a request; False if the other side does not take it."""
+        if isinstance(request, Clone):
+            return await self._send(head + request.content, seconds)
         if not isinstance(request.stream, httpx.AsyncByteStream):
             raise RuntimeError("a request whose body is read synchronously")
         is_chunked = "transfer-encoding" in request.headers
@@ -287,14 +287,14 @@ class _Body(httpx.AsyncByteStream):
             await self._give_back(lane)
 
 
-def _head_of(request: httpx.Request) -> bytes:
+def _head_of(request: httpx.Request, target: bytes) -> bytes:
     """Write the head of a request.
 
     Raises:
         httpx.LocalProtocolError: A header, or the URL, holds what would end it.
     """
     lines = [b"%b: %b" % pair for pair in request.headers.raw]
-    head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (request.method.encode(), request.url.raw_path, b"\r\n".join(lines))
+    head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (request.method.encode(), target, b"\r\n".join(lines))
     if _HEAD.fullmatch(head) is None:
         raise httpx.LocalProtocolError("a header of the request, or its URL, holds a character that none may have")
     return head
