@@ -5,12 +5,13 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import anyio.abc
 import httpx
 import pytest
+from anyio.streams.tls import TLSStream
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.proxied import ProxiedTransport
@@ -101,6 +102,18 @@ async def listening(handler: Handler) -> AsyncIterator[str]:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 (anyio's `extra`, not Django's)
         yield f"127.0.0.1:{port}"
         group.cancel_scope.cancel()
+
+
+def secured(handler: Handler, context: ssl.SSLContext) -> Handler:
+    """Let a handler speak TLS."""
+
+    async def handle(connection: Connection) -> None:
+        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+            stream = await TLSStream.wrap(connection, server_side=True, ssl_context=context, standard_compatible=False)
+            # It has the same methods, as far as handlers use them.
+            await handler(cast(Connection, stream))
+
+    return handle
 
 
 async def read_request(connection: Connection) -> bytes:

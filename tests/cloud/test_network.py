@@ -9,13 +9,11 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
-from typing import cast
 
 import anyio
 import anyio.abc
 import httpx
 import pytest
-from anyio.streams.tls import TLSStream
 
 from bulkrestart import EndpointError, Outcome, RestartClient, Token
 from bulkrestart.cloud.network import proxy_of, tls_context
@@ -41,6 +39,7 @@ from .loopback import (
     listening,
     read_request,
     reset,
+    secured,
 )
 
 PASSWORD = "p4ssw0rd"
@@ -70,18 +69,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
             monkeypatch.delenv(name)
-
-
-def secured(handler: Handler, context: ssl.SSLContext) -> Handler:
-    """Let a handler speak TLS."""
-
-    async def handle(connection: Connection) -> None:
-        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
-            stream = await TLSStream.wrap(connection, server_side=True, ssl_context=context, standard_compatible=False)
-            # It has the same methods, as far as handlers use them.
-            await handler(cast(Connection, stream))
-
-    return handle
 
 
 async def pipe(one: anyio.abc.ByteStream, other: anyio.abc.ByteStream) -> None:

@@ -293,9 +293,10 @@ def _head_of(request: httpx.Request, target: bytes) -> bytes:
     Raises:
         httpx.LocalProtocolError: A header, or the URL, holds what would end it.
     """
-    lines = [b"%b: %b" % pair for pair in request.headers.raw]
-    head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (request.method.encode(), target, b"\r\n".join(lines))
-    if _HEAD.fullmatch(head) is None:
+    lines = [b"%b: %b\r\n" % pair for pair in request.headers.raw]
+    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode(), target, b"".join(lines))
+    # A value that holds a whole line of its own would pass for one.
+    if _HEAD.fullmatch(head) is None or head.count(b"\n") != len(lines) + 2:
         raise httpx.LocalProtocolError("a header of the request, or its URL, holds a character that none may have")
     return head
 
