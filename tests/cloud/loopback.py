@@ -77,13 +77,14 @@ def compute_of(
     base: str = "http://cloud.test",
     *,
     version: str = "v2.1",
+    project: str = "p",
     auth: httpx.Auth | None = None,
     clock: CloudClock | None = None,
     timeout: float = 5.0,
 ) -> Compute:
-    """Make the compute API of a project named p."""
+    """Make the compute API of a project."""
     sender = LentSender(sender) if isinstance(sender, httpx.AsyncClient) else sender
-    return Compute(Endpoint.parse(f"{base}/{version}/p"), sender, auth, clock or CloudClock(), timeout)
+    return Compute(Endpoint.parse(f"{base}/{version}/{project}"), sender, auth, clock or CloudClock(), timeout)
 
 
 @asynccontextmanager
