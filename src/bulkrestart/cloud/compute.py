@@ -178,12 +178,13 @@ class Compute:
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
             body, is_cut_short = await _read_body(response, bound)
-            date = cloud_time(response.headers)
+            headers = _read_headers(response.headers)
+            date = cloud_time(headers)
             if date is not None:
                 self._clock.learn(date, sent=sent, received=anyio.current_time())
             answer = Answer(
                 response.status_code,
-                read_fault(response.status_code, response.headers, body, is_cut_short=is_cut_short),
+                read_fault(response.status_code, headers, body, is_cut_short=is_cut_short),
                 is_redirected=is_other(response.request, request),
                 has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, response.status_code),
             )
@@ -218,6 +219,15 @@ def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
         return error.request
     except RuntimeError:  # httpx raises it where an error was made without a request
         return None
+
+
+def _read_headers(headers: httpx.Headers) -> Mapping[str, str]:
+    """Read headers as httpx shows them, which for each name that it is asked for goes through all of them."""
+    read: dict[str, str] = {}
+    for name, value in headers.raw:
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        read[key] = f"{read[key]}, {text}" if key in read else text
+    return read
 
 
 async def _read_body(response: httpx.Response, bound: int) -> tuple[bytes, bool]:

@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from itertools import chain
 from typing import Final, Self
 
@@ -30,10 +31,9 @@ _IDLE_LIFE: Final = 4.0
 _READ_SIZE: Final = 256 * 1024
 #: Bytes of a request that are written at once; a reboot is a few hundred.
 _WRITE_SIZE: Final = 64 * 1024
-#: RFC 9110, sections 5.1 and 5.5; RFC 9112, section 3. Nothing in a request may begin another line, or another request.
-_HEAD: Final = re.compile(
-    rb"[!#$%&'*+.^_`|~\w-]+ [!-~]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~\w-]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n"
-)
+#: What a name is made of (RFC 9110, section 5.6.2), and what else may stand on a line but its end (section 5.5).
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PLAIN: Final = bytes(code for code in range(256) if code >= 0x20 and code != 0x7F) + b"\t"
 #: An answer's body of no bytes: whoever meets it need not read it.
 EMPTY: Final = httpx.ByteStream(b"")
 
@@ -62,7 +62,6 @@ class LaneTransport(httpx.AsyncBaseTransport):
     def __init__(self, verify: ssl.SSLContext, *, max_at_once: int) -> None:
         verify.set_alpn_protocols(["http/1.1"])
         self._verify = verify
-        # A lane that is free is taken at once, without a pass of the event loop.
         self._turns = anyio.Semaphore(max_at_once, fast_acquire=True)
         # The lane used last is used next: what is not needed goes idle, the first of them longest.
         self._idle: defaultdict[Origin, deque[_Lane]] = defaultdict(deque)
@@ -76,8 +75,11 @@ class LaneTransport(httpx.AsyncBaseTransport):
         timeout: _Timeout = request.extensions.get("timeout", {})
         trace: _Trace = request.extensions.get("trace", _tell_nobody)
         await trace("connection.wait.started", {"request": request})
-        with _within(timeout.get("pool"), httpx.PoolTimeout):
-            await self._turns.acquire()
+        try:
+            self._turns.acquire_nowait()
+        except anyio.WouldBlock:
+            with _within(timeout.get("pool"), httpx.PoolTimeout):
+                await self._turns.acquire()
         try:
             lane = await self._take(origin, timeout)
         except BaseException:
@@ -293,12 +295,20 @@ def _head_of(request: httpx.Request, target: bytes) -> bytes:
     Raises:
         httpx.LocalProtocolError: A header, or the URL, holds what would end it.
     """
-    lines = [b"%b: %b\r\n" % pair for pair in request.headers.raw]
-    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode(), target, b"".join(lines))
-    # A value that holds a whole line of its own would pass for one.
-    if _HEAD.fullmatch(head) is None or head.count(b"\n") != len(lines) + 2:
+    headers = request.headers.raw
+    method = request.method.encode()
+    lines = [b"%b: %b\r\n" % pair for pair in headers]
+    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+    are_names = _is_name(method) and all(_is_name(name) for name, _ in headers)
+    # Nothing in it may begin a line of its own, let alone a request of its own.
+    if not are_names or b" " in target or head.translate(None, _PLAIN) != b"\r\n" * (len(lines) + 2):
         raise httpx.LocalProtocolError("a header of the request, or its URL, holds a character that none may have")
     return head
+
+
+@lru_cache(maxsize=128)
+def _is_name(word: bytes) -> bool:
+    return _NAME.fullmatch(word) is not None
 
 
 async def _pause(stream: anyio.abc.SocketStream) -> None:
