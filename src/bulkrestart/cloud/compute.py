@@ -169,7 +169,7 @@ class Compute:
         trace = Trace()
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
-        with anyio.move_on_after(self._seconds):
+        with anyio.CancelScope(deadline=sent + self._seconds):
             try:
                 response = await self._sender.send(request, self._auth, trace)
             except Exception as error:  # whatever a lent client's transport, hook or sign-in may raise

@@ -9,6 +9,7 @@ import re
 import select
 import ssl
 import sys
+import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -92,22 +93,25 @@ class LaneTransport(httpx.AsyncBaseTransport):
         except BaseException:
             await self._drop(lane)
             raise
-        response = httpx.Response(
+        stream: httpx.AsyncByteStream
+        if answers.is_complete:
+            # Nobody has to close such an answer: its lane is free already.
+            stream = httpx.ByteStream(body) if (body := answers.take()) else EMPTY
+            await self._give_back(lane)
+        else:
+            stream = _Body(lane, timeout.get("read"), self._give_back)
+        version = b"HTTP/" + answers.version.encode()
+        return httpx.Response(
             answers.status,
             headers=answers.headers,
-            stream=_Body(lane, timeout.get("read"), self._give_back),
-            extensions={"http_version": b"HTTP/" + answers.version.encode(), "reason_phrase": answers.reason},
+            stream=stream,
+            extensions={"http_version": version, "reason_phrase": answers.reason},
         )
-        if answers.is_complete:
-            # The lane is free already: nobody has to close such an answer.
-            response.stream = httpx.ByteStream(body) if (body := answers.take()) else EMPTY
-            await self._give_back(lane)
-        return response
 
     async def _take(self, origin: Origin, timeout: _Timeout) -> "_Lane":
         """Find a lane that is idle and whole, or else make one."""
         idle = self._idle[origin]
-        now = anyio.current_time()
+        now = time.monotonic()
         while idle and idle[0].idle_until < now:
             await idle.popleft().aclose()
         while idle:
@@ -148,7 +152,7 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await self._drop(lane)
             return
         self._busy.remove(lane)
-        lane.idle_until = anyio.current_time() + _IDLE_LIFE
+        lane.idle_until = time.monotonic() + _IDLE_LIFE
         self._idle[lane.origin].append(lane)
         self._turns.release()
 
