@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import aiohttp
 import httpx
 
 from bulkrestart import Outcome, RestartClient, Token
@@ -51,6 +52,26 @@ def stock_default(endpoint: str, at_once: int) -> AbstractAsyncContextManager[Re
 
 
 @asynccontextmanager
+async def raw_aiohttp(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
+    """A loop over aiohttp: one worker for each request at once, and no more than a status is looked at."""
+    connector = aiohttp.TCPConnector(limit=at_once)
+    headers = {"X-Auth-Token": _TOKEN, "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+
+        async def work(ids: Iterator[str]) -> None:
+            for server_id in ids:
+                async with session.post(f"{endpoint}/servers/{server_id}/action", data=_BODY) as response:
+                    await response.read()
+                    assert response.status == 202
+
+        async def restart(ids: Sequence[str]) -> None:
+            source = iter(ids)
+            await asyncio.gather(*(work(source) for _ in range(at_once)))
+
+        yield restart
+
+
+@asynccontextmanager
 async def streams(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
     """A loop over asyncio's streams that knows just enough HTTP for this server."""
     url = urlsplit(endpoint)
@@ -82,6 +103,7 @@ CONTENDERS: Final[dict[str, Contender]] = {
     "RestartClient, stock httpx lent": lent,
     "httpx, as many connections as at once": stock_wide,
     "httpx, default limits": stock_default,
+    "aiohttp": raw_aiohttp,
     "asyncio streams by hand": streams,
 }
 #: Those over httpx's own pool, which take 10 ms a restart and more where it is wide.

@@ -17,6 +17,8 @@ from anyio.lowlevel import current_token
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.credentials import CatalogAuth, Renewed
 from bulkrestart.cloud.network import proxy_of, tls_context
+from bulkrestart.cloud.proxied import ProxiedTransport
+from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.checks import check_count, check_rate
 from bulkrestart.core.clock import CloudClock
@@ -155,8 +157,7 @@ class RestartClient:
         self._traffic = Traffic(max_at_once, max_per_second, adaptive)
         self._clock = CloudClock()
         self._rng = random.Random()
-        self._is_lent = http is not None
-        self._http = http
+        self._sender: Sender | None = None if http is None else LentSender(http)
         self._is_closed = False
         self._loop: object = None
 
@@ -175,9 +176,9 @@ class RestartClient:
             RuntimeError: The connections belong to another event loop.
         """
         self._is_closed = True
-        if self._http is not None and not self._is_lent:
+        if isinstance(self._sender, LaneSender):
             self._keep_to_loop()
-            await self._http.aclose()
+            await self._sender.aclose()
 
     @classmethod
     def from_cloud(
@@ -517,7 +518,7 @@ class RestartClient:
         return lambda server: group_of.get(server.id)
 
     def _check_usable(self) -> None:
-        if self._is_closed or (self._http is not None and self._http.is_closed):
+        if self._is_closed or (self._sender is not None and self._sender.is_closed):
             raise ValueError("the client is closed: make a new one")
         self._keep_to_loop()
 
@@ -536,12 +537,13 @@ class RestartClient:
     async def _way(self, request_timeout: float, narrower: anyio.CapacityLimiter | None = None) -> tuple[Compute, Gate]:
         """Give the cloud, and the way to it; find out first where it is."""
         endpoint = await self._locate()
-        if self._http is None:
+        if self._sender is None:
             context = self._verify if isinstance(self._verify, ssl.SSLContext) else tls_context()
-            transport = LaneTransport(context, proxy_of(endpoint.url))
-            self._http = httpx.AsyncClient(transport=transport, trust_env=False)
-        auth = self._auth or self._http.auth
-        compute = Compute(endpoint, self._http, auth, self._clock, request_timeout)
+            proxy = proxy_of(endpoint.url)
+            lanes = LaneTransport(context, max_at_once=self._max_at_once)
+            self._sender = LaneSender(lanes if proxy is None else ProxiedTransport(context, proxy))
+        auth = self._auth or self._sender.auth
+        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout)
         signs_in = auth if isinstance(auth, Renewed) else None
         return compute, Gate(self._traffic, signs_in, narrower)
 

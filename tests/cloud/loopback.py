@@ -5,14 +5,17 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import anyio.abc
 import httpx
 import pytest
+from anyio.streams.tls import TLSStream
 
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.cloud.proxied import ProxiedTransport
+from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint
@@ -28,27 +31,60 @@ both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 #: httpx leaves generators of its own to the garbage collector where a body, of a request or of an answer, does not come
 #: to its end. trio finalizes them, and says so.
 leaves_generators = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-both_clients = pytest.mark.parametrize("kind", ["own", "stock"])
+#: The ways to send: the library's own, its own through a proxy, a client as a user lends it, and one over our lanes.
+each_way = pytest.mark.parametrize("way", ["lanes", "proxied", "lent", "lent lanes"])
+each_lent_client = pytest.mark.parametrize("way", ["lent", "lent lanes"])
 
 
-def client_of(kind: str) -> httpx.AsyncClient:
-    """Make the client that the library makes for itself, or one as a user lends it."""
-    if kind == "own":
-        return httpx.AsyncClient(transport=LaneTransport(TLS), trust_env=False)
+def lanes(max_at_once: int = 20) -> LaneTransport:
+    """Make the transport of our own."""
+    return LaneTransport(TLS, max_at_once=max_at_once)
+
+
+def open_sender(way: str) -> tuple[Sender, Callable[[], Awaitable[None]]]:
+    """Make what the library sends with, and say how it is closed by whoever owns it."""
+    match way:
+        case "lanes":
+            sender = LaneSender(lanes())
+            return sender, sender.aclose
+        case "proxied":
+            sender = LaneSender(ProxiedTransport(TLS))
+            return sender, sender.aclose
+        case _:
+            http = client_of(way)
+            return LentSender(http), http.aclose
+
+
+@asynccontextmanager
+async def sender_of(way: str) -> AsyncIterator[Sender]:
+    """Make what the library sends with, and close it."""
+    sender, close = open_sender(way)
+    try:
+        yield sender
+    finally:
+        await close()
+
+
+def client_of(way: str) -> httpx.AsyncClient:
+    """Make a client as a user lends it."""
+    if way == "lent lanes":
+        return httpx.AsyncClient(transport=lanes(), trust_env=False)
     return httpx.AsyncClient(verify=TLS, trust_env=False)
 
 
 def compute_of(
-    http: httpx.AsyncClient,
+    sender: Sender | httpx.AsyncClient,
     base: str = "http://cloud.test",
     *,
     version: str = "v2.1",
+    project: str = "p",
     auth: httpx.Auth | None = None,
     clock: CloudClock | None = None,
     timeout: float = 5.0,
 ) -> Compute:
-    """Make the compute API of a project named p."""
-    return Compute(Endpoint.parse(f"{base}/{version}/p"), http, auth, clock or CloudClock(), timeout)
+    """Make the compute API of a project."""
+    sender = LentSender(sender) if isinstance(sender, httpx.AsyncClient) else sender
+    return Compute(Endpoint.parse(f"{base}/{version}/{project}"), sender, auth, clock or CloudClock(), timeout)
 
 
 @asynccontextmanager
@@ -67,6 +103,18 @@ async def listening(handler: Handler) -> AsyncIterator[str]:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 (anyio's `extra`, not Django's)
         yield f"127.0.0.1:{port}"
         group.cancel_scope.cancel()
+
+
+def secured(handler: Handler, context: ssl.SSLContext) -> Handler:
+    """Let a handler speak TLS."""
+
+    async def handle(connection: Connection) -> None:
+        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+            stream = await TLSStream.wrap(connection, server_side=True, ssl_context=context, standard_compatible=False)
+            # It has the same methods, as far as handlers use them.
+            await handler(cast(Connection, stream))
+
+    return handle
 
 
 async def read_request(connection: Connection) -> bytes:

@@ -21,7 +21,7 @@ from bulkrestart.core.observation import Unanswered, Unsent
 from bulkrestart.simulator import Cloud, asgi
 from tests.virtual import cloud_of, slow_down, virtually
 
-from .loopback import ACCEPTED, Connection, both_backends, client_of, compute_of, listening, read_request
+from .loopback import ACCEPTED, Connection, both_backends, client_of, compute_of, listening, read_request, sender_of
 from .scripted import DOWN, Scripted
 
 SECRET = "gAAAAABkN0tInAnyLog"
@@ -91,8 +91,8 @@ async def test_no_log_shows_the_token(caplog: pytest.LogCaptureFixture, is_answe
             await connection.send(ACCEPTED)
 
     with caplog.at_level(logging.DEBUG):
-        async with listening(handle) as address, client_of("own") as http:
-            seen = await compute_of(http, f"http://{address}", auth=Token(SECRET)).reboot("s", RebootType.SOFT)
+        async with listening(handle) as address, sender_of("proxied") as sender:
+            seen = await compute_of(sender, f"http://{address}", auth=Token(SECRET)).reboot("s", RebootType.SOFT)
     assert isinstance(seen, Unanswered) is not is_answered
     assert "send_request_headers" in caplog.text
     assert SECRET not in caplog.text
@@ -126,7 +126,7 @@ async def test_a_header_that_cannot_be_sent_is_not_repeated(tail: str) -> None:
     async def handle(connection: Connection) -> None:
         assert await read_request(connection) == b""
 
-    async with listening(handle) as address, client_of("stock") as http:
+    async with listening(handle) as address, client_of("lent") as http:
         http.headers["X-Auth-Token"] = SECRET + tail
         seen = await compute_of(http, f"http://{address}").reboot("s", RebootType.SOFT)
     assert isinstance(seen, Unsent | Unanswered)

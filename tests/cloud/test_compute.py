@@ -22,12 +22,12 @@ from .loopback import (
     Connection,
     KeepAlive,
     both_backends,
-    both_clients,
-    client_of,
     compute_of,
+    each_way,
     leaves_generators,
     listening,
     read_request,
+    sender_of,
 )
 
 SOFT, HARD = RebootType.SOFT, RebootType.HARD
@@ -156,8 +156,8 @@ async def test_an_id_is_one_segment_of_the_path(server_id: str, segment: str) ->
 async def test_the_bytes_of_a_reboot() -> None:
     """The reboot on the wire, byte for byte but for the headers that say who asks."""
     server = KeepAlive()
-    async with listening(server) as address, client_of("own") as http:
-        await compute_of(http, f"http://{address}").reboot("%41/ü", HARD)
+    async with listening(server) as address, sender_of("lanes") as sender:
+        await compute_of(sender, f"http://{address}").reboot("%41/ü", HARD)
     [(_, request)] = server.requests
     head, _, body = request.partition(b"\r\n\r\n")
     line, *headers = head.decode().split("\r\n")
@@ -593,7 +593,7 @@ def test_no_bytes_are_an_error(content: bytes, status: int) -> None:
 
 
 @both_backends
-@both_clients
+@each_way
 @pytest.mark.parametrize(
     "reply",
     [
@@ -606,7 +606,7 @@ def test_no_bytes_are_an_error(content: bytes, status: int) -> None:
         b"HTTP/1.1 202 Accepted\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_an_acceptance_in_any_form_is_plain(backend: str, kind: str, reply: bytes) -> None:
+def test_an_acceptance_in_any_form_is_plain(backend: str, way: str, reply: bytes) -> None:
     """An empty 202 is the same however HTTP ends it; the server closes after each."""
 
     async def main() -> None:
@@ -614,8 +614,8 @@ def test_an_acceptance_in_any_form_is_plain(backend: str, kind: str, reply: byte
             await read_request(connection)
             await connection.send(reply)
 
-        async with listening(answer) as address, client_of(kind) as http:
-            compute = compute_of(http, f"http://{address}")
+        async with listening(answer) as address, sender_of(way) as sender:
+            compute = compute_of(sender, f"http://{address}")
             assert await compute.reboot(ID, SOFT) == Answer(202)
 
     anyio.run(main, backend=backend)
@@ -648,8 +648,8 @@ def test_an_endless_body_ends(backend: str) -> None:
 
 @leaves_generators
 @both_backends
-@both_clients
-def test_an_endless_body_over_a_connection_ends(backend: str, kind: str) -> None:
+@each_way
+def test_an_endless_body_over_a_connection_ends(backend: str, way: str) -> None:
     """An endless body of a real connection ends that connection, and the client goes on."""
 
     async def main() -> None:
@@ -662,8 +662,8 @@ def test_an_endless_body_over_a_connection_ends(backend: str, kind: str) -> None
                 await connection.send(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
 
         server = KeepAlive(answer)
-        async with listening(server) as address, client_of(kind) as http:
-            compute = compute_of(http, f"http://{address}")
+        async with listening(server) as address, sender_of(way) as sender:
+            compute = compute_of(sender, f"http://{address}")
             first = await compute.reboot(ID, SOFT)
             assert isinstance(first, Answer)
             assert (first.status, first.fault.body) == (409, Body.CUT_SHORT)
@@ -683,7 +683,7 @@ async def test_a_large_page_is_read_whole() -> None:
 
 @leaves_generators
 @both_backends
-@both_clients
+@each_way
 @pytest.mark.parametrize(
     "reply",
     [
@@ -700,7 +700,7 @@ async def test_a_large_page_is_read_whole() -> None:
         ),
     ],
 )
-def test_a_body_that_breaks_off_is_an_answer(backend: str, kind: str, reply: bytes) -> None:
+def test_a_body_that_breaks_off_is_an_answer(backend: str, way: str, reply: bytes) -> None:
     """Once the status line is in, the answer is in: a body that breaks off is told as cut short."""
 
     async def main() -> None:
@@ -708,8 +708,8 @@ def test_a_body_that_breaks_off_is_an_answer(backend: str, kind: str, reply: byt
             await read_request(connection)
             await connection.send(reply)
 
-        async with listening(answer) as address, client_of(kind) as http:
-            seen = await compute_of(http, f"http://{address}").reboot(ID, SOFT)
+        async with listening(answer) as address, sender_of(way) as sender:
+            seen = await compute_of(sender, f"http://{address}").reboot(ID, SOFT)
         assert isinstance(seen, Answer)
         assert (seen.status, seen.fault.body) == (409, Body.CUT_SHORT)
 
@@ -742,8 +742,8 @@ async def test_a_compressed_body_is_read() -> None:
 
 
 @both_backends
-@both_clients
-def test_a_dripping_body_ends_at_the_timeout(backend: str, kind: str) -> None:
+@each_way
+def test_a_dripping_body_ends_at_the_timeout(backend: str, way: str) -> None:
     """A body that comes byte by byte, each in time, ends when the time for the whole request is up."""
 
     async def main() -> None:
@@ -754,9 +754,9 @@ def test_a_dripping_body_ends_at_the_timeout(backend: str, kind: str) -> None:
                 await connection.send(b" ")
                 await anyio.sleep(0.01)
 
-        async with listening(drip) as address, client_of(kind) as http:
+        async with listening(drip) as address, sender_of(way) as sender:
             # Half of it is for the connection, which a busy machine needs.
-            seen = await compute_of(http, f"http://{address}", timeout=2.0).show(ID)
+            seen = await compute_of(sender, f"http://{address}", timeout=2.0).show(ID)
         assert seen == Unanswered("no answer within 2 s", may_come_late=True)
 
     anyio.run(main, backend=backend)

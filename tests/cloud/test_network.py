@@ -7,18 +7,18 @@ import sys
 import traceback
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
-from typing import cast
 
 import anyio
 import anyio.abc
 import httpx
 import pytest
-from anyio.streams.tls import TLSStream
 
 from bulkrestart import EndpointError, Outcome, RestartClient, Token
 from bulkrestart.cloud.network import proxy_of, tls_context
+from bulkrestart.cloud.proxied import ProxiedTransport
+from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
@@ -39,6 +39,7 @@ from .loopback import (
     listening,
     read_request,
     reset,
+    secured,
 )
 
 PASSWORD = "p4ssw0rd"
@@ -68,18 +69,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
             monkeypatch.delenv(name)
-
-
-def secured(handler: Handler, context: ssl.SSLContext) -> Handler:
-    """Let a handler speak TLS."""
-
-    async def handle(connection: Connection) -> None:
-        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
-            stream = await TLSStream.wrap(connection, server_side=True, ssl_context=context, standard_compatible=False)
-            # It has the same methods, as far as handlers use them.
-            await handler(cast(Connection, stream))
-
-    return handle
 
 
 async def pipe(one: anyio.abc.ByteStream, other: anyio.abc.ByteStream) -> None:
@@ -238,8 +227,8 @@ def test_a_certificate_of_our_own_that_cannot_be_used_is_refused(
 
 async def look(address: str, context: ssl.SSLContext, *, timeout: float = 5.0) -> Observation:
     """Send a reboot over TLS."""
-    async with httpx.AsyncClient(transport=LaneTransport(context), trust_env=False) as http:
-        return await compute_of(http, f"https://{address}", timeout=timeout).reboot("s", RebootType.SOFT)
+    async with aclosing(LaneSender(LaneTransport(context, max_at_once=1))) as sender:
+        return await compute_of(sender, f"https://{address}", timeout=timeout).reboot("s", RebootType.SOFT)
 
 
 @both_backends
@@ -456,9 +445,9 @@ def test_a_proxy_that_needs_more_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 # Through a proxy.
 
 
-def through(proxy: str, context: ssl.SSLContext) -> httpx.AsyncClient:
+def through(proxy: str, context: ssl.SSLContext) -> AbstractAsyncContextManager[LaneSender]:
     """Make a client that goes through a proxy."""
-    return httpx.AsyncClient(transport=LaneTransport(context, httpx.Proxy(proxy)), trust_env=False)
+    return aclosing(LaneSender(ProxiedTransport(context, httpx.Proxy(proxy))))
 
 
 @pytest.mark.asyncio
@@ -535,8 +524,8 @@ def test_a_proxy_that_does_not_connect_leaves_the_request_unsent(backend: str, p
     async def main() -> None:
         async with listening(proxy or close) as address:
             address = address if proxy is not None else f"127.0.0.1:{free_port()}"
-            async with through(f"http://{address}", TLS) as http:
-                compute = compute_of(http, "https://compute.test", timeout=0.3 if proxy is stall else 5.0)
+            async with through(f"http://{address}", TLS) as sender:
+                compute = compute_of(sender, "https://compute.test", timeout=0.3 if proxy is stall else 5.0)
                 seen = await compute.reboot("s", RebootType.SOFT)
         assert isinstance(seen, Unsent), seen
         assert seen.words
@@ -558,9 +547,9 @@ def test_tls_that_fails_behind_a_proxy_leaves_the_request_unsent(
         async with (
             listening(server if kind == "no TLS" else secured(server, context)) as target,
             listening(ConnectProxy(target)) as address,
-            through(f"http://{address}", tls_context(cacert=authority.cacert)) as http,
+            through(f"http://{address}", tls_context(cacert=authority.cacert)) as sender,
         ):
-            compute = compute_of(http, "https://compute.test", timeout=0.5)
+            compute = compute_of(sender, "https://compute.test", timeout=0.5)
             seen = await compute.reboot("s", RebootType.SOFT)
         assert isinstance(seen, Unsent), seen
         assert not [request for _, request in server.requests if b"reboot" in request]
@@ -585,9 +574,9 @@ def test_what_is_lost_behind_a_proxy_is_unanswered(backend: str, authority: Auth
         async with (
             listening(secured(answer, authority.server("compute.test"))) as target,
             listening(ConnectProxy(target)) as address,
-            through(f"http://{address}", tls_context(cacert=authority.cacert)) as http,
+            through(f"http://{address}", tls_context(cacert=authority.cacert)) as sender,
         ):
-            compute = compute_of(http, "https://compute.test", timeout=0.5 if end == "stalls" else 5.0)
+            compute = compute_of(sender, "https://compute.test", timeout=0.5 if end == "stalls" else 5.0)
             seen = await compute.reboot("s", RebootType.SOFT)
         assert seen == Answer(202) if end == "answers" else isinstance(seen, Unanswered)
 
@@ -609,8 +598,8 @@ def test_a_plain_request_is_the_proxys_to_send(backend: str, reply: bytes, seen:
         await connection.send(reply)
 
     async def main() -> None:
-        async with listening(proxy) as address, through(f"http://{address}", TLS) as http:
-            assert isinstance(await compute_of(http, "http://compute.test").reboot("s", RebootType.SOFT), seen)
+        async with listening(proxy) as address, through(f"http://{address}", TLS) as sender:
+            assert isinstance(await compute_of(sender, "http://compute.test").reboot("s", RebootType.SOFT), seen)
 
     anyio.run(main, backend=backend)
 

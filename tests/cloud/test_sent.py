@@ -20,14 +20,17 @@ from .loopback import (
     Connection,
     KeepAlive,
     both_backends,
-    both_clients,
     client_of,
     compute_of,
+    each_lent_client,
+    each_way,
     free_port,
     leaves_generators,
     listening,
+    open_sender,
     read_request,
     reset,
+    sender_of,
 )
 
 SOFT = RebootType.SOFT
@@ -84,7 +87,7 @@ def saying(reply: bytes) -> Callable[[Connection], Awaitable[None]]:
 
 @leaves_generators
 @both_backends
-@both_clients
+@each_way
 @pytest.mark.parametrize(
     "handle",
     [
@@ -103,13 +106,13 @@ def saying(reply: bytes) -> Callable[[Connection], Awaitable[None]]:
     ],
 )
 def test_after_the_first_byte_it_is_unanswered(
-    backend: str, kind: str, handle: Callable[[Connection], Awaitable[None]]
+    backend: str, way: str, handle: Callable[[Connection], Awaitable[None]]
 ) -> None:
     """Once a connection stands, nothing that goes wrong is unsent, not even a close before a byte was read."""
 
     async def main() -> None:
-        async with listening(handle) as address, client_of(kind) as http:
-            seen = await send(compute_of(http, f"http://{address}", timeout=1.0))
+        async with listening(handle) as address, sender_of(way) as sender:
+            seen = await send(compute_of(sender, f"http://{address}", timeout=1.0))
         assert isinstance(seen, Unanswered)
         assert seen.words
 
@@ -117,13 +120,13 @@ def test_after_the_first_byte_it_is_unanswered(
 
 
 @both_backends
-@both_clients
-def test_a_port_where_nobody_listens_is_unsent(backend: str, kind: str) -> None:
+@each_way
+def test_a_port_where_nobody_listens_is_unsent(backend: str, way: str) -> None:
     """A connection that is refused is unsent."""
 
     async def main() -> None:
-        async with client_of(kind) as http:
-            seen = await send(compute_of(http, f"http://127.0.0.1:{free_port()}"))
+        async with sender_of(way) as sender:
+            seen = await send(compute_of(sender, f"http://127.0.0.1:{free_port()}"))
         assert isinstance(seen, Unsent)
         assert seen.words.startswith("ConnectError")
 
@@ -131,22 +134,22 @@ def test_a_port_where_nobody_listens_is_unsent(backend: str, kind: str) -> None:
 
 
 @both_backends
-@both_clients
-def test_a_name_that_does_not_resolve_is_unsent(backend: str, kind: str) -> None:
+@each_way
+def test_a_name_that_does_not_resolve_is_unsent(backend: str, way: str) -> None:
     """A name that does not resolve is unsent (`.invalid` never does: RFC 6761, section 6.4)."""
 
     async def main() -> None:
-        async with client_of(kind) as http:
-            seen = await send(compute_of(http, "http://nowhere.invalid"))
+        async with sender_of(way) as sender:
+            seen = await send(compute_of(sender, "http://nowhere.invalid"))
         assert isinstance(seen, Unsent)
 
     anyio.run(main, backend=backend)
 
 
 @both_backends
-@both_clients
+@each_way
 @pytest.mark.parametrize("reply", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["answered in plain", "closed"])
-def test_tls_to_a_plain_port_is_unsent(backend: str, kind: str, reply: bytes) -> None:
+def test_tls_to_a_plain_port_is_unsent(backend: str, way: str, reply: bytes) -> None:
     """A connection that could not be secured carried no request."""
 
     async def main() -> None:
@@ -154,16 +157,16 @@ def test_tls_to_a_plain_port_is_unsent(backend: str, kind: str, reply: bytes) ->
             assert b"reboot" not in await connection.receive()
             await connection.send(reply)
 
-        async with listening(handle) as address, client_of(kind) as http:
-            seen = await send(compute_of(http, f"https://{address}"))
+        async with listening(handle) as address, sender_of(way) as sender:
+            seen = await send(compute_of(sender, f"https://{address}"))
         assert isinstance(seen, Unsent)
 
     anyio.run(main, backend=backend)
 
 
 @both_backends
-@both_clients
-def test_tls_that_stalls_is_unsent(backend: str, kind: str) -> None:
+@each_way
+def test_tls_that_stalls_is_unsent(backend: str, way: str) -> None:
     """A handshake that never ends is unsent, within the time for one request."""
 
     async def main() -> None:
@@ -173,8 +176,8 @@ def test_tls_that_stalls_is_unsent(backend: str, kind: str) -> None:
                 received += chunk
                 assert b"reboot" not in received
 
-        async with listening(handle) as address, client_of(kind) as http:
-            seen = await send(compute_of(http, f"https://{address}", timeout=0.2))
+        async with listening(handle) as address, sender_of(way) as sender:
+            seen = await send(compute_of(sender, f"https://{address}", timeout=0.2))
         assert seen == Unsent("ConnectTimeout")
 
     anyio.run(main, backend=backend)
@@ -226,8 +229,8 @@ def test_a_pool_without_a_free_connection_is_unsent(backend: str) -> None:
 
 
 @both_backends
-@both_clients
-def test_on_a_connection_that_stood_it_is_unanswered(backend: str, kind: str) -> None:
+@each_way
+def test_on_a_connection_that_stood_it_is_unanswered(backend: str, way: str) -> None:
     """A request over a connection that is used again tells of no connecting, and its loss is unanswered."""
 
     async def main() -> None:
@@ -235,8 +238,8 @@ def test_on_a_connection_that_stood_it_is_unanswered(backend: str, kind: str) ->
             await (connection.send(ACCEPTED) if len(server.requests) == 1 else connection.aclose())
 
         server = KeepAlive(answer)
-        async with listening(server) as address, client_of(kind) as http:
-            compute = compute_of(http, f"http://{address}")
+        async with listening(server) as address, sender_of(way) as sender:
+            compute = compute_of(sender, f"http://{address}")
             assert await send(compute) == Answer(202)
             assert isinstance(await send(compute), Unanswered)
         assert [number for number, _ in server.requests] == [1, 1]
@@ -245,17 +248,17 @@ def test_on_a_connection_that_stood_it_is_unanswered(backend: str, kind: str) ->
 
 
 @both_backends
-@both_clients
-def test_a_client_that_is_closed_sends_nothing(backend: str, kind: str) -> None:
+@each_way
+def test_a_client_that_is_closed_sends_nothing(backend: str, way: str) -> None:
     """A request through a client that is closed is unsent."""
 
     async def main() -> None:
         server = KeepAlive()
         async with listening(server) as address:
-            http = client_of(kind)
-            compute = compute_of(http, f"http://{address}")
+            sender, close_sender = open_sender(way)
+            compute = compute_of(sender, f"http://{address}")
             assert await send(compute) == Answer(202)
-            await http.aclose()
+            await close_sender()
             assert isinstance(await send(compute), Unsent)
         assert len(server.requests) == 1
 
@@ -263,16 +266,16 @@ def test_a_client_that_is_closed_sends_nothing(backend: str, kind: str) -> None:
 
 
 @both_backends
-@both_clients
-def test_a_client_that_is_closed_meanwhile_is_unanswered(backend: str, kind: str) -> None:
+@each_way
+def test_a_client_that_is_closed_meanwhile_is_unanswered(backend: str, way: str) -> None:
     """A request that the server has when the client is closed is unanswered: it may be carried out all the same."""
 
     async def main() -> None:
         server = KeepAlive(hold)
         seen: list[Observation] = []
         async with listening(server) as address:
-            http = client_of(kind)
-            compute = compute_of(http, f"http://{address}")
+            sender, close_sender = open_sender(way)
+            compute = compute_of(sender, f"http://{address}")
 
             async def request() -> None:
                 seen.append(await send(compute))
@@ -280,7 +283,7 @@ def test_a_client_that_is_closed_meanwhile_is_unanswered(backend: str, kind: str
             async with anyio.create_task_group() as group:
                 group.start_soon(request)
                 await server.until(lambda: len(server.requests) == 1)
-                await http.aclose()
+                await close_sender()
         assert [type(one) for one in seen] == [Unanswered]
 
     anyio.run(main, backend=backend)
@@ -346,10 +349,10 @@ class SignIn(httpx.Auth):
 
 
 @both_backends
-@both_clients
+@each_way
 @pytest.mark.parametrize("handle", [None, close_read, reset_read, stall, saying(b"odd\r\n\r\n")])
 def test_a_sign_in_that_fails_leaves_the_request_unsent(
-    backend: str, kind: str, handle: Callable[[Connection], Awaitable[None]] | None
+    backend: str, way: str, handle: Callable[[Connection], Awaitable[None]] | None
 ) -> None:
     """A sign-in inside an auth flow that fails, in whatever way, is no send of ours."""
 
@@ -358,11 +361,11 @@ def test_a_sign_in_that_fails_leaves_the_request_unsent(
         async with (
             listening(server) as address,
             listening(handle or close_unread) as keystone,
-            client_of(kind) as http,
+            sender_of(way) as sender,
         ):
             keystone = keystone if handle is not None else f"127.0.0.1:{free_port()}"
             auth = SignIn(f"http://{keystone}/v3/auth/tokens")
-            seen = await send(compute_of(http, f"http://{address}", auth=auth))
+            seen = await send(compute_of(sender, f"http://{address}", auth=auth))
         assert isinstance(seen, Unsent)
         assert server.requests == []
 
@@ -370,16 +373,16 @@ def test_a_sign_in_that_fails_leaves_the_request_unsent(
 
 
 @both_backends
-@both_clients
-def test_a_sign_in_that_is_refused_leaves_the_request_unsent(backend: str, kind: str) -> None:
+@each_way
+def test_a_sign_in_that_is_refused_leaves_the_request_unsent(backend: str, way: str) -> None:
     """An auth flow that raises for the status of its sign-in has sent nothing of ours."""
 
     async def main() -> None:
         server = KeepAlive()
         refuse = saying(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
-        async with listening(server) as address, listening(refuse) as keystone, client_of(kind) as http:
+        async with listening(server) as address, listening(refuse) as keystone, sender_of(way) as sender:
             auth = SignIn(f"http://{keystone}/v3/auth/tokens", is_checked=True)
-            seen = await send(compute_of(http, f"http://{address}", auth=auth))
+            seen = await send(compute_of(sender, f"http://{address}", auth=auth))
         assert isinstance(seen, Unsent)
         assert server.requests == []
 
@@ -387,10 +390,10 @@ def test_a_sign_in_that_is_refused_leaves_the_request_unsent(backend: str, kind:
 
 
 @both_backends
-@both_clients
+@each_way
 @pytest.mark.parametrize("handle", [close_read, reset_read, stall])
 def test_a_request_that_is_lost_after_its_sign_in_is_unanswered(
-    backend: str, kind: str, handle: Callable[[Connection], Awaitable[None]]
+    backend: str, way: str, handle: Callable[[Connection], Awaitable[None]]
 ) -> None:
     """A sign-in that went well proves nothing about the request that followed it."""
 
@@ -398,25 +401,25 @@ def test_a_request_that_is_lost_after_its_sign_in_is_unanswered(
         async with (
             listening(handle) as address,
             listening(KeepAlive()) as keystone,
-            client_of(kind) as http,
+            sender_of(way) as sender,
         ):
             auth = SignIn(f"http://{keystone}/v3/auth/tokens")
-            seen = await send(compute_of(http, f"http://{address}", auth=auth, timeout=1.0))
+            seen = await send(compute_of(sender, f"http://{address}", auth=auth, timeout=1.0))
         assert isinstance(seen, Unanswered)
 
     anyio.run(main, backend=backend)
 
 
 @both_backends
-@both_clients
-def test_a_sign_in_that_stalls_is_bounded(backend: str, kind: str) -> None:
+@each_way
+def test_a_sign_in_that_stalls_is_bounded(backend: str, way: str) -> None:
     """A sign-in without a time-out of its own is given up with the request, of which nothing was sent."""
 
     async def main() -> None:
         server = KeepAlive()
-        async with listening(server) as address, listening(stall) as keystone, client_of(kind) as http:
+        async with listening(server) as address, listening(stall) as keystone, sender_of(way) as sender:
             auth = SignIn(f"http://{keystone}/v3/auth/tokens", timeout=None)
-            seen = await send(compute_of(http, f"http://{address}", auth=auth, timeout=1.0))
+            seen = await send(compute_of(sender, f"http://{address}", auth=auth, timeout=1.0))
         assert isinstance(seen, Unsent | Unanswered)
         assert seen.words == "no answer within 1 s"
         assert server.requests == []
@@ -434,7 +437,7 @@ async def test_an_auth_flow_that_raises_is_never_an_error_of_ours() -> None:
             yield request
 
     server = KeepAlive()
-    async with listening(server) as address, client_of("stock") as http:
+    async with listening(server) as address, client_of("lent") as http:
         seen = await send(compute_of(http, f"http://{address}", auth=Broken()))
     assert isinstance(seen, Unsent | Unanswered)
     assert seen.words == "RuntimeError: no password"
@@ -457,14 +460,14 @@ each_signature = pytest.mark.parametrize("query", [{}, {"X-Signature": "abc"}], 
 
 
 @both_backends
-@both_clients
+@each_way
 @each_signature
-def test_a_signed_copy_that_is_lost_is_unanswered(backend: str, kind: str, query: dict[str, str]) -> None:
+def test_a_signed_copy_that_is_lost_is_unanswered(backend: str, way: str, query: dict[str, str]) -> None:
     """An auth flow may send a copy of the request; the copy is the reboot, and its loss is unanswered."""
 
     async def main() -> None:
-        async with listening(close_read) as address, client_of(kind) as http:
-            seen = await send(compute_of(http, f"http://{address}", auth=SignUrl(query)))
+        async with listening(close_read) as address, sender_of(way) as sender:
+            seen = await send(compute_of(sender, f"http://{address}", auth=SignUrl(query)))
         assert isinstance(seen, Unanswered)
 
     anyio.run(main, backend=backend)
@@ -491,15 +494,15 @@ class SignOut(httpx.Auth):
 
 
 @both_backends
-@both_clients
-def test_a_sign_out_that_fails_does_not_unsend_the_request(backend: str, kind: str) -> None:
+@each_way
+def test_a_sign_out_that_fails_does_not_unsend_the_request(backend: str, way: str) -> None:
     """What fails within an auth flow after the request was answered does not make the request unsent."""
 
     async def main() -> None:
         server = KeepAlive()
-        async with listening(server) as address, client_of(kind) as http:
+        async with listening(server) as address, sender_of(way) as sender:
             auth = SignOut(f"http://127.0.0.1:{free_port()}/")
-            seen = await send(compute_of(http, f"http://{address}", auth=auth))
+            seen = await send(compute_of(sender, f"http://{address}", auth=auth))
         assert len(server.requests) == 1
         assert not isinstance(seen, Unsent)
 
@@ -544,14 +547,14 @@ def calling(url: str) -> Callable[[object], Awaitable[None]]:
 
 
 @both_backends
-@both_clients
+@each_lent_client
 @pytest.mark.parametrize("error", [RuntimeError("odd"), ValueError(), httpx.ReadError("odd"), httpx.InvalidURL("odd")])
-def test_a_request_hook_that_raises_is_never_an_error_of_ours(backend: str, kind: str, error: Exception) -> None:
+def test_a_request_hook_that_raises_is_never_an_error_of_ours(backend: str, way: str, error: Exception) -> None:
     """A request hook that raises sends nothing and raises nothing: it is unsent, or as good as unanswered."""
 
     async def main() -> None:
         server = KeepAlive()
-        async with listening(server) as address, client_of(kind) as http:
+        async with listening(server) as address, client_of(way) as http:
             http.event_hooks = {"request": [raising(error)]}
             seen = await send(compute_of(http, f"http://{address}"))
         assert isinstance(seen, Unsent | Unanswered)
@@ -562,14 +565,14 @@ def test_a_request_hook_that_raises_is_never_an_error_of_ours(backend: str, kind
 
 
 @both_backends
-@both_clients
+@each_lent_client
 @pytest.mark.parametrize("error", [RuntimeError("odd"), httpx.ReadError("odd"), httpx.ConnectError("odd")])
-def test_a_response_hook_that_raises_is_unanswered(backend: str, kind: str, error: Exception) -> None:
+def test_a_response_hook_that_raises_is_unanswered(backend: str, way: str, error: Exception) -> None:
     """A response hook runs after the answer, so what it raises is never unsent."""
 
     async def main() -> None:
         server = KeepAlive()
-        async with listening(server) as address, client_of(kind) as http:
+        async with listening(server) as address, client_of(way) as http:
             http.event_hooks = {"response": [raising(error)]}
             seen = await send(compute_of(http, f"http://{address}"))
         assert isinstance(seen, Unanswered)
@@ -579,13 +582,13 @@ def test_a_response_hook_that_raises_is_unanswered(backend: str, kind: str, erro
 
 
 @both_backends
-@both_clients
-def test_a_response_hook_that_calls_elsewhere_is_unanswered(backend: str, kind: str) -> None:
+@each_lent_client
+def test_a_response_hook_that_calls_elsewhere_is_unanswered(backend: str, way: str) -> None:
     """A response hook whose own request fails (an audit service that is down) does not make ours unsent."""
 
     async def main() -> None:
         server = KeepAlive()
-        async with listening(server) as address, client_of(kind) as http:
+        async with listening(server) as address, client_of(way) as http:
             http.event_hooks = {"response": [calling(f"http://127.0.0.1:{free_port()}/audit")]}
             seen = await send(compute_of(http, f"http://{address}"))
         assert len(server.requests) == 1
@@ -618,13 +621,13 @@ async def read_and_raise_for_status(response: httpx.Response) -> None:
 
 
 @both_backends
-@both_clients
+@each_lent_client
 @pytest.mark.parametrize(
     ("status", "reason"), [(202, b"Accepted"), (307, b"Temporary Redirect"), (409, b"Conflict"), (503, b"Unavailable")]
 )
 @pytest.mark.parametrize("hook", [raise_for_status, read_and_raise_for_status])
 def test_a_hook_that_raises_for_the_status_hides_no_answer(
-    backend: str, kind: str, status: int, reason: bytes, hook: Callable[[httpx.Response], Awaitable[None]]
+    backend: str, way: str, status: int, reason: bytes, hook: Callable[[httpx.Response], Awaitable[None]]
 ) -> None:
     """An answer is an answer, also where a lent client's hook raises for its status; so is a body that was read."""
 
@@ -635,7 +638,7 @@ def test_a_hook_that_raises_for_the_status_hides_no_answer(
         async def answer(connection: Connection) -> None:
             await connection.send(head + body)
 
-        async with listening(KeepAlive(answer)) as address, client_of(kind) as http:
+        async with listening(KeepAlive(answer)) as address, client_of(way) as http:
             http.event_hooks = {"response": [hook]}
             seen = await send(compute_of(http, f"http://{address}"))
         assert isinstance(seen, Answer)
@@ -673,8 +676,8 @@ async def test_an_answer_to_another_request_is_told() -> None:
 
 
 @both_backends
-@both_clients
-def test_a_body_that_a_hook_has_consumed_is_cut_short(backend: str, kind: str) -> None:
+@each_lent_client
+def test_a_body_that_a_hook_has_consumed_is_cut_short(backend: str, way: str) -> None:
     """A hook that takes the body for itself leaves an answer that says nothing, and no error."""
 
     async def main() -> None:
@@ -683,7 +686,7 @@ def test_a_body_that_a_hook_has_consumed_is_cut_short(backend: str, kind: str) -
                 pass
 
         reply = saying(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}")
-        async with listening(reply) as address, client_of(kind) as http:
+        async with listening(reply) as address, client_of(way) as http:
             http.event_hooks = {"response": [consume]}
             seen = await send(compute_of(http, f"http://{address}"))
         assert isinstance(seen, Answer)
@@ -693,17 +696,17 @@ def test_a_body_that_a_hook_has_consumed_is_cut_short(backend: str, kind: str) -
 
 
 @both_backends
-@both_clients
-def test_a_cancelled_request_raises_its_cancellation(backend: str, kind: str) -> None:
+@each_way
+def test_a_cancelled_request_raises_its_cancellation(backend: str, way: str) -> None:
     """A cancellation from outside is never turned into an observation."""
 
     async def main() -> None:
         server = KeepAlive(hold)
         seen: list[Observation] = []
-        async with listening(server) as address, client_of(kind) as http:
+        async with listening(server) as address, sender_of(way) as sender:
 
             async def request() -> None:
-                seen.append(await send(compute_of(http, f"http://{address}")))
+                seen.append(await send(compute_of(sender, f"http://{address}")))
 
             async with anyio.create_task_group() as group:
                 group.start_soon(request)

@@ -2,23 +2,28 @@
 
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import anyio
 import httpx
 
 from bulkrestart.cloud.credentials import CloudAuth, Renewed
+from bulkrestart.cloud.rows import Rows
+from bulkrestart.cloud.sender import Draft, Sender, Trace, is_other
+from bulkrestart.cloud.transport import EMPTY
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
-from bulkrestart.core.faults import cloud_time, plain, read_fault
+from bulkrestart.core.faults import Body, cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+
+T = TypeVar("T")
 
 #: What Huawei Cloud and Open Telekom Cloud document as their newest (Nova's Queens release), and enough for all that
 #: is read here: `locked` needs 2.9, the events of an action 2.51, both for members of the project.
@@ -34,6 +39,8 @@ _PAGE_BOUND: Final = 50 * 1024 * 1024
 _BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).encode() for reboot_type in RebootType}
 #: Nova translates its messages (nova/i18n.py), and the decisions read them.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
+#: Servers of a page that are read without a pause: some 30 microseconds each.
+_ROWS_AT_ONCE: Final = 50
 _LONGEST_WORD: Final = 64
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
 
@@ -67,43 +74,42 @@ class ServerGroup:
 
 
 class Compute:
-    """One project's servers, over a client that is owned elsewhere.
+    """One project's servers, over a sender that is owned elsewhere.
 
     Args:
         endpoint: Where they are.
-        http: The client that sends.
+        sender: What sends.
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
     """
 
     def __init__(
-        self, endpoint: Endpoint, http: httpx.AsyncClient, auth: httpx.Auth | None, clock: CloudClock, timeout: float
+        self, endpoint: Endpoint, sender: Sender, auth: httpx.Auth | None, clock: CloudClock, timeout: float
     ) -> None:
-        self._root = endpoint.url
-        self._http = http
-        self._auth = auth
+        self._sender = sender
+        self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
-        # Half for each phase in which nothing is sent, so that what never left is known as such when time is up.
-        self._timeout = httpx.Timeout(timeout, connect=timeout / 2, pool=timeout / 2)
         self._microversion = MICROVERSION if endpoint.has_microversions else None
+        headers = {**_HEADERS, "Content-Type": "application/json"}
+        self._root = endpoint.url
+        self._reboots = {kind: Draft("POST", self._root, headers, body) for kind, body in _BODIES.items()}
+        self._read = self._draft_read()
 
     async def reboot(self, server_id: str, reboot_type: RebootType) -> Observation:
         """`POST /servers/{server_id}/action` with the reboot action.
 
         It carries no microversion: the action is the same in all of them, and so no cloud can refuse it for that.
         """
-        headers = {**_HEADERS, "Content-Type": "application/json"}
-        url = f"{self._root}/servers/{quote(server_id, safe='')}/action"
-        seen, _ = await self._exchange(self._request("POST", url, headers, content=_BODIES[reboot_type]), _FAULT_BOUND)
+        path = f"/servers/{quote(server_id, safe='')}/action"
+        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND)
         return seen
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
-        seen, body = await self._get(f"/servers/{quote(server_id, safe='')}", _RECORD_BOUND)
-        server = _read_server(_member(body, "server"))
-        return seen if server is None else server
+        path = f"/servers/{quote(server_id, safe='')}"
+        return await self._get(path, _RECORD_BOUND, lambda body: _read_server(_member(_parse(body), "server")))
 
     async def page(
         self,
@@ -125,14 +131,9 @@ class Compute:
             query["marker"] = marker
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        seen, body = await self._get("/servers/detail", _PAGE_BOUND, query)
-        rows = _member(body, "servers")
-        if not isinstance(rows, list):
-            return seen
-        servers = [server for row in rows if (server := _read_server(row)) is not None]
-        links = _member(body, "servers_links")
-        has_next = len(rows) >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in _items(links))
-        return Page(servers, servers[-1].id if servers and has_next else None)
+        seen, body = await self._ask("/servers/detail", _PAGE_BOUND, query)
+        page = await _read_page(body)
+        return _with_fault(seen, body) if page is None else page
 
     async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -141,21 +142,17 @@ class Compute:
             offset: How many groups came before.
         """
         query = {"limit": str(PAGE_LIMIT), "offset": str(offset)}
-        seen, body = await self._get("/os-server-groups", _PAGE_BOUND, query)
-        rows = _member(body, "server_groups")
-        return [_read_group(row) for row in rows] if isinstance(rows, list) else seen
+        return await self._get("/os-server-groups", _PAGE_BOUND, _read_groups, query)
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
-        seen, body = await self._get(f"/servers/{quote(server_id, safe='')}/os-instance-actions", _RECORD_BOUND)
-        return _read_log(_member(body, "instanceActions"), seen)
+        path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
+        return await self._get(path, _RECORD_BOUND, lambda body: _read_log(_member(_parse(body), "instanceActions")))
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
-        seen, body = await self._get(path, _RECORD_BOUND)
-        row = _member(body, "instanceAction")
-        return seen if row is None else _read_log([row], seen)
+        return await self._get(path, _RECORD_BOUND, lambda body: _read_log([_member(_parse(body), "instanceAction")]))
 
     def lower_microversion(self, refusal: Answer) -> bool:
         """Take the newest microversion that a 406 names; False if there is nothing to lower."""
@@ -164,60 +161,58 @@ class Compute:
         newest = _MAXIMUM.search(refusal.fault.message)
         offered = (int(newest[1]), int(newest[2])) if newest else None
         self._microversion = offered if offered is not None and offered < self._microversion else None
+        self._read = self._draft_read()
         return True
 
-    async def _get(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, object]:
+    def _draft_read(self) -> Draft:
         headers = dict(_HEADERS)
         if self._microversion is not None:
             version = f"{self._microversion[0]}.{self._microversion[1]}"
             headers["X-OpenStack-Nova-API-Version"] = version
             headers["OpenStack-API-Version"] = f"compute {version}"
-        request = self._request("GET", self._root + path, headers, query=query)
-        seen, body = await self._exchange(request, bound)
-        if not isinstance(seen, Answer) or seen.status != 200:
-            return seen, None
-        try:
-            return seen, json.loads(body)
-        except (ValueError, RecursionError):
-            return seen, None
+        return Draft("GET", self._root, headers)
 
-    def _request(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        content: bytes | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> httpx.Request:
-        return self._http.build_request(
-            method, url, headers=headers, content=content, params=query, timeout=self._timeout
-        )
+    async def _get(
+        self, path: str, bound: int, read: Callable[[bytes], T | None], query: Mapping[str, str] | None = None
+    ) -> T | Observation:
+        seen, body = await self._ask(path, bound, query)
+        found = read(body)
+        return _with_fault(seen, body) if found is None else found
 
-    async def _exchange(self, request: httpx.Request, bound: int) -> tuple[Observation, bytes]:
-        if self._http.is_closed:
+    async def _ask(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, bytes]:
+        """Make a request that changes nothing; give its body where it is a whole success, and else none."""
+        seen, body = await self._exchange(self._read, path, bound, query)
+        is_success = isinstance(seen, Answer) and seen.status == 200 and seen.fault.body is not Body.CUT_SHORT
+        return seen, body if is_success else b""
+
+    async def _exchange(
+        self, draft: Draft, path: str, bound: int, query: Mapping[str, str] | None = None
+    ) -> tuple[Observation, bytes]:
+        if self._sender.is_closed:
             return Unsent("the client is closed"), b""
-        trace = _Trace()
-        request.extensions = {**request.extensions, "trace": trace}
-        auth = _WatchedAuth(self._auth or httpx.Auth(), request, trace)
+        request = self._sender.write(draft, path, query=query, seconds=self._seconds)
+        trace = Trace()
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
-        with anyio.move_on_after(self._seconds):
+        with anyio.CancelScope(deadline=sent + self._seconds):
             try:
-                response = await self._http.send(request, auth=auth, stream=True, follow_redirects=False)
+                response = await self._sender.send(request, self._auth, trace)
             except Exception as error:  # whatever a lent client's transport, hook or sign-in may raise
-                if not isinstance(error, httpx.HTTPStatusError) or _is_other(error.request, request):
+                if not isinstance(error, httpx.HTTPStatusError) or is_other(error.request, request):
                     return _explain(error, request, trace), b""
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
             body, is_cut_short = await _read_body(response, bound)
-            date = cloud_time(response.headers)
+            headers = _read_headers(response.headers)
+            date = cloud_time(headers)
             if date is not None:
                 self._clock.learn(date, sent=sent, received=anyio.current_time())
+            # What was asked for is read by whoever wants it, and holds no fault.
+            is_found = draft is self._read and response.status_code == 200 and not is_cut_short
             answer = Answer(
                 response.status_code,
-                read_fault(response.status_code, response.headers, body, is_cut_short=is_cut_short),
-                is_redirected=_is_other(response.request, request),
+                read_fault(response.status_code, headers, b"" if is_found else body, is_cut_short=is_cut_short),
+                is_redirected=is_other(response.request, request),
                 has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, response.status_code),
             )
             if answer.status == 401 and isinstance(self._auth, CloudAuth):
@@ -227,61 +222,12 @@ class Compute:
         return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
 
 
-class _Trace:
-    """Tells whether a byte of a request may have left. What is unknown may have.
-
-    httpcore says when it connects, and when the first byte of a request is written; another transport says nothing.
-    """
-
-    __slots__ = ("_is_connecting", "_is_sending", "is_handed_out")
-
-    def __init__(self) -> None:
-        #: The transport has it; before that, only a sign-in can have been sent.
-        self.is_handed_out = False
-        self._is_connecting = False
-        self._is_sending = False
-
-    async def __call__(self, event: str, info: Mapping[str, object]) -> None:
-        if not event.startswith("http"):
-            self._is_connecting = True
-        elif ".send_request_" in event and event.endswith(".started"):
-            # What a proxy is asked for first, to be connected to the cloud, is no request to the cloud.
-            self._is_sending |= getattr(info.get("request"), "method", None) != b"CONNECT"
-
-    @property
-    def is_unsent(self) -> bool:
-        return not self.is_handed_out or (self._is_connecting and not self._is_sending)
-
-
-class _WatchedAuth(httpx.Auth):
-    """Notes when an auth flow hands our request out, as against a sign-in of its own."""
-
-    def __init__(self, auth: httpx.Auth, request: httpx.Request, trace: _Trace) -> None:
-        self._auth = auth
-        self._request = request
-        self._trace = trace
-
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        flow = self._auth.async_auth_flow(request)
-        try:
-            handed_out = await flow.__anext__()
-            while True:
-                self._trace.is_handed_out |= not _is_other(handed_out, self._request)
-                response = yield handed_out
-                try:
-                    handed_out = await flow.asend(response)
-                except StopAsyncIteration:
-                    return
-        finally:
-            await flow.aclose()
-
-
-def _explain(error: Exception, request: httpx.Request, trace: _Trace) -> Observation:
+def _explain(error: Exception, request: httpx.Request, trace: Trace) -> Observation:
     words = type(error).__name__
     # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
     if not isinstance(error, httpx.LocalProtocolError) and (text := _text_of(error)):
         words = f"{words}: {text}"
-    is_ours = not isinstance(error, httpx.HTTPError) or not _is_other(_request_of(error) or request, request)
+    is_ours = not isinstance(error, httpx.HTTPError) or not is_other(_request_of(error) or request, request)
     is_unsent = trace.is_unsent or (is_ours and isinstance(error, httpx.PoolTimeout))
     return Unsent(words) if is_unsent else Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
 
@@ -295,13 +241,6 @@ def _text_of(error: Exception) -> str:
     return plain(str(source or ""))
 
 
-def _is_other(request: httpx.Request, ours: httpx.Request) -> bool:
-    """Tell whether it is another request than ours; a signature may stand in the query."""
-    if request is ours:
-        return False
-    return request.method != ours.method or request.url.copy_with(query=None) != ours.url.copy_with(query=None)
-
-
 def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
     try:
         return error.request
@@ -309,7 +248,18 @@ def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
         return None
 
 
+def _read_headers(headers: httpx.Headers) -> Mapping[str, str]:
+    """Read headers as httpx shows them, which for each name that it is asked for goes through all of them."""
+    read: dict[str, str] = {}
+    for name, value in headers.raw:
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        read[key] = f"{read[key]}, {text}" if key in read else text
+    return read
+
+
 async def _read_body(response: httpx.Response, bound: int) -> tuple[bytes, bool]:
+    if response.stream is EMPTY:
+        return b"", False
     chunks = bytearray()
     is_cut_short = False
     try:
@@ -392,6 +342,48 @@ def _read_server(row: object) -> Server | None:
     )
 
 
+async def _read_page(body: bytes) -> Page | None:
+    """Read a page of servers, and let others run in between; None if it is none."""
+    servers: list[Server] = []
+    count = 0
+    try:
+        rows = Rows(body.decode("utf-8-sig"), "servers")
+        for row in rows:
+            count += 1
+            if (server := _read_server(row)) is not None:
+                servers.append(server)
+            if not count % _ROWS_AT_ONCE:
+                await anyio.lowlevel.checkpoint()
+    except (ValueError, RecursionError):
+        return None
+    if not rows.has_list:
+        return None
+    links = _items(rows.others.get("servers_links"))
+    has_next = count >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in links)
+    return Page(servers, servers[-1].id if servers and has_next else None)
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _with_fault(seen: Observation, body: bytes) -> Observation:
+    """Read what a success says where it does not hold what was asked for."""
+    if not body or not isinstance(seen, Answer):
+        return seen
+    fault = read_fault(seen.status, {}, body)
+    retry_after = fault.retry_after if seen.fault.retry_after is None else seen.fault.retry_after
+    return replace(seen, fault=replace(fault, retry_after=retry_after, request_id=seen.fault.request_id))
+
+
+def _read_groups(body: bytes) -> list[ServerGroup] | None:
+    rows = _member(_parse(body), "server_groups")
+    return [_read_group(row) for row in rows] if isinstance(rows, list) else None
+
+
 def _read_group(row: object) -> ServerGroup:
     # Up to microversion 2.63 there is a list of policies, of which Nova takes one.
     policies = [_member(row, "policy"), *_items(_member(row, "policies"))]
@@ -429,12 +421,12 @@ def _pairs(value: object) -> dict[str, str]:
     return {name: text for name, text in value.items() if isinstance(name, str) and isinstance(text, str)}
 
 
-def _read_log(rows: object, seen: Observation) -> tuple[Action, ...] | Observation:
+def _read_log(rows: object) -> tuple[Action, ...] | None:
     """Read rows of the action log; one that cannot be read makes the log as good as none."""
     if not isinstance(rows, list):
-        return seen
+        return None
     actions = [_read_action(row) for row in rows]
-    return seen if None in actions else tuple(action for action in actions if action is not None)
+    return None if None in actions else tuple(action for action in actions if action is not None)
 
 
 def _read_action(row: object) -> Action | None:

@@ -172,7 +172,8 @@ class Renewed(CloudAuth):
         """
         if self._newest is None:
             raise SignInError(self._trouble or Trouble("not signed in", "call sign_in first"))
-        request.headers.update(self._newest.headers)
+        for name, value in self._newest.headers.items():
+            request.headers[name] = value
         request.extensions[_CREDENTIAL] = self._newest
         yield request
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 
@@ -183,6 +184,8 @@ def cloud_time(headers: Mapping[str, str]) -> float | None:
 
 def _find(document: object, depth: int) -> tuple[str, Mapping[str, object]]:
     """Find the outermost code of a document, and the object that says more about it."""
+    if document is None:
+        return "", {}
     for name, record in _walk(document, depth):
         if code := _code(name, record):
             return code, record
@@ -242,6 +245,8 @@ def _without_markup(text: str) -> str:
 
 def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """Make one line of what a cloud wrote: printable characters, without secrets, and at most so many."""
+    if not text:
+        return ""
     # What is not printable includes lone surrogates, which no file takes, and marks that turn a terminal's line around.
     printable = "".join(char for char in text[:_LONGEST_READ] if char.isprintable() or char.isspace())
     line = _SECRET.sub(r"\1…", " ".join(printable.split()))
@@ -261,13 +266,12 @@ def _request_id(headers: Mapping[str, str]) -> str | None:
 
 def _retry_after(status: int, headers: Mapping[str, str], hint: str, words: str) -> float | None:
     """Read how long to wait, in seconds, from the first source that says it."""
-    waits = (
-        _delay(headers.get("retry-after", ""), headers),
-        _delay(hint, headers),
-        _reset(status, headers),
-        _window(words),
-    )
-    return next((wait for wait in waits if wait is not None), None)
+    wait = _delay(headers.get("retry-after", ""), headers)
+    if wait is None:
+        wait = _delay(hint, headers)
+    if wait is None:
+        wait = _reset(status, headers)
+    return _window(words) if wait is None else wait
 
 
 def _delay(text: str, headers: Mapping[str, str]) -> float | None:
@@ -299,6 +303,8 @@ def _window(words: str) -> float | None:
 
 def _number(text: str) -> float | None:
     """Read a finite number that is not negative; of a header that came twice the larger one."""
+    if not text:
+        return None
     parts = [part.strip() for part in text.split(",")]
     if not all(_NUMBER.fullmatch(part) for part in parts):
         return None
@@ -314,6 +320,7 @@ def _until(then: float | None, headers: Mapping[str, str]) -> float | None:
     return None if now is None or then < now else then - now
 
 
+@lru_cache(maxsize=8)  # all answers of one second carry the same
 def _epoch(date: str) -> float | None:
     """Read an HTTP-date (RFC 9110, section 5.6.7) as seconds since the epoch."""
     if not date:

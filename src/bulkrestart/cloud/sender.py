@@ -1,0 +1,247 @@
+"""Two ways to send a request: over lanes of our own, or through a client that somebody lent.
+
+Law: a request is sent with its auth, once, without following redirects; and its trace learns when it is handed out.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from bulkrestart.cloud.clone import Clone, Template
+
+#: What httpx's own client says of itself, and can always decode.
+_HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": f"python-httpx/{httpx.__version__}"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """What many requests have in common.
+
+    Attributes:
+        method: Their method.
+        base: What their URLs begin with.
+        headers: Their headers.
+        content: Their body.
+    """
+
+    method: str
+    base: str
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes = b""
+
+
+class Trace:
+    """Tells whether a byte of a request may have left. What is unknown may have.
+
+    httpcore, and the lanes, say when they connect, and when the first byte of a request is written; another transport
+    says nothing.
+    """
+
+    __slots__ = ("_is_connecting", "_is_sending", "is_handed_out")
+
+    def __init__(self) -> None:
+        #: The transport has it; before that, only a sign-in can have been sent.
+        self.is_handed_out = False
+        self._is_connecting = False
+        self._is_sending = False
+
+    async def __call__(self, event: str, info: Mapping[str, object]) -> None:
+        """Hear of a step, as httpx's `trace` extension has it."""
+        if not event.startswith("http"):
+            self._is_connecting = True
+        elif ".send_request_" in event and event.endswith(".started"):
+            # What a proxy is asked for first, to be connected to the cloud, is no request to the cloud.
+            self._is_sending |= getattr(info.get("request"), "method", None) != b"CONNECT"
+
+    @property
+    def is_unsent(self) -> bool:
+        """No byte of it has left."""
+        return not self.is_handed_out or (self._is_connecting and not self._is_sending)
+
+
+class Sender(ABC):
+    """One of the two ways."""
+
+    @property
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """Nothing can be sent any more."""
+
+    @property
+    @abstractmethod
+    def auth(self) -> httpx.Auth:
+        """What signs a request where nothing else does."""
+
+    @abstractmethod
+    def write(self, draft: Draft, path: str, *, query: Mapping[str, str] | None, seconds: float) -> httpx.Request:
+        """Write a request.
+
+        Args:
+            draft: What it has in common with others.
+            path: What its URL adds to the draft's.
+            query: The query of its URL; None for none.
+            seconds: How long the whole request may take: whoever sends it holds it to that.
+        """
+
+    @abstractmethod
+    async def send(self, request: httpx.Request, auth: httpx.Auth, trace: Trace) -> httpx.Response:
+        """Send a request, and give its answer, the body of which is still to be read.
+
+        Raises:
+            Exception: Whatever auth, hooks and transports may raise.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close what is ours."""
+
+
+class LaneSender(Sender):
+    """Sends over a transport of our own, without the layers of an httpx client, which cost as much as a lane does.
+
+    Requests are clones of a template for each draft. What a client does of itself is done here: it runs the auth flow,
+    and an answer and an error know their request. It keeps no cookies: what is sent here needs no session.
+
+    Args:
+        transport: The transport; it is closed with the sender.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+        self._templates: dict[Draft, Template] = {}
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """It was closed."""
+        return self._is_closed
+
+    @property
+    def auth(self) -> httpx.Auth:
+        """Nothing signs a request by itself."""
+        return httpx.Auth()
+
+    def write(self, draft: Draft, path: str, *, query: Mapping[str, str] | None, seconds: float) -> httpx.Request:
+        """Clone the draft's template."""
+        template = self._templates.get(draft)
+        if template is None:
+            headers = {**_HEADERS, **draft.headers}
+            template = Template(httpx.Request(draft.method, draft.base, headers=headers, content=draft.content))
+            self._templates[draft] = template
+        clone = Clone(template, path, {"timeout": {"connect": seconds / 2, "pool": seconds / 2}})
+        if query is not None:
+            clone.url = clone.url.copy_with(params=query)
+        return clone
+
+    async def send(self, request: httpx.Request, auth: httpx.Auth, trace: Trace) -> httpx.Response:
+        """Run the auth flow, as httpx does."""
+        flow = auth.async_auth_flow(request)
+        try:
+            handed_out = await anext(flow)
+            while True:
+                if not is_other(handed_out, request):
+                    # An auth flow may sign a copy.
+                    handed_out.extensions["trace"] = trace
+                    trace.is_handed_out = True
+                response = await self._send(handed_out)
+                try:
+                    try:
+                        handed_out = await flow.asend(response)
+                    except StopAsyncIteration:
+                        return response
+                    await response.aread()
+                except BaseException:
+                    await response.aclose()
+                    raise
+        finally:
+            await flow.aclose()
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx.RequestError as error:
+            error.request = request
+            raise
+        response.request = request
+        return response
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        self._is_closed = True
+        await self._transport.aclose()
+
+
+class LentSender(Sender):
+    """Sends through a client that somebody lent, with all that it brings along.
+
+    Args:
+        http: The client; it is never closed here.
+    """
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    @property
+    def is_closed(self) -> bool:
+        """Whoever lent it has closed it."""
+        return self._http.is_closed
+
+    @property
+    def auth(self) -> httpx.Auth:
+        """What it signs with by itself."""
+        return self._http.auth or httpx.Auth()
+
+    def write(self, draft: Draft, path: str, *, query: Mapping[str, str] | None, seconds: float) -> httpx.Request:
+        """Let the client build it, with the headers and cookies that it has at this moment."""
+        # Half for each phase in which nothing is sent, so that what never left is known as such when time is up.
+        timeout = httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2)
+        return self._http.build_request(
+            draft.method,
+            draft.base + path,
+            headers=draft.headers,
+            content=draft.content or None,
+            params=query,
+            timeout=timeout,
+        )
+
+    async def send(self, request: httpx.Request, auth: httpx.Auth, trace: Trace) -> httpx.Response:
+        """Let the client send it, with all its hooks."""
+        request.extensions = {**request.extensions, "trace": trace}
+        watched = _WatchedAuth(auth, request, trace)
+        return await self._http.send(request, auth=watched, stream=True, follow_redirects=False)
+
+    async def aclose(self) -> None:
+        """Leave it open: it is somebody else's."""
+
+
+class _WatchedAuth(httpx.Auth):
+    """Notes when an auth flow hands our request out, as against a sign-in of its own."""
+
+    def __init__(self, auth: httpx.Auth, request: httpx.Request, trace: Trace) -> None:
+        self._auth = auth
+        self._request = request
+        self._trace = trace
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        flow = self._auth.async_auth_flow(request)
+        try:
+            handed_out = await flow.__anext__()
+            while True:
+                self._trace.is_handed_out |= not is_other(handed_out, self._request)
+                response = yield handed_out
+                try:
+                    handed_out = await flow.asend(response)
+                except StopAsyncIteration:
+                    return
+        finally:
+            await flow.aclose()
+
+
+def is_other(request: httpx.Request, ours: httpx.Request) -> bool:
+    """Tell whether it is another request than ours; a signature may stand in the query."""
+    if request is ours:
+        return False
+    return request.method != ours.method or request.url.copy_with(query=None) != ours.url.copy_with(query=None)
