@@ -594,7 +594,10 @@ def test_a_client_that_is_closed_before_the_first_send() -> None:
 
         nova.on_answer = close
         report = await restart(http, ["s1", "s2"])
-        assert [(result.outcome, result.reason) for result in report] == [(Outcome.SKIPPED, Reason.UNREACHABLE)] * 2
+        assert [(result.outcome, result.reason) for result in report] == [(Outcome.SKIPPED, Reason.STOPPED)] * 2
+        assert report.stopped is not None
+        assert report.stopped.detail.startswith("the client is closed: ")
+        assert report.elapsed < 5.0
         assert nova.posts == 0
 
     virtually(main)

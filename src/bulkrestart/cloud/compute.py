@@ -189,7 +189,7 @@ class Compute:
         self, draft: Draft, path: str, bound: int, query: Mapping[str, str] | None = None
     ) -> tuple[Observation, bytes]:
         if self._sender.is_closed:
-            return Unsent("the client is closed"), b""
+            return Unsent("the client is closed", is_final=True), b""
         request = self._sender.write(draft, path, query=query, seconds=self._seconds)
         trace = Trace()
         sent = anyio.current_time()

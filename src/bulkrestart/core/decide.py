@@ -125,6 +125,11 @@ def too_long(seconds: float, words: str) -> Stop:
     return Stop(StopReason.OUTAGE, f"the cloud asks to wait for {seconds:.0f} s ({words}); {remedy}")
 
 
+def closed(words: str) -> Stop:
+    """Stop a run whose client was closed."""
+    return Stop(StopReason.OUTAGE, f"{words}: what was not sent to is skipped, and what was is not waited for")
+
+
 def outage(seconds: float, words: str) -> Stop:
     """Stop a run whose cloud is in trouble for too long."""
     remedy = "what was not sent to is skipped: give it again when the cloud is back"

@@ -89,9 +89,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """No byte of the request left: the cloud never saw it."""
+    """No byte of the request left: the cloud never saw it.
+
+    Attributes:
+        words: Why.
+        is_final: Nothing will ever leave again: the client is closed.
+    """
 
     words: str
+    is_final: bool = False
 
     def __str__(self) -> str:
         return f"unsent: {self.words}"

@@ -9,6 +9,7 @@ from typing import TypeVar
 import anyio
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
+from bulkrestart.core.decide import closed
 from bulkrestart.core.observation import Answer, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.run.course import Course
@@ -130,6 +131,9 @@ class Gate:
 
     def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
         """Let what came back hold everybody, or make the way wider or narrower; `Traffic.heed` says more."""
+        if isinstance(seen, Unsent) and seen.is_final:
+            self.course.halt(closed(seen.words))
+            return
         self._traffic.heed(seen, sent_at=sent_at, server_id=server_id, progress=progress)
         self._judge()
 
