@@ -340,8 +340,11 @@ def test_nothing_is_read_ahead_from_a_new_lane(backend: str) -> None:
 
 
 @both_backends
-def test_an_answer_that_follows_in_the_same_bytes_is_not_the_next_ones(backend: str, authority: Authority) -> None:
-    """Over TLS too, where the second answer is a record of its own that comes with the first."""
+@pytest.mark.parametrize("is_readable", [True, False], ids=["a record", "rubbish"])
+def test_an_answer_that_follows_in_the_same_bytes_is_not_the_next_ones(
+    backend: str, authority: Authority, is_readable: bool
+) -> None:
+    """Over TLS too, where what follows is a record of its own that comes with the first answer, or none at all."""
 
     async def main() -> None:
         held: list[Held] = []
@@ -349,7 +352,7 @@ def test_an_answer_that_follows_in_the_same_bytes_is_not_the_next_ones(backend: 
         async def answer(connection: Connection) -> None:
             await connection.send(ACCEPTED)
             if len(server.requests) == 1:
-                await connection.send(CONFLICT)
+                await (connection.send(CONFLICT) if is_readable else held[-1].send(b"\x17\x03\x03\x00\x05hello"))
             await held[-1].flush()
 
         async def handle(connection: Connection) -> None:
