@@ -1,7 +1,7 @@
 """Measures what `adaptive="latency"` makes of sends, beside a fixed limit: how many a second, and how late they are.
 
-On the real Nova of tests/nova, which works on few requests at once, and on servers that bear whatever comes. The two
-take turns in one run, in pairs, because the speed of a machine drifts; ratios are taken within a pair.
+On servers that bear what comes; and, by `python -m benchmarks.adaptive`, on the real Nova of tests/nova, which bears
+few requests at once, and has to be installed first (`make test-nova`).
 """
 
 import argparse
@@ -10,15 +10,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from unittest.mock import patch
-from uuid import UUID
 
-from benchmarks.loopback import serving
-from benchmarks.restart import spread
+from benchmarks.loopback import fleet, serving
+from benchmarks.tables import Figure, Section, judged, ratios, spread, table
 from bulkrestart import Outcome, RestartClient, Token
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.model import RebootType
@@ -27,6 +26,8 @@ from bulkrestart.simulator import Cloud, LoopbackCloud
 
 _UP: Final = Path(__file__).parents[1] / "tests" / "nova" / "harness" / "up.py"
 _AT_ONCE: Final = 100
+_SERVERS: Final = 4_000
+_NOVA: Final = "Nova"
 
 
 class Kind(NamedTuple):
@@ -68,30 +69,63 @@ class TimedCompute(Compute):
         return seen
 
 
+def run(rounds: int) -> Section:
+    """Measure, and write the tables."""
+    ids = fleet(_SERVERS)
+    return _compare(
+        {
+            "a bare server that answers at once": _bare(0.0, ids),
+            "a bare server that answers after 50 ms": _bare(0.05, ids),
+            "the embedded cloud": _simulated(_SERVERS // 2),
+        },
+        rounds,
+    )
+
+
 def main() -> None:
-    """Measure, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of restarts in each place (default: 5)")
-    parser.add_argument("--servers", type=int, default=5000, help="servers in a restart, but for Nova (default: 5000)")
-    parser.add_argument("--nova", type=int, default=0, metavar="N", help="also restart N servers of a real Nova")
+    """Measure on the real Nova, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptive", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of restarts (default: 3)")
+    parser.add_argument("--nova", type=int, default=150, metavar="N", help="servers (default: 150)")
     options = parser.parse_args()
-    ids = [str(UUID(int=number)) for number in range(options.servers)]
-    places: dict[str, AbstractContextManager[Place]] = {
-        "a bare server, answers at once": _bare(0.0, ids),
-        "a bare server, answers after 50 ms": _bare(0.05, ids),
-        "the embedded cloud": _simulated(options.servers // 2),
-    }
-    if options.nova:
-        places["Nova"] = _nova(options.nova)
+    print(_compare({_NOVA: _nova(options.nova)}, options.rounds).text)
+
+
+def _compare(places: Mapping[str, AbstractContextManager[Place]], rounds: int) -> Section:
+    figures: list[Figure] = []
+    rows: list[tuple[str, str, str]] = []
+    fixed, latency = _KINDS
     for name, opening in places.items():
         with opening as place, patch("bulkrestart.client.Compute", TimedCompute):
-            rounds = [asyncio.run(_measure(place, number)) for number in range(options.rounds)]
-        print(f"\n{name}: {len(place.ids)} servers, at most {_AT_ONCE} at once, {options.rounds} rounds\n")
-        _print_table(rounds)
+            taken = [asyncio.run(_measure(place, number)) for number in range(rounds)]
+        rates = {kind: [one[kind].rate for one in taken] for kind in _KINDS}
+        lates = {kind: [one[kind].late for one in taken] for kind in _KINDS}
+        case = f"{name}, {len(place.ids):,} servers"
+        rows += [
+            (f"{case}: {kind.name}", spread(rates[kind], form=".1f"), spread(lates[kind], 1e3, ".0f"))
+            for kind in _KINDS
+        ]
+        figures.append(
+            Figure(
+                name=f"sends a second over those of a fixed limit, {name}",
+                values=ratios(rates[latency], rates[fixed]),
+                must=0.9,
+                is_most=False,
+            )
+        )
+        figures.append(
+            Figure(
+                name=f"95 % latency over that of a fixed limit, {name}",
+                values=ratios(lates[latency], lates[fixed]),
+                must=0.5 if name == _NOVA else 1.0,
+            )
+        )
+    head = ("", "sends a second", "95 % of the sends take, in ms, at most")
+    return Section(text=f"{judged(figures)}\n\n{table(head, rows)}")
 
 
 async def _measure(place: Place, number: int) -> dict[Kind, Taken]:
-    print(f"round {number + 1}", file=sys.stderr)
+    print(f"adaptive: round {number + 1}", file=sys.stderr)
     return {kind: await _restart(place, kind) for kind in (_KINDS if number % 2 == 0 else _KINDS[::-1])}
 
 
@@ -119,8 +153,8 @@ async def _client(place: Place, kind: Kind) -> AsyncIterator[RestartClient]:
 
 @contextmanager
 def _bare(delay: float, ids: Sequence[str]) -> Iterator[Place]:
-    with serving(delay) as endpoint:
-        yield Place(endpoint, "token", ids, is_cloud=False)
+    with serving(delay) as cloud:
+        yield Place(cloud.endpoint, "token", ids, is_cloud=False)
 
 
 @contextmanager
@@ -137,19 +171,6 @@ def _nova(servers: int) -> Iterator[Place]:
         assert process.stdout is not None
         facts = json.loads(process.stdout.readline())
         yield Place(facts["endpoint"], facts["token"], facts["ids"], is_cloud=True)
-
-
-def _print_table(rounds: Sequence[dict[Kind, Taken]]) -> None:
-    print("| | sends a second | 95 % of the sends take, in ms, at most |")
-    print("|---|---:|---:|")
-    for kind in _KINDS:
-        rate = spread([taken[kind].rate for taken in rounds], 1.0, ".1f")
-        late = spread([taken[kind].late for taken in rounds], 1e3, ".0f")
-        print(f"| {kind.name} | {rate} | {late} |")
-    fixed, latency = _KINDS
-    rates = spread([taken[latency].rate / taken[fixed].rate for taken in rounds], 1.0, ".2f")
-    lates = spread([taken[latency].late / taken[fixed].late for taken in rounds], 1.0, ".2f")
-    print(f"| ratio within a round | {rates} | {lates} |")
 
 
 if __name__ == "__main__":
