@@ -26,13 +26,14 @@ from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Budgets, servers
 from bulkrestart.core.turns import Turns
-from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.line import Line
 from bulkrestart.run.preflight import Preflight
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.settle import Settler
+from bulkrestart.run.shields import Shields
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.survey import Survey
 from bulkrestart.run.sweep import Sweep

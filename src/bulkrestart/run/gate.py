@@ -1,8 +1,7 @@
 """One run's way to the cloud: so many requests at once, and none while everybody is asked to wait."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar
 
@@ -172,32 +171,3 @@ class Passage:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._gate.leave(self._turn)
-
-
-class Shields:
-    """Keeps what is in flight from being cancelled, until there is a bound to that.
-
-    A request that is abandoned leaves a server whose fate is unknown, so a cancelled run awaits its requests until
-    `bound` gives them a deadline. Native asyncio cancellation does not reach a child task, so a shield holds there, and
-    only there.
-    """
-
-    def __init__(self) -> None:
-        self._scopes: set[anyio.CancelScope] = set()
-        self._deadline = float("inf")
-
-    @contextmanager
-    def up(self) -> Iterator[anyio.CancelScope]:
-        """Shield what is awaited within."""
-        with anyio.CancelScope(shield=True, deadline=self._deadline) as scope:
-            self._scopes.add(scope)
-            try:
-                yield scope
-            finally:
-                self._scopes.discard(scope)
-
-    def bound(self, deadline: float) -> None:
-        """End every shield at the deadline."""
-        self._deadline = deadline
-        for scope in self._scopes:
-            scope.deadline = min(scope.deadline, deadline)

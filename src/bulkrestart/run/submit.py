@@ -25,9 +25,10 @@ from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswer
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.run.course import Course
-from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge, Witness
 from bulkrestart.run.recorder import Recorder
+from bulkrestart.run.shields import Shields
 
 T = TypeVar("T")
 
