@@ -79,10 +79,7 @@ class Fleet:
         deadline: float,
         rng: random.Random,
     ) -> None:
-        self._compute = compute
-        self._gate = gate
         self._clock = clock
-        self._rng = rng
         self._ledger = ledger
         self._recorder = recorder
         self._deadline = deadline
@@ -102,6 +99,7 @@ class Fleet:
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
+        self._preflight = Preflight(compute, gate, rng)
         self._sweep = Sweep(compute, gate, clock, self._lanes)
         # A HARD would start a stopped server, and as admin bypass a lock. With `since` each is looked at in its turn.
         is_hard = options.reboot_type is RebootType.HARD and options.since is None
@@ -117,7 +115,6 @@ class Fleet:
             clock=clock,
             options=options,
             knowledge=self._knowledge,
-            course=self._course,
             recorder=recorder,
             rng=rng,
         )
@@ -135,7 +132,6 @@ class Fleet:
             compute=compute,
             gate=gate,
             sweep=self._sweep,
-            course=self._course,
             knowledge=self._knowledge,
             escalate=self._submitter.escalate,
             verifier=verifier,
@@ -179,7 +175,7 @@ class Fleet:
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
-            await Preflight(self._compute, self._gate, self._rng).look(first)
+            await self._preflight.look(first)
             self._check_since()
             await self._survey.read(self._to_survey())
             await self._recorder.begin()

@@ -21,7 +21,6 @@ from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, is_over, late
-from bulkrestart.run.course import Course
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge
@@ -69,7 +68,6 @@ class Settler:
         compute: The cloud.
         gate: The way to it.
         sweep: Reads the states of the servers.
-        course: Ends the run if the cloud no longer answers us.
         knowledge: What the run knows of the action log.
         escalate: Sends HARD after a SOFT that was accepted and ended as told.
         verifier: Lets the servers that are back be checked; None if that is not asked for.
@@ -86,7 +84,6 @@ class Settler:
         compute: Compute,
         gate: Gate,
         sweep: Sweep,
-        course: Course,
         knowledge: LogKnowledge,
         escalate: Callable[[Progress, End], Awaitable[Accept | End]],
         verifier: Verifier | None,
@@ -99,7 +96,7 @@ class Settler:
         self._compute = compute
         self._gate = gate
         self._sweep = sweep
-        self._course = course
+        self._course = gate.course
         self._knowledge = knowledge
         self._escalate = escalate
         self._verifier = verifier
