@@ -17,20 +17,20 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.errors import BulkRestartError, EndpointError
+from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult, Stop, StopReason
+from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report, Statistics
-from bulkrestart.core.rollout import Budgets, servers
+from bulkrestart.core.rollout import Budgets
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.line import Line
-from bulkrestart.run.preflight import Preflight
+from bulkrestart.run.preflight import Preflight, require_past
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.settle import Settler
 from bulkrestart.run.shields import Shields
@@ -176,7 +176,7 @@ class Fleet:
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
             await self._preflight.look(first)
-            self._check_since()
+            require_past(self._options.since, self._clock)
             await self._survey.read(self._to_survey())
             await self._recorder.begin()
             self.ready.set()
@@ -248,27 +248,13 @@ class Fleet:
 
     def _hold_back(self) -> None:
         """Leave out servers that would never have their turn, because others are down."""
-        if self._turns.is_full:
-            words = f"{servers(self._turns.lost)} did not come back, and more may not be down (max_down)"
-            self._course.halt(Stop(StopReason.MAX_DOWN, f"{words}: see to them first, or allow for more"))
-            return
-        for server_id in self._turns.give_up():
-            self._started += 1
-            detail = "another server of its failure domain did not come back"
-            end = End(outcome=Outcome.SKIPPED, reason=Reason.HELD_BACK, detail=detail)
-            self._write(self._open(server_id), end)
-
-    def _check_since(self) -> None:
-        """Refuse a moment that is yet to come for the cloud: a reboot of this run would not count as since.
-
-        Raises:
-            EndpointError: It is.
-        """
-        now = self._clock.at(anyio.current_time())
-        since = self._options.since
-        if since is not None and now is not None and since > now[1]:
-            words = f"the cloud's clock shows {moment_text(now[1])}: give a since that is past there; nothing was sent"
-            raise EndpointError(words)
+        match self._turns.impasse():
+            case Stop() as stop:
+                self._course.halt(stop)
+            case End() as end:
+                for server_id in self._turns.give_up():
+                    self._started += 1
+                    self._write(self._open(server_id), end)
 
     def _take_up(self) -> None:
         """Go on where the journal ends: what is finished stays."""
