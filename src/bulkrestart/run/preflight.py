@@ -12,7 +12,7 @@ from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
 from bulkrestart.core.errors import AuthError, EndpointError
-from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.gate import Gate
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Preflight:
         while True:
             seen, _ = await self._gate.ask(request, server_id)
             _check(self._gate)
-            if not isinstance(seen, Answer | Unsent | Unanswered):
+            if not isinstance(seen, Observation):
                 return seen
             if isinstance(seen, Answer) and self.compute.lower_microversion(seen):
                 continue

@@ -19,7 +19,7 @@ from bulkrestart.core.decide import (
 )
 from bulkrestart.core.limit import LatencyLimit, Limit
 from bulkrestart.core.model import Stop
-from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.pacing import LONGEST_SAID, Brake, Door, Pace
 from bulkrestart.core.progress import Progress
 from bulkrestart.run.course import Course
@@ -284,14 +284,14 @@ class Traffic:
             progress: The way of the server, if it was a send.
         """
         now = anyio.current_time()
-        hold = hold_for(seen) if isinstance(seen, Answer) else None
-        if hold is not None:
+        hold = None
+        if isinstance(seen, Observation) and (hold := hold_for(seen)) is not None:
             self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
             if self.brake.remaining(now) > 0.0:
-                self._restart(now, sent_at=sent_at, is_overcharged=isinstance(seen, Answer) and is_overcharge(seen))
+                self._restart(now, sent_at=sent_at, is_overcharged=is_overcharge(seen))
         elif not isinstance(seen, Unsent | Unanswered):
             self.brake.release()
-        if isinstance(seen, Answer | Unsent | Unanswered) and is_trouble(seen):
+        if isinstance(seen, Observation) and is_trouble(seen):
             if progress is not None and hold is None:
                 self._blamed.append(progress)
             self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
