@@ -18,7 +18,7 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.credentials import CatalogAuth, Renewed
 from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.transport import LaneTransport
-from bulkrestart.core.checks import check_count, check_rate
+from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError

@@ -39,7 +39,7 @@ from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.spreading import read_spreading
 from bulkrestart.cli.streams import Streams
-from bulkrestart.core.checks import check_count, check_rate
+from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options
 

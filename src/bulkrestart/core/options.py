@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from bulkrestart.core.checks import check_count, check_flag, check_seconds, check_verify
+from bulkrestart.core.arguments import check_count, check_flag, check_seconds, check_verify
 from bulkrestart.core.model import RebootType, Verify
 from bulkrestart.core.rollout import Rollout
 

@@ -11,7 +11,7 @@ from inspect import iscoroutinefunction
 from math import floor
 from typing import Final, Literal
 
-from bulkrestart.core.checks import check_seconds
+from bulkrestart.core.arguments import check_seconds
 from bulkrestart.core.model import Outcome, Reason, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.report import Report
 
