@@ -9,19 +9,13 @@ from typing import Final, Literal
 
 import anyio
 
-from bulkrestart.core.decide import (
-    hold_for,
-    is_overcharge,
-    is_trouble,
-    may_lie_in_server,
-    outage,
-    too_long,
-)
+from bulkrestart.core.decide import hold_for
 from bulkrestart.core.limit import LatencyLimit, Limit
 from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.pacing import LONGEST_SAID, Brake, Door, Pace
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.trouble import is_overcharge, is_trouble, may_lie_in_server, outage, too_long
 from bulkrestart.run.course import Course
 
 _log = logging.getLogger(__name__)
