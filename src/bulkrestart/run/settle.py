@@ -21,6 +21,7 @@ from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, is_over, late
+from bulkrestart.core.sight import Sight
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge
@@ -111,10 +112,7 @@ class Settler:
         self._is_closed = False
         self._answered_at = 0.0
         self._refusals = 0
-        # When something was last seen, since when nothing is (None while it is), and for how long that has been so.
-        self._sighted = 0.0
-        self._blind_since: float | None = None
-        self._blind = 0.0
+        self._sight = Sight()
 
     def __len__(self) -> int:
         verified = 0 if self._verifier is None else len(self._verifier)
@@ -129,7 +127,7 @@ class Settler:
         now = anyio.current_time()
         if not self._watched:
             # Its acceptance is the last that was seen.
-            self._see(now)
+            self._sight.see(self._gate.patience(now))
         deadline = self._time(now) + self._wait_timeout
         self._watched[progress.server_id] = Watched(progress, now, deadline)
         self._news.set()
@@ -186,7 +184,7 @@ class Settler:
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
             if isinstance(server, Server):
-                self._see(asked)
+                self._sight.see(self._gate.patience(asked))
             watched = self._watched.get(server_id)
             if watched is None or asked < watched.accepted:
                 return
@@ -204,9 +202,9 @@ class Settler:
 
         swept = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
         if swept.answered:
-            self._see(began)
-        elif self._blind_since is None:
-            self._blind_since = self._sighted
+            self._sight.see(self._gate.patience(began))
+        else:
+            self._sight.miss()
         if swept.is_complete:
             unsure.extend(self._absent(began))
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
@@ -238,16 +236,7 @@ class Settler:
         return self._time(asked) >= watched.deadline
 
     def _time(self, moment: float) -> float:
-        time = self._gate.patience(moment)
-        return (time if self._blind_since is None else min(time, self._blind_since)) - self._blind
-
-    def _see(self, asked: float) -> None:
-        """Note that something was seen: the time in which nothing was counts against nobody."""
-        now = self._gate.patience(asked)
-        if self._blind_since is not None:
-            self._blind += max(0.0, now - self._blind_since)
-            self._blind_since = None
-        self._sighted = max(self._sighted, now)
+        return self._sight.time(self._gate.patience(moment))
 
     def _decide(
         self, watched: Watched, server: Server | Observation, asked: float
