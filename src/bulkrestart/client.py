@@ -291,8 +291,8 @@ class RestartClient:
     ) -> Report:
         """Restart servers, and report what became of each.
 
-        One server is looked at first, to see that the endpoint and the credentials are good. A reply that is
-        lost is not sent again blindly: the cloud's action log is read first, and what cannot be learnt is `in_doubt`.
+        One server is looked at first, to see that the endpoint and the credentials are good. A reply that is lost is
+        not sent again blindly: the cloud's action log is read first, and what cannot be learnt is `in_doubt`.
 
         Args:
             ids: Ids of servers, or `Server`s; an iterable, or an async one. Duplicates are merged.
@@ -391,8 +391,8 @@ class RestartClient:
         """Restart servers, and give the results as they come.
 
         `restart` is this, drained; it documents the arguments and what is raised. What a journal shows as finished
-        comes first. Leaving the block early cancels the
-        run: what is in flight is still awaited for up to 10 s, and `Run.report` accounts for every server.
+        comes first. Leaving the block early cancels the run: what is in flight is still awaited for up to 10 s, and
+        `Run.report` accounts for every server.
 
         Example:
             ```python

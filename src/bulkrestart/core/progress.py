@@ -196,11 +196,9 @@ class Progress:
 
     @property
     def _escalation(self) -> str:
-        return (
-            ""
-            if self.soft_id is None
-            else f"HARD followed the SOFT {self.soft_id}, which ended in error: {self.soft_words}"
-        )
+        if self.soft_id is None:
+            return ""
+        return f"HARD followed the SOFT {self.soft_id}, which ended in error: {self.soft_words}"
 
     def so_far(self, *, is_over: bool) -> End:
         """Tell what is known now: for a report that is read meanwhile, or of a run that broke off."""
