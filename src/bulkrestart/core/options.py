@@ -50,6 +50,14 @@ class Options:
         if self.verify is not None and not self.wait:
             raise ValueError("verify needs wait: a server is verified when it is back; leave out the one or the other")
 
+    @property
+    def looks_ahead(self) -> bool:
+        """All servers are looked at before any is sent to: a HARD would start a stopped one, and as admin bypass locks.
+
+        With `since` each is looked at in its turn.
+        """
+        return self.reboot_type is RebootType.HARD and self.since is None
+
 
 def parse_reboot_type(value: str) -> RebootType:
     """Read "SOFT" or "HARD", in any case.

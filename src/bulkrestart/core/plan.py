@@ -182,12 +182,11 @@ def draw_up(
 
 def _requests(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], options: Options, cost: Cost) -> int:
     """Count one request to find the cloud, the survey, a send for each server, polls by wave, and proofs."""
-    is_surveyed = options.reboot_type is RebootType.HARD and options.since is None
     going = sum(one.reason in (None, Reason.BUSY) for one in forecasts)
     # A SOFT learns by its answer that it is refused.
-    sends = going if is_surveyed else len(forecasts)
+    sends = going if options.looks_ahead else len(forecasts)
     requests = 1 + sends
-    if is_surveyed or options.rollout.spread is not None:
+    if options.looks_ahead or options.rollout.spread is not None:
         requests += min(cost.pages, len(forecasts))
     if options.since is not None:
         requests += len(forecasts)

@@ -86,6 +86,11 @@ class Progress:
     is_history_unread: bool = False
 
     @property
+    def is_sent(self) -> bool:
+        """What was sent is to be followed to its end: it was accepted, or its fate is unknown."""
+        return self.is_accepted or self.is_unresolved
+
+    @property
     def settled_ids(self) -> frozenset[str | None]:
         """The requests of ours whose fate is known while that of the last one is not."""
         return frozenset((self.soft_id, *(attempt.request_id for attempt in self.attempts[:-1])))

@@ -19,7 +19,7 @@ from bulkrestart.core.decide import Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop, StopReason
+from bulkrestart.core.model import Outcome, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
@@ -101,9 +101,7 @@ class Fleet:
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
         self._preflight = Preflight(compute, gate, rng)
         self._sweep = Sweep(compute, gate, clock, self._lanes)
-        # A HARD would start a stopped server, and as admin bypass a lock. With `since` each is looked at in its turn.
-        is_hard = options.reboot_type is RebootType.HARD and options.since is None
-        self._survey = Survey(self._sweep, options.rollout, keeps_states=is_hard)
+        self._survey = Survey(self._sweep, options.rollout, keeps_states=options.looks_ahead)
         self._budgets = Budgets(options.rollout, len(ledger))
         self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
         self._line = Line(self._turns, self._course)
@@ -201,14 +199,14 @@ class Fleet:
     def _is_to_start(self, server_id: str) -> bool:
         """Tell whether a server is to be sent to, as against one that is finished, or that a process has sent to."""
         entry = self._ledger.entry(server_id)
-        return entry is None or (isinstance(entry, Progress) and not entry.is_accepted and not entry.is_unresolved)
+        return entry is None or (isinstance(entry, Progress) and not entry.is_sent)
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
         for server_id in self._ledger:
             if isinstance(entry := self._ledger.entry(server_id), ServerResult):
                 self._count(entry)
-        sent = [progress for progress in self._ledger.under_way() if progress.is_accepted or progress.is_unresolved]
+        sent = [progress for progress in self._ledger.under_way() if progress.is_sent]
         for progress in sent:
             self._turns.begin(progress.server_id)
         for progress in sent:
