@@ -20,7 +20,7 @@ from bulkrestart.core.look import reboots_since
 from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, is_over, late
+from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, has_ended_badly, late
 from bulkrestart.core.sight import Sight
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
@@ -51,7 +51,7 @@ class Watched:
         deadline: When the wait for it ends, on the clock of `Settler`, which stands still at times.
         seen: When the request left that last showed its state; None before the first.
         back: The snapshot that last showed it back; None as long as none has.
-        was_over: That showed the reboot ended, and the server not active.
+        has_ended_badly: That showed the reboot ended, and the server not active.
     """
 
     progress: Progress
@@ -59,7 +59,7 @@ class Watched:
     deadline: float
     seen: float | None = None
     back: Server | None = None
-    was_over: bool = False
+    has_ended_badly: bool = False
 
 
 class Settler:
@@ -243,12 +243,12 @@ class Settler:
     ) -> Watch | Prove | Confirm | Look | End:
         if not isinstance(server, Server):
             return gone(server) if isinstance(server, Answer) and server.is_not_found else Watch()
-        decision = decide_back(server, watched.progress, is_second_look=watched.was_over)
-        watched.seen, watched.was_over = asked, is_over(server)
+        decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
+        watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         if self._verifier is not None and isinstance(decision, Prove):
             watched.back = server
         # One that has ended, and is not active, is seen once more: it is not late, it has failed in its own way.
-        is_late = isinstance(decision, Watch) and not watched.was_over and self._is_late(watched, asked)
+        is_late = isinstance(decision, Watch) and not watched.has_ended_badly and self._is_late(watched, asked)
         return late(server) if is_late else decision
 
     async def _prove(self, server_id: str) -> None:
