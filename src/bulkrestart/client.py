@@ -424,9 +424,7 @@ class RestartClient:
         async with recording(_check_path(journal)) as recorder:
             is_listed = recorder.contents is not None and isinstance(ids, Listing)
             given = None if is_listed else await _collect(ids)
-            is_narrower = options.max_at_once < self._max_at_once
-            narrower = anyio.CapacityLimiter(options.max_at_once) if is_narrower else None
-            compute, gate = await self._way(options.request_timeout, narrower)
+            compute, gate = await self._way(options.request_timeout, options.max_at_once)
             endpoint = await self._locate()
             purpose = Purpose(endpoint=endpoint.url, reboot_type=options.reboot_type, since=options.since)
             fleet = Fleet(
@@ -528,7 +526,7 @@ class RestartClient:
         self._check_usable()
         return Preflight(*await self._way(_REQUEST_TIMEOUT), self._rng)
 
-    async def _way(self, request_timeout: float, narrower: anyio.CapacityLimiter | None = None) -> tuple[Compute, Gate]:
+    async def _way(self, request_timeout: float, max_at_once: int | None = None) -> tuple[Compute, Gate]:
         """Give the cloud, and the way to it; find out first where it is."""
         endpoint = await self._locate()
         if self._http is None:
@@ -538,7 +536,7 @@ class RestartClient:
         auth = self._auth or self._http.auth
         compute = Compute(endpoint, self._http, auth, self._clock, request_timeout)
         signs_in = auth if isinstance(auth, Renewed) else None
-        return compute, Gate(self._traffic, signs_in, narrower)
+        return compute, Gate(self._traffic, signs_in, max_at_once)
 
     async def _locate(self) -> Endpoint:
         if self._endpoint is not None:

@@ -27,17 +27,17 @@ class Gate:
     Args:
         traffic: What all requests of the client share.
         auth: What has to be signed in before a slot is taken; None if nothing.
-        narrower: The run's own bound on requests at once; None for that of the client.
+        max_at_once: The run's own bound on requests at once; None for that of the client.
 
     Attributes:
         course: Ends the waits for a send when the run stops, and all of them when it is lost.
     """
 
-    def __init__(self, traffic: Traffic, auth: Renewed | None, narrower: anyio.CapacityLimiter | None = None) -> None:
+    def __init__(self, traffic: Traffic, auth: Renewed | None, max_at_once: int | None = None) -> None:
         self.course = Course()
         self._traffic = traffic
         self._auth = auth
-        self._party = Party(self.course, narrower, anyio.current_time())
+        self._party = Party(self.course, max_at_once, anyio.current_time())
 
     @property
     def is_held(self) -> bool:

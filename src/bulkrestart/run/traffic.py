@@ -70,24 +70,26 @@ class Party:
 
     Args:
         course: Ends the waits.
-        narrower: The run's own bound on requests at once; None for none.
+        most: The run's own bound on requests at once; None for none.
         began: When it began.
 
     Attributes:
+        in_flight: Requests that have a slot.
         waiting: The claims that wait, by rank, each in the order in which they came.
     """
 
-    def __init__(self, course: Course, narrower: anyio.CapacityLimiter | None, began: float) -> None:
+    def __init__(self, course: Course, most: int | None, began: float) -> None:
         self.course = course
-        self.narrower = narrower
+        self._most = _INFINITY if most is None else most
         self.began = began
+        self.in_flight = 0
         self.waiting: tuple[deque[Claim], deque[Claim]] = (deque(), deque())
         course.tell(self.wake)
 
     @property
     def has_room(self) -> bool:
         """The run's own bound allows for one more."""
-        return self.narrower is None or self.narrower.available_tokens >= 1
+        return self.in_flight < self._most
 
     def wake(self) -> None:
         """Wake all that wait."""
@@ -228,8 +230,7 @@ class Traffic:
 
     def _go(self, claim: Claim, now: float) -> None:
         self._limiter.acquire_nowait()
-        if claim.party.narrower is not None:
-            claim.party.narrower.acquire_nowait()
+        claim.party.in_flight += 1
         if self._limiter.available_tokens < 1:
             self._full_at = now
         claim.has_slot = True
@@ -249,8 +250,7 @@ class Traffic:
             claim.is_probe = False
             self._door.lose_probe()
         self._limiter.release()
-        if claim.party.narrower is not None:
-            claim.party.narrower.release()
+        claim.party.in_flight -= 1
         if self._early and claim.epoch != self._epoch:
             self._early -= 1
             self._apply()
