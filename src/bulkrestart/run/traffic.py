@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
-from itertools import count
+from itertools import count, islice
 from typing import Final, Literal
 
 import anyio
@@ -59,10 +59,13 @@ class Claim:
         self.epoch = 0
         self.woken: anyio.Event | None = None
 
-    def wake(self) -> None:
-        """Have it look whether it may go."""
+    def wake(self) -> bool:
+        """Have it look whether it may go; False if it is about to."""
         assert self.woken is not None, "only who waits is woken"
+        if self.woken.is_set():
+            return False
         self.woken.set()
+        return True
 
 
 class Party:
@@ -213,9 +216,18 @@ class Traffic:
         return None
 
     def _wake_first(self) -> None:
-        """Have the first of the queue look whether it may go; without a slot, whoever gives one back does that."""
-        if self._parties and self._limiter.available_tokens >= 1 and (first := self._first()) is not None:
-            first.wake()
+        """Have the first of the queues look whether it may go; without a slot, whoever gives one back does that.
+
+        If it is about to look already, so may the one after it: slots that come free together are taken together.
+        """
+        free = int(self._limiter.available_tokens)
+        first = self._first() if self._parties and free >= 1 else None
+        if first is None or first.wake():
+            return
+        for rank in Rank:
+            for party in self._parties:
+                if any(claim.wake() for claim in islice(party.waiting[rank], free)):
+                    return
 
     def _wait(self, claim: Claim, now: float) -> float:
         """Tell how long to wait; `inf` until somebody is done."""
