@@ -32,11 +32,11 @@ from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import Head, LogFacts, Purpose, record_of
 from bulkrestart.core.report import Ledger
 from bulkrestart.journal import Journal
-from bulkrestart.run.course import Course
 from bulkrestart.run.crew import work_through
-from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.recorder import Recorder
+from bulkrestart.run.shields import Shields
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.traffic import Traffic
 
@@ -202,7 +202,6 @@ async def _tenacity(endpoint: str) -> float:
             max_at_once=_AT_ONCE,
         ),
         knowledge=LogKnowledge(clock, LogFacts()),
-        course=Course(),
         recorder=Recorder(),
         rng=random.Random(),
     )

@@ -28,6 +28,7 @@ from bulkrestart import (
     Reason,
     RebootType,
     Report,
+    RestartClient,
     Rollout,
     Server,
     ServerResult,
@@ -36,6 +37,7 @@ from bulkrestart import (
     StopReason,
     Token,
 )
+from bulkrestart.core.options import Options
 
 PUBLIC: Final = {name: getattr(bulkrestart, name) for name in bulkrestart.__all__}
 CLASSES: Final = [value for value in PUBLIC.values() if inspect.isclass(value)]
@@ -174,6 +176,28 @@ def test_error_is_one_of_ours(error: Exception) -> None:
 def test_what_signs_shows_no_secret(auth: object) -> None:
     """Neither printing nor formatting what signs shows a secret."""
     assert f"{auth} {auth!r}" == f"{type(auth).__name__}(...) {type(auth).__name__}(...)"
+
+
+def test_a_restart_is_asked_for_in_one_way() -> None:
+    """`restart` and `restarting` take the same, `plan` takes nothing else, and `Options` has the same defaults."""
+    restart = inspect.signature(RestartClient.restart).parameters
+    restarting = inspect.signature(RestartClient.restarting).parameters
+    plan = inspect.signature(RestartClient.plan).parameters
+    assert dict(restarting) == dict(restart)
+    assert dict(plan) == {name: restart[name] for name in plan}
+    assert {field.name for field in fields(Options)} == restart.keys() - {"self", "ids", "journal"}
+    options = Options(reboot_type=RebootType.SOFT, wait=True, escalate=False, start_stopped=False, max_at_once=50)
+    shared = restart.keys() - {"self", "ids", "journal", "max_at_once"}
+    assert {name: getattr(options, name) for name in shared} == {name: restart[name].default for name in shared}
+
+
+def test_a_client_is_made_in_one_way() -> None:
+    """A client of a cloud by its name goes as fast as any other by default."""
+    usual = inspect.signature(RestartClient).parameters
+    by_name = inspect.signature(RestartClient.from_cloud).parameters
+    assert {name: by_name[name] for name in by_name if name != "name"} == {
+        name: usual[name] for name in ("max_at_once", "max_per_second", "adaptive")
+    }
 
 
 def test_types_are_shipped() -> None:

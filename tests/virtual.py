@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from bulkrestart import Report, RestartClient, Rollout, Token
+from bulkrestart import Outcome, Reason, Report, RestartClient, Rollout, ServerResult, Token
 from bulkrestart.run import recorder
 from bulkrestart.simulator import Cloud, Fault, Faults, asgi
 
@@ -82,6 +82,11 @@ def slow_down(cloud: Cloud, seconds: float, *, but: Collection[str] = ()) -> Non
     for server_id in cloud.ids:
         if server_id not in but:
             cloud.script(server_id, Fault.slow(seconds))
+
+
+def end_of(result: ServerResult) -> tuple[Outcome, Reason | None]:
+    """Give what became of a server, and why."""
+    return result.outcome, result.reason
 
 
 def assert_accounted(report: Report, cloud: Cloud) -> None:

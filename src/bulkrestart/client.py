@@ -20,7 +20,7 @@ from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.proxied import ProxiedTransport
 from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
-from bulkrestart.core.checks import check_count, check_rate
+from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError
@@ -293,8 +293,8 @@ class RestartClient:
     ) -> Report:
         """Restart servers, and report what became of each.
 
-        One server is looked at first, to see that the endpoint and the credentials are good. A reply that is
-        lost is not sent again blindly: the cloud's action log is read first, and what cannot be learnt is `in_doubt`.
+        One server is looked at first, to see that the endpoint and the credentials are good. A reply that is lost is
+        not sent again blindly: the cloud's action log is read first, and what cannot be learnt is `in_doubt`.
 
         Args:
             ids: Ids of servers, or `Server`s; an iterable, or an async one. Duplicates are merged.
@@ -430,9 +430,7 @@ class RestartClient:
         async with recording(_check_path(journal)) as recorder:
             is_listed = recorder.contents is not None and isinstance(ids, Listing)
             given = None if is_listed else await _collect(ids)
-            is_narrower = options.max_at_once < self._max_at_once
-            narrower = anyio.CapacityLimiter(options.max_at_once) if is_narrower else None
-            compute, gate = await self._way(options.request_timeout, narrower)
+            compute, gate = await self._way(options.request_timeout, options.max_at_once)
             endpoint = await self._locate()
             purpose = Purpose(endpoint=endpoint.url, reboot_type=options.reboot_type, since=options.since)
             fleet = Fleet(
@@ -534,7 +532,7 @@ class RestartClient:
         self._check_usable()
         return Preflight(*await self._way(_REQUEST_TIMEOUT), self._rng)
 
-    async def _way(self, request_timeout: float, narrower: anyio.CapacityLimiter | None = None) -> tuple[Compute, Gate]:
+    async def _way(self, request_timeout: float, max_at_once: int | None = None) -> tuple[Compute, Gate]:
         """Give the cloud, and the way to it; find out first where it is."""
         endpoint = await self._locate()
         if self._sender is None:
@@ -545,7 +543,7 @@ class RestartClient:
         auth = self._auth or self._sender.auth
         compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout)
         signs_in = auth if isinstance(auth, Renewed) else None
-        return compute, Gate(self._traffic, signs_in, narrower)
+        return compute, Gate(self._traffic, signs_in, max_at_once)
 
     async def _locate(self) -> Endpoint:
         if self._endpoint is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bulkrestart.cloud.verify import tcp_open
-from bulkrestart.core.checks import check_count, check_flag, check_seconds
+from bulkrestart.core.arguments import check_count, check_flag, check_seconds
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options, parse_reboot_type
 

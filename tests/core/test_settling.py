@@ -16,7 +16,7 @@ from bulkrestart.core.settling import (
     decide_escalation,
     decide_proof,
     gone,
-    is_over,
+    has_ended_badly,
     late,
 )
 from tests.core.samples import (
@@ -72,10 +72,10 @@ Settling = Watch | Prove | Confirm | Look | End
 def watch(*servers: Server, progress: Progress | None = None) -> list[Settling]:
     """Decide on snapshots that follow each other, as the watcher does."""
     decisions: list[Settling] = []
-    was_over = False
+    is_second_look = False
     for server in servers:
-        decisions.append(decide_back(server, progress or accepted(), is_second_look=was_over))
-        was_over = is_over(server)
+        decisions.append(decide_back(server, progress or accepted(), is_second_look=is_second_look))
+        is_second_look = has_ended_badly(server)
     return decisions
 
 
@@ -127,6 +127,13 @@ def test_two_sightings_are_two_in_a_row(between: Server) -> None:
     decisions = watch(shown("error"), between, shown("error"), shown("error"))
 
     assert decisions == [Watch(), Watch(), Watch(), failed(Reason.ERROR, "vm_state error")]
+
+
+def test_active_is_no_first_sighting_of_an_error() -> None:
+    """A server that was seen active, and then in error, is seen in error for the first time."""
+    decisions = watch(shown("active"), shown("error"), shown("error"))
+
+    assert decisions == [Prove(), Watch(), failed(Reason.ERROR, "vm_state error")]
 
 
 def row(

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkrestart import Outcome, Reason, Rollout, ServerResult
+from bulkrestart import Outcome, Reason, Rollout, ServerResult, Stop, StopReason
+from bulkrestart.core.decision import End
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.rollout import is_harm, stays_down
 from bulkrestart.core.turns import Turns
@@ -56,7 +57,11 @@ def test_a_server_that_stays_down_keeps_its_place() -> None:
     turns.end(end("a", Outcome.FAILED, Reason.ERROR))
     assert (take_all(turns), turns.is_stuck) == ([], False)
     turns.end(end("b", Outcome.IN_DOUBT, Reason.UNANSWERED))
-    assert (take_all(turns), turns.is_stuck, turns.is_full, turns.lost) == ([], True, True, 2)
+    assert (take_all(turns), turns.is_stuck, turns.is_full) == ([], True, True)
+    stop = turns.impasse()
+    assert isinstance(stop, Stop)
+    assert stop.reason is StopReason.MAX_DOWN
+    assert stop.detail.startswith("2 servers did not come back, and more may not be down (max_down)")
 
 
 def test_a_failure_that_is_up_frees_its_place() -> None:
@@ -91,6 +96,9 @@ def test_domains() -> None:
     turns.end(end("a2", Outcome.FAILED, Reason.NOT_BACK))
     turns.end(end("free"))
     assert (take_all(turns), turns.is_stuck, turns.is_full) == ([], True, False)
+    held = turns.impasse()
+    assert isinstance(held, End)
+    assert (held.outcome, held.reason) == (Outcome.SKIPPED, Reason.HELD_BACK)
     assert turns.give_up() == ["a3"]
     assert (turns.waiting, turns.is_stuck) == (0, False)
 

@@ -13,7 +13,7 @@ from bulkrestart.run import settle
 from bulkrestart.simulator import Call, Cloud, Fault, HostFault, LogAccess
 from tests.run.test_resume import killed
 from tests.run.test_taken_up import killed_after
-from tests.virtual import assert_accounted, client_of, cloud_of, virtually
+from tests.virtual import assert_accounted, client_of, cloud_of, end_of, virtually
 
 HARD: Final = RebootType.HARD
 WELL: Final = (Outcome.COMPLETED, None)
@@ -22,11 +22,6 @@ ERROR: Final = (Outcome.FAILED, Reason.ERROR)
 LONG_AGO: Final = datetime(2026, 1, 1, tzinfo=UTC)
 #: What Nova says of a driver that has failed with the guest off.
 WORDS: Final = "Failed to reboot instance: the driver has failed"
-
-
-def end_of(result: ServerResult) -> tuple[Outcome, Reason | None]:
-    """Give what became of a server, and why."""
-    return result.outcome, result.reason
 
 
 def broken_cloud(*faults: HostFault, servers: int = 1, reboot_seconds: tuple[float, float] = (3.0, 3.0)) -> Cloud:

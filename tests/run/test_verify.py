@@ -17,15 +17,10 @@ from bulkrestart import Outcome, Proof, Reason, RestartClient, Server, ServerRes
 from bulkrestart.run import settle, verify
 from bulkrestart.simulator import Call, Cloud, Fault, HostFault, asgi
 from tests.run.test_resume import killed
-from tests.virtual import assert_accounted, client_of, cloud_of, virtually
+from tests.virtual import assert_accounted, client_of, cloud_of, end_of, virtually
 
 VERIFIED: Final = (Outcome.VERIFIED, None)
 VERIFY_FAILED: Final = (Outcome.FAILED, Reason.VERIFY_FAILED)
-
-
-def end_of(result: ServerResult) -> tuple[Outcome, Reason | None]:
-    """Give what became of a server, and why."""
-    return result.outcome, result.reason
 
 
 class Check:

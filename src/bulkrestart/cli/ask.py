@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.errors import InputError
+from bulkrestart.cli.plan import in_short
 from bulkrestart.cli.streams import safe
 from bulkrestart.core.plan import Plan
 
@@ -48,23 +49,6 @@ def question(
         *([f"  journal   {journal}"] if journal else []),
     )
     return "\n".join(safe(line) for line in lines)
-
-
-def in_short(plan: Plan) -> list[str]:
-    """Say in a few lines what a plan comes to."""
-    expected = ", ".join(
-        f"{count} {'to be sent to' if reason is None else reason.replace('_', ' ')}"
-        for reason, count in plan.expected.items()
-    )
-    sizes = [len(wave) for wave in plan.waves]
-    waves = f"{len(sizes)} of {', '.join(map(str, sizes[:_NAMED]))}{', ...' if len(sizes) > _NAMED else ''} servers"
-    down = "" if plan.max_down is None else f", at most {plan.max_down} down at once"
-    return [
-        f"expected  {expected}",
-        f"waves     {waves}{down}",
-        f"stops     if more than {plan.max_failures} fail, or more than {plan.max_refused} are refused",
-        f"takes     {plan.requests} requests and {plan.seconds:.0f} s at the least, besides the reboots",
-    ]
 
 
 def check_terminal() -> None:

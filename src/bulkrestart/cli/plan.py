@@ -6,7 +6,6 @@ from dataclasses import asdict
 from datetime import datetime
 
 from bulkrestart.cli.access import Access
-from bulkrestart.cli.ask import in_short
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import refusals_told
 from bulkrestart.cli.show import Output
@@ -16,6 +15,8 @@ from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Forecast, Plan
 
 _EXPECTED_WIDTH = max(map(len, Reason))
+#: Waves whose sizes are named.
+_NAMED = 3
 
 
 async def make_plan(
@@ -57,6 +58,23 @@ def print_plan(plan: Plan, output: Output, streams: Streams) -> End:
     for line in (*in_short(plan), "nothing was sent"):
         write(line)
     return End(ExitCode.WELL)
+
+
+def in_short(plan: Plan) -> list[str]:
+    """Say in a few lines what a plan comes to."""
+    expected = ", ".join(
+        f"{count} {'to be sent to' if reason is None else reason.replace('_', ' ')}"
+        for reason, count in plan.expected.items()
+    )
+    sizes = [len(wave) for wave in plan.waves]
+    waves = f"{len(sizes)} of {', '.join(map(str, sizes[:_NAMED]))}{', ...' if len(sizes) > _NAMED else ''} servers"
+    down = "" if plan.max_down is None else f", at most {plan.max_down} down at once"
+    return [
+        f"expected  {expected}",
+        f"waves     {waves}{down}",
+        f"stops     if more than {plan.max_failures} fail, or more than {plan.max_refused} are refused",
+        f"takes     {plan.requests} requests and {plan.seconds:.0f} s at the least, besides the reboots",
+    ]
 
 
 def _row(one: Forecast) -> str:

@@ -10,6 +10,8 @@ from bulkrestart.core.rollout import BUDGET, Rollout, Share
 #: Over as many servers as are asked about: one goes first, and no more than so many are down at once.
 _CANARY: Final = 1
 _MAX_DOWN: Final = 50
+#: As many as no number of servers has.
+_DIGITS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,13 @@ def read_spreading(
 
 
 def _share(text: str | None) -> Share | None:
-    if text is None or text.lower() == BUDGET:
-        return text and BUDGET
-    return int(text) if text.isascii() and text.isdigit() and len(text) < len("1000000000") else text
+    if text is None:
+        return None
+    if text.lower() == BUDGET:
+        return BUDGET
+    # Python refuses to read a number of too many digits (4,300), and no fleet has so many servers.
+    is_number = text.isascii() and text.isdigit() and len(text) < _DIGITS
+    return int(text) if is_number else text
 
 
 def _read_spread(text: str | None) -> Literal["az", "host"] | None:

@@ -13,7 +13,7 @@ import anyio
 import httpx
 
 from bulkrestart.cloud.network import tls_context
-from bulkrestart.core.checks import check_seconds
+from bulkrestart.core.arguments import check_seconds
 from bulkrestart.core.model import Address, Server, Verify
 
 _FIELDS: Final = ("address", "id", "name")

@@ -14,7 +14,7 @@ from bulkrestart.core.decision import Accept, Again, Decision, End, Hold, Look, 
 from bulkrestart.core.errors import AuthError, EndpointError
 from bulkrestart.core.faults import Body
 from bulkrestart.core.model import Outcome, Reason, RebootType, Stop, StopReason
-from bulkrestart.core.observation import POSTPONED, Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.observation import EXECUTING, POSTPONED, Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import (
     ACTIVE,
@@ -40,8 +40,6 @@ FORBIDDEN_IN_A_ROW: Final = 10
 
 #: What Python writes where TLS fails: a certificate that is not trusted, or no TLS at all on the other side.
 _NO_TLS: Final = "[SSL: "
-#: "The commands are being executed. Try again later."
-_EXECUTING: Final = "Ecs.0603"
 _UNCERTAIN_CODES: Final = ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.1002")
 #: nova/api/openstack/common.py raise_http_conflict_for_instance_invalid_state
 _CONFLICT: Final = re.compile(r"Cannot 'reboot' instance \S+ while it is in (vm_state|task_state|launched_at) (\S+)")
@@ -83,57 +81,7 @@ def hold_for(seen: Observation) -> Hold | None:
         # Whoever sends meanwhile is refused as well.
         return Hold(max(REFUSED_TOKEN_DELAY, wait or 0.0))
     is_in_trouble = seen.status >= 500 or seen.status == 408
-    return Hold(wait) if is_in_trouble and wait is not None and not seen.fault.has_code(_EXECUTING) else None
-
-
-def is_overcharge(seen: Observation) -> bool:
-    """Tell whether an answer, or the lack of one, shows that it was too much for the cloud: it gets less at once."""
-    match seen:
-        case Unsent():
-            return False
-        case Unanswered():
-            return seen.may_come_late
-        case Answer():
-            return seen.is_throttled or seen.may_come_late or seen.status == 503
-
-
-def is_trouble(seen: Observation) -> bool:
-    """Tell whether an answer, or the lack of one, may be the trouble of the cloud: it says nothing of the question."""
-    if not isinstance(seen, Answer):
-        return True
-    is_in_trouble = seen.status >= 500 or seen.status == 408
-    return is_in_trouble and not seen.is_throttled and not seen.fault.has_code(_EXECUTING)
-
-
-def may_lie_in_server(trouble: Observation) -> bool:
-    """Tell whether one server may be to blame for a trouble: for Nova's own 500, and for what never came back.
-
-    What never left never got as far as a server, and a gateway that has nobody to ask says 502 or 503.
-    """
-    match trouble:
-        case Unsent():
-            return False
-        case Unanswered():
-            return True
-        case Answer():
-            return trouble.status not in (502, 503)
-
-
-def too_long(seconds: float, words: str) -> Stop:
-    """Stop a run that is asked to wait for longer than a run waits."""
-    remedy = "what was not sent to is skipped: give it again after that"
-    return Stop(StopReason.OUTAGE, f"the cloud asks to wait for {seconds:.0f} s ({words}); {remedy}")
-
-
-def closed(words: str) -> Stop:
-    """Stop a run whose client was closed."""
-    return Stop(StopReason.OUTAGE, f"{words}: what was not sent to is skipped, and what was is not waited for")
-
-
-def outage(seconds: float, words: str) -> Stop:
-    """Stop a run whose cloud is in trouble for too long."""
-    remedy = "what was not sent to is skipped: give it again when the cloud is back"
-    return Stop(StopReason.OUTAGE, f"the cloud has been in trouble for {seconds:.0f} s ({words}); {remedy}")
+    return Hold(wait) if is_in_trouble and wait is not None and not seen.fault.has_code(EXECUTING) else None
 
 
 def _decide_answer(answer: Answer, progress: Progress) -> Decision:
@@ -149,7 +97,7 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
         return refuse(Reason.LOCKED, answer)
     if fault.has_code("Ecs.0100"):
         return Look(is_unresolved=False)
-    if fault.has_code(_EXECUTING):
+    if fault.has_code(EXECUTING):
         return Send(reboot_type=progress.reboot_type, delay=COMMANDS_EXECUTING_DELAY)
     if status == 409:
         return _decide_conflict(answer, progress)

@@ -11,6 +11,8 @@ from bulkrestart.core.model import Log, Server
 
 #: "Flow limit exceeded", documented with 202: the request is delivered, but postponed.
 POSTPONED: Final = "Common.0024"
+#: "The commands are being executed. Try again later."
+EXECUTING: Final = "Ecs.0603"
 _THROTTLED_STATUSES: Final = frozenset({413, 429})
 _THROTTLED_CODES: Final = ("Common.1503", "APIGW.0308", "APIG.0308")
 _NOT_FOUND_CODES: Final = ("itemNotFound", "Ecs.0114", "Ecs.0614")

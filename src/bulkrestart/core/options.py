@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from bulkrestart.core.checks import check_count, check_flag, check_seconds, check_verify
+from bulkrestart.core.arguments import check_count, check_flag, check_seconds, check_verify
 from bulkrestart.core.model import RebootType, Verify
 from bulkrestart.core.rollout import Rollout
 
@@ -49,6 +49,14 @@ class Options:
         check_verify(self.verify)
         if self.verify is not None and not self.wait:
             raise ValueError("verify needs wait: a server is verified when it is back; leave out the one or the other")
+
+    @property
+    def looks_ahead(self) -> bool:
+        """All servers are looked at before any is sent to: a HARD would start a stopped one, and as admin bypass locks.
+
+        With `since` each is looked at in its turn.
+        """
+        return self.reboot_type is RebootType.HARD and self.since is None
 
 
 def parse_reboot_type(value: str) -> RebootType:

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from bulkrestart.core.decision import End, Send
+from bulkrestart.core.decision import Decision, End, Send
 from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Reason, RebootType, Server
 from bulkrestart.core.observation import Observation, Sighting
@@ -94,7 +94,10 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        counts = [f"{count} {'to send to' if reason is None else reason}" for reason, count in self.expected.items()]
+        counts = [
+            f"{count} {'to send to' if reason is None else reason.replace('_', ' ')}"
+            for reason, count in self.expected.items()
+        ]
         waves = f"{len(self.waves)} wave{'' if len(self.waves) == 1 else 's'}"
         return (
             f"{', '.join(counts) or 'no servers'} in {waves}: "
@@ -132,7 +135,7 @@ def forecast(
     )
 
 
-def _reason_of(decision: object) -> Reason | None:
+def _reason_of(decision: Decision) -> Reason | None:
     if isinstance(decision, Send):
         return None
     return decision.reason if isinstance(decision, End) else Reason.BUSY
@@ -147,7 +150,8 @@ def draw_up(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], optio
         options: What is asked for.
         cost: What polls and requests take.
     """
-    rollout, requests = options.rollout, _requests(forecasts, waves, options, cost)
+    rollout = options.rollout
+    requests = _requests(forecasts, waves, options, cost)
     pause = 0.0 if callable(rollout.pause) else rollout.pause
     polling = len(waves) * cost.first_poll if options.wait else 0.0
     pacing = 0.0 if cost.max_per_second is None else requests / cost.max_per_second
@@ -164,12 +168,11 @@ def draw_up(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], optio
 
 def _requests(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], options: Options, cost: Cost) -> int:
     """Count one request to find the cloud, the survey, a send for each server, polls by wave, and proofs."""
-    is_surveyed = options.reboot_type is RebootType.HARD and options.since is None
     going = sum(one.reason in (None, Reason.BUSY) for one in forecasts)
     # A SOFT learns by its answer that it is refused.
-    sends = going if is_surveyed else len(forecasts)
+    sends = going if options.looks_ahead else len(forecasts)
     requests = 1 + sends
-    if is_surveyed or options.rollout.spread is not None:
+    if options.looks_ahead or options.rollout.spread is not None:
         requests += min(cost.pages, len(forecasts))
     if options.since is not None:
         requests += len(forecasts)

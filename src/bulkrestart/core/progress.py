@@ -86,6 +86,11 @@ class Progress:
     is_history_unread: bool = False
 
     @property
+    def is_sent(self) -> bool:
+        """What was sent is to be followed to its end: it was accepted, or its fate is unknown."""
+        return self.is_accepted or self.is_unresolved
+
+    @property
     def settled_ids(self) -> frozenset[str | None]:
         """The requests of ours whose fate is known while that of the last one is not."""
         return frozenset((self.soft_id, *(attempt.request_id for attempt in self.attempts[:-1])))
@@ -196,11 +201,9 @@ class Progress:
 
     @property
     def _escalation(self) -> str:
-        return (
-            ""
-            if self.soft_id is None
-            else f"HARD followed the SOFT {self.soft_id}, which ended in error: {self.soft_words}"
-        )
+        if self.soft_id is None:
+            return ""
+        return f"HARD followed the SOFT {self.soft_id}, which ended in error: {self.soft_words}"
 
     def so_far(self, *, is_over: bool) -> End:
         """Tell what is known now: for a report that is read meanwhile, or of a run that broke off."""

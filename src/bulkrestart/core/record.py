@@ -121,11 +121,11 @@ class Record:
             progress.is_unresolved = True
         if self.end is not None and self.end.outcome is Outcome.COMPLETED:
             progress.back = self.end
-        if progress.soft_id is not None and not progress.is_unresolved and not progress.is_accepted:
+        if progress.soft_id is not None and not progress.is_sent:
             # No HARD has started anything: the end of the SOFT is seen and judged anew.
             progress.is_accepted, progress.request_id, progress.reboot_type = True, progress.soft_id, RebootType.SOFT
             progress.soft_id, progress.soft_words = None, ""
-        if not progress.is_unresolved and not progress.is_accepted:
+        if not progress.is_sent:
             # It is sent to as if for the first time; only what was once in doubt may still be found in the log.
             progress.reboot_type, progress.last_status = options.reboot_type, None
             progress.since = progress.since if progress.doubts else None

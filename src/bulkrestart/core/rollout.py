@@ -11,7 +11,7 @@ from inspect import iscoroutinefunction
 from math import floor
 from typing import Final, Literal
 
-from bulkrestart.core.checks import check_seconds
+from bulkrestart.core.arguments import check_count, check_seconds
 from bulkrestart.core.model import Outcome, Reason, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.report import Report
 
@@ -74,8 +74,7 @@ class Rollout:
     spread: Literal["az", "host"] | Domain | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.canary, int) or isinstance(self.canary, bool) or self.canary < 0:
-            raise ValueError(f"canary must be a whole number from 0 up, not {self.canary!r}")
+        check_count("canary", self.canary, least=0)
         _check_share("wave", self.wave, least=1)
         if self.max_down != BUDGET:
             _check_share("max_down", self.max_down, least=1, besides=', or "budget"')

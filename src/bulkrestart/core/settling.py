@@ -24,9 +24,10 @@ def decide_back(server: Server, progress: Progress, *, is_second_look: bool) -> 
     Args:
         server: A snapshot that was asked for after the acceptance.
         progress: The server's way so far; it is not changed.
-        is_second_look: The look before it showed the reboot ended as well, and the server not active.
+        is_second_look: The look before it showed the reboot ended as well, and the server not active
+            (`has_ended_badly`).
     """
-    if not is_over(server):
+    if not _is_over(server):
         return Watch()
     if server.vm_state == ACTIVE:
         return Prove()
@@ -42,8 +43,12 @@ def decide_back(server: Server, progress: Progress, *, is_second_look: bool) -> 
     return End(outcome=Outcome.FAILED, reason=Reason.WRONG_STATE, detail=f"it ended in vm_state {server.vm_state}")
 
 
-def is_over(server: Server) -> bool:
-    """Tell whether a snapshot shows no reboot under way."""
+def has_ended_badly(server: Server) -> bool:
+    """Tell whether a snapshot shows the reboot ended, and the server not active."""
+    return _is_over(server) and server.vm_state != ACTIVE
+
+
+def _is_over(server: Server) -> bool:
     return server.vm_state is not None and server.task_state not in REBOOT_TASKS
 
 

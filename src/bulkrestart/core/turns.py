@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
-from bulkrestart.core.model import ServerResult
-from bulkrestart.core.rollout import BUDGET, Rollout, is_harm, stays_down
+from bulkrestart.core.decision import End
+from bulkrestart.core.model import Outcome, Reason, ServerResult, Stop, StopReason
+from bulkrestart.core.rollout import BUDGET, Rollout, is_harm, servers, stays_down
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +28,7 @@ class _Domain:
 
 
 class Turns:
-    """The line.
+    """The line of servers: who is in it, and who of them may go.
 
     Args:
         rollout: What may be down at once.
@@ -57,11 +58,6 @@ class Turns:
         return self._under_way
 
     @property
-    def lost(self) -> int:
-        """Servers that have their outcome, and keep their place."""
-        return self._lost
-
-    @property
     def is_full(self) -> bool:
         """As many are down as may be."""
         return self._places is not None and self._under_way + self._lost >= self._places
@@ -70,6 +66,14 @@ class Turns:
     def is_stuck(self) -> bool:
         """Servers are in line, and none of them will ever have its turn."""
         return self._waiting > 0 and self._under_way == 0 and (self.is_full or not self._line)
+
+    def impasse(self) -> Stop | End:
+        """Tell what a line that is stuck comes to: the run stops, or those who are in it have this end."""
+        if self.is_full:
+            words = f"{servers(self._lost)} did not come back, and more may not be down (max_down)"
+            return Stop(StopReason.MAX_DOWN, f"{words}: see to them first, or allow for more")
+        detail = "another server of its failure domain did not come back"
+        return End(outcome=Outcome.SKIPPED, reason=Reason.HELD_BACK, detail=detail)
 
     def line_up(self, server_id: str) -> None:
         """Put a server at the end of the line."""

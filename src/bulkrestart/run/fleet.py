@@ -17,24 +17,25 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.errors import BulkRestartError, EndpointError
+from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult, Stop, StopReason
+from bulkrestart.core.model import Outcome, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import Record
 from bulkrestart.core.report import Ledger, Report, Statistics
-from bulkrestart.core.rollout import Budgets, servers
+from bulkrestart.core.rollout import Budgets
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.crew import unhurried
-from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.line import Line
-from bulkrestart.run.preflight import Preflight
+from bulkrestart.run.preflight import Preflight, require_past
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.settle import Settler
+from bulkrestart.run.shields import Shields
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.survey import Survey
 from bulkrestart.run.sweep import Sweep
@@ -80,10 +81,7 @@ class Fleet:
         deadline: float,
         rng: random.Random,
     ) -> None:
-        self._compute = compute
-        self._gate = gate
         self._clock = clock
-        self._rng = rng
         self._ledger = ledger
         self._recorder = recorder
         self._deadline = deadline
@@ -104,10 +102,9 @@ class Fleet:
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
+        self._preflight = Preflight(compute, gate, rng)
         self._sweep = Sweep(compute, gate, clock, self._lanes)
-        # A HARD would start a stopped server, and as admin bypass a lock. With `since` each is looked at in its turn.
-        is_hard = options.reboot_type is RebootType.HARD and options.since is None
-        self._survey = Survey(self._sweep, options.rollout, keeps_states=is_hard)
+        self._survey = Survey(self._sweep, options.rollout, keeps_states=options.looks_ahead)
         self._budgets = Budgets(options.rollout, len(ledger))
         self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
         self._line = Line(self._turns, self._course)
@@ -119,7 +116,6 @@ class Fleet:
             clock=clock,
             options=options,
             knowledge=self._knowledge,
-            course=self._course,
             recorder=recorder,
             rng=rng,
         )
@@ -137,7 +133,6 @@ class Fleet:
             compute=compute,
             gate=gate,
             sweep=self._sweep,
-            course=self._course,
             knowledge=self._knowledge,
             escalate=self._submitter.escalate,
             verifier=verifier,
@@ -181,8 +176,8 @@ class Fleet:
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
-            await Preflight(self._compute, self._gate, self._rng).look(first)
-            self._check_since()
+            await self._preflight.look(first)
+            require_past(self._options.since, self._clock)
             await self._survey.read(self._to_survey())
             await self._recorder.begin()
             self.ready.set()
@@ -209,14 +204,14 @@ class Fleet:
         progress = self._ledger.progress(server_id)
         if progress is None:
             return not self._ledger.is_finished(server_id)
-        return not progress.is_accepted and not progress.is_unresolved
+        return not progress.is_sent
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
         await unhurried(
             filter(self._is_finished, self._recorder.records.values()), lambda one: self._count(one.result())
         )
-        sent = [progress for progress in self._ledger.under_way() if progress.is_accepted or progress.is_unresolved]
+        sent = [progress for progress in self._ledger.under_way() if progress.is_sent]
         for progress in sent:
             self._turns.begin(progress.server_id)
         for progress in sent:
@@ -259,27 +254,13 @@ class Fleet:
 
     def _hold_back(self) -> None:
         """Leave out servers that would never have their turn, because others are down."""
-        if self._turns.is_full:
-            words = f"{servers(self._turns.lost)} did not come back, and more may not be down (max_down)"
-            self._course.halt(Stop(StopReason.MAX_DOWN, f"{words}: see to them first, or allow for more"))
-            return
-        for server_id in self._turns.give_up():
-            self._started += 1
-            detail = "another server of its failure domain did not come back"
-            end = End(outcome=Outcome.SKIPPED, reason=Reason.HELD_BACK, detail=detail)
-            self._write(self._open(server_id), end)
-
-    def _check_since(self) -> None:
-        """Refuse a moment that is yet to come for the cloud: a reboot of this run would not count as since.
-
-        Raises:
-            EndpointError: It is.
-        """
-        now = self._clock.at(anyio.current_time())
-        since = self._options.since
-        if since is not None and now is not None and since > now[1]:
-            words = f"the cloud's clock shows {moment_text(now[1])}: give a since that is past there; nothing was sent"
-            raise EndpointError(words)
+        match self._turns.impasse():
+            case Stop() as stop:
+                self._course.halt(stop)
+            case End() as end:
+                for server_id in self._turns.give_up():
+                    self._started += 1
+                    self._write(self._open(server_id), end)
 
     def _take_up(self, record: Record) -> None:
         """Go on where the journal ends: what is finished stays."""

@@ -1,19 +1,18 @@
 """One run's way to the cloud: so many requests at once, and none while everybody is asked to wait."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar
 
 import anyio
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
-from bulkrestart.core.decide import closed
 from bulkrestart.core.observation import Answer, Unsent
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.trouble import closed
 from bulkrestart.run.course import Course
-from bulkrestart.run.traffic import Lane, Rank, Traffic, Turn
+from bulkrestart.run.traffic import Claim, Party, Rank, Traffic
 
 T = TypeVar("T")
 
@@ -29,17 +28,17 @@ class Gate:
     Args:
         traffic: What all requests of the client share.
         auth: What has to be signed in before a slot is taken; None if nothing.
-        narrower: The run's own bound on requests at once; None for that of the client.
+        max_at_once: The run's own bound on requests at once; None for that of the client.
 
     Attributes:
         course: Ends the waits for a send when the run stops, and all of them when it is lost.
     """
 
-    def __init__(self, traffic: Traffic, auth: Renewed | None, narrower: anyio.CapacityLimiter | None = None) -> None:
+    def __init__(self, traffic: Traffic, auth: Renewed | None, max_at_once: int | None = None) -> None:
         self.course = Course()
         self._traffic = traffic
         self._auth = auth
-        self._lane = Lane(self.course, narrower, anyio.current_time())
+        self._party = Party(self.course, max_at_once, anyio.current_time())
 
     @property
     def is_held(self) -> bool:
@@ -82,23 +81,23 @@ class Gate:
         Args:
             probe: Asks how the cloud is, if it is in trouble: no server's send is spent on that.
         """
-        return Passage(self, Turn(self._lane, Rank.SEND, self.course.stopped, probe))
+        return Passage(self, Claim(self._party, Rank.SEND, self.course.stopped, probe))
 
-    async def enter(self, turn: Turn) -> Trouble | None:
+    async def enter(self, claim: Claim) -> Trouble | None:
         """Take a slot; give the trouble if there is nothing to sign with and never will be."""
-        while not turn.end.is_set():
-            trouble = await self._sign_in(turn.end)
+        while not claim.end.is_set():
+            trouble = await self._sign_in(claim.end)
             if trouble is not None:
                 return trouble
-            await self._traffic.take(turn)
-            if not turn.has_slot or self._auth is None or self._auth.is_signed_in:
+            await self._traffic.take(claim)
+            if not claim.has_slot or self._auth is None or self._auth.is_signed_in:
                 break
-            self._traffic.leave(turn)
+            self._traffic.leave(claim)
         return None
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, claim: Claim) -> None:
         """Give the slot back."""
-        self._traffic.leave(turn)
+        self._traffic.leave(claim)
 
     async def ask(
         self, request: Callable[[], Awaitable[T]], server_id: str | None, *, is_for_send: bool = False
@@ -115,7 +114,7 @@ class Gate:
             does anything when the run is lost.
         """
         end = self.course.stopped if is_for_send else self.course.lost
-        async with Passage(self, Turn(self._lane, Rank.LOOK, end, None)) as passage:
+        async with Passage(self, Claim(self._party, Rank.LOOK, end, None)) as passage:
             asked = anyio.current_time()
             if passage.trouble is not None:
                 return passage.trouble.answer, asked
@@ -140,7 +139,7 @@ class Gate:
     def _judge(self) -> None:
         """Stop the run if it would wait for too long."""
         if self._traffic.is_held:
-            stop = self._traffic.verdict(anyio.current_time(), self._lane.began)
+            stop = self._traffic.verdict(anyio.current_time(), self._party.began)
             if stop is not None:
                 self.course.halt(stop)
 
@@ -156,52 +155,23 @@ class Passage:
         trouble: Why there is nothing to sign with, and never will be; nothing is to be sent then.
     """
 
-    __slots__ = ("_gate", "_turn", "trouble")
+    __slots__ = ("_claim", "_gate", "trouble")
 
-    def __init__(self, gate: Gate, turn: Turn) -> None:
+    def __init__(self, gate: Gate, claim: Claim) -> None:
         self._gate = gate
-        self._turn = turn
+        self._claim = claim
         self.trouble: Trouble | None = None
 
     @property
     def is_free(self) -> bool:
         """The request may leave."""
-        return self._turn.has_slot
+        return self._claim.has_slot
 
     async def __aenter__(self) -> "Passage":
-        self.trouble = await self._gate.enter(self._turn)
+        self.trouble = await self._gate.enter(self._claim)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._gate.leave(self._turn)
-
-
-class Shields:
-    """Keeps what is in flight from being cancelled, until there is a bound to that.
-
-    A request that is abandoned leaves a server whose fate is unknown, so a cancelled run awaits its requests until
-    `bound` gives them a deadline. Native asyncio cancellation does not reach a child task, so a shield holds there, and
-    only there.
-    """
-
-    def __init__(self) -> None:
-        self._scopes: set[anyio.CancelScope] = set()
-        self._deadline = float("inf")
-
-    @contextmanager
-    def up(self) -> Iterator[anyio.CancelScope]:
-        """Shield what is awaited within."""
-        with anyio.CancelScope(shield=True, deadline=self._deadline) as scope:
-            self._scopes.add(scope)
-            try:
-                yield scope
-            finally:
-                self._scopes.discard(scope)
-
-    def bound(self, deadline: float) -> None:
-        """End every shield at the deadline."""
-        self._deadline = deadline
-        for scope in self._scopes:
-            scope.deadline = min(scope.deadline, deadline)
+        self._gate.leave(self._claim)

@@ -8,10 +8,11 @@ from typing import Final, TypeVar
 import anyio
 
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
 from bulkrestart.core.errors import AuthError, EndpointError
-from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.gate import Gate
 
 T = TypeVar("T")
@@ -35,6 +36,22 @@ async def require_sign_in(gate: Gate) -> None:
     if trouble is not None:
         raise AuthError(f"{trouble}; nothing was sent")
     _check(gate)
+
+
+def require_past(since: float | None, clock: CloudClock) -> None:
+    """Refuse a moment that is yet to come for the cloud: a reboot of this run would not count as since.
+
+    Args:
+        since: The moment, in seconds since the epoch; None for none.
+        clock: The cloud's time, which a look has shown.
+
+    Raises:
+        EndpointError: It is.
+    """
+    now = clock.at(anyio.current_time())
+    if since is not None and now is not None and since > now[1]:
+        words = f"the cloud's clock shows {moment_text(now[1])}: give a since that is past there; nothing was sent"
+        raise EndpointError(words)
 
 
 def _check(gate: Gate) -> None:
@@ -86,7 +103,7 @@ class Preflight:
         while True:
             seen, _ = await self._gate.ask(request, server_id)
             _check(self._gate)
-            if not isinstance(seen, Answer | Unsent | Unanswered):
+            if not isinstance(seen, Observation):
                 return seen
             if isinstance(seen, Answer) and self.compute.lower_microversion(seen):
                 continue

@@ -20,8 +20,8 @@ from bulkrestart.core.look import reboots_since
 from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, is_over, late
-from bulkrestart.run.course import Course
+from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, has_ended_badly, late
+from bulkrestart.core.sight import Sight
 from bulkrestart.run.crew import unhurried, work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge
@@ -51,7 +51,7 @@ class Watched:
         deadline: When the wait for it ends, on the clock of `Settler`, which stands still at times.
         seen: When the request left that last showed its state; None before the first.
         back: The snapshot that last showed it back; None as long as none has.
-        was_over: That showed the reboot ended, and the server not active.
+        has_ended_badly: That showed the reboot ended, and the server not active.
     """
 
     progress: Progress
@@ -59,7 +59,7 @@ class Watched:
     deadline: float
     seen: float | None = None
     back: Server | None = None
-    was_over: bool = False
+    has_ended_badly: bool = False
 
 
 class Settler:
@@ -69,7 +69,6 @@ class Settler:
         compute: The cloud.
         gate: The way to it.
         sweep: Reads the states of the servers.
-        course: Ends the run if the cloud no longer answers us.
         knowledge: What the run knows of the action log.
         escalate: Sends HARD after a SOFT that was accepted and ended as told.
         verifier: Lets the servers that are back be checked; None if that is not asked for.
@@ -86,7 +85,6 @@ class Settler:
         compute: Compute,
         gate: Gate,
         sweep: Sweep,
-        course: Course,
         knowledge: LogKnowledge,
         escalate: Callable[[Progress, End], Awaitable[Accept | End]],
         verifier: Verifier | None,
@@ -99,7 +97,7 @@ class Settler:
         self._compute = compute
         self._gate = gate
         self._sweep = sweep
-        self._course = course
+        self._course = gate.course
         self._knowledge = knowledge
         self._escalate = escalate
         self._verifier = verifier
@@ -114,10 +112,7 @@ class Settler:
         self._is_closed = False
         self._answered_at = 0.0
         self._refusals = 0
-        # When something was last seen, since when nothing is (None while it is), and for how long that has been so.
-        self._sighted = 0.0
-        self._blind_since: float | None = None
-        self._blind = 0.0
+        self._sight = Sight()
 
     def __len__(self) -> int:
         verified = 0 if self._verifier is None else len(self._verifier)
@@ -132,7 +127,7 @@ class Settler:
         now = anyio.current_time()
         if not self._watched:
             # Its acceptance is the last that was seen.
-            self._see(now)
+            self._sight.see(self._gate.patience(now))
         deadline = self._time(now) + self._wait_timeout
         self._watched[progress.server_id] = Watched(progress, now, deadline)
         self._news.set()
@@ -190,7 +185,7 @@ class Settler:
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
             if isinstance(server, Server):
-                self._see(asked)
+                self._sight.see(self._gate.patience(asked))
             watched = self._watched.get(server_id)
             if watched is None or asked < watched.accepted:
                 return
@@ -212,9 +207,9 @@ class Settler:
 
         swept = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
         if swept.answered:
-            self._see(began)
-        elif self._blind_since is None:
-            self._blind_since = self._sighted
+            self._sight.see(self._gate.patience(began))
+        else:
+            self._sight.miss()
         if swept.is_complete:
             await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
@@ -243,28 +238,19 @@ class Settler:
         return self._time(asked) >= watched.deadline
 
     def _time(self, moment: float) -> float:
-        time = self._gate.patience(moment)
-        return (time if self._blind_since is None else min(time, self._blind_since)) - self._blind
-
-    def _see(self, asked: float) -> None:
-        """Note that something was seen: the time in which nothing was counts against nobody."""
-        now = self._gate.patience(asked)
-        if self._blind_since is not None:
-            self._blind += max(0.0, now - self._blind_since)
-            self._blind_since = None
-        self._sighted = max(self._sighted, now)
+        return self._sight.time(self._gate.patience(moment))
 
     def _decide(
         self, watched: Watched, server: Server | Observation, asked: float
     ) -> Watch | Prove | Confirm | Look | End:
         if not isinstance(server, Server):
             return gone(server) if isinstance(server, Answer) and server.is_not_found else Watch()
-        decision = decide_back(server, watched.progress, is_second_look=watched.was_over)
-        watched.seen, watched.was_over = asked, is_over(server)
+        decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
+        watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         if self._verifier is not None and isinstance(decision, Prove):
             watched.back = server
         # One that has ended, and is not active, is seen once more: it is not late, it has failed in its own way.
-        is_late = isinstance(decision, Watch) and not watched.was_over and self._is_late(watched, asked)
+        is_late = isinstance(decision, Watch) and not watched.has_ended_badly and self._is_late(watched, asked)
         return late(server) if is_late else decision
 
     async def _prove(self, server_id: str) -> None:

@@ -24,10 +24,10 @@ from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.run.course import Course
-from bulkrestart.run.gate import Gate, Shields
+from bulkrestart.run.gate import Gate
 from bulkrestart.run.knowledge import LogKnowledge, Witness
 from bulkrestart.run.recorder import Recorder
+from bulkrestart.run.shields import Shields
 
 T = TypeVar("T")
 
@@ -54,7 +54,6 @@ class Submitter:
         clock: The cloud's time.
         options: What was asked for.
         knowledge: What the run knows of the action log.
-        course: Whether the run still sends.
         recorder: Keeps the journal.
         rng: The source of jitter.
     """
@@ -68,7 +67,6 @@ class Submitter:
         clock: CloudClock,
         options: Options,
         knowledge: LogKnowledge,
-        course: Course,
         recorder: Recorder,
         rng: random.Random,
     ) -> None:
@@ -78,7 +76,7 @@ class Submitter:
         self._clock = clock
         self._options = options
         self._knowledge = knowledge
-        self._course = course
+        self._course = gate.course
         self._recorder = recorder
         self._rng = rng
         self._asking: anyio.Event | None = None

@@ -1,4 +1,4 @@
-"""What all requests of a client share: slots, rate, brake and door; and the line of those that wait for them."""
+"""What all requests of a client share: slots, rate, brake and door; and the queues of those that wait for them."""
 
 import logging
 from collections import deque
@@ -9,19 +9,13 @@ from typing import Final, Literal
 
 import anyio
 
-from bulkrestart.core.decide import (
-    hold_for,
-    is_overcharge,
-    is_trouble,
-    may_lie_in_server,
-    outage,
-    too_long,
-)
+from bulkrestart.core.decide import hold_for
 from bulkrestart.core.limit import LatencyLimit, Limit
 from bulkrestart.core.model import Stop
-from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.pacing import LONGEST_SAID, Brake, Door, Pace
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.trouble import is_overcharge, is_trouble, may_lie_in_server, outage, too_long
 from bulkrestart.run.course import Course
 
 _log = logging.getLogger(__name__)
@@ -37,11 +31,11 @@ class Rank(IntEnum):
     SEND = 1
 
 
-class Turn:
-    """One request's turn: from when it asks for a slot until it gives it back.
+class Claim:
+    """One request's claim to a slot: from when it asks for one until it gives that back.
 
     Args:
-        lane: The run or listing that it belongs to.
+        party: The run or listing that it is made for.
         rank: Who goes first.
         end: Ends the wait when it is set: there is no slot then, and nothing is to leave.
         probe: Asks how the cloud is, where the request itself is not to be tried on a closed door; None if it may be.
@@ -50,12 +44,12 @@ class Turn:
         has_slot: The request may leave now.
     """
 
-    __slots__ = ("end", "epoch", "has_slot", "is_probe", "lane", "number", "probe", "rank", "woken")
+    __slots__ = ("end", "epoch", "has_slot", "is_probe", "number", "party", "probe", "rank", "woken")
 
     def __init__(
-        self, lane: "Lane", rank: Rank, end: anyio.Event, probe: Callable[[], Awaitable[object]] | None
+        self, party: "Party", rank: Rank, end: anyio.Event, probe: Callable[[], Awaitable[object]] | None
     ) -> None:
-        self.lane = lane
+        self.party = party
         self.rank = rank
         self.end = end
         self.probe = probe
@@ -74,35 +68,37 @@ class Turn:
         return True
 
 
-class Lane:
-    """The way of one run, or of one listing, among those of a client.
+class Party:
+    """One run, or one listing, among those that share a client.
 
     Args:
         course: Ends the waits.
-        narrower: The run's own bound on requests at once; None for none.
+        most: The run's own bound on requests at once; None for none.
         began: When it began.
 
     Attributes:
-        waiting: The turns that wait, by rank, each in the order in which they came.
+        in_flight: Requests that have a slot.
+        waiting: The claims that wait, by rank, each in the order in which they came.
     """
 
-    def __init__(self, course: Course, narrower: anyio.CapacityLimiter | None, began: float) -> None:
+    def __init__(self, course: Course, most: int | None, began: float) -> None:
         self.course = course
-        self.narrower = narrower
+        self._most = _INFINITY if most is None else most
         self.began = began
-        self.waiting: tuple[deque[Turn], deque[Turn]] = (deque(), deque())
+        self.in_flight = 0
+        self.waiting: tuple[deque[Claim], deque[Claim]] = (deque(), deque())
         course.tell(self.wake)
 
     @property
     def has_room(self) -> bool:
         """The run's own bound allows for one more."""
-        return self.narrower is None or self.narrower.available_tokens >= 1
+        return self.in_flight < self._most
 
     def wake(self) -> None:
         """Wake all that wait."""
         for waiting in self.waiting:
-            for turn in waiting:
-                turn.wake()
+            for claim in waiting:
+                claim.wake()
 
 
 class Traffic:
@@ -131,7 +127,7 @@ class Traffic:
         #: When last as many were in flight as may be.
         self._full_at = float("-inf")
         self._numbers = count()
-        self._lanes: list[Lane] = []
+        self._parties: list[Party] = []
         self._words = ""
         #: Sends that came to nothing while it is open whose trouble that is.
         self._blamed: list[Progress] = []
@@ -151,138 +147,136 @@ class Traffic:
         """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
         return moment - self.brake.held(moment) - self._door.held(moment)
 
-    async def take(self, turn: Turn) -> None:
+    async def take(self, claim: Claim) -> None:
         """Wait for a slot at a moment at which nobody is asked to wait; nothing awaits between that and the return.
 
-        Without a slot it returns when, and only when, the turn's `end` is set.
+        Without a slot it returns when, and only when, the claim's `end` is set.
         """
         await anyio.lowlevel.checkpoint()
         now = anyio.current_time()
-        if not self._lanes and not self._door.is_closed and self._wait(turn, now) == 0.0:
-            self._go(turn, now)
+        if not self._parties and not self._door.is_closed and self._wait(claim, now) == 0.0:
+            self._go(claim, now)
             return
-        line = self._join(turn)
+        queue = self._join(claim)
         try:
-            while not turn.end.is_set():
+            while not claim.end.is_set():
                 wait = _INFINITY
-                if self._first() is turn:
+                if self._first() is claim:
                     now = anyio.current_time()
                     self._judge(now)
-                    if turn.end.is_set():
+                    if claim.end.is_set():
                         break
-                    wait = self._wait(turn, now)
+                    wait = self._wait(claim, now)
                     if wait == 0.0:
-                        self._go(turn, now)
-                        if not turn.is_probe or turn.probe is None:
+                        self._go(claim, now)
+                        if not claim.is_probe or claim.probe is None:
                             return
-                        await self._ask_probe(turn, turn.probe)
+                        await self._ask_probe(claim, claim.probe)
                         if self._door.is_closed:
                             # It may be this one server that is in trouble: another asks next.
-                            turn.number = next(self._numbers)
-                            line.rotate(-1)
+                            claim.number = next(self._numbers)
+                            queue.rotate(-1)
                             self._wake_first()
                         continue
                     wait = min(wait, self._until_outage(now))
-                turn.woken = anyio.Event()
+                claim.woken = anyio.Event()
                 if wait == _INFINITY:
-                    await turn.woken.wait()
+                    await claim.woken.wait()
                 else:
                     with anyio.move_on_after(wait):
-                        await turn.woken.wait()
+                        await claim.woken.wait()
         finally:
-            self._quit(turn, line)
+            self._quit(claim, queue)
 
-    def _join(self, turn: Turn) -> deque[Turn]:
-        turn.number = next(self._numbers)
-        turn.woken = anyio.Event()
-        line = turn.lane.waiting[turn.rank]
-        line.append(turn)
-        if turn.lane not in self._lanes:
-            self._lanes.append(turn.lane)
-        return line
+    def _join(self, claim: Claim) -> deque[Claim]:
+        claim.number = next(self._numbers)
+        claim.woken = anyio.Event()
+        queue = claim.party.waiting[claim.rank]
+        queue.append(claim)
+        if claim.party not in self._parties:
+            self._parties.append(claim.party)
+        return queue
 
-    def _quit(self, turn: Turn, line: deque[Turn]) -> None:
-        if line[0] is turn:
-            line.popleft()
+    def _quit(self, claim: Claim, queue: deque[Claim]) -> None:
+        if queue[0] is claim:
+            queue.popleft()
         else:
-            line.remove(turn)
-        if not any(turn.lane.waiting):
-            self._lanes.remove(turn.lane)
+            queue.remove(claim)
+        if not any(claim.party.waiting):
+            self._parties.remove(claim.party)
         self._wake_first()
 
-    def _first(self) -> Turn | None:
+    def _first(self) -> Claim | None:
         """Find who goes next: a look before a send, and who came first of those whose run has room for one more."""
-        lanes = [lane for lane in self._lanes if lane.has_room]
+        parties = [party for party in self._parties if party.has_room]
         for rank in Rank:
-            heads = [lane.waiting[rank][0] for lane in lanes if lane.waiting[rank]]
+            heads = [party.waiting[rank][0] for party in parties if party.waiting[rank]]
             if heads:
-                return min(heads, key=lambda turn: turn.number)
+                return min(heads, key=lambda claim: claim.number)
         return None
 
     def _wake_first(self) -> None:
-        """Have the first of the line look whether it may go; without a slot, whoever gives one back does that.
+        """Have the first of the queues look whether it may go; without a slot, whoever gives one back does that.
 
         If it is about to look already, so may the one after it: slots that come free together are taken together.
         """
         free = int(self._limiter.available_tokens)
-        first = self._first() if self._lanes and free >= 1 else None
+        first = self._first() if self._parties and free >= 1 else None
         if first is None or first.wake():
             return
         for rank in Rank:
-            for lane in self._lanes:
-                if any(turn.wake() for turn in islice(lane.waiting[rank], free)):
+            for party in self._parties:
+                if any(claim.wake() for claim in islice(party.waiting[rank], free)):
                     return
 
-    def _wait(self, turn: Turn, now: float) -> float:
+    def _wait(self, claim: Claim, now: float) -> float:
         """Tell how long to wait; `inf` until somebody is done."""
         wait = self.brake.remaining(now)
         if self._pace is not None:
             wait = max(wait, self._pace.remaining(now))
         if self._door.is_closed:
             wait = max(wait, self._door.remaining(now))
-        if wait == 0.0 and not (self._limiter.available_tokens >= 1 and turn.lane.has_room):
+        if wait == 0.0 and not (self._limiter.available_tokens >= 1 and claim.party.has_room):
             return _INFINITY
         return wait
 
-    def _go(self, turn: Turn, now: float) -> None:
+    def _go(self, claim: Claim, now: float) -> None:
         self._limiter.acquire_nowait()
-        if turn.lane.narrower is not None:
-            turn.lane.narrower.acquire_nowait()
+        claim.party.in_flight += 1
         if self._limiter.available_tokens < 1:
             self._full_at = now
-        turn.has_slot = True
-        turn.epoch = self._epoch
+        claim.has_slot = True
+        claim.epoch = self._epoch
         if self._pace is not None:
             self._pace.take(now)
         if self._door.is_closed:
-            turn.is_probe = True
+            claim.is_probe = True
             self._door.probe(now)
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, claim: Claim) -> None:
         """Give the slot back."""
-        if not turn.has_slot:
+        if not claim.has_slot:
             return
-        turn.has_slot = False
-        if turn.is_probe:
-            turn.is_probe = False
+        claim.has_slot = False
+        if claim.is_probe:
+            claim.is_probe = False
             self._door.lose_probe()
         self._limiter.release()
-        if turn.lane.narrower is not None:
-            turn.lane.narrower.release()
-        if self._early and turn.epoch != self._epoch:
+        claim.party.in_flight -= 1
+        if self._early and claim.epoch != self._epoch:
             self._early -= 1
             self._apply()
         self._wake_first()
 
-    async def _ask_probe(self, turn: Turn, probe: Callable[[], Awaitable[object]]) -> None:
+    async def _ask_probe(self, claim: Claim, probe: Callable[[], Awaitable[object]]) -> None:
         try:
             asked = anyio.current_time()
             self.heed(await probe(), sent_at=asked, server_id=None)
         finally:
-            self.leave(turn)
+            self.leave(claim)
 
     def count_one_more(self) -> None:
-        """Note that a request leaves in the turn of another."""
+        """Note that a request leaves in the slot of another."""
         if self._pace is not None:
             self._pace.take(anyio.current_time())
 
@@ -296,14 +290,14 @@ class Traffic:
             progress: The way of the server, if it was a send.
         """
         now = anyio.current_time()
-        hold = hold_for(seen) if isinstance(seen, Answer) else None
-        if hold is not None:
+        hold = None
+        if isinstance(seen, Observation) and (hold := hold_for(seen)) is not None:
             self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
             if self.brake.remaining(now) > 0.0:
-                self._restart(now, sent_at=sent_at, is_overcharged=isinstance(seen, Answer) and is_overcharge(seen))
+                self._restart(now, sent_at=sent_at, is_overcharged=is_overcharge(seen))
         elif not isinstance(seen, Unsent | Unanswered):
             self.brake.release()
-        if isinstance(seen, Answer | Unsent | Unanswered) and is_trouble(seen):
+        if isinstance(seen, Observation) and is_trouble(seen):
             if progress is not None and hold is None:
                 self._blamed.append(progress)
             self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
@@ -370,9 +364,9 @@ class Traffic:
         return None
 
     def _judge(self, now: float) -> None:
-        for lane in list(self._lanes):
-            if (stop := self.verdict(now, lane.began)) is not None:
-                lane.course.halt(stop)
+        for party in list(self._parties):
+            if (stop := self.verdict(now, party.began)) is not None:
+                party.course.halt(stop)
 
     def _until_outage(self, now: float) -> float:
-        return max(0.0, min(self._door.outage_ends(lane.began) for lane in self._lanes) - now)
+        return max(0.0, min(self._door.outage_ends(party.began) for party in self._parties) - now)

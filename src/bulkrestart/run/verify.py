@@ -28,6 +28,8 @@ LONGEST_CALL: Final = 30.0
 FIRST_INTERVAL: Final = 1.0
 LAST_INTERVAL: Final = 15.0
 _GROWTH: Final = 1.5
+#: The share of an interval that is left to chance, more or less, so that servers that came back together part.
+_JITTER: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -141,7 +143,7 @@ class Verifier:
             return
         now = anyio.current_time()
         assert checked.deadline is not None, "it has been called"
-        due = min(now + checked.interval * self._rng.uniform(0.8, 1.2), max(now, checked.deadline))
+        due = min(now + checked.interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER), max(now, checked.deadline))
         checked.interval = min(checked.interval * _GROWTH, LAST_INTERVAL)
         self._put(checked, due)
 

@@ -7,10 +7,10 @@ from typing import Final
 _SLOWEST: Final = 1.0 / 86_400.0
 
 
-def check_count(name: str, value: object) -> None:
-    """Refuse what is not a whole number from 1 up."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}")
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Refuse what is not a whole number from the least up."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least} up, not {value!r}")
 
 
 def check_seconds(name: str, value: object) -> None:

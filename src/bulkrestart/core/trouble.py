@@ -1,0 +1,54 @@
+"""Whose trouble an answer shows, or the lack of one: the cloud's or one server's; and when a run waits no longer."""
+
+from bulkrestart.core.model import Stop, StopReason
+from bulkrestart.core.observation import EXECUTING, Answer, Observation, Unanswered, Unsent
+
+
+def is_overcharge(seen: Observation) -> bool:
+    """Tell whether an answer, or the lack of one, shows that it was too much for the cloud: it gets less at once."""
+    match seen:
+        case Unsent():
+            return False
+        case Unanswered():
+            return seen.may_come_late
+        case Answer():
+            return seen.is_throttled or seen.may_come_late or seen.status == 503
+
+
+def is_trouble(seen: Observation) -> bool:
+    """Tell whether an answer, or the lack of one, may be the trouble of the cloud: it says nothing of the question."""
+    if not isinstance(seen, Answer):
+        return True
+    is_in_trouble = seen.status >= 500 or seen.status == 408
+    return is_in_trouble and not seen.is_throttled and not seen.fault.has_code(EXECUTING)
+
+
+def may_lie_in_server(trouble: Observation) -> bool:
+    """Tell whether one server may be to blame for a trouble: for Nova's own 500, and for what never came back.
+
+    What never left never got as far as a server, and a gateway that has nobody to ask says 502 or 503.
+    """
+    match trouble:
+        case Unsent():
+            return False
+        case Unanswered():
+            return True
+        case Answer():
+            return trouble.status not in (502, 503)
+
+
+def too_long(seconds: float, words: str) -> Stop:
+    """Stop a run that is asked to wait for longer than a run waits."""
+    remedy = "what was not sent to is skipped: give it again after that"
+    return Stop(StopReason.OUTAGE, f"the cloud asks to wait for {seconds:.0f} s ({words}); {remedy}")
+
+
+def closed(words: str) -> Stop:
+    """Stop a run whose client was closed."""
+    return Stop(StopReason.OUTAGE, f"{words}: what was not sent to is skipped, and what was is not waited for")
+
+
+def outage(seconds: float, words: str) -> Stop:
+    """Stop a run whose cloud is in trouble for too long."""
+    remedy = "what was not sent to is skipped: give it again when the cloud is back"
+    return Stop(StopReason.OUTAGE, f"the cloud has been in trouble for {seconds:.0f} s ({words}); {remedy}")

@@ -1,0 +1,41 @@
+"""What an answer says of the cloud, whatever it says of the question."""
+
+import pytest
+
+from bulkrestart.core.observation import Observation, Unanswered, Unsent
+from bulkrestart.core.trouble import is_overcharge, is_trouble, may_lie_in_server
+from tests.core.samples import SERVER, answer, ecs, nova, page
+
+#: What came back, and what it says of the cloud: it is overcharged; it may be in trouble; one server may be to blame.
+SIGNS = [
+    pytest.param(answer(202), False, False, None, id="202"),
+    pytest.param(ecs(202, "Common.0024", "Flow limit exceeded."), True, False, None, id="202 with Common.0024"),
+    pytest.param(answer(302), False, False, None, id="302"),
+    pytest.param(answer(401), False, False, None, id="401"),
+    pytest.param(nova(404, f"Instance {SERVER} could not be found."), False, False, None, id="404"),
+    pytest.param(answer(408), True, True, True, id="408"),
+    pytest.param(nova(409, f"Instance {SERVER} is locked"), False, False, None, id="409"),
+    pytest.param(answer(413), True, False, None, id="413"),
+    pytest.param(answer(429), True, False, None, id="429"),
+    pytest.param(nova(500, "Unexpected API Error."), False, True, True, id="500"),
+    pytest.param(nova(501, "Unable to use the feature"), False, True, True, id="501"),
+    pytest.param(ecs(501, "Ecs.0603", "The commands are being executed."), False, False, None, id="501 Ecs.0603"),
+    pytest.param(page(502, "Bad Gateway"), False, True, False, id="502"),
+    pytest.param(page(503, "Service Unavailable"), True, True, False, id="503"),
+    pytest.param(ecs(503, "Common.1503", "Api flow control Error"), True, False, None, id="503 that throttles"),
+    pytest.param(page(504, "Gateway Time-out"), True, True, True, id="504"),
+    pytest.param(Unsent("ConnectError"), False, True, False, id="unsent"),
+    pytest.param(Unanswered("ReadError"), False, True, True, id="unanswered: cut"),
+    pytest.param(Unanswered("ReadTimeout", may_come_late=True), True, True, True, id="unanswered: too late"),
+]
+
+
+@pytest.mark.parametrize(("seen", "overcharged", "troubled", "in_server"), SIGNS)
+def test_what_an_answer_says_of_the_cloud(
+    seen: Observation, overcharged: bool, troubled: bool, in_server: bool | None
+) -> None:
+    """Who is throttled or late gets less at once; what says nothing of the question may close the door."""
+    assert is_overcharge(seen) is overcharged
+    assert is_trouble(seen) is troubled
+    if in_server is not None:
+        assert may_lie_in_server(seen) is in_server
