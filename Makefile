@@ -1,4 +1,4 @@
-# `make demo`, `make test` and `make test-nova` each make the environment they need in .venv first.
+# `make demo`, `make test`, `make test-nova` and `make bench` each make the environment they need in .venv first.
 # Another Python (3.11 or later): make test PYTHON=python3.12
 
 .POSIX:
@@ -8,15 +8,17 @@ VENV = .venv
 BIN = $(VENV)/bin
 # One stamp for each PYTHON that was asked for: asking for another one looks at the environment again.
 INSTALLED = $(VENV)/installed/$(PYTHON)
+MEASURING = $(VENV)/measuring/$(PYTHON)
 VERSION = import sys; print(sys.version)
 
-.PHONY: help demo test lint types test-unit test-nova proof clean
+.PHONY: help demo test lint types test-unit test-nova proof bench clean
 
 help:
 	@echo 'make demo       restart a simulated fleet, end to end'
 	@echo 'make test       lint, types, tests and coverage'
 	@echo 'make test-nova  the tests against a real Nova on loopback (0.5 GB, installed at the first run)'
 	@echo 'make proof      kills, faults and crashes by the thousand'
+	@echo 'make bench      what a restart costs, against other clients; BENCH=--write writes it down'
 	@echo 'make clean      remove what these made here'
 
 demo: $(INSTALLED)
@@ -43,6 +45,14 @@ proof: $(INSTALLED)
 	@$(BIN)/python -m tests.kills
 	@$(BIN)/python -m tests.explore
 	@$(BIN)/python -m tests.faults
+
+# BENCH holds the arguments: parts, --rounds, --write.
+bench: $(MEASURING)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+$(MEASURING): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[bench]'
+	@mkdir -p "$$(dirname $@)" && touch $@
 
 # A working environment of the same version is kept: a new pyproject.toml then costs seconds.
 $(INSTALLED): pyproject.toml

@@ -1,25 +1,23 @@
 """The contenders: each restarts servers, a bounded number at once, over connections that it keeps."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
-from uuid import UUID
 
-import aiohttp
 import httpx
 
 from bulkrestart import Outcome, RestartClient, Token
 
 Restart = Callable[[Sequence[str]], Awaitable[None]]
 #: Is given the compute endpoint and the number of requests at once.
-Contender = Callable[[str, int], AbstractAsyncContextManager[Restart]]
+Open = Callable[[str, int], AbstractAsyncContextManager[Restart]]
 Lane = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-_TOKEN: Final = "token"
+TOKEN: Final = "token"
 _BODY: Final = b'{"reboot": {"type": "SOFT"}}'
+_HEADERS: Final = {"X-Auth-Token": TOKEN, "Content-Type": "application/json"}
 #: Seconds: as `RestartClient.restart` has it, because httpx's 5 s are too short for its own pool at 500 at once.
 _TIMEOUT: Final = 60.0
 
@@ -27,7 +25,7 @@ _TIMEOUT: Final = 60.0
 @asynccontextmanager
 async def own(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
     """`RestartClient` with the client that it makes for itself."""
-    async with RestartClient(endpoint, auth=Token(_TOKEN), max_at_once=at_once) as client:
+    async with RestartClient(endpoint, auth=Token(TOKEN), max_at_once=at_once) as client:
         yield _restart_with(client)
 
 
@@ -36,7 +34,7 @@ async def lent(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
     """`RestartClient` with a stock httpx client lent to it, whose pool is as wide as needed."""
     async with (
         httpx.AsyncClient(limits=httpx.Limits(max_connections=at_once), trust_env=False) as http,
-        RestartClient(endpoint, auth=Token(_TOKEN), http=http, max_at_once=at_once) as client,
+        RestartClient(endpoint, auth=Token(TOKEN), http=http, max_at_once=at_once) as client,
     ):
         yield _restart_with(client)
 
@@ -54,9 +52,10 @@ def stock_default(endpoint: str, at_once: int) -> AbstractAsyncContextManager[Re
 @asynccontextmanager
 async def raw_aiohttp(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
     """A loop over aiohttp: one worker for each request at once, and no more than a status is looked at."""
+    import aiohttp
+
     connector = aiohttp.TCPConnector(limit=at_once)
-    headers = {"X-Auth-Token": _TOKEN, "Content-Type": "application/json"}
-    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+    async with aiohttp.ClientSession(connector=connector, headers=_HEADERS) as session:
 
         async def work(ids: Iterator[str]) -> None:
             for server_id in ids:
@@ -75,10 +74,8 @@ async def raw_aiohttp(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
 async def streams(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
     """A loop over asyncio's streams that knows just enough HTTP for this server."""
     url = urlsplit(endpoint)
-    fields = (
-        f"Host: {url.netloc}\r\nContent-Type: application/json\r\n"
-        f"X-Auth-Token: {_TOKEN}\r\nContent-Length: {len(_BODY)}"
-    )
+    fields = "\r\n".join(f"{name}: {value}" for name, value in _HEADERS.items())
+    fields = f"Host: {url.netloc}\r\n{fields}\r\nContent-Length: {len(_BODY)}"
 
     async def work(lane: Lane, ids: Iterator[str]) -> None:
         reader, writer = lane
@@ -98,37 +95,10 @@ async def streams(endpoint: str, at_once: int) -> AsyncIterator[Restart]:
         yield restart
 
 
-CONTENDERS: Final[dict[str, Contender]] = {
-    "RestartClient": own,
-    "RestartClient, stock httpx lent": lent,
-    "httpx, as many connections as at once": stock_wide,
-    "httpx, default limits": stock_default,
-    "aiohttp": raw_aiohttp,
-    "asyncio streams by hand": streams,
-}
-#: Those over httpx's own pool, which take 10 ms a restart and more where it is wide.
-POOLED: Final = frozenset(name for name, each in CONTENDERS.items() if each in (lent, stock_wide, stock_default))
-
-
-def measure(name: str, endpoint: str, at_once: int, count: int) -> float:
-    """Give the CPU seconds of this process per restart, once the connections are open."""
-    ids = [str(UUID(int=number)) for number in range(count)]
-
-    async def main() -> float:
-        async with CONTENDERS[name](endpoint, at_once) as restart:
-            await restart(ids[:at_once])
-            began = time.process_time()
-            await restart(ids)
-            return (time.process_time() - began) / count
-
-    return asyncio.run(main())
-
-
 @asynccontextmanager
 async def _stock(endpoint: str, at_once: int, limits: httpx.Limits) -> AsyncIterator[Restart]:
     semaphore = asyncio.Semaphore(at_once)
-    headers = {"X-Auth-Token": _TOKEN, "Content-Type": "application/json"}
-    async with httpx.AsyncClient(headers=headers, limits=limits, timeout=_TIMEOUT, trust_env=False) as http:
+    async with httpx.AsyncClient(headers=_HEADERS, limits=limits, timeout=_TIMEOUT, trust_env=False) as http:
 
         async def post(server_id: str) -> None:
             async with semaphore:

@@ -1,26 +1,28 @@
 """Measures what a journal costs: seconds and CPU seconds of a restart with one, over the same without.
 
 Both restart the same servers over one open client, in turns, in a fresh process for each round; the order changes from
-round to round. The journal is on the disk that the folder is on, where each commit waits for the disk (fsync).
+round to round. The journal is on the disk of the working directory, where each commit waits for the disk (fsync).
 """
 
-import argparse
 import asyncio
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
-from uuid import UUID
 
-from benchmarks.loopback import serving
-from benchmarks.restart import spread
+from benchmarks.apart import apart
+from benchmarks.contenders import TOKEN
+from benchmarks.loopback import fleet, serving
+from benchmarks.tables import Figure, Section, judged, spread, table
 from bulkrestart import Outcome, RestartClient, Token
 
 _KINDS: Final = ("without", "with")
+_SERVERS: Final = 2_000
+_AT_ONCE: Final = 100
+#: Seconds to each answer.
+_DELAY: Final = 0.05
 
 
 class Taken(NamedTuple):
@@ -30,52 +32,40 @@ class Taken(NamedTuple):
     cpu: float
 
 
-def main() -> None:
-    """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each figure is taken (default: 7)")
-    parser.add_argument("--servers", type=int, default=2000, help="servers in a restart (default: 2000)")
-    parser.add_argument("--at-once", type=int, default=100, help="requests at once (default: 100)")
-    parser.add_argument("--delay", type=float, default=0.05, help="seconds to each answer (default: 0.05)")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the journal is (default: here)")
-    options = parser.parse_args()
-    rounds: list[dict[str, Taken]] = []
-    with serving(options.delay) as endpoint, tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for number in range(options.rounds):
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+def run(rounds: int) -> Section:
+    """Measure, and write the tables."""
+    taken: list[dict[str, Taken]] = []
+    with serving(_DELAY) as cloud, tempfile.TemporaryDirectory(dir=".") as folder:
+        for number in range(rounds):
+            print(f"journal: round {number + 1} of {rounds}", file=sys.stderr)
             kinds = _KINDS if number % 2 == 0 else _KINDS[::-1]
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                path = str(Path(folder) / str(number))
-                taken = process.submit(measure, endpoint, path, options.servers, options.at_once, kinds).result()
-                rounds.append(taken)
-    print(f"{options.servers} servers, {options.at_once} at once, answers of {options.delay * 1000:.0f} ms\n")
-    print("| | seconds | CPU microseconds per restart |")
-    print("|---|---:|---:|")
+            taken.append(apart(_measure, cloud.endpoint, str(Path(folder) / str(number)), kinds))
+    rows = []
     for kind in _KINDS:
-        seconds = spread([taken[kind].time for taken in rounds], 1.0, ".2f")
-        cpu = spread([taken[kind].cpu for taken in rounds], 1e6 / options.servers, ".0f")
-        print(f"| {kind} a journal | {seconds} | {cpu} |")
-    ratios = [spread([taken["with"][at] / taken["without"][at] for taken in rounds], 1.0, ".2f") for at in (0, 1)]
-    print(f"| ratio within a round | {ratios[0]} | {ratios[1]} |")
+        seconds = spread([each[kind].time for each in taken])
+        cpu = spread([each[kind].cpu for each in taken], 1e6 / _SERVERS, ".0f")
+        rows.append((f"{kind} a journal", seconds, cpu))
+    times, cpus = ([each["with"][at] / each["without"][at] for each in taken] for at in (0, 1))
+    rows.append(("ratio within a round", spread(times), spread(cpus)))
+    figure = Figure(name="time with a journal over that without", values=times, must=1.15)
+    case = f"{_SERVERS:,} servers, {_AT_ONCE} at once, answers of {_DELAY * 1000:.0f} ms:"
+    columns = ("", "seconds", "CPU microseconds per restart")
+    return Section(text=f"{judged([figure])}\n\n{case}\n\n{table(columns, rows)}")
 
 
-def measure(endpoint: str, path: str, servers: int, at_once: int, kinds: Sequence[str]) -> dict[str, Taken]:
+def _measure(endpoint: str, path: str, kinds: Sequence[str]) -> dict[str, Taken]:
     """Restart the servers once for each kind, once the connections are open."""
-    ids = [str(UUID(int=number)) for number in range(servers)]
+    ids = fleet(_SERVERS)
 
-    async def run() -> dict[str, Taken]:
+    async def main() -> dict[str, Taken]:
         taken: dict[str, Taken] = {}
-        async with RestartClient(endpoint, auth=Token("token"), max_at_once=at_once) as client:
-            await client.restart(ids[: 2 * at_once], wait=False)
+        async with RestartClient(endpoint, auth=Token(TOKEN), max_at_once=_AT_ONCE) as client:
+            await client.restart(ids[: 2 * _AT_ONCE], wait=False)
             for kind in kinds:
                 began, cpu_began = time.perf_counter(), time.process_time()
                 report = await client.restart(ids, wait=False, journal=path if kind == "with" else None)
                 taken[kind] = Taken(time.perf_counter() - began, time.process_time() - cpu_began)
-                assert report.summary == {Outcome.ACCEPTED: servers}
+                assert report.summary == {Outcome.ACCEPTED: len(ids)}
         return taken
 
-    return asyncio.run(run())
-
-
-if __name__ == "__main__":
-    main()
+    return asyncio.run(main())
