@@ -6,10 +6,11 @@ as well, and the longest is named.
 
 import asyncio
 import gc
-import re
+import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Final
 from unittest.mock import patch
 
+import bulkrestart
 from benchmarks.apart import apart
 from benchmarks.contenders import TOKEN
 from benchmarks.cpu import AIOHTTP, CONTENDERS
@@ -55,8 +57,10 @@ class Lag:
         return sorted(self.late)[min(int(share * len(self.late)), len(self.late) - 1)]
 
 
+#: Seconds between two glances at what a callback is at.
+_GLANCE: Final = 0.002
 #: Where the functions are that a callback is named after.
-_OURS: Final = re.compile(r"\b(bulkrestart|benchmarks)\b")
+_PACKAGE: Final = str(Path(bulkrestart.__file__).parent)
 _RESTART: Final = f"restarting {_SERVERS:,} servers, {_AT_ONCE} at once"
 
 
@@ -73,7 +77,9 @@ def run(rounds: int) -> Section:
     for name, lags in found.items():
         late = [spread([lag.at(share) for lag in lags], 1e3, ".1f") for share in (0.5, 0.99, 1.0)]
         longest = max(lags, key=lambda lag: lag.longest)
-        rows.append((name, *late, spread([lag.longest for lag in lags], 1e3, ".1f"), f"`{longest.name}`"))
+        rows.append(
+            (name, *late, spread([lag.longest for lag in lags], 1e3, ".1f"), longest.name and f"`{longest.name}`")
+        )
     busy = found[_RESTART]
     figures = [
         Figure(name="p99, ms", values=[lag.at(0.99) * 1e3 for lag in busy], must=10.0, wanted=5.0, form=".1f"),
@@ -179,7 +185,11 @@ async def _watched() -> AsyncIterator[Lag]:
 def _timed(lag: Lag) -> Iterator[None]:
     """Time every callback of the loop: its debug mode would do so too, but slows down what it times."""
     call = asyncio.Handle._run
+    seen: list[str] = []
     collected = began_collecting = 0.0
+
+    def look(number: int, frame: FrameType | None) -> None:
+        seen.append(_name(frame))
 
     def collect(phase: str, information: dict[str, int]) -> None:
         nonlocal collected, began_collecting
@@ -191,38 +201,32 @@ def _timed(lag: Lag) -> Iterator[None]:
     def timed(handle: asyncio.Handle) -> None:
         nonlocal collected
         collected = 0.0
+        seen.clear()
         began = time.perf_counter()
         call(handle)
         taken = time.perf_counter() - began
         if taken > lag.longest:
-            is_garbage = collected > taken / 2
-            lag.longest, lag.name = taken, "the garbage collector" if is_garbage else _name(handle)
+            names = ["the garbage collector"] if collected > taken / 2 else seen
+            lag.longest, lag.name = taken, Counter(names).most_common(1)[0][0] if names else ""
 
+    previous = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _GLANCE, _GLANCE)
     gc.callbacks.append(collect)
     try:
         with patch.object(asyncio.Handle, "_run", timed):
             yield
     finally:
         gc.callbacks.remove(collect)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, previous)
 
 
-def _name(handle: asyncio.Handle) -> str:
-    """Name a callback: of a task's step the innermost function that is not a library's, and where it waits now."""
-    callback: object = getattr(handle, "_callback", None)
-    task = getattr(callback, "__self__", None)
-    if not isinstance(task, asyncio.Task):
-        return str(getattr(callback, "__qualname__", callback))
-    name = task.get_name()
-    awaited: object = task.get_coro()
-    while awaited is not None:
-        frame = _attribute(awaited, "frame")
-        if isinstance(frame, FrameType) and _OURS.search(frame.f_code.co_filename):
-            name = f"{frame.f_code.co_qualname.replace('.<locals>', '')}, before line {frame.f_lineno}"
-        awaited = _attribute(awaited, "await")
-    return name
-
-
-def _attribute(awaited: object, name: str) -> object:
-    """Look into a coroutine, an async generator or a generator."""
-    kinds = (getattr(awaited, f"{kind}_{name}", None) for kind in ("cr", "ag", "gi"))
-    return next((each for each in kinds if each is not None), None)
+def _name(frame: FrameType | None) -> str:
+    """Name the innermost function of ours that runs; of a library's if none does."""
+    names = []
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            return frame.f_code.co_qualname
+        names.append(frame.f_code.co_qualname)
+        frame = frame.f_back
+    return names[0] if names else ""

@@ -34,7 +34,7 @@ from bulkrestart.core.observation import Answer
 
 _SIZES: Final = (100_000, 1_000_000)
 #: The two sizes of a fleet whose difference tells what one more server takes that is waited for.
-_WAITED: Final = (1_000, 10_000)
+_WAITED: Final = (1_000, 4_000)
 _KINDS: Final = ("results kept", "streamed")
 _ENDPOINT: Final = "http://cloud.test/v2.1/project"
 _MIB: Final = 2**20
