@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 270, 50, 55
 _LINE: Final = 17
 #: Of the first curve, which is ours, and of the others; each stands out from white and from black paper.
 _COLOURS: Final = (
-    *("#d6336c", "#e8853a", "#1c7ed6", "#2f9e44", "#12a5a5", "#9c6ade", "#b07d2b", "#7a8a99", "#868e96"),
+    *("#d6336c", "#e8853a", "#1c7ed6", "#2f9e44", "#12a5a5", "#9c6ade", "#b07d2b", "#94a100", "#868e96"),
 )
 _STYLE: Final = """
   .paper { fill: #ffffff } .ink { fill: #24292f } .grid { stroke: #d0d7de }

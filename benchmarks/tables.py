@@ -49,9 +49,12 @@ class Figure:
         return self.name, spread(self.values, form=self.form) if self.values else "not measured", *bounds
 
     def _bound(self, bound: float) -> str:
-        value = median(self.values) if self.values else None
-        is_kept = value is not None and (value <= bound if self.is_most else value >= bound)
-        return f"{'≤' if self.is_most else '≥'} {bound:g}: {'yes' if is_kept else 'no'}"
+        words = f"{'≤' if self.is_most else '≥'} {bound:g}"
+        if not self.values:
+            return words
+        value = median(self.values)
+        is_kept = value <= bound if self.is_most else value >= bound
+        return f"{words}: {'yes' if is_kept else 'no'}"
 
 
 def judged(figures: Iterable[Figure]) -> str:
