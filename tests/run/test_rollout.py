@@ -466,6 +466,31 @@ def test_budgets_of_a_resumed_run(tmp_path: Path) -> None:
     virtually(main)
 
 
+def test_budget_as_a_guarantee_of_a_resumed_run(tmp_path: Path) -> None:
+    """What failed in a former process has used up its places: no more than the budget and one fail over the whole run.
+
+    Were the resumed run to have them all anew, it could lose as many again.
+    """
+
+    async def main() -> None:
+        cloud = cloud_of(12, reboot_seconds=(10.0, 10.0))
+        for server_id in cloud.ids:
+            cloud.break_host(server_id, HostFault.DEAD)
+        journal = tmp_path / "journal"
+        async with client_of(cloud) as client:
+            first = Rollout(max_down="budget", max_failures=2, wave=1)
+            with anyio.move_on_after(35.0):
+                await client.restart(cloud.ids, rollout=first, journal=journal)
+            assert len(cloud.posts) == 2
+            rest = Rollout(max_down="budget", max_failures=2)
+            report = await client.restart(cloud.ids, rollout=rest, journal=journal)
+        assert report.summary == {Outcome.FAILED: 3, Outcome.SKIPPED: 9}
+        assert report.stopped is not None
+        assert report.stopped.reason is StopReason.MAX_FAILURES
+
+    virtually(main)
+
+
 def test_a_resumed_run_knows_who_is_down(tmp_path: Path) -> None:
     """Servers that a former process sent to count as down, and their wave is awaited, before anybody new is sent to."""
 

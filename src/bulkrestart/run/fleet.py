@@ -210,6 +210,7 @@ class Fleet:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
         for server_id in self._ledger:
             if isinstance(entry := self._ledger.entry(server_id), ServerResult):
+                self._turns.count_former(entry)
                 self._count(entry)
         sent = [progress for progress in self._ledger.under_way() if progress.is_accepted or progress.is_unresolved]
         for progress in sent:
