@@ -526,6 +526,28 @@ def test_a_resumed_run_waits_for_its_canary(tmp_path: Path) -> None:
     virtually(main)
 
 
+def test_a_resumed_run_goes_back_to_a_wave_that_was_left(tmp_path: Path) -> None:
+    """Whom a wave left out has a turn again, when nobody is down of the wave that the former process had come to."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, reboot_seconds=(60.0, 60.0))
+        for number, server_id in enumerate(cloud.ids):
+            cloud.change(server_id, availability_zone="a" if number < 3 else "b", locked=number == 0)
+        journal = tmp_path / "journal"
+        async with client_of(cloud) as client:
+            with anyio.move_on_after(80.0):
+                await client.restart(cloud.ids, reboot_type="HARD", rollout=Rollout(spread="az"), journal=journal)
+            assert set(cloud.posts) == set(cloud.ids[1:])
+            cloud.change(cloud.ids[0], locked=False)
+            report = await client.restart(cloud.ids, reboot_type="HARD", rollout=Rollout(spread="az"), journal=journal)
+        assert report.summary == {Outcome.COMPLETED: 6}
+        assert_accounted(report, cloud)
+        back = max(down.ended or 0.0 for down in cloud.downtimes if down.server_id in cloud.ids[3:])
+        assert sent(cloud)[cloud.ids[0]] >= back
+
+    virtually(main)
+
+
 def test_a_finished_canary_is_not_waited_for_again(tmp_path: Path) -> None:
     """Waves that a former process finished are over: no pause follows them."""
 

@@ -237,7 +237,11 @@ class Fleet:
             await self._send_wave(rest, parked)
 
     async def _send_wave(self, wave: Sequence[str], parked: TaskGroup) -> None:
-        self._turns.line_up(filter(self._is_to_start, wave))
+        to_start = [server_id for server_id in wave if self._is_to_start(server_id)]
+        if self._turns.under_way > len(wave) - len(to_start):
+            # A former process left this wave, and servers of a later one are down.
+            await self._line.all_back()
+        self._turns.line_up(to_start)
         lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
         async with anyio.create_task_group() as group:
             for _ in range(min(lanes, self._turns.waiting)):
