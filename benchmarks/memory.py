@@ -153,7 +153,7 @@ def _grow(kind: str, size: int) -> int:
             await client.restart(ids[:100], wait=False)
             before = _status("VmRSS")
             if kind == "streamed":
-                async with client.restarting(ids, wait=False) as run:
+                async with client.restarting(ids, wait=False, keep_details=False) as run:
                     accepted = 0
                     async for result in run:
                         accepted += result.outcome is Outcome.ACCEPTED

@@ -84,6 +84,16 @@ def test_every_failure_uses_up_the_budget() -> None:
     assert take_all(turns) == ["c"]
 
 
+def test_what_failed_in_a_former_process() -> None:
+    """A budget has lost those places already; a bound on what is down has not."""
+    for max_down, places in (("budget", 2), (3, 3)):
+        turns = Turns(Rollout(max_down=max_down, max_failures=2), 5, {})
+        turns.count_former(end("a", Outcome.FAILED, Reason.ERROR))
+        turns.count_former(end("b"))
+        line_up(turns, "cdefg")
+        assert len(take_all(turns)) == places
+
+
 def test_domains() -> None:
     """One of a domain at a time; the others let those behind them pass, and come next when it is back."""
     turns = Turns(Rollout(), 5, {"a1": "a", "a2": "a", "b1": "b", "a3": "a"})

@@ -381,20 +381,28 @@ def test_a_domain_with_a_server_that_does_not_come_back() -> None:
 
 @pytest.mark.parametrize("spread", ["az", "host"])
 def test_servers_that_nobody_can_place(spread: str) -> None:
-    """Who cannot be looked at is restarted by himself, at the end; who is not there is refused."""
+    """Who cannot be looked at is restarted by himself, at the end; who is not there is refused.
+
+    He may be on any host, so anybody else who is down meanwhile may be of the same.
+    """
 
     async def main() -> None:
-        cloud = cloud_of(9, max_limit=1000, reboot_seconds=(2.0, 5.0))
+        cloud = cloud_of(9, hosts=2, reboot_seconds=(2.0, 5.0))
         cloud.script(None, *[Fault.respond(403)] * 50, call=Call.LIST)
-        hidden = cloud.ids[:3]
+        hidden = cloud.ids[1:4]
         for server_id in hidden:
-            cloud.script(server_id, None, Fault.error(500), call=Call.SHOW)
             cloud.script(server_id, Fault.error(500), call=Call.SHOW)
         async with client_of(cloud, max_at_once=5) as client:
             ids = [*cloud.ids, STRANGERS[0]]
             rollout = Rollout(spread="host" if spread == "host" else "az")
             report = await client.restart(ids, rollout=rollout)
         assert report.summary == {Outcome.COMPLETED: 9, Outcome.REFUSED: 1}
+        times, is_hidden = sent(cloud), set(hidden).__contains__
+        back = max(down.ended or 0.0 for down in cloud.downtimes if not is_hidden(down.server_id))
+        assert min(times[server_id] for server_id in hidden) >= back
+        assert peak_down(cloud, by=lambda server_id: server_id if not is_hidden(server_id) else "hidden") == 1
+        if spread == "host":
+            assert peak_down(cloud, by=lambda server_id: cloud.server(server_id).host) == 1
 
     virtually(main)
 
@@ -466,6 +474,31 @@ def test_budgets_of_a_resumed_run(tmp_path: Path) -> None:
     virtually(main)
 
 
+def test_budget_as_a_guarantee_of_a_resumed_run(tmp_path: Path) -> None:
+    """What failed in a former process has used up its places: no more than the budget and one fail over the whole run.
+
+    Were the resumed run to have them all anew, it could lose as many again.
+    """
+
+    async def main() -> None:
+        cloud = cloud_of(12, reboot_seconds=(10.0, 10.0))
+        for server_id in cloud.ids:
+            cloud.break_host(server_id, HostFault.DEAD)
+        journal = tmp_path / "journal"
+        async with client_of(cloud) as client:
+            first = Rollout(max_down="budget", max_failures=2, wave=1)
+            with anyio.move_on_after(35.0):
+                await client.restart(cloud.ids, rollout=first, journal=journal)
+            assert len(cloud.posts) == 2
+            rest = Rollout(max_down="budget", max_failures=2)
+            report = await client.restart(cloud.ids, rollout=rest, journal=journal)
+        assert report.summary == {Outcome.FAILED: 3, Outcome.SKIPPED: 9}
+        assert report.stopped is not None
+        assert report.stopped.reason is StopReason.MAX_FAILURES
+
+    virtually(main)
+
+
 def test_a_resumed_run_knows_who_is_down(tmp_path: Path) -> None:
     """Servers that a former process sent to count as down, and their wave is awaited, before anybody new is sent to."""
 
@@ -497,6 +530,28 @@ def test_a_resumed_run_waits_for_its_canary(tmp_path: Path) -> None:
             report = await client.restart(cloud.ids, rollout=rollout, journal=journal)
         assert report.summary == {Outcome.COMPLETED: 5}
         assert_waves(cloud, [cloud.ids[:1], cloud.ids[1:]], pause=30.0)
+
+    virtually(main)
+
+
+def test_a_resumed_run_goes_back_to_a_wave_that_was_left(tmp_path: Path) -> None:
+    """Whom a wave left out has a turn again, when nobody is down of the wave that the former process had come to."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, reboot_seconds=(60.0, 60.0))
+        for number, server_id in enumerate(cloud.ids):
+            cloud.change(server_id, availability_zone="a" if number < 3 else "b", locked=number == 0)
+        journal = tmp_path / "journal"
+        async with client_of(cloud) as client:
+            with anyio.move_on_after(80.0):
+                await client.restart(cloud.ids, reboot_type="HARD", rollout=Rollout(spread="az"), journal=journal)
+            assert set(cloud.posts) == set(cloud.ids[1:])
+            cloud.change(cloud.ids[0], locked=False)
+            report = await client.restart(cloud.ids, reboot_type="HARD", rollout=Rollout(spread="az"), journal=journal)
+        assert report.summary == {Outcome.COMPLETED: 6}
+        assert_accounted(report, cloud)
+        back = max(down.ended or 0.0 for down in cloud.downtimes if down.server_id in cloud.ids[3:])
+        assert sent(cloud)[cloud.ids[0]] >= back
 
     virtually(main)
 

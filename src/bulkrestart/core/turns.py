@@ -38,8 +38,7 @@ class Turns:
 
     def __init__(self, rollout: Rollout, fleet: int, domains: Mapping[str, Hashable]) -> None:
         self._places = rollout.places(fleet)
-        # Of the places of a budget, one is gone with each server that came to harm, down or not.
-        self._keeps_place = is_harm if rollout.max_down == BUDGET else stays_down
+        self._is_by_budget = rollout.max_down == BUDGET
         self._domain_of = domains
         self._domains: dict[Hashable, _Domain] = {}
         self._line: deque[str | _Domain] = deque()
@@ -105,10 +104,15 @@ class Turns:
         if domain is not None:
             domain.down += 1
 
+    def count_former(self, result: ServerResult) -> None:
+        """Take the outcome that a former process gave a server: a budget is of the whole run, what is down is not."""
+        self._lost += self._is_by_budget and is_harm(result)
+
     def end(self, result: ServerResult) -> None:
         """Take the outcome of a server that had its turn."""
         self._under_way -= 1
-        self._lost += self._keeps_place(result)
+        # Of the places of a budget, one is gone with each server that came to harm, down or not.
+        self._lost += is_harm(result) if self._is_by_budget else stays_down(result)
         domain = self._domain(result.server_id)
         if domain is not None and not stays_down(result):
             domain.down -= 1

@@ -208,9 +208,8 @@ class Fleet:
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
-        await unhurried(
-            filter(self._is_finished, self._recorder.records.values()), lambda one: self._count(one.result())
-        )
+        finished = filter(self._is_finished, self._recorder.records.values())
+        await unhurried(finished, lambda record: self._count_former(record.result()))
         sent = [progress for progress in self._ledger.under_way() if progress.is_sent]
         for progress in sent:
             self._turns.begin(progress.server_id)
@@ -235,6 +234,10 @@ class Fleet:
             await self._send_wave(wave, parked)
 
     async def _send_wave(self, wave: Sequence[str], parked: TaskGroup) -> None:
+        under_way = self._turns.under_way
+        if under_way and under_way > sum(map(self._is_sent, wave)):
+            # A former process left this wave, and servers of a later one are down.
+            await self._line.all_back()
         await unhurried(wave, self._line_up)
         lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
         async with anyio.create_task_group() as group:
@@ -243,6 +246,10 @@ class Fleet:
         if self._course.stop is None and self._turns.is_stuck:
             self._hold_back()
         await self._line.all_back()
+
+    def _is_sent(self, server_id: str) -> bool:
+        progress = self._ledger.progress(server_id)
+        return progress is not None and progress.is_sent
 
     def _line_up(self, server_id: str) -> None:
         if self._is_to_start(server_id):
@@ -374,6 +381,10 @@ class Fleet:
         result = self._write(progress, end)
         self._count(result)
         self._line.end(result)
+
+    def _count_former(self, result: ServerResult) -> None:
+        self._turns.count_former(result)
+        self._count(result)
 
     def _count(self, result: ServerResult) -> None:
         stop = self._budgets.note(result)

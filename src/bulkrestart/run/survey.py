@@ -12,7 +12,7 @@ from bulkrestart.run.sweep import Sweep
 
 _log = logging.getLogger(__name__)
 
-#: The domain, and the zone, of servers of which nobody says where they are: none of them is down beside another.
+#: The domain, and the zone, of servers of which nobody says where they are: none of them is down beside any other.
 _UNKNOWN: Final = ""
 
 
@@ -38,6 +38,7 @@ class Survey:
         self._is_thorough = is_thorough or self._is_spread
         self._keeps_states = keeps_states
         self._zones: dict[str, str] = {}
+        self._unplaced: frozenset[str] = frozenset()
         self._states: dict[str, tuple[Server | Observation, float]] = {}
 
     async def read(self, server_ids: Collection[str]) -> None:
@@ -59,7 +60,8 @@ class Survey:
         if self._is_thorough:
             await self._sweep.read_each(list(unseen), take, swept, is_for_send=True)
         if self._is_spread and unseen:
-            _log.warning("nobody says where %d servers are: they are restarted last, or one at a time", len(unseen))
+            _log.warning("nobody says where %d servers are: they are restarted last, one at a time", len(unseen))
+            self._unplaced = frozenset(unseen)
             self.domains.update(dict.fromkeys(unseen, _UNKNOWN))
 
     def _place(self, server_id: str, server: Server) -> None:
@@ -80,17 +82,22 @@ class Survey:
         return self._zones.get(server_id) if self._is_by_zone else self.domains.get(server_id)
 
     async def zones(self, server_ids: Collection[str]) -> list[list[str]]:
-        """Sort servers by their zones, in the order in which these come; nobody knows the last one's."""
-        if not self._is_by_zone:
-            return [list(server_ids)]
+        """Sort servers by their zones, in the order in which these come.
+
+        Whom nobody can place is of none, and comes last: he may be on any host, and in any domain.
+        """
         zones: dict[str, list[str]] = {}
+        last: list[str] = []
 
         def put(server_id: str) -> None:
-            zones.setdefault(self._zones.get(server_id, _UNKNOWN), []).append(server_id)
+            if server_id in self._unplaced:
+                last.append(server_id)
+            else:
+                zones.setdefault(self._zones.get(server_id, _UNKNOWN), []).append(server_id)
 
         await unhurried(server_ids, put)
-        unknown = zones.pop(_UNKNOWN, None)
-        return [*zones.values(), *([] if unknown is None else [unknown])]
+        unknown = zones.pop(_UNKNOWN, [])
+        return [zone for zone in (*zones.values(), unknown, last) if zone]
 
 
 def _check_hashable(domain: object) -> None:
