@@ -145,7 +145,12 @@ class Renewed(CloudAuth):
     @property
     def is_signed_in(self) -> bool:
         """Whether there is something to sign with that is still good."""
-        return self._newest is not None and anyio.current_time() < self._newest.ends_at
+        return self.is_lasting or (self._newest is not None and anyio.current_time() < self._newest.ends_at)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether what there is to sign with is good for as long as nobody refuses it."""
+        return self._newest is not None and self._newest.renew_at == float("inf")
 
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with; give the trouble if there is not."""
@@ -193,7 +198,7 @@ class Renewed(CloudAuth):
         return credential.was_accepted
 
     def _is_fresh(self) -> bool:
-        return self._newest is not None and anyio.current_time() < self._newest.renew_at
+        return self.is_lasting or (self._newest is not None and anyio.current_time() < self._newest.renew_at)
 
     async def _renew(self) -> None:
         began = anyio.current_time()

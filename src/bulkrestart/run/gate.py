@@ -59,7 +59,9 @@ class Gate:
 
     async def _sign_in(self, end: anyio.Event) -> Trouble | None:
         """Sign in, unless the end comes first."""
-        while self._auth is not None and not end.is_set():
+        if self._auth is None or self._auth.is_lasting:
+            return None
+        while not end.is_set():
             if wait := self._traffic.brake.remaining(anyio.current_time()):
                 self._judge()
                 with anyio.move_on_after(wait):
@@ -166,6 +168,11 @@ class Passage:
     def is_free(self) -> bool:
         """The request may leave."""
         return self._claim.has_slot
+
+    @property
+    def left_at(self) -> float:
+        """When the request could leave."""
+        return self._claim.left_at
 
     async def __aenter__(self) -> "Passage":
         self.trouble = await self._gate.enter(self._claim)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decision import End
 from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Stop, StopReason
@@ -151,20 +152,20 @@ class Recorder:
                 finally:
                     batch.over.set()
 
-    async def intend(self, progress: Progress, cloud_time: tuple[float, float] | None) -> bool:
+    async def intend(self, progress: Progress, clock: CloudClock) -> bool:
         """Write that a send is about to leave.
 
         Args:
             progress: The server's way so far; it is not changed.
-            cloud_time: The cloud's clock.
+            clock: The cloud's time.
 
         Returns:
             Whether it is on the disk; if not, the send must not leave.
         """
         if self._journal is None:
             return True
-        leaving = replace(progress)
-        leaving.send(anyio.current_time(), cloud_time)
+        leaving, now = replace(progress), anyio.current_time()
+        leaving.send(now, clock.at(now))
         self.note(leaving)
         batch = self._batch
         await batch.over.wait()

@@ -89,7 +89,7 @@ class Submitter:
         """
         if progress.spent >= self._options.max_attempts and not self._gate.is_door_closed:
             return progress.out_of_attempts()
-        is_written = await self._recorder.intend(progress, self._clock.at(anyio.current_time()))
+        is_written = await self._recorder.intend(progress, self._clock)
         decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
         self._recorder.note(progress)
         self._stop_if_told(decision)
@@ -104,7 +104,7 @@ class Submitter:
             if progress.spent >= self._options.max_attempts:
                 # The trouble passed before anybody knew whose it was.
                 return progress.out_of_attempts()
-            sent_at = anyio.current_time()
+            sent_at = passage.left_at
             if self._looks_in_slot(progress) or not self._has_looked(progress, sent_at):
                 reboot_type = progress.reboot_type
                 decision = await self._look_first(progress)

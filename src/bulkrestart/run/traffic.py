@@ -42,9 +42,10 @@ class Claim:
 
     Attributes:
         has_slot: The request may leave now.
+        left_at: When it could.
     """
 
-    __slots__ = ("end", "epoch", "has_slot", "is_probe", "number", "party", "probe", "rank", "woken")
+    __slots__ = ("end", "epoch", "has_slot", "is_probe", "left_at", "number", "party", "probe", "rank", "woken")
 
     def __init__(
         self, party: "Party", rank: Rank, end: anyio.Event, probe: Callable[[], Awaitable[object]] | None
@@ -54,6 +55,7 @@ class Claim:
         self.end = end
         self.probe = probe
         self.has_slot = False
+        self.left_at = 0.0
         self.is_probe = False
         self.number = 0
         self.epoch = 0
@@ -152,6 +154,7 @@ class Traffic:
 
         Without a slot it returns when, and only when, the claim's `end` is set.
         """
+        # Whoever makes a request gives way to others then.
         await anyio.lowlevel.checkpoint()
         now = anyio.current_time()
         if not self._parties and not self._door.is_closed and self._wait(claim, now) == 0.0:
@@ -246,6 +249,7 @@ class Traffic:
         if self._limiter.available_tokens < 1:
             self._full_at = now
         claim.has_slot = True
+        claim.left_at = now
         claim.epoch = self._epoch
         if self._pace is not None:
             self._pace.take(now)
