@@ -536,7 +536,11 @@ class RestartClient:
         """Give the cloud, and the way to it; find out first where it is."""
         endpoint = await self._locate()
         if self._sender is None:
-            context = self._verify if isinstance(self._verify, ssl.SSLContext) else tls_context()
+            context = self._verify
+            if not isinstance(context, ssl.SSLContext):
+                # Those of the system take a while to read, for which everybody is held.
+                is_secure = endpoint.url.startswith("https")
+                context = tls_context() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             proxy = proxy_of(endpoint.url)
             lanes = LaneTransport(context, max_at_once=self._max_at_once)
             self._sender = LaneSender(lanes if proxy is None else ProxiedTransport(context, proxy))

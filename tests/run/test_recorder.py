@@ -562,7 +562,7 @@ def test_no_journal_keeps_no_record() -> None:
     async def main() -> None:
         async with recording(None) as recorder:
             assert (recorder.contents, recorder.records, recorder.facts, recorder.age) == (None, {}, LogFacts(), 0.0)
-            assert recorder.prepare(PURPOSE, ["a", "b"]) == ("a", "b")
+            assert recorder.prepare(PURPOSE, ["a", "b"]) == ["a", "b"]
             await recorder.begin()
 
     trio.run(main)

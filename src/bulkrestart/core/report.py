@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+from bulkrestart.core.decision import End
 from bulkrestart.core.endpoint import check_id
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop
@@ -175,9 +176,10 @@ class Ledger:
     def report(self, now: float, *, began: float, stopped: Stop | None, is_over: bool) -> Report:
         """Write the report as things stand."""
         # Whoever asks for it is held meanwhile, by a fleet of 100,000 for a few milliseconds where all have an outcome.
+        untouched = Progress(server_id="", reboot_type=self._reboot_type).so_far(is_over=is_over)
         results = tuple(
             [
-                entry if type(entry) is ServerResult else self._read(server_id, entry, now, is_over=is_over)
+                entry if type(entry) is ServerResult else self._read(server_id, entry, now, untouched, is_over=is_over)
                 for server_id, entry in self._entries.items()
             ]
         )
@@ -185,12 +187,19 @@ class Ledger:
 
     def unfinished(self, now: float) -> Iterator[ServerResult]:
         """Tell, when a run is over, what became of the servers that have no outcome of their own."""
+        untouched = Progress(server_id="", reboot_type=self._reboot_type).so_far(is_over=True)
         for server_id, entry in self._entries.items():
             if entry is None or isinstance(entry, Progress):
-                yield self._read(server_id, entry, now, is_over=True)
+                yield self._read(server_id, entry, now, untouched, is_over=True)
 
     def _read(
-        self, server_id: str, entry: Progress | ServerResult | Outcome | None, now: float, *, is_over: bool
+        self,
+        server_id: str,
+        entry: Progress | ServerResult | Outcome | None,
+        now: float,
+        untouched: End,
+        *,
+        is_over: bool,
     ) -> ServerResult:
         match entry:
             case ServerResult():
@@ -200,5 +209,9 @@ class Ledger:
             case Progress():
                 return entry.result(now, entry.so_far(is_over=is_over))
             case None:
-                untouched = Progress(server_id=server_id, reboot_type=self._reboot_type, began=now)
-                return untouched.result(now, untouched.so_far(is_over=is_over))
+                return ServerResult(
+                    server_id=server_id,
+                    outcome=untouched.outcome,
+                    reason=untouched.reason,
+                    reboot_type=self._reboot_type,
+                )

@@ -178,7 +178,7 @@ class Fleet:
         with anyio.CancelScope(deadline=self._deadline) as bounded:
             await self._preflight.look(first)
             require_past(self._options.since, self._clock)
-            await self._survey.read(self._to_survey())
+            await self._survey_fleet()
             await self._recorder.begin()
             self.ready.set()
             async with anyio.create_task_group() as guard:
@@ -193,11 +193,14 @@ class Fleet:
         if bounded.cancelled_caught:
             self._course.halt(Stop(StopReason.DEADLINE, "the deadline came"))
 
-    def _to_survey(self) -> Sequence[str]:
-        """Find the servers to look at first: for the waves of a run that is spread, also the finished ones."""
-        if self._options.rollout.spread is not None:
-            return list(self._ledger)
-        return [server_id for server_id in self._ledger if self._is_to_start(server_id)]
+    async def _survey_fleet(self) -> None:
+        """Look at the servers first, if there is something to know of them."""
+        if not self._survey.is_wanted:
+            return
+        # For the waves of a run that is spread, also those that are finished.
+        is_spread = self._options.rollout.spread is not None
+        wanted = list(self._ledger) if is_spread else list(filter(self._is_to_start, self._ledger))
+        await self._survey.read(wanted)
 
     def _is_to_start(self, server_id: str) -> bool:
         """Tell whether a server is to be sent to, as against one that is finished, or that a process has sent to."""

@@ -41,10 +41,13 @@ class Survey:
         self._unplaced: frozenset[str] = frozenset()
         self._states: dict[str, tuple[Server | Observation, float]] = {}
 
+    @property
+    def is_wanted(self) -> bool:
+        """There is something to know of the servers."""
+        return self._is_spread or self._keeps_states
+
     async def read(self, server_ids: Collection[str]) -> None:
-        """Look at these servers, if there is something to know of them."""
-        if not self._is_spread and not self._keeps_states:
-            return
+        """Look at these servers."""
         unseen = dict.fromkeys(server_ids)
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
