@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,23 +17,25 @@ from enum import StrEnum
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import httpx
 import pytest
 import trio
 from trio.testing import MockClock
 
-from bulkrestart import Outcome, Report, RestartClient, Server, ServerResult, Token
+from bulkrestart import Outcome, Report, RestartClient, Rollout, Server, ServerResult, Token
 from bulkrestart.client import Run
 from bulkrestart.core.errors import BulkRestartError, JournalError
-from bulkrestart.core.model import Proof, Reason, RebootType
+from bulkrestart.core.model import Proof, Reason, RebootType, StopReason
+from bulkrestart.core.pacing import LATENESS
 from bulkrestart.core.record import Contents, Record
+from bulkrestart.core.rollout import BUDGET
 from bulkrestart.journal import read_journal
 from bulkrestart.run import recorder
 from bulkrestart.simulator import Call, Cloud, ConflictError, Fault, HostFault, LogAccess, LogRow, asgi
 from bulkrestart.simulator.records import Changes
-from tests.virtual import EPOCH
+from tests.virtual import EPOCH, REGARDLESS
 
 T = TypeVar("T")
 
@@ -173,6 +175,7 @@ class World:
     Attributes:
         seed: Of the servers' ids, of the time that each reboot takes, of jitter, and of the order among tasks.
         fates: The servers.
+        rollout: How the run spreads, and when it stops itself; unless given, no budget stops it.
         verify: Servers that are back are checked, and pass at the second call that a process makes.
         since: Seconds before the beginning of the run; None for no `since`.
         lists: What lists meet, one each.
@@ -186,12 +189,16 @@ class World:
     wait: bool = True
     escalate: bool = False
     start_stopped: bool = False
+    rollout: Rollout = REGARDLESS
     verify: bool = False
     since: float | None = None
     max_at_once: int = 20
+    max_per_second: float | None = None
+    adaptive: bool = True
     request_timeout: float = 60.0
     version: str = "v2.1"
     reboot_seconds: tuple[float, float] = (2.0, 5.0)
+    hosts: int = 10
     latency: float = 0.0
     log_delay: float = 0.0
     log_resolution: float = 1.0
@@ -316,6 +323,8 @@ class _Line(httpx.AsyncBaseTransport):
         self._inner = httpx.ASGITransport(asgi(stage.cloud, lost=httpx.ReadError, sleep=self._sleep))
         self._on_the_way: set[trio.CancelScope] = set()
         self._held = (float("-inf"), float("-inf"))
+        # When the next request would be due, were they evenly spread.
+        self._due = float("-inf")
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Carry a request to the cloud, and its answer back, and have the process cut off at its moments."""
@@ -327,8 +336,11 @@ class _Line(httpx.AsyncBaseTransport):
         # What leaves in the very instant of an answer cannot know of it.
         if seen < now < until - 1e-6:
             self._stage.breaks(f"{request.method} left {until - now:g} s before the cloud's Retry-After was over")
+        self._judge_pace(now)
         if exchange.is_send:
-            self._stage.account.sends[request.url.path.split("/")[-2]] += 1
+            server_id = request.url.path.split("/")[-2]
+            self._stage.account.sends[server_id] += 1
+            self._process.judge_turn(server_id)
         if len(self._on_the_way) >= self._stage.world.max_at_once:
             self._stage.breaks("more requests were in flight than max_at_once")
         _exchange.set(exchange)
@@ -345,6 +357,17 @@ class _Line(httpx.AsyncBaseTransport):
                     self._process.come_to(Moment.ANSWERED if exchange.is_send else Moment.ASKED)
                 self._die_if_dead()
         raise AssertionError("only a dead process's requests are cut off")
+
+    def _judge_pace(self, now: float) -> None:
+        world = self._stage.world
+        if world.max_per_second is None:
+            return
+        self._due = max(self._due, now) + 1.0 / world.max_per_second
+        # Looks may leave in the turn of the send that follows, three at the most, and those after them wait for all.
+        is_looked_first = world.reboot_type is RebootType.HARD or world.escalate or world.since is not None
+        together = 3 * world.max_at_once if is_looked_first else 0
+        if self._due - now > (1.5 + together) / world.max_per_second + LATENESS:
+            self._stage.breaks("more requests left than max_per_second")
 
     def cut(self) -> None:
         """Let nothing come back any more."""
@@ -425,6 +448,7 @@ class _Process:
                     request_timeout=world.request_timeout,
                     escalate=world.escalate,
                     start_stopped=world.start_stopped,
+                    rollout=world.rollout,
                     verify=self._check if world.verify else None,
                     since=stage.since,
                     journal=self._path,
@@ -445,9 +469,20 @@ class _Process:
         """Its report; None if it never began, or died before it could give one."""
         return None if self._run is None or self.is_dead else self._run.report
 
+    def judge_turn(self, server_id: str) -> None:
+        """Hold that a wave begins when every server of those before it has its outcome."""
+        # What a former process sent, or was about to, may not have arrived, and be sent again, whatever wave is now.
+        before = frozenset() if server_id in self._stage.sent_before else self._stage.before[server_id]
+        report = self.report if before else None
+        for result in report or ():
+            is_under_way = result.outcome is Outcome.ACCEPTED or result.reason in self._stage.under_way
+            if result.server_id in before and is_under_way:
+                self._stage.breaks(f"{server_id}, of a later wave, was sent to before there was an end of {result}")
+
     def _take(self, result: ServerResult) -> None:
         if self.is_dead:
             return
+        self._stage.note_end(result.server_id)
         self.streamed[result.server_id] += 1
         # A report costs as much as the fleet is large.
         report = self.report if len(self._stage.cloud.ids) <= _SMALL else None
@@ -512,7 +547,14 @@ async def _client(stage: "_Stage", line: _Line) -> AsyncIterator[RestartClient]:
     async with httpx.AsyncClient(transport=line) as http:
         endpoint = f"http://cloud.test/{stage.world.version}/{stage.cloud.project_id}"
         token = Token(stage.cloud.token)
-        async with RestartClient(endpoint, auth=token, http=http, max_at_once=stage.world.max_at_once) as client:
+        async with RestartClient(
+            endpoint,
+            auth=token,
+            http=http,
+            max_at_once=stage.world.max_at_once,
+            max_per_second=stage.world.max_per_second,
+            adaptive=stage.world.adaptive,
+        ) as client:
             client._rng = random.Random(f"{stage.world.seed} {stage.account.processes}")
             yield client
 
@@ -542,6 +584,16 @@ class _Stage:
         self.account.ids = self.cloud.ids
         self._folder = folder
         self._process: _Process | None = None
+        #: Who is of an earlier wave than each server.
+        self.before = self._waves()
+        # What a process finds may change the order of zones: who was not come to, or comes again, is not under way.
+        self.under_way = _UNDER_WAY if world.rollout.spread is None else {Reason.IN_FLIGHT}
+        #: Whom the former processes sent to, by their journal.
+        self.sent_before: frozenset[str] = frozenset()
+        #: When a server last got an outcome.
+        self._ended: dict[str, float] = {}
+        #: When the process ended in which a server was finished.
+        self._left: dict[str, float] = {}
         #: What was finished in some journal, which no later process may change.
         self._finished: dict[str, ServerResult] = {}
         self.time.passed += LEAD
@@ -555,6 +607,7 @@ class _Stage:
             seed=world.seed,
             clock=self.time,
             reboot_seconds=world.reboot_seconds,
+            hosts=world.hosts,
             latency=world.latency,
             log_delay=world.log_delay,
             log_resolution=world.log_resolution,
@@ -580,6 +633,21 @@ class _Stage:
             cloud.later(LEAD + world.outage.at + world.outage.seconds, partial(setattr, cloud, "outage", None))
         return cloud
 
+    def _waves(self) -> dict[str, frozenset[str]]:
+        before: dict[str, frozenset[str]] = {}
+        rollout = self.world.rollout
+        zones: dict[str, list[str]] = {}
+        for server_id in self.cloud.ids:
+            zone = self.cloud.server(server_id).availability_zone if rollout.spread == "az" else ""
+            zones.setdefault(zone, []).append(server_id)
+        earlier: frozenset[str] = frozenset()
+        # Where nobody could say where a server is, it is restarted last, and the waves of its zone are cut otherwise.
+        waves = rollout.waves([self.cloud.ids]) if rollout.spread is None else list(zones.values())
+        for wave in waves:
+            before.update(dict.fromkeys(wave, earlier))
+            earlier |= frozenset(wave)
+        return before
+
     async def in_place(self, function: Callable[[], T]) -> T:
         """Stand for the recorder's thread, which virtual time does not see."""
         assert self._process is not None
@@ -589,6 +657,11 @@ class _Stage:
         """Note that a promise is broken."""
         if words not in self.account.broken:
             self.account.broken.append(words)
+
+    def note_end(self, server_id: str) -> None:
+        """Note that a server has an outcome now, unless it had its last one in a former process."""
+        if server_id not in self._finished:
+            self._ended[server_id] = self.time()
 
     def loses(self, words: str) -> None:
         """Note that a server was lost."""
@@ -657,6 +730,7 @@ class _Stage:
             if sends > _known_sends(contents.records.get(server_id)):
                 self.breaks(f"{server_id}: {sends} sends left, and the journal knows of fewer")
         self._keep_finished(contents)
+        self.sent_before = frozenset(one for one, record in contents.records.items() if _known_sends(record))
         if process.report is not None:
             self._judge_report(process, process.report, contents)
 
@@ -664,6 +738,7 @@ class _Stage:
         for server_id, record in contents.records.items():
             if record.is_finished(wait=self.world.wait, verify=self.world.verify):
                 result = record.result()
+                self._left.setdefault(server_id, self.time())
                 if self._finished.setdefault(server_id, result) != result:
                     self.loses(f"{server_id}: a finished server has another outcome now: {result}")
             elif server_id in self._finished:
@@ -742,15 +817,64 @@ class _Stage:
                 rows = rows[1:]
             if len(rows) > 1:
                 self.breaks(f"{server_id}: rebooted {len(rows)} times by our own doing: {rows}")
+        self._judge_downtimes()
         if report is None or contents is None:
             self.loses("no process could begin")
             return
         self._judge_truth(report)
+        self._judge_budgets(report)
+        is_stopped = report.stopped is not None and report.stopped.reason in _BY_ROLLOUT
         for result, fate in zip(report, self.world.fates, strict=True):
             if result.outcome is Outcome.IN_DOUBT:
                 self._judge_doubt(result, fate, contents)
-            elif self._is_open(result) and not self._may_stay_open(result, fate):
+            elif self._is_open(result) and not is_stopped and not self._may_stay_open(result, fate):
                 self.breaks(f"{result.server_id}: left open by {RESUMES} processes: {result}")
+
+    def _judge_downtimes(self) -> None:
+        """Hold what may be down at once against when servers were down by our own doing."""
+        rollout = self.world.rollout
+        places = rollout.places(len(self.cloud.ids))
+        if places is not None and (peak := self._peak(self._left, lambda _: "")) > places:
+            self.breaks(f"{peak} servers were down at once, and max_down is {places}")
+        # Whom no look placed is restarted last, though a server that failed may be of his host.
+        is_placed = not any(fate.looks for fate in self.world.fates) and self.world.outage is None
+        left = self._left if is_placed else self._ended
+        if rollout.spread == "host" and (peak := self._peak(left, lambda one: self.cloud.server(one).host)) > 1:
+            self.breaks(f"{peak} servers of a host were down at once")
+
+    def _peak(self, left: Mapping[str, float], kind: Callable[[str], str]) -> int:
+        """Tell how many servers of one kind were down at once at most.
+
+        Args:
+            left: From when on a server no longer counts, down or not.
+            kind: Names the kind.
+        """
+        moves: list[tuple[float, int, str]] = []
+        for down in self.cloud.downtimes:
+            server = self.cloud.server(down.server_id)
+            ends = (down.ended, server.terminated_at, left.get(server.id))
+            ended = min((end for end in ends if end is not None), default=float("inf"))
+            began = [row.start_time for row in server.log if row.action == "reboot" and self._is_ours(row)]
+            began = [at for at in began if down.began <= at < ended]
+            if began:
+                moves += [(began[0], 1, kind(server.id)), (ended, -1, kind(server.id))]
+        now: Counter[str] = Counter()
+        peak = 0
+        for _, step, name in sorted(moves):
+            now[name] += step
+            peak = max(peak, now[name])
+        return peak
+
+    def _judge_budgets(self, report: Report) -> None:
+        """Hold that no more came to harm than the budget allows for, and what was down when the last one did."""
+        rollout, fleet = self.world.rollout, len(report)
+        places = rollout.places(fleet)
+        if places is None:
+            return
+        harm = sum(result.outcome in (Outcome.FAILED, Outcome.IN_DOUBT) for result in report)
+        most = rollout.failures_allowed(fleet) + (1 if rollout.max_down == BUDGET else places)
+        if harm > most:
+            self.breaks(f"{harm} came to harm, and {most} may")
 
     def _judge_doubt(self, result: ServerResult, fate: Fate, contents: Contents) -> None:
         """Tell a doubt that is documented from one that a readable log should have ended."""
@@ -799,6 +923,12 @@ _OPEN: Final = frozenset(
 )
 #: What only the action log can end.
 _TOLD_BY_LOG: Final = frozenset({Reason.UNANSWERED, Reason.HISTORY_UNREADABLE})
+
+
+#: Why a run stops itself that was not told to go on regardless.
+_BY_ROLLOUT: Final = (StopReason.MAX_FAILURES, StopReason.MAX_REFUSED, StopReason.MAX_DOWN)
+#: Why a server has no outcome yet in a report of a run under way.
+_UNDER_WAY: Final = frozenset({Reason.IN_FLIGHT, Reason.PARKED, Reason.NOT_STARTED})
 
 
 def _known_sends(record: Record | None) -> int:
@@ -891,6 +1021,7 @@ _LOOKS: Final[tuple[Callable[[random.Random], Fault], ...]] = (
     lambda _: Fault.cut_short(200, b'{"a": 1}', applied=False),
 )
 _OUTAGES: Final = (Fault.error(503), Fault.no_reply(applied=False), Fault.respond(504, b""), Fault.throttled(5.0))
+_SPREADS: Final[tuple[Literal["az", "host"] | None, ...]] = (None, None, "az", "host")
 _BIRTHS: Final[tuple[Changes, ...]] = (
     {"locked": True},
     {"vm_state": "stopped"},
@@ -941,6 +1072,24 @@ def world_of(rng: random.Random, servers: int) -> World:
         else None,
         cuts=tuple(_cut_of(rng, servers) for _ in range(rng.choice((0, 1, 1, 2, 3)))),
         verify=wait and rng.random() < 0.25,
+        rollout=_rollout_of(rng) if wait and servers <= _SMALL and rng.random() < 0.5 else REGARDLESS,
+        hosts=rng.choice((10, 2)),
+        max_per_second=rng.choice((None, None, 0.5, 5.0, 50.0)) if servers <= _SMALL else None,
+        adaptive=rng.random() < 0.7,
+    )
+
+
+def _rollout_of(rng: random.Random) -> Rollout:
+    canary, wave, spread = rng.choice((0, 0, 1, 2)), rng.choice((None, None, 1, 3, "34%")), rng.choice(_SPREADS)
+    has_waves = bool(canary) or wave is not None or spread == "az"
+    return Rollout(
+        canary=canary,
+        wave=wave,
+        pause=rng.choice((0.0, 1.0, 200.0)) if has_waves else 0.0,
+        max_down=rng.choice((None, 1, 2, "50%", "budget")),
+        max_failures=rng.choice(("100%", "100%", None, 0, 1, 3)),
+        max_refused=rng.choice(("100%", "100%", None, 2)),
+        spread=spread,
     )
 
 
