@@ -52,6 +52,8 @@ def question(
 
 def in_short(plan: Plan) -> list[str]:
     """Say in a few lines what a plan comes to."""
+    if not plan.forecasts:
+        return ["nothing is left to do"]
     expected = ", ".join(
         f"{count} {'to be sent to' if reason is None else reason.replace('_', ' ')}"
         for reason, count in plan.expected.items()
