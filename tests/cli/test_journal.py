@@ -160,6 +160,7 @@ def test_a_run_whose_budget_is_spent(cli: Cli, serve: Serve, tmp_path: Path) -> 
     assert [served.cloud.posts[server_id] for server_id in served.cloud.ids] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -168,13 +169,15 @@ def test_a_run_whose_budget_is_spent(cli: Cli, serve: Serve, tmp_path: Path) -> 
         (("another",), "over 2 servers, not over these 1; number 1 is "),
     ],
 )
-def test_another_run_is_refused(cli: Cli, serve: Serve, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
-    """A journal is of one run: another one is refused, with the reason, and nothing is sent."""
+def test_another_run_is_refused(
+    cli: Cli, serve: Serve, tmp_path: Path, options: tuple[str, ...], words: str, more: tuple[str, ...]
+) -> None:
+    """A journal is of one run: another one, or its plan, is refused, with the reason, and nothing is sent."""
     served = serve(Cloud(2))
     path = str(tmp_path / "journal")
     command = ("restart", "--endpoint", served.endpoint, "--no-wait", "--journal", path)
     assert cli(*command, *served.cloud.ids).code == 0
-    end = cli(*command, *options)
+    end = cli(*command, *options, *more)
     assert (end.code, end.out) == (2, "")
     assert words in end.err
     assert set(served.cloud.posts.values()) == {1}

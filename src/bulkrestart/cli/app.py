@@ -10,7 +10,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from bulkrestart import __version__
-from bulkrestart.cli.access import Trust, locate, read_access
+from bulkrestart.cli.access import Access, Trust, locate, read_access
 from bulkrestart.cli.ask import ASKS_OVER, check_terminal, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
@@ -42,6 +42,7 @@ from bulkrestart.cli.streams import Streams
 from bulkrestart.core.checks import check_count, check_rate
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options
+from bulkrestart.core.plan import Plan
 
 app = typer.Typer(
     name="bulkrestart",
@@ -341,22 +342,29 @@ def _restart(
             streams=streams,
         )
         asked = replace(options, rollout=spreading.over(len(chosen.ids)))
-        if is_dry_run:
-            return print_plan(
-                run_before_sending(make_plan(access, chosen.to_do, asked, since=moment, max_per_second=max_per_second)),
-                output,
-                streams,
+
+        def plan(way_in: Access) -> Plan:
+            return run_before_sending(
+                make_plan(
+                    way_in,
+                    chosen,
+                    asked,
+                    journal=journal,
+                    contents=contents,
+                    since=moment,
+                    max_per_second=max_per_second,
+                )
             )
+
+        if is_dry_run:
+            return print_plan(plan(access), output, streams)
         path = None if is_unkept else Path(journal).absolute() if journal is not None else new_path()
         way_in = access
         if len(chosen.to_do) > ASKS_OVER and not is_confirmed:
             way_in = run_before_sending(locate(access))
             check_terminal()
-            plan = run_before_sending(
-                make_plan(way_in, chosen.to_do, asked, since=moment, max_per_second=max_per_second)
-            )
             text = question(
-                plan,
+                plan(way_in),
                 access=way_in,
                 reboot_type=reboot_type,
                 max_at_once=max_at_once,

@@ -1,7 +1,6 @@
 """`--dry-run`, and what the question before a large run is made of."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -9,32 +8,49 @@ from bulkrestart.cli.access import Access
 from bulkrestart.cli.ask import in_short
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import refusals_told
+from bulkrestart.cli.fleet import Chosen
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.model import Reason
 from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Forecast, Plan
+from bulkrestart.core.record import Contents, Purpose
 
 _EXPECTED_WIDTH = max(map(len, Reason))
 
 
 async def make_plan(
     access: Access,
-    server_ids: Sequence[str],
+    chosen: Chosen,
     options: Options,
     *,
+    journal: str | None,
+    contents: Contents | None,
     since: datetime | None,
     max_per_second: float | None,
 ) -> Plan:
     """Ask the library what a restart would do.
 
+    Args:
+        access: The way in.
+        chosen: The fleet.
+        options: What is asked for.
+        journal: The file of the journal that was named; None if none was.
+        contents: What it holds already; None if its run has not begun.
+        since: Who has rebooted since is left alone; None: nobody is.
+        max_per_second: Requests a second, at most; None for no bound.
+
     Raises:
-        InputError: The cloud refuses us, or is not there.
+        InputError: The cloud refuses us, or is not there, or the journal is of another run.
     """
     with refusals_told():
         async with access.client(max_at_once=options.max_at_once, max_per_second=max_per_second) as client:
+            if contents is not None:
+                moment = None if since is None else since.timestamp()
+                purpose = Purpose(endpoint=await client.locate(), reboot_type=options.reboot_type, since=moment)
+                contents.check(journal, purpose, chosen.ids)
             return await client.plan(
-                server_ids,
+                chosen.to_do,
                 reboot_type=options.reboot_type,
                 wait=options.wait,
                 rollout=options.rollout,

@@ -105,9 +105,7 @@ class Recorder:
             self._head = Head(purpose=purpose, began=time.time(), facts=LogFacts())
         else:
             assert self._journal is not None, "what is held is held by a journal"
-            difference = self._contents.difference(purpose, fleet)
-            if difference is not None:
-                raise JournalError(f"the journal {self._journal.path} is of a run {difference}: give another journal")
+            self._contents.check(self._journal.path, purpose, fleet)
             self._fleet = self._contents.ids
             self._head = self._contents.head
         return self._fleet
