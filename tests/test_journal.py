@@ -415,7 +415,9 @@ def test_a_disk_that_is_full_at_the_beginning(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         limit_pages(patch, 8)
         with closing(Journal.open(path)) as journal:
-            with pytest.raises(JournalError, match=rf"^the journal {path} cannot be used: database or disk is full$"):
+            with pytest.raises(
+                JournalError, match=rf"^the journal {path} cannot be used: database or disk is full; give another file$"
+            ):
                 journal.begin(HEAD, [f"{number:036}" for number in range(10_000)])
             assert journal.read() is None
 

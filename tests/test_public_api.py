@@ -78,6 +78,8 @@ SAMPLES: Final = [
         max_down=None,
         max_failures=5,
         max_refused=20,
+        failures=0,
+        refused=0,
         requests=4,
         seconds=1.6,
     ),

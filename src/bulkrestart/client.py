@@ -39,7 +39,7 @@ from bulkrestart.run.groups import read_anti_affinity
 from bulkrestart.run.listing import Listing
 from bulkrestart.run.planning import make_plan
 from bulkrestart.run.preflight import Preflight, require_sign_in
-from bulkrestart.run.recorder import recording
+from bulkrestart.run.recorder import read_ahead, recording
 from bulkrestart.run.traffic import Traffic
 
 #: Seconds for one request where the caller has no say in it.
@@ -455,17 +455,20 @@ class RestartClient:
         rollout: Rollout = Rollout(),
         escalate: bool = False,
         start_stopped: bool = False,
+        verify: Verify | None = None,
         since: datetime | None = None,
+        journal: str | os.PathLike[str] | None = None,
     ) -> Plan:
         """Tell what a restart would do, and send no reboot: its waves, what is to be expected of each server, its cost.
 
         The servers are listed. The arguments are those of `restart`; of `since` only the extra request of each server
-        is reckoned with.
+        is reckoned with. A journal that is there is read, and not held: the plan is of what is left to do.
 
         Raises:
             ValueError: An argument makes no sense.
             AuthError: The credentials are refused, or nobody signs us in.
             EndpointError: The endpoint does not answer, or not as this project's compute API.
+            JournalError: The journal is of another run, or cannot be read.
             RuntimeError: The client has been used in another event loop.
 
         Example:
@@ -481,11 +484,21 @@ class RestartClient:
             rollout=rollout,
             escalate=escalate,
             start_stopped=start_stopped,
+            verify=verify,
             max_at_once=self._max_at_once,
             since=parse_since(since, time.time()),
         )
-        fleet = await _collect(ids)
+        path = _check_path(journal)
+        contents = None if path is None else await read_ahead(path)
+        is_listed = contents is not None and isinstance(ids, Listing)
+        given = None if is_listed else await _collect(ids)
         compute, gate = await self._way(_REQUEST_TIMEOUT)
+        endpoint = await self._locate()
+        if contents is not None:
+            purpose = Purpose(endpoint=endpoint.url, reboot_type=options.reboot_type, since=options.since)
+            contents.check(path, purpose, given)
+        fleet = given if contents is None else contents.ids
+        assert fleet is not None, "without a journal the ids are read"
         return await make_plan(
             fleet,
             options,
@@ -494,6 +507,7 @@ class RestartClient:
             clock=self._clock,
             rng=self._rng,
             max_per_second=self._max_per_second,
+            records={} if contents is None else contents.records,
         )
 
     async def anti_affinity(self) -> Domain:

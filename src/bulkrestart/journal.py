@@ -95,7 +95,7 @@ class Journal:
         Raises:
             JournalError: It cannot be written.
         """
-        with _explained(self.path), _transaction(self._connection):
+        with _explained(self.path, "; give another file"), _transaction(self._connection):
             for statement in _TABLES:
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")

@@ -13,7 +13,7 @@ import pytest
 from bulkrestart.cli import ask
 from bulkrestart.cli.app import run
 from bulkrestart.journal import read_journal
-from bulkrestart.simulator import Cloud, Fault
+from bulkrestart.simulator import Cloud, Fault, HostFault
 
 from .conftest import Cli, Serve
 
@@ -145,6 +145,22 @@ def test_selectors_are_not_evaluated_again(cli: Cli, serve: Serve, tmp_path: Pat
     assert "the fleet is that of the journal, 3 servers: none are selected again" in again.err
 
 
+def test_a_run_whose_budget_is_spent(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """Its budget counts over the whole run, so with the same one it stops again: what is said to go on goes on."""
+    served = serve(Cloud(3, reboot_seconds=(0.0, 0.0)))
+    served.cloud.break_host(served.cloud.ids[0], HostFault.DEAD)
+    path = str(tmp_path / "journal")
+    command = ("restart", "--endpoint", served.endpoint, "--journal", path, "--canary", "1", *served.cloud.ids)
+    for _ in range(2):
+        end = cli(*command, "--max-failures", "0")
+        assert end.code == 4
+        words = f"2 of 3 servers are left: the same command with a larger --max-failures and --journal {path} goes on\n"
+        assert end.err.endswith(words)
+    assert cli(*command, "--max-failures", "1").code == 1
+    assert [served.cloud.posts[server_id] for server_id in served.cloud.ids] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -153,13 +169,15 @@ def test_selectors_are_not_evaluated_again(cli: Cli, serve: Serve, tmp_path: Pat
         (("another",), "over 2 servers, not over these 1; number 1 is "),
     ],
 )
-def test_another_run_is_refused(cli: Cli, serve: Serve, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
-    """A journal is of one run: another one is refused, with the reason, and nothing is sent."""
+def test_another_run_is_refused(
+    cli: Cli, serve: Serve, tmp_path: Path, options: tuple[str, ...], words: str, more: tuple[str, ...]
+) -> None:
+    """A journal is of one run: another one, or its plan, is refused, with the reason, and nothing is sent."""
     served = serve(Cloud(2))
     path = str(tmp_path / "journal")
     command = ("restart", "--endpoint", served.endpoint, "--no-wait", "--journal", path)
     assert cli(*command, *served.cloud.ids).code == 0
-    end = cli(*command, *options)
+    end = cli(*command, *options, *more)
     assert (end.code, end.out) == (2, "")
     assert words in end.err
     assert set(served.cloud.posts.values()) == {1}

@@ -136,6 +136,15 @@ def test_dry_run_of_what_is_left(cli: Cli, serve: Serve, tmp_path: Path) -> None
     assert [line.split()[0] for line in end.out.splitlines()[:-5]] == [served.cloud.ids[2]]
 
 
+def test_dry_run_of_nothing(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """Where the journal leaves nothing to do, the plan says so, and nothing else."""
+    served = serve(Cloud(1))
+    command = ["restart", "--endpoint", served.endpoint, "--no-wait", "--journal", str(tmp_path / "journal")]
+    assert cli(*command, *served.cloud.ids).code == 0
+    end = cli(*command, "--dry-run")
+    assert (end.code, end.out, end.err) == (0, "nothing is left to do\nnothing was sent\n", "")
+
+
 def test_dry_run_that_is_refused(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan needs the cloud: what refuses a run refuses its plan."""
     served = serve(Cloud(1))

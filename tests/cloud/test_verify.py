@@ -292,6 +292,14 @@ WRONG: Final = [
     (lambda: http_ok("{address}/health"), "url must be such as http://{address}/health, not "),
     (lambda: http_ok("ftp://{address}/"), "url must be such as http://{address}/health, not "),
     (lambda: http_ok("http:///health"), "url must be such as http://{address}/health, not "),
+    (
+        lambda: http_ok("ftp://me:s3cret@{address}/"),
+        "url must be such as http://{address}/health, not 'ftp://…@{address}/'",
+    ),
+    (
+        lambda: http_ok("http://me:s3cret@{host}/"),
+        "url must have no other fields than {address}, {id}, {name}, not 'http://…@",
+    ),
     (lambda: http_ok("http://[{address}]/"), "url must be a URL when its fields are filled in: "),
     (lambda: http_ok("http://{address}:port/"), "url must be a URL when its fields are filled in: "),
     (lambda: http_ok("http://{address}:{port}/"), "url must have no other fields than {address}, {id}, {name}, not "),

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from bulkrestart import Outcome, Reason, Report, RestartClient, Run, StopReason, Token
+from bulkrestart import Outcome, Reason, Report, RestartClient, Rollout, Run, Stop, StopReason, Token
 from bulkrestart.simulator import Cloud, Fault, asgi
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
 
@@ -287,3 +287,22 @@ def test_built_outside_a_loop_and_closed_in_another_task(backend: str) -> None:
             await client.restart(["a"])
 
     anyio.run(main, backend=backend)
+
+
+def test_pause_that_is_cancelled() -> None:
+    """A cancellation that the function raises itself, as asyncio lets it, stops the run as any other failure of it."""
+
+    async def decide(_: Report) -> bool:
+        other = asyncio.create_task(asyncio.sleep(100.0))
+        other.cancel()
+        await other
+        return True
+
+    async def main() -> Report:
+        cloud = Cloud(2, reboot_seconds=(0.0, 0.0))
+        async with client_of(cloud) as client:
+            return await client.restart(cloud.ids, rollout=Rollout(canary=1, pause=decide))
+
+    report = asyncio.run(main())
+    assert report.summary == {Outcome.COMPLETED: 1, Outcome.SKIPPED: 1}
+    assert report.stopped == Stop(StopReason.PAUSE, "the function of pause was cancelled")

@@ -1,11 +1,13 @@
 """A plan is made of what the cloud shows, a run does what it says, and making one sends no reboot."""
 
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from bulkrestart import AuthError, EndpointError, Reason, Rollout
-from bulkrestart.simulator import Call, Cloud, Fault
+from bulkrestart import AuthError, EndpointError, JournalError, Reason, Rollout
+from bulkrestart.simulator import Call, Cloud, Fault, HostFault
 from tests.virtual import client_of, cloud_of, virtually
 
 STRANGER = "616fb98f-46ca-475e-917e-2563e5a8cd19"
@@ -135,5 +137,48 @@ def test_arguments_of_a_plan(arguments: dict[str, Any], words: str) -> None:
             with pytest.raises(ValueError, match=words):
                 await client.plan(**{"ids": cloud.ids, **arguments})
         assert not cloud.requests
+
+    virtually(main)
+
+
+def test_a_plan_of_what_is_left(tmp_path: Path) -> None:
+    """With a journal the plan is of the rest: waves of the whole fleet, budgets that are spent, and whom it follows."""
+
+    async def main() -> None:
+        cloud = cloud_of(20, reboot_seconds=(30.0, 30.0))
+        cloud.break_host(cloud.ids[0], HostFault.DEAD)
+        journal = tmp_path / "journal"
+        rollout = Rollout(canary=1, wave="50%", max_failures="10%")
+        async with client_of(cloud) as client:
+            before = await client.plan(cloud.ids, rollout=rollout, journal=journal)
+            assert not journal.exists()
+            with anyio.move_on_after(45.0):
+                await client.restart(cloud.ids, rollout=rollout, journal=journal)
+            sent = list(cloud.posts)
+            assert len(sent) == 11
+            plan = await client.plan(client.servers(), rollout=rollout, journal=journal)
+            with pytest.raises(JournalError, match="of type SOFT, not HARD"):
+                await client.plan(cloud.ids, reboot_type="HARD", journal=journal)
+        assert [len(wave) for wave in before.waves] == [1, 10, 9]
+        assert [len(wave) for wave in plan.waves] == [10, 9]
+        assert (plan.max_failures, plan.failures, plan.refused) == (2, 1, 0)
+        assert [one.server_id for one in plan.forecasts] == cloud.ids[1:]
+        assert plan.expected == {None: 9, Reason.IN_FLIGHT: 10}
+        assert len(cloud.posts) == 11
+
+    virtually(main)
+
+
+def test_a_plan_of_a_finished_run(tmp_path: Path) -> None:
+    """Nothing is left to do, and nobody is asked."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        async with client_of(cloud) as client:
+            await client.restart(cloud.ids, journal=tmp_path / "journal")
+            asked = len(cloud.requests)
+            plan = await client.plan(cloud.ids, journal=tmp_path / "journal")
+        assert (plan.forecasts, plan.waves) == ((), ())
+        assert len(cloud.requests) == asked
 
     virtually(main)

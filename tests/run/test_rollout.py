@@ -1,6 +1,6 @@
 """Waves, budgets and what is down at once, seen from the cloud's side, on virtual time."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from pathlib import Path
 from random import Random
 
@@ -8,7 +8,7 @@ import anyio
 import pytest
 import trio
 
-from bulkrestart import Outcome, Reason, Report, Rollout, Server, StopReason
+from bulkrestart import Outcome, Reason, Report, Rollout, Server, Stop, StopReason
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault
 from tests.rollouts import peak_down, play_budget, sent
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
@@ -124,6 +124,21 @@ def test_pause_that_fails() -> None:
         assert report.summary == {Outcome.COMPLETED: 1, Outcome.SKIPPED: 1}
         assert report.stopped is not None
         assert "LookupError: no such dashboard" in report.stopped.detail
+
+    virtually(main)
+
+
+def test_pause_that_is_not_async() -> None:
+    """A plain function stops the run before the next wave, and the words name the remedy."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        rollout = Rollout(canary=1, pause=lambda _: True)  # type: ignore[arg-type, return-value]
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=rollout)
+        assert report.summary == {Outcome.COMPLETED: 1, Outcome.SKIPPED: 1}
+        words = "pause must be an async function (async def): what it gave is a bool"
+        assert report.stopped == Stop(StopReason.PAUSE, words)
 
     virtually(main)
 
@@ -354,6 +369,23 @@ def test_a_domain_that_is_no_key() -> None:
         async with client_of(cloud) as client:
             with pytest.raises(ValueError, match="spread must return what can be a key, such as a string, not a list"):
                 await client.restart(cloud.ids, rollout=Rollout(spread=lambda server: [server.name]))  # type: ignore[arg-type, return-value]
+        assert not cloud.posts
+
+    virtually(main)
+
+
+def test_a_domain_that_is_to_be_awaited() -> None:
+    """What an async function gives is a key that no two servers share: it is refused, and nothing is sent."""
+
+    class Later:
+        def __await__(self) -> Generator[None, None, str]:
+            raise NotImplementedError
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        async with client_of(cloud) as client:
+            with pytest.raises(ValueError, match="spread must be a plain function of a Server: what it gave is to be"):
+                await client.restart(cloud.ids, rollout=Rollout(spread=lambda _: Later()))
         assert not cloud.posts
 
     virtually(main)

@@ -344,8 +344,16 @@ def _restart(
         asked = replace(options, rollout=spreading.over(len(chosen.ids)))
 
         def plan_by(way_in: Access) -> Plan:
-            plan = make_plan(way_in, chosen.to_do, asked, since=moment, max_per_second=max_per_second)
-            return run_before_sending(plan)
+            return run_before_sending(
+                make_plan(
+                    way_in,
+                    chosen,
+                    asked,
+                    journal=journal,
+                    since=moment,
+                    max_per_second=max_per_second,
+                )
+            )
 
         if is_dry_run:
             return print_plan(plan_by(access), output, streams)

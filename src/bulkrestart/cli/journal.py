@@ -11,7 +11,7 @@ from bulkrestart.cli.errors import InputError, refusals_told
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.clock import moment_text
-from bulkrestart.core.model import Outcome
+from bulkrestart.core.model import Outcome, StopReason
 from bulkrestart.core.record import Contents, leaves_nothing_to_do
 from bulkrestart.core.report import Report
 
@@ -62,7 +62,12 @@ def words_on_rest(report: Report, path: Path, *, wait: bool, verify: bool) -> st
     rest = sum(not leaves_nothing_to_do(result, wait=wait, verify=verify) for result in report)
     if not rest:
         return None
-    return f"{rest} of {len(report)} servers are left: the same command with --journal {shlex.quote(str(path))} goes on"
+    # Budgets count over the whole run: with the same one it would stop again, whoever has seen to the servers.
+    reason = None if report.stopped is None else report.stopped.reason
+    is_spent = reason in (StopReason.MAX_FAILURES, StopReason.MAX_REFUSED)
+    budget = f"a larger --{reason.replace('_', '-')} and " if reason is not None and is_spent else ""
+    journal = f"--journal {shlex.quote(str(path))}"
+    return f"{rest} of {len(report)} servers are left: the same command with {budget}{journal} goes on"
 
 
 def print_journal(path: str, output: Output, streams: Streams) -> End:

@@ -1,13 +1,13 @@
 """`--dry-run`, and what the question before a large run is made of."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
 from bulkrestart.cli.access import Access
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import refusals_told
+from bulkrestart.cli.fleet import Chosen
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.model import Reason
@@ -21,27 +21,38 @@ _NAMED = 3
 
 async def make_plan(
     access: Access,
-    server_ids: Sequence[str],
+    chosen: Chosen,
     options: Options,
     *,
+    journal: str | None,
     since: datetime | None,
     max_per_second: float | None,
 ) -> Plan:
     """Ask the library what a restart would do.
 
+    Args:
+        access: The way in.
+        chosen: The fleet.
+        options: What is asked for.
+        journal: The file of the journal that was named; None if none was.
+        since: Who has rebooted since is left alone; None: nobody is.
+        max_per_second: Requests a second, at most; None for no bound.
+
     Raises:
-        InputError: The cloud refuses us, or is not there.
+        InputError: The cloud refuses us, or is not there, or the journal is of another run.
     """
     with refusals_told():
         async with access.client(max_at_once=options.max_at_once, max_per_second=max_per_second) as client:
             return await client.plan(
-                server_ids,
+                chosen.ids,
                 reboot_type=options.reboot_type,
                 wait=options.wait,
                 rollout=options.rollout,
                 escalate=options.escalate,
                 start_stopped=options.start_stopped,
+                verify=options.verify,
                 since=since,
+                journal=journal,
             )
 
 
@@ -62,17 +73,26 @@ def print_plan(plan: Plan, output: Output, streams: Streams) -> End:
 
 def in_short(plan: Plan) -> list[str]:
     """Say in a few lines what a plan comes to."""
+    if not plan.forecasts:
+        return ["nothing is left to do"]
     expected = ", ".join(
         f"{count} {'to be sent to' if reason is None else reason.replace('_', ' ')}"
         for reason, count in plan.expected.items()
     )
     sizes = [len(wave) for wave in plan.waves]
     waves = f"{len(sizes)} of {', '.join(map(str, sizes[:_NAMED]))}{', ...' if len(sizes) > _NAMED else ''} servers"
+    stops = [
+        f"more than {most} {word}" + (f" ({count} already)" if count else "")
+        for most, count, word in (
+            (plan.max_failures, plan.failures, "fail"),
+            (plan.max_refused, plan.refused, "are refused"),
+        )
+    ]
     down = "" if plan.max_down is None else f", at most {plan.max_down} down at once"
     return [
         f"expected  {expected}",
         f"waves     {waves}{down}",
-        f"stops     if more than {plan.max_failures} fail, or more than {plan.max_refused} are refused",
+        f"stops     if {', or '.join(stops)}",
         f"takes     {plan.requests} requests and {plan.seconds:.0f} s at the least, besides the reboots",
     ]
 

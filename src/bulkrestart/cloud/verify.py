@@ -14,10 +14,13 @@ import httpx
 
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.core.arguments import check_seconds
+from bulkrestart.core.faults import plain
 from bulkrestart.core.model import Address, Server, Verify
 
 _FIELDS: Final = ("address", "id", "name")
 _LAST_PORT: Final = 65535
+#: Characters of what was given that a message shows.
+_LONGEST_SHOWN: Final = 60
 #: What a template is tried with.
 _SAMPLE: Final = Server(
     id="616fb98f-46ca-475e-917e-2563e5a8cd19",
@@ -121,24 +124,29 @@ def _said_by(error: BaseException, timeout: float) -> str:
 
 def _check_template(argument: str, template: object) -> None:
     if not isinstance(template, str) or not template:
-        raise ValueError(f"{argument} must be text such as {{address}}, not {template!r:.60}")
+        raise ValueError(f"{argument} must be text such as {{address}}, not {_shown(template)}")
     try:
         fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
-        raise ValueError(f"{argument} must have its braces in pairs: {template!r:.60}: {error}") from error
+        raise ValueError(f"{argument} must have its braces in pairs: {_shown(template)}: {error}") from error
     for field, form, conversion in fields:
         if field not in _FIELDS or form or conversion:
             known = ", ".join(f"{{{name}}}" for name in _FIELDS)
-            raise ValueError(f"{argument} must have no other fields than {known}, not {template!r:.60}")
+            raise ValueError(f"{argument} must have no other fields than {known}, not {_shown(template)}")
+
+
+def _shown(template: object) -> str:
+    """Show what was given; a URL may hold a password."""
+    return plain(repr(template), _LONGEST_SHOWN)
 
 
 def _check_url(template: str) -> None:
     try:
         sample = httpx.URL(_url(template, _SAMPLE))
     except httpx.InvalidURL as error:
-        raise ValueError(f"url must be a URL when its fields are filled in: {template!r:.60}: {error}") from error
+        raise ValueError(f"url must be a URL when its fields are filled in: {_shown(template)}: {error}") from error
     if sample.scheme not in ("http", "https") or not sample.host:
-        raise ValueError(f"url must be such as http://{{address}}/health, not {template!r:.60}")
+        raise ValueError(f"url must be such as http://{{address}}/health, not {_shown(template)}")
 
 
 def _url(template: str, server: Server) -> str:

@@ -7,10 +7,11 @@ from functools import cached_property
 
 from bulkrestart.core.decision import Decision, End, Send
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Reason, RebootType, Server
+from bulkrestart.core.model import Reason, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Observation, Sighting
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.rollout import is_harm, is_refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class Forecast:
         domain: Its failure domain in words, or its zone where the run goes by zones; "" for none.
         reboot_type: What would be asked for first; HARD where that is an escalation.
         reason: Why it would not be sent to, or not at once: `not_found`, `locked`, `wrong_state` (stopped, paused,
-            ...), `busy` (in a passing task, or its state is not known now); None: it would be.
+            ...), `busy` (in a passing task, or its state is not known now), `in_flight` (a former process has sent to
+            it, and it is followed); None: it would be.
         detail: Its states, or what came instead of them.
     """
 
@@ -62,6 +64,8 @@ class Plan:
         max_down: How many servers may be down at once; None: no bound.
         max_failures: How many may come to harm.
         max_refused: How many may be left out by themselves.
+        failures: How many have come to harm in a former process.
+        refused: How many were left out by themselves in a former process.
         requests: How many requests the run makes if all goes well, at the least.
         seconds: How long it takes at the least: pauses, polls and the pace of requests, and not the reboots themselves.
     """
@@ -71,6 +75,8 @@ class Plan:
     max_down: int | None
     max_failures: int
     max_refused: int
+    failures: int
+    refused: int
     requests: int
     seconds: float
 
@@ -88,6 +94,8 @@ class Plan:
             "max_down": self.max_down,
             "max_failures": self.max_failures,
             "max_refused": self.max_refused,
+            "failures": self.failures,
+            "refused": self.refused,
             "requests": self.requests,
             "seconds": self.seconds,
             "servers": [asdict(forecast) for forecast in self.forecasts],
@@ -106,7 +114,13 @@ class Plan:
 
 
 def forecast(
-    server_id: str, seen: Server | Observation, *, wave: int, domain: Hashable | None, options: Options
+    server_id: str,
+    seen: Server | Observation,
+    *,
+    wave: int,
+    domain: Hashable | None,
+    options: Options,
+    is_sent: bool = False,
 ) -> Forecast:
     """Tell what the second table says of a server that nothing was sent to.
 
@@ -116,6 +130,7 @@ def forecast(
         wave: The number of its wave.
         domain: Its failure domain; None for none.
         options: What is asked for.
+        is_sent: A former process has sent to it: it is followed.
     """
     progress = Progress(
         server_id=server_id,
@@ -130,7 +145,7 @@ def forecast(
         wave=wave,
         domain="" if domain is None else str(domain),
         reboot_type=decision.reboot_type if isinstance(decision, Send) else options.reboot_type,
-        reason=_reason_of(decision),
+        reason=Reason.IN_FLIGHT if is_sent else _reason_of(decision),
         detail=seen.words,
     )
 
@@ -141,16 +156,23 @@ def _reason_of(decision: Decision) -> Reason | None:
     return decision.reason if isinstance(decision, End) else Reason.BUSY
 
 
-def draw_up(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], options: Options, cost: Cost) -> Plan:
+def draw_up(
+    forecasts: Sequence[Forecast],
+    waves: Sequence[Sequence[str]],
+    options: Options,
+    cost: Cost,
+    former: Sequence[ServerResult] = (),
+) -> Plan:
     """Draw up a plan.
 
     Args:
-        forecasts: What is to be expected of each server, in the order in which the ids were given.
-        waves: The ids of each wave.
+        forecasts: What is to be expected of each server with which something is left to do, in the order given.
+        waves: Their ids, wave by wave.
         options: What is asked for.
         cost: What polls and requests take.
+        former: What became of the servers that a former process finished.
     """
-    rollout = options.rollout
+    rollout, fleet = options.rollout, len(forecasts) + len(former)
     requests = _requests(forecasts, waves, options, cost)
     pause = 0.0 if callable(rollout.pause) else rollout.pause
     polling = len(waves) * cost.first_poll if options.wait else 0.0
@@ -158,9 +180,11 @@ def draw_up(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], optio
     return Plan(
         forecasts=tuple(forecasts),
         waves=tuple(map(tuple, waves)),
-        max_down=rollout.places(len(forecasts)),
-        max_failures=rollout.failures_allowed(len(forecasts)),
-        max_refused=rollout.refusals_allowed(len(forecasts)),
+        max_down=rollout.places(fleet),
+        max_failures=rollout.failures_allowed(fleet),
+        max_refused=rollout.refusals_allowed(fleet),
+        failures=sum(map(is_harm, former)),
+        refused=sum(map(is_refusal, former)),
         requests=requests,
         seconds=max(polling, pacing) + pause * max(0, len(waves) - 1),
     )
@@ -168,14 +192,15 @@ def draw_up(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], optio
 
 def _requests(forecasts: Sequence[Forecast], waves: Sequence[Sequence[str]], options: Options, cost: Cost) -> int:
     """Count one request to find the cloud, the survey, a send for each server, polls by wave, and proofs."""
+    sent = sum(one.reason is Reason.IN_FLIGHT for one in forecasts)
     going = sum(one.reason in (None, Reason.BUSY) for one in forecasts)
     # A SOFT learns by its answer that it is refused.
-    sends = going if options.looks_ahead else len(forecasts)
+    sends = going if options.looks_ahead else len(forecasts) - sent
     requests = 1 + sends
     if options.looks_ahead or options.rollout.spread is not None:
         requests += min(cost.pages, len(forecasts))
     if options.since is not None:
         requests += len(forecasts)
     if options.wait:
-        requests += sum(min(cost.pages, len(wave)) for wave in waves) + going
+        requests += sum(min(cost.pages, len(wave)) for wave in waves) + going + sent
     return requests

@@ -6,6 +6,7 @@ from typing import Final
 
 from bulkrestart.core.clock import moment_text
 from bulkrestart.core.decision import End, Look
+from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
@@ -202,13 +203,22 @@ class Contents:
         """Seconds from the run's first beginning until it was last written, by a clock that somebody may have set."""
         return max(0.0, self.written - self.head.began)
 
-    def difference(self, purpose: Purpose, fleet: Sequence[str] | None) -> str | None:
-        """Say how the journal's run is another one than what is asked for now; None if it is the same.
+    def check(self, path: object, purpose: Purpose, fleet: Sequence[str] | None) -> None:
+        """See that the journal's run is what is asked for now.
 
         Args:
+            path: The journal.
             purpose: What is asked for.
             fleet: For which servers; None for those of the journal.
+
+        Raises:
+            JournalError: It is another one.
         """
+        difference = self._difference(purpose, fleet)
+        if difference is not None:
+            raise JournalError(f"the journal {path} is of a run {difference}: give another journal")
+
+    def _difference(self, purpose: Purpose, fleet: Sequence[str] | None) -> str | None:
         held = self.head.purpose
         if held.endpoint != purpose.endpoint:
             return f"at {held.endpoint}, not at {purpose.endpoint}"

@@ -1,6 +1,6 @@
 """What is between two waves: time, or somebody's word."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 
@@ -19,25 +19,37 @@ async def interlude(pause: float | Pause, report: Callable[[], Report], course: 
         report: Gives the report so far.
         course: Whether the run still sends.
     """
+    said: list[str] = []
     async with anyio.create_task_group() as group:
 
         async def end_at_stop() -> None:
             await course.stopped.wait()
             group.cancel_scope.cancel()
 
+        async def ask(decide: Pause) -> None:
+            try:
+                said.append(await _ask(decide, report()))
+            finally:
+                group.cancel_scope.cancel()
+
         group.start_soon(end_at_stop)
         if callable(pause):
-            await _ask(pause, report(), course)
+            # A task of its own: asyncio lets anybody raise a cancellation, and here it ends nothing but the question.
+            group.start_soon(ask, pause)
         else:
             await anyio.sleep(pause)
-        group.cancel_scope.cancel()
+            group.cancel_scope.cancel()
+    if callable(pause) and (words := said[0] if said else "the function of pause was cancelled"):
+        course.halt(Stop(StopReason.PAUSE, words))
 
 
-async def _ask(pause: Pause, report: Report, course: Course) -> None:
+async def _ask(pause: Callable[[Report], object], report: Report) -> str:
+    """Say what speaks against going on; "" if nothing does."""
     try:
-        goes_on = await pause(report)
-    except Exception as error:
-        course.halt(Stop(StopReason.PAUSE, plain(f"the function of pause failed: {type(error).__name__}: {error}")))
-        return
-    if goes_on is not True:
-        course.halt(Stop(StopReason.PAUSE, f"the function of pause says {goes_on!r:.60}"))
+        answer = pause(report)
+        if not isinstance(answer, Awaitable):
+            return f"pause must be an async function (async def): what it gave is a {type(answer).__name__}"
+        goes_on: object = await answer
+    except Exception as error:  # whatever a user's function may raise
+        return plain(f"the function of pause failed: {type(error).__name__}: {error}")
+    return "" if goes_on is True else f"the function of pause says {goes_on!r:.60}"

@@ -1,13 +1,14 @@
 """Makes the plan of a run: looks at its fleet, and sends no reboot."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Cost, Forecast, Plan, draw_up, forecast
+from bulkrestart.core.record import Record
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.preflight import Preflight
@@ -25,6 +26,7 @@ async def make_plan(
     clock: CloudClock,
     rng: random.Random,
     max_per_second: float | None,
+    records: Mapping[str, Record],
 ) -> Plan:
     """Make the plan of a run.
 
@@ -36,6 +38,7 @@ async def make_plan(
         clock: The cloud's time.
         rng: The source of jitter.
         max_per_second: Requests a second, at most; None: no bound.
+        records: What a journal knows of them.
 
     Raises:
         AuthError: Our credentials are refused.
@@ -43,10 +46,20 @@ async def make_plan(
     """
     sweep = Sweep(compute, gate, clock, options.max_at_once)
     survey = Survey(sweep, options.rollout, keeps_states=True, is_thorough=True)
-    if fleet:
-        await Preflight(compute, gate, rng).look(fleet[0])
-        await survey.read(fleet)
-    waves = options.rollout.waves(await survey.zones(fleet))
+    former = {
+        one.server_id: one.result()
+        for one in records.values()
+        if one.is_finished(wait=options.wait, verify=options.verify is not None)
+    }
+    left = [server_id for server_id in fleet if server_id not in former]
+    if left:
+        await Preflight(compute, gate, rng).look(left[0])
+        await survey.read(fleet if options.rollout.spread is not None else left)
+    waves = [
+        rest
+        for wave in options.rollout.waves(await survey.zones(fleet))
+        if (rest := [server_id for server_id in wave if server_id not in former])
+    ]
     numbers = {server_id: number for number, wave in enumerate(waves, 1) for server_id in wave}
     forecasts: list[Forecast] = []
 
@@ -59,9 +72,10 @@ async def make_plan(
                 wave=numbers[server_id],
                 domain=survey.domain(server_id),
                 options=options,
+                is_sent=server_id in records and records[server_id].resume(options, run_began=0.0, now=0.0).is_sent,
             )
         )
 
-    await unhurried(fleet, expect)
+    await unhurried(left, expect)
     cost = Cost(pages=sweep.pages, first_poll=SHORTEST_INTERVAL, max_per_second=max_per_second)
-    return draw_up(forecasts, waves, options, cost)
+    return draw_up(forecasts, waves, options, cost, list(former.values()))

@@ -105,9 +105,7 @@ class Recorder:
             self._head = Head(purpose=purpose, began=time.time(), facts=LogFacts())
         else:
             assert self._journal is not None, "what is held is held by a journal"
-            difference = self._contents.difference(purpose, fleet)
-            if difference is not None:
-                raise JournalError(f"the journal {self._journal.path} is of a run {difference}: give another journal")
+            self._contents.check(self._journal.path, purpose, fleet)
             self._fleet = self._contents.ids
             self._head = self._contents.head
         return self._fleet
@@ -206,6 +204,17 @@ async def recording(path: str | os.PathLike[str] | None) -> AsyncIterator[Record
         yield Recorder(journal, await in_thread(journal.read))
     finally:
         await in_thread(opened.close)
+
+
+async def read_ahead(path: str) -> Contents | None:
+    """Read what a journal holds, without holding it; None if there is none, or its run has not begun.
+
+    Raises:
+        JournalError: It cannot be read.
+    """
+    from bulkrestart.journal import read_contents
+
+    return await in_thread(lambda: read_contents(path) if os.path.exists(path) else None)
 
 
 async def in_thread(function: Callable[[], T]) -> T:

@@ -1,7 +1,7 @@
 """What the servers of a fleet are like before anything is sent: where they are, and for HARD their states."""
 
 import logging
-from collections.abc import Collection, Hashable
+from collections.abc import Awaitable, Collection, Hashable
 from typing import Final
 
 from bulkrestart.core.model import Server
@@ -73,7 +73,7 @@ class Survey:
         elif self._domain is not None:
             domain = self._domain(server)
             if domain is not None:
-                _check_hashable(domain)
+                _check_domain(domain)
                 self.domains[server_id] = domain
 
     def pop(self, server_id: str) -> tuple[Server | Observation, float] | None:
@@ -103,7 +103,10 @@ class Survey:
         return [zone for zone in (*zones.values(), unknown, last) if zone]
 
 
-def _check_hashable(domain: object) -> None:
+def _check_domain(domain: object) -> None:
+    if isinstance(domain, Awaitable):
+        # Each is a key of its own: they would keep nobody apart.
+        raise ValueError("spread must be a plain function of a Server: what it gave is to be awaited")
     try:
         hash(domain)
     except TypeError:
