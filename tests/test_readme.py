@@ -177,7 +177,7 @@ def test_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
     assert " skipped" in report
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-nova", "proof"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-nova", "bench", "proof"])
 def test_the_make_targets(target: str) -> None:
     """What the README tells to make is in the Makefile."""
     assert re.search(rf"^make {target}\b", "\n".join(blocks("sh")), re.MULTILINE)
