@@ -1,1 +1,1 @@
-"""What a restart costs: run `python -m benchmarks.restart` and `python -m benchmarks.memory`."""
+"""What a restart costs: `make bench`, or `python -m benchmarks`."""
