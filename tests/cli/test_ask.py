@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from bulkrestart.cli.ask import confirm
+from bulkrestart.cli.errors import InputError
 from bulkrestart.simulator import Cloud
 
 from .conftest import SIGNALS, Cli, Serve, take_all_signals
@@ -29,6 +31,13 @@ def test_no_terminal(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
     assert (end.code, end.out, end.err.count("\n")) == (2, "", 1)
     assert "--yes" in end.err
     assert not served.cloud.requests
+
+
+def test_a_terminal_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was there before the plan was made, and is not when it is asked on, is as good as none."""
+    monkeypatch.setattr("bulkrestart.cli.ask.TERMINAL", "/no/such/terminal")
+    with pytest.raises(InputError, match="no terminal to ask on: give --yes"):
+        confirm("Well?")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from .bed import Nova
 
 #: What the tests take together, and a few more.
-SERVERS = 260
+SERVERS = 330
 KEPT = pytest.StashKey[Path]()
 
 

@@ -197,7 +197,8 @@ def test_a_throttled_answer_that_comes_late_holds_nobody() -> None:
     async def main() -> None:
         cloud = cloud_of(200)
         slow_down(cloud, 0.5, but=cloud.ids[:2])
-        cloud.script(cloud.ids[0], Fault.throttled(None))
+        # Not before all of the first ten have left.
+        cloud.script(cloud.ids[0], Fault(answer=Fault.throttled(None).answer, answered_after=0.1))
         cloud.script(cloud.ids[1], Fault(answer=Fault.throttled(None).answer, answered_after=8.0))
         async with client_of(cloud, max_at_once=10) as client:
             report = await client.restart(cloud.ids, wait=False)

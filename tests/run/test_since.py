@@ -415,6 +415,26 @@ def test_reboot_between_the_look_and_the_send(fault: Fault) -> None:
     virtually(main)
 
 
+@pytest.mark.parametrize("fault", [None, Fault.error(500), Fault.no_reply(applied=True)], ids=["told", "500", "lost"])
+def test_reboot_by_another_that_cannot_be_told_from_ours(fault: Fault | None) -> None:
+    """A send that met another user's reboot of the same second: that is waited for, and the server has rebooted."""
+
+    async def main() -> None:
+        cloud = past_cloud(2)
+        first, second = cloud.ids
+        # By then the log has told who we are, by the row of the first.
+        cloud.script(second, Fault.commands_executing(), Fault(applied_after=0.0, by_other=True))
+        cloud.script(second, fault, fault, call=Call.LOG_ROW)
+        await at(NOW)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, since=SINCE)
+        assert report[first].outcome is Outcome.COMPLETED
+        assert report[second].outcome is Outcome.SATISFIED
+        assert set(cloud.cycles.values()) == {1}
+
+    virtually(main)
+
+
 @pytest.mark.parametrize(
     ("fault", "posts"),
     [

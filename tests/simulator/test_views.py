@@ -115,3 +115,17 @@ def test_addresses(cloud: Cloud) -> None:
         "v6": [("::7", 6, "fixed")],
     }
     assert ask(cloud, "GET", f"/servers/{second}").json()["server"]["addresses"] == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "shown"),
+    [
+        ((2, 1), {"policies": ["anti-affinity"], "metadata": {}}),
+        ((2, 13), {"policies": ["anti-affinity"], "metadata": {}, "project_id": "p", "user_id": "u"}),
+        ((2, 64), {"policy": "anti-affinity", "rules": {}, "project_id": "p", "user_id": "u"}),
+    ],
+)
+def test_server_group(version: tuple[int, int], shown: dict[str, object]) -> None:
+    """A server group shows its owner from 2.13 on, and one policy in place of a list from 2.64 on."""
+    group = server_group("g", ["a", "b"], version, project_id="p", user_id="u")
+    assert group == {"id": group["id"], "name": "g", "members": ["a", "b"], **shown}

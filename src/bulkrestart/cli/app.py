@@ -362,15 +362,16 @@ def _restart(
         if len(chosen.to_do) > ASKS_OVER and not is_confirmed:
             way_in = run_before_sending(locate(access))
             check_terminal()
-            text = question(
-                plan_by(way_in),
-                access=way_in,
-                reboot_type=reboot_type,
-                max_at_once=max_at_once,
-                since=since,
-                journal=path,
+            confirm(
+                question(
+                    plan_by(way_in),
+                    access=way_in,
+                    reboot_type=reboot_type,
+                    max_at_once=max_at_once,
+                    since=since,
+                    journal=path,
+                )
             )
-            confirm(text)
         request = Request(
             access=way_in,
             ids=chosen.ids,

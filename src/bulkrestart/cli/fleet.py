@@ -51,8 +51,7 @@ def choose(
         InputError: There are no servers, or they cannot be read.
     """
     if contents is None and selectors is not None:
-        servers = run_before_sending(select(access, selectors))
-        ids = [server.id for server in servers]
+        ids = [server.id for server in run_before_sending(select(access, selectors))]
         return Chosen(ids=ids, to_do=ids)
     if contents is None or arguments or sources:
         ids, duplicates = gather_ids(arguments, sources)

@@ -179,7 +179,9 @@ class Ledger:
         untouched = Progress(server_id="", reboot_type=self._reboot_type).so_far(is_over=is_over)
         results = tuple(
             [
-                entry if type(entry) is ServerResult else self._read(server_id, entry, now, untouched, is_over=is_over)
+                entry
+                if isinstance(entry, ServerResult)
+                else self._read(server_id, entry, now, untouched, is_over=is_over)
                 for server_id, entry in self._entries.items()
             ]
         )
@@ -193,17 +195,9 @@ class Ledger:
                 yield self._read(server_id, entry, now, untouched, is_over=True)
 
     def _read(
-        self,
-        server_id: str,
-        entry: Progress | ServerResult | Outcome | None,
-        now: float,
-        untouched: End,
-        *,
-        is_over: bool,
+        self, server_id: str, entry: Progress | Outcome | None, now: float, untouched: End, *, is_over: bool
     ) -> ServerResult:
         match entry:
-            case ServerResult():
-                return entry
             case Outcome():
                 return ServerResult(server_id=server_id, outcome=entry, reboot_type=self._reboot_type)
             case Progress():

@@ -218,8 +218,8 @@ class Submitter:
         self._stop_if_told(decision)
         return decision
 
-    async def _satisfied_meanwhile(self, sighting: Sighting, progress: Progress) -> End | None:
-        """With `since`, a reboot by whomever ends also a server whose send is of unknown fate."""
+    async def _satisfied_meanwhile(self, sighting: Sighting, progress: Progress) -> Look | End | None:
+        """With `since`, a reboot by whomever ends also a server whose send is of unknown fate; it is waited for."""
         since, log = self._options.since, sighting.log
         last = last_reboot(log, since) if since is not None and isinstance(log, tuple) else None
         if since is None or last is None or not isinstance(log, tuple):
@@ -227,11 +227,13 @@ class Submitter:
         row, _ = await self._gate.ask(
             lambda: self._compute.action(progress.server_id, last.request_id), progress.server_id
         )
-        log = with_row(log, row)
-        if not isinstance(log, tuple):
-            return None
-        decision = decide_since(replace(sighting, log=log), since, progress)
-        return decision if isinstance(decision, End) and decision.outcome is Outcome.SATISFIED else None
+        decision = decide_since(replace(sighting, log=with_row(log, row)), since, progress)
+        match decision:
+            case Look(is_unresolved=True) | End(outcome=Outcome.SATISFIED):
+                return decision
+            case _:
+                # Whatever else a look back says, it does not tell the fate of the send.
+                return None
 
     async def _ask_witness(self) -> None:
         """Read the row of an accepted send, once in a run: it tells how the log names and dates what is ours.
