@@ -3,6 +3,7 @@
 import pytest
 
 from bulkrestart.simulator import Cloud, HostFault, ManualClock
+from bulkrestart.simulator.views import server_group
 from tests.simulator.asking import HARD, ask, post
 
 
