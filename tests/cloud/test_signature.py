@@ -403,7 +403,9 @@ def test_keys_that_are_revoked_stop_the_run() -> None:
         assert report.stopped is not None
         assert report.stopped.reason is StopReason.UNAUTHORIZED
         assert "check the access key" in report.stopped.detail
-        assert {one.outcome for one in report} == {Outcome.ACCEPTED, Outcome.REFUSED, Outcome.SKIPPED}
+        # Whether a send or a poll is the first to be refused is chance.
+        outcomes = {one.outcome for one in report} - {Outcome.REFUSED}
+        assert outcomes == {Outcome.ACCEPTED, Outcome.SKIPPED}
         assert {one.reason for one in report if one.outcome == "refused"} <= {Reason.UNAUTHORIZED, Reason.STOPPED}
         assert max(signed.cloud.posts.values()) <= 2
 
