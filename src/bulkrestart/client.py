@@ -111,7 +111,7 @@ class RestartClient:
         adaptive: Whether fewer than `max_at_once` requests are in flight where the cloud is overcharged. True halves
             their number when it throttles, says 503 or gives no answer in time, and brings it back one by one (AIMD,
             as TCP does). "latency" finds besides, by how long sends take, how many requests at once the API works on:
-            more would only wait in its queue. It begins with 3, so it needs some hundred sends to become fast where
+            more would only wait in its queue. It begins with 10, so it needs some hundred sends to become fast where
             the API is (the gradient controller of Envoy's adaptive concurrency filter). False keeps `max_at_once`. In
             all of them one request leaves first after everybody was held, and the others follow as answers come.
 

@@ -151,7 +151,7 @@ def spread(values: Iterable[int]) -> tuple[int, int]:
     return ordered[0], ordered[-1]
 
 
-@pytest.mark.parametrize(("capacity", "lowest", "highest"), [(1, 3, 34), (4, 4, 36), (16, 16, 50), (40, 40, 90)])
+@pytest.mark.parametrize(("capacity", "lowest", "highest"), [(1, 3, 34), (4, 4, 36), (16, 16, 50), (40, 40, 95)])
 def test_latency_limit_finds_the_concurrency_that_an_api_works_on(capacity: int, lowest: int, highest: int) -> None:
     """It stays above what the API works on at once, with some roots of that in the queue."""
     limit, api = LatencyLimit(100), Api(capacity)

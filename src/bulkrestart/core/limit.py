@@ -7,14 +7,15 @@ from math import sqrt
 from statistics import median
 from typing import Final
 
-#: Requests at once while the latency of an API that has nothing to do is measured (Envoy: `min_concurrency`).
-LEAST: Final = 3
+#: Requests at once while the latency of an API that has little to do is measured. Envoy's 3 (`min_concurrency`) make the
+#: first seconds slow, which are a large part of a short run: a real Nova then took 0.6 of the sends of a fixed limit.
+LEAST: Final = 10
 #: Answers that such a measurement takes. Envoy's 50 (`request_count`) would be a large part of a short run.
 MEASURED: Final = 10
 #: Seconds from one such measurement to the next (Envoy: `min_rtt_calc_params.interval`, for which it has no default).
 MEASURED_EVERY: Final = 60.0
 #: How many times as long as that answers may take before they count as late (Envoy: `buffer`, 25 %).
-TOLERANCE: Final = 1.25
+TOLERANCE: Final = 1.5
 #: How many roots of the limit may wait in the API's queue. Envoy has 1, for proxies, which refuse the rest. With 1 the
 #: API of a real Nova, which shares its process with the reboots that it has accepted, takes a third fewer sends a
 #: second; and a client that has many at once in one event loop is a part of their latency, and finds half of what a
@@ -99,7 +100,7 @@ class LatencyLimit:
         gradient = TOLERANCE * ideal latency / median latency of the window, from 0.5 to 2
         limit    = gradient * limit + QUEUE * sqrt(gradient * limit)
 
-    The ideal latency is the median of a few requests at most three of which are in flight, at first and once a minute.
+    The ideal latency is the median of a few requests at most `LEAST` of which are in flight, at first and once a minute.
 
     Args:
         most: Requests at once, at most.
