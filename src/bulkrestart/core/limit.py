@@ -7,8 +7,8 @@ from math import sqrt
 from statistics import median
 from typing import Final
 
-#: Requests at once while the latency of an API that has little to do is measured. Envoy's 3 (`min_concurrency`) make the
-#: first seconds slow, which are a large part of a short run: a real Nova then took 0.6 of the sends of a fixed limit.
+#: Requests at once while the latency of an API that has little to do is measured. Envoy's 3 (`min_concurrency`) make
+#: the first seconds slow, a large part of a short run: a real Nova took 0.6 of the sends of a fixed limit.
 LEAST: Final = 10
 #: Answers that such a measurement takes. Envoy's 50 (`request_count`) would be a large part of a short run.
 MEASURED: Final = 10
@@ -100,7 +100,8 @@ class LatencyLimit:
         gradient = TOLERANCE * ideal latency / median latency of the window, from 0.5 to 2
         limit    = gradient * limit + QUEUE * sqrt(gradient * limit)
 
-    The ideal latency is the median of a few requests at most `LEAST` of which are in flight, at first and once a minute.
+    The ideal latency is the median of a few requests, at most `LEAST` of which are in flight, at first and once a
+    minute.
 
     Args:
         most: Requests at once, at most.
