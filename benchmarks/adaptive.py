@@ -27,6 +27,7 @@ from bulkrestart.simulator import Cloud, LoopbackCloud
 _UP: Final = Path(__file__).parents[1] / "tests" / "nova" / "harness" / "up.py"
 _AT_ONCE: Final = 100
 _SERVERS: Final = 4_000
+_NOVA: Final = "Nova"
 
 
 class Kind(NamedTuple):
@@ -75,7 +76,7 @@ def run(rounds: int) -> Section:
         {
             "a bare server that answers at once": _bare(0.0, ids),
             "a bare server that answers after 50 ms": _bare(0.05, ids),
-            "the embedded cloud": _simulated(_SERVERS // 2),
+            "the embedded cloud": _simulated(_SERVERS),
         },
         rounds,
     )
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="pairs of restarts (default: 3)")
     parser.add_argument("--nova", type=int, default=150, metavar="N", help="servers (default: 150)")
     options = parser.parse_args()
-    print(_compare({"Nova": _nova(options.nova)}, options.rounds).text)
+    print(_compare({_NOVA: _nova(options.nova)}, options.rounds).text)
 
 
 def _compare(places: Mapping[str, AbstractContextManager[Place]], rounds: int) -> Section:
@@ -107,9 +108,12 @@ def _compare(places: Mapping[str, AbstractContextManager[Place]], rounds: int) -
         rate, late = ratios(rates[latency], rates[fixed]), ratios(lates[latency], lates[fixed])
         rows.append((f"{case}: ratio within a round", spread(rate), spread(late)))
         if place.is_cloud:
-            name = f"of a fixed limit, {name}"
-            figures.append(Figure(name=f"sends a second over those {name}", values=rate, must=0.9, is_most=False))
-            figures.append(Figure(name=f"95 % latency over that {name}", values=late, must=0.5))
+            figures.append(
+                Figure(name=f"sends a second over those of a fixed limit, {name}", values=rate, must=0.9, is_most=False)
+            )
+            # A quick API is to be as quick as ever; a slow one is what the limit is for.
+            most = 0.5 if name == _NOVA else 1.0
+            figures.append(Figure(name=f"95 % latency over that of a fixed limit, {name}", values=late, must=most))
     head = ("", "sends a second", "95 % of the sends take, in ms, at most")
     return Section(text=f"{judged(figures)}\n\n{table(head, rows)}")
 
