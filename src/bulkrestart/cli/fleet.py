@@ -23,6 +23,11 @@ class Chosen:
     ids: Sequence[str]
     to_do: Sequence[str]
 
+    @classmethod
+    def untouched(cls, ids: Sequence[str]) -> "Chosen":
+        """Give a fleet with which everything is left to do."""
+        return cls(ids=ids, to_do=ids)
+
 
 def choose(
     *,
@@ -51,8 +56,7 @@ def choose(
         InputError: There are no servers, or they cannot be read.
     """
     if contents is None and selectors is not None:
-        ids = [server.id for server in run_before_sending(select(access, selectors))]
-        return Chosen(ids=ids, to_do=ids)
+        return Chosen.untouched([server.id for server in run_before_sending(select(access, selectors))])
     if contents is None or arguments or sources:
         ids, duplicates = gather_ids(arguments, sources)
         if duplicates:
