@@ -40,7 +40,7 @@ EMPTY: Final = httpx.ByteStream(b"")
 
 #: Answers that are dealt with in one turn of the event loop, where more than so many lanes are busy. Each takes a tenth
 #: of a millisecond, and a few times that with all that follows from it.
-ANSWERS_AT_ONCE: Final = 20
+ANSWERS_AT_ONCE: Final = 10
 
 _UNBOUNDED: Final = nullcontext()
 _CLOSED: Final = "the client is closed"

@@ -8,6 +8,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import anyio
@@ -27,7 +28,7 @@ from bulkrestart.core.record import Record
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Budgets
 from bulkrestart.core.turns import Turns
-from bulkrestart.run.crew import unhurried
+from bulkrestart.run.crew import start_lanes, unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
@@ -244,8 +245,7 @@ class Fleet:
         await unhurried(wave, self._line_up)
         lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
         async with anyio.create_task_group() as group:
-            for _ in range(min(lanes, self._turns.waiting)):
-                group.start_soon(self._run_lane, parked)
+            await start_lanes(group, partial(self._run_lane, parked), lanes=min(lanes, self._turns.waiting))
         if self._course.stop is None and self._turns.is_stuck:
             self._hold_back()
         await self._line.all_back()
