@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from benchmarks.apart import apart
-from benchmarks.cpu import AIOHTTP, CONTENDERS, OWN
+from benchmarks.cpu import AIOHTTP, CONTENDERS, OWN, STREAMS
 from benchmarks.loopback import fleet, serving
 from benchmarks.tables import Figure, Section, judged, spread, table
 
@@ -19,7 +19,12 @@ _IDEAL: Final = _SERVERS * _DELAY / _AT_ONCE
 
 def run(rounds: int) -> Section:
     """Measure, and write the tables."""
-    cases = [(name, is_warm) for name in (OWN, AIOHTTP) if CONTENDERS[name].is_installed for is_warm in (True, False)]
+    cases = [
+        (name, is_warm)
+        for name in (OWN, AIOHTTP, STREAMS)
+        if CONTENDERS[name].is_installed
+        for is_warm in (True, False)
+    ]
     taken: dict[tuple[str, bool], list[float]] = {case: [] for case in cases}
     with serving(_DELAY) as cloud:
         for number in range(rounds):
@@ -50,8 +55,9 @@ def _measure(name: str, endpoint: str, *, is_warm: bool) -> float:
         async with CONTENDERS[name].open(endpoint, _AT_ONCE) as restart:
             if is_warm:
                 await restart(fleet(_AT_ONCE))
+            servers = fleet(_SERVERS)
             began = time.perf_counter()
-            await restart(fleet(_SERVERS))
+            await restart(servers)
             return time.perf_counter() - began
 
     return asyncio.run(main())
