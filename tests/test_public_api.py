@@ -27,7 +27,6 @@ from bulkrestart import (
     Proof,
     Reason,
     RebootType,
-    Report,
     RestartClient,
     Rollout,
     Server,
@@ -38,6 +37,7 @@ from bulkrestart import (
     Token,
 )
 from bulkrestart.core.options import Options
+from tests.core.samples import report
 
 PUBLIC: Final = {name: getattr(bulkrestart, name) for name in bulkrestart.__all__}
 CLASSES: Final = [value for value in PUBLIC.values() if inspect.isclass(value)]
@@ -52,7 +52,7 @@ RESULT = ServerResult(
     proof=Proof.STATE,
 )
 STOP = Stop(StopReason.ASKED, "the run was asked to stop")
-REPORT = Report(results=(RESULT,), stopped=STOP, elapsed=312.0)
+REPORT = report(RESULT, stopped=STOP)
 FORECAST = Forecast(
     server_id=RESULT.server_id,
     name="web-1",

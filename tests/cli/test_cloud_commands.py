@@ -11,8 +11,8 @@ import pytest
 from bulkrestart.cli import demo, simulate
 from bulkrestart.cli.streams import Streams
 from bulkrestart.core.model import Outcome, RebootType, ServerResult
-from bulkrestart.core.report import Report
 from bulkrestart.simulator import Cloud, Fault
+from tests.core.samples import report
 
 from .conftest import Cli
 
@@ -93,12 +93,8 @@ def test_broken_promises() -> None:
     cloud = Cloud(1)
     (server_id,) = cloud.ids
     wrong = ServerResult(server_id=server_id, outcome=Outcome.COMPLETED, reboot_type=RebootType.SOFT)
-    assert demo.broken_promises(cloud, Report(results=(wrong,), stopped=None, elapsed=0.0)) == [
-        "BROKEN: those completed are those power-cycled"
-    ]
-    assert demo.broken_promises(cloud, Report(results=(), stopped=None, elapsed=0.0)) == [
-        "BROKEN: every server is in the report once"
-    ]
+    assert demo.broken_promises(cloud, report(wrong)) == ["BROKEN: those completed are those power-cycled"]
+    assert demo.broken_promises(cloud, report()) == ["BROKEN: every server is in the report once"]
 
 
 @pytest.mark.parametrize("has_file", [True, False])

@@ -20,8 +20,9 @@ from bulkrestart.cli.follow import exit_code
 from bulkrestart.cli.show import row
 from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult, Stop, StopReason
-from bulkrestart.core.report import Report, Statistics
+from bulkrestart.core.report import Statistics
 from bulkrestart.simulator import Cloud, Fault
+from tests.core.samples import report
 
 from .conftest import Cli, Serve, full_pipe
 
@@ -52,8 +53,7 @@ def result(outcome: Outcome, reason: Reason | None = None, detail: str = "") -> 
 def test_exit_code(outcomes: tuple[Outcome, ...], stop: StopReason | None, is_interrupted: bool, code: int) -> None:
     """Of the exit codes that fit, the first of 130, 4, 3, 1, 0 is given."""
     stopped = None if stop is None else Stop(stop, "because")
-    report = Report(results=tuple(map(result, outcomes)), stopped=stopped, elapsed=1.0)
-    assert exit_code(report, is_interrupted=is_interrupted) == ExitCode(code)
+    assert exit_code(report(*map(result, outcomes), stopped=stopped), is_interrupted=is_interrupted) == ExitCode(code)
 
 
 @pytest.mark.parametrize(

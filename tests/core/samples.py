@@ -7,9 +7,10 @@ from typing import Final
 from bulkrestart.core.clock import SKEW, LogTime
 from bulkrestart.core.decide import decide
 from bulkrestart.core.faults import read_fault
-from bulkrestart.core.model import RebootType
+from bulkrestart.core.model import RebootType, ServerResult, Stop
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.report import Report
 from bulkrestart.simulator import nova_answer
 
 SERVER: Final = "616fb98f-46ca-475e-917e-2563e5a8cd19"
@@ -133,3 +134,9 @@ def sent(
 def in_log(progress: Progress, age: float = 0.0, skew: float = SKEW) -> LogTime | None:
     """Give the time of a send in a log whose clock agrees with `Date`, so many seconds after its answer."""
     return None if progress.since is None else LogTime(progress.since, progress.since[1] + age, skew)
+
+
+def report(*results: ServerResult, stopped: Stop | None = None, elapsed: float = 312.4) -> Report:
+    """Write a report."""
+    server_ids = tuple(result.server_id for result in results)
+    return Report(server_ids=server_ids, ends=results, reboot_type=SOFT, stopped=stopped, elapsed=elapsed)

@@ -12,8 +12,8 @@ from bulkrestart.core.decision import Accept, End, Look
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.report import FleetError, Ledger, Report
-from tests.core.samples import HARD, REQUEST, SOFT, answer
+from bulkrestart.core.report import FleetError, Ledger
+from tests.core.samples import HARD, REQUEST, SOFT, answer, report
 
 STOP = Stop(StopReason.OUTAGE, "the cloud did not answer for 300 s")
 PROBLEMS = {Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT}
@@ -22,11 +22,6 @@ PROBLEMS = {Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT}
 def result(server_id: str, outcome: Outcome = Outcome.COMPLETED, reason: Reason | None = None) -> ServerResult:
     """Write one server's result."""
     return ServerResult(server_id=server_id, outcome=outcome, reason=reason, reboot_type=SOFT)
-
-
-def report(*results: ServerResult, stopped: Stop | None = None, elapsed: float = 312.4) -> Report:
-    """Write a report."""
-    return Report(results=results, stopped=stopped, elapsed=elapsed)
 
 
 ONE_OF_EACH = report(*(result(outcome.value, outcome) for outcome in reversed(Outcome)), stopped=STOP)
@@ -262,3 +257,15 @@ def test_report_does_not_change_with_the_run() -> None:
     ledger.close(result("a"))
 
     assert early.results[0].outcome is Outcome.SKIPPED
+
+
+def test_report_of_a_large_fleet_is_quickly_written() -> None:
+    """Nothing is written of servers without details before somebody asks: only what is known is copied."""
+    ledger = Ledger(["a", "b", "c"], SOFT, keeps_details=False)
+    ledger.close(result("b", Outcome.FAILED, Reason.ERROR))
+    written = ledger.report(1.0, began=0.0, stopped=None, is_over=True)
+
+    assert not any(isinstance(end, ServerResult) for end in written.ends)
+    assert (written["b"].outcome, written["c"].reason) == (Outcome.FAILED, Reason.STOPPED)
+    assert written.results == tuple(written)
+    assert written.results is written.results

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import repeat
+from typing import Final
 
 from bulkrestart.core.decision import End
 from bulkrestart.core.endpoint import check_id
@@ -13,6 +15,9 @@ from bulkrestart.core.progress import Progress
 
 #: The outcomes that `Report.problems` and `Report.raise_for_failures` look for.
 PROBLEMS = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT})
+
+#: What is kept of a server where details are not: it takes no memory of its own.
+_END_ALONE: Final = {outcome: End(outcome=outcome) for outcome in Outcome}
 
 
 class FleetError(BulkRestartError):
@@ -34,26 +39,39 @@ class FleetError(BulkRestartError):
 class Report:
     """What became of every server of a run: `report[server_id]`, or one after the other in the order given.
 
+    Where no more than the end of a server is known its result is written when it is asked for: 100,000 of them at once
+    would hold the event loop for a fifth of a second.
+
     Attributes:
-        results: One result for each server, in the order in which the ids were given.
+        server_ids: The fleet, in the order in which the ids were given.
+        ends: What is known of each, in that order: its result, or its end alone.
+        reboot_type: The type that was asked for.
         stopped: Why the run stopped; None if nothing stopped it.
         elapsed: Seconds since the run began.
     """
 
-    results: tuple[ServerResult, ...]
+    server_ids: tuple[str, ...]
+    ends: tuple[ServerResult | End, ...]
+    reboot_type: RebootType
     stopped: Stop | None
     elapsed: float
+
+    @cached_property
+    def results(self) -> tuple[ServerResult, ...]:
+        """One result for each server, in the order in which the ids were given."""
+        return tuple(self)
 
     @property
     def summary(self) -> dict[Outcome, int]:
         """How many servers came to each outcome, in the order of `Outcome`; only outcomes that occur."""
-        counts = Counter(result.outcome for result in self.results)
+        counts = Counter(end.outcome for end in self.ends)
         return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
 
     @property
     def problems(self) -> tuple[ServerResult, ...]:
         """The results that are refused, failed, skipped or in doubt."""
-        return tuple(result for result in self.results if result.outcome in PROBLEMS)
+        known = zip(self.server_ids, self.ends, strict=True)
+        return tuple(_result(server_id, end, self.reboot_type) for server_id, end in known if end.outcome in PROBLEMS)
 
     def raise_for_failures(self) -> None:
         """Do nothing if every server is well.
@@ -61,39 +79,40 @@ class Report:
         Raises:
             FleetError: Some server was refused, failed, skipped or left in doubt.
         """
-        if any(result.outcome in PROBLEMS for result in self.results):
+        if any(end.outcome in PROBLEMS for end in self.ends):
             raise FleetError(self)
 
     def to_dict(self) -> dict[str, object]:
         """Give the report as plain values that `json.dumps` takes: `summary`, `results`, `stopped`, `elapsed`."""
         return {
             "summary": {str(outcome): count for outcome, count in self.summary.items()},
-            "results": [asdict(result) for result in self.results],
+            "results": [asdict(result) for result in self],
             "stopped": None if self.stopped is None else asdict(self.stopped),
             "elapsed": self.elapsed,
         }
 
     def __getitem__(self, server_id: str) -> ServerResult:
         try:
-            return self._by_id[check_id(server_id)]
+            place = self._places[check_id(server_id)]
         except ValueError:
             raise KeyError(server_id) from None
+        return _result(server_id, self.ends[place], self.reboot_type)
 
     def __contains__(self, server_id: object) -> bool:
         try:
-            return check_id(server_id) in self._by_id
+            return check_id(server_id) in self._places
         except ValueError:
             return False
 
     @cached_property
-    def _by_id(self) -> dict[str, ServerResult]:
-        return {result.server_id: result for result in self.results}
+    def _places(self) -> dict[str, int]:
+        return {server_id: place for place, server_id in enumerate(self.server_ids)}
 
     def __len__(self) -> int:
-        return len(self.results)
+        return len(self.ends)
 
     def __iter__(self) -> Iterator[ServerResult]:
-        return iter(self.results)
+        return map(_result, self.server_ids, self.ends, repeat(self.reboot_type))
 
     def __str__(self) -> str:
         counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.summary.items()]
@@ -136,7 +155,7 @@ class Ledger:
     def __init__(self, ids: Iterable[str], reboot_type: RebootType, *, keeps_details: bool = True) -> None:
         self._reboot_type = reboot_type
         self._keeps_details = keeps_details
-        self._entries: dict[str, Progress | ServerResult | Outcome | None] = dict.fromkeys(ids)
+        self._entries: dict[str, Progress | ServerResult | End | None] = dict.fromkeys(ids)
         self._finished = 0
 
     def __len__(self) -> int:
@@ -152,7 +171,7 @@ class Ledger:
 
     def is_finished(self, server_id: str) -> bool:
         """Tell whether a server has its outcome."""
-        return isinstance(self._entries[server_id], ServerResult | Outcome)
+        return isinstance(self._entries[server_id], ServerResult | End)
 
     def progress(self, server_id: str) -> Progress | None:
         """Give the open entry of a server; None if it has none."""
@@ -170,42 +189,40 @@ class Ledger:
     def close(self, result: ServerResult) -> None:
         """Close a server's entry with its outcome, once."""
         assert not self.is_finished(result.server_id), "an outcome is never changed"
-        self._entries[result.server_id] = result if self._keeps_details else result.outcome
+        self._entries[result.server_id] = result if self._keeps_details else _END_ALONE[result.outcome]
         self._finished += 1
 
     def report(self, now: float, *, began: float, stopped: Stop | None, is_over: bool) -> Report:
         """Write the report as things stand."""
-        # Whoever asks for it is held meanwhile, by a fleet of 100,000 for a few milliseconds where all have an outcome.
-        untouched = Progress(server_id="", reboot_type=self._reboot_type).so_far(is_over=is_over)
-        results = tuple(
-            [
-                entry
-                if isinstance(entry, ServerResult)
-                else self._read(server_id, entry, now, untouched, is_over=is_over)
-                for server_id, entry in self._entries.items()
-            ]
+        # Whoever asks for it is held meanwhile, by a fleet of 100,000 for a few milliseconds.
+        untouched = self._untouched(is_over=is_over)
+        ends = [
+            entry.result(now, entry.so_far(is_over=is_over)) if isinstance(entry, Progress) else entry or untouched
+            for entry in self._entries.values()
+        ]
+        return Report(
+            server_ids=tuple(self._entries),
+            ends=tuple(ends),
+            reboot_type=self._reboot_type,
+            stopped=stopped,
+            elapsed=now - began,
         )
-        return Report(results=results, stopped=stopped, elapsed=now - began)
 
     def unfinished(self, now: float) -> Iterator[ServerResult]:
         """Tell, when a run is over, what became of the servers that have no outcome of their own."""
-        untouched = Progress(server_id="", reboot_type=self._reboot_type).so_far(is_over=True)
+        untouched = self._untouched(is_over=True)
         for server_id, entry in self._entries.items():
-            if entry is None or isinstance(entry, Progress):
-                yield self._read(server_id, entry, now, untouched, is_over=True)
+            if isinstance(entry, Progress):
+                yield entry.result(now, entry.so_far(is_over=True))
+            elif entry is None:
+                yield _result(server_id, untouched, self._reboot_type)
 
-    def _read(
-        self, server_id: str, entry: Progress | Outcome | None, now: float, untouched: End, *, is_over: bool
-    ) -> ServerResult:
-        match entry:
-            case Outcome():
-                return ServerResult(server_id=server_id, outcome=entry, reboot_type=self._reboot_type)
-            case Progress():
-                return entry.result(now, entry.so_far(is_over=is_over))
-            case None:
-                return ServerResult(
-                    server_id=server_id,
-                    outcome=untouched.outcome,
-                    reason=untouched.reason,
-                    reboot_type=self._reboot_type,
-                )
+    def _untouched(self, *, is_over: bool) -> End:
+        return Progress(server_id="", reboot_type=self._reboot_type).so_far(is_over=is_over)
+
+
+def _result(server_id: str, end: ServerResult | End, reboot_type: RebootType) -> ServerResult:
+    """Write the result of a server of which its end alone is known."""
+    if isinstance(end, ServerResult):
+        return end
+    return ServerResult(server_id=server_id, outcome=end.outcome, reason=end.reason, reboot_type=reboot_type)
