@@ -212,6 +212,13 @@ class World:
     outage: Outage | None = None
     cuts: tuple[Cut, ...] = ()
 
+    @property
+    def goal(self) -> Outcome:
+        """How far servers are to come."""
+        if self.verify:
+            return Outcome.VERIFIED
+        return Outcome.COMPLETED if self.wait else Outcome.ACCEPTED
+
 
 @dataclass(slots=True, kw_only=True)
 class Account:
@@ -736,7 +743,7 @@ class _Stage:
 
     def _keep_finished(self, contents: Contents) -> None:
         for server_id, record in contents.records.items():
-            if record.is_finished(wait=self.world.wait, verify=self.world.verify):
+            if record.is_finished(self.world.goal):
                 result = record.result()
                 self._left.setdefault(server_id, self.time())
                 if self._finished.setdefault(server_id, result) != result:

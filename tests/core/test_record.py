@@ -66,19 +66,20 @@ def taken_up(progress: Progress, end: End | None = None) -> Progress:
     return record_of(progress, 130.0, end).resume(options(), run_began=LATER, now=NOW)
 
 
-#: The reasons that leave something to do. Every other one has nothing left.
-LEFT: Final[dict[Outcome, dict[bool, frozenset[Reason | None]]]] = {
-    Outcome.ACCEPTED: {True: ALL, False: NONE},
-    Outcome.COMPLETED: {True: NONE, False: NONE},
-    Outcome.VERIFIED: {True: NONE, False: NONE},
-    Outcome.SATISFIED: {True: NONE, False: NONE},
-    Outcome.FAILED: {True: NONE, False: NONE},
-    Outcome.SKIPPED: {True: ALL, False: ALL},
+GOALS: Final = (Outcome.ACCEPTED, Outcome.COMPLETED, Outcome.VERIFIED)
+#: The reasons that leave something to do, by goal. Every other one has nothing left.
+LEFT: Final[dict[Outcome, dict[Outcome, frozenset[Reason | None]]]] = {
+    Outcome.ACCEPTED: {Outcome.ACCEPTED: NONE, Outcome.COMPLETED: ALL, Outcome.VERIFIED: ALL},
+    Outcome.COMPLETED: {Outcome.ACCEPTED: NONE, Outcome.COMPLETED: NONE, Outcome.VERIFIED: ALL},
+    Outcome.VERIFIED: dict.fromkeys(GOALS, NONE),
+    Outcome.SATISFIED: dict.fromkeys(GOALS, NONE),
+    Outcome.FAILED: dict.fromkeys(GOALS, NONE),
+    Outcome.SKIPPED: dict.fromkeys(GOALS, ALL),
     # A server that is gone is not looked for again.
-    Outcome.IN_DOUBT: {True: ALL - {Reason.GONE}, False: ALL - {Reason.GONE}},
+    Outcome.IN_DOUBT: dict.fromkeys(GOALS, ALL - {Reason.GONE}),
     # Refusals of us, or of the run, as against those of the server.
     Outcome.REFUSED: dict.fromkeys(
-        (True, False),
+        GOALS,
         frozenset(
             {
                 *(Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
@@ -89,22 +90,22 @@ LEFT: Final[dict[Outcome, dict[bool, frozenset[Reason | None]]]] = {
 }
 
 
-@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("reason", [None, *Reason])
 @pytest.mark.parametrize("outcome", Outcome)
-def test_what_is_finished(outcome: Outcome, reason: Reason | None, wait: bool) -> None:
+def test_what_is_finished(outcome: Outcome, reason: Reason | None, goal: Outcome) -> None:
     """Every outcome with every reason is finished, or is taken up again; a report and a journal agree on it."""
     end = End(outcome=outcome, reason=reason)
     record = record_of(sent(), 130.0, end)
 
-    assert record.is_finished(wait=wait, verify=False) is (reason not in LEFT[outcome][wait])
-    assert leaves_nothing_to_do(record.result(), wait=wait, verify=False) is record.is_finished(wait=wait, verify=False)
+    assert record.is_finished(goal) is (reason not in LEFT[outcome][goal])
+    assert leaves_nothing_to_do(record.result(), goal) is record.is_finished(goal)
 
 
-@pytest.mark.parametrize("wait", [True, False])
-def test_server_without_an_outcome_is_not_finished(wait: bool) -> None:
+@pytest.mark.parametrize("goal", GOALS)
+def test_server_without_an_outcome_is_not_finished(goal: Outcome) -> None:
     """Not even one that was accepted."""
-    assert not record_of(sent(ACCEPTED), 130.0).is_finished(wait=wait, verify=False)
+    assert not record_of(sent(ACCEPTED), 130.0).is_finished(goal)
 
 
 def test_server_that_was_not_sent_to() -> None:
@@ -476,11 +477,10 @@ def test_nothing_is_sent_while_a_fate_is_unknown(way: tuple[Progress, End | None
         or (end is not None and end.outcome is Outcome.IN_DOUBT)
     )
     record = record_of(progress, 5000.0, end)
-    assert record.is_finished(wait=wait, verify=False) is (
-        end is not None and leaves_nothing_to_do(end, wait=wait, verify=False)
-    )
+    asked = options(wait=wait, escalate=True, start_stopped=True)
+    assert record.is_finished(asked.goal) is (end is not None and leaves_nothing_to_do(end, asked.goal))
 
-    resumed = record.resume(options(wait=wait, escalate=True, start_stopped=True), run_began=LATER, now=NOW)
+    resumed = record.resume(asked, run_began=LATER, now=NOW)
 
     assert resumed.is_unresolved is was_unknown
     assert resumed.in_flight_since is None

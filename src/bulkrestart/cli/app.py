@@ -336,8 +336,7 @@ def _restart(
             sources=ids_from or (),
             selectors=selectors,
             contents=contents,
-            wait=wait,
-            verify=verify is not None,
+            goal=options.goal,
             access=access,
             streams=streams,
         )

@@ -8,6 +8,7 @@ from bulkrestart.cli.ids import gather_ids
 from bulkrestart.cli.loop import run_before_sending
 from bulkrestart.cli.select import Selectors, select
 from bulkrestart.cli.streams import Streams
+from bulkrestart.core.model import Outcome
 from bulkrestart.core.record import Contents
 
 
@@ -35,8 +36,7 @@ def choose(
     sources: Sequence[str],
     selectors: Selectors | None,
     contents: Contents | None,
-    wait: bool,
-    verify: bool,
+    goal: Outcome,
     access: Access,
     streams: Streams,
 ) -> Chosen:
@@ -47,8 +47,7 @@ def choose(
         sources: Files of ids.
         selectors: What servers are selected by; None if they are not.
         contents: What the journal holds; None if its run has not begun.
-        wait: Whether accepted is not enough.
-        verify: Whether completed is not enough.
+        goal: How far the servers are to come.
         access: The way in.
         streams: Where to say what is not as it may seem.
 
@@ -66,5 +65,5 @@ def choose(
         if selectors is not None:
             streams.warn(f"the fleet is that of the journal, {len(ids)} servers: none are selected again")
     records = {} if contents is None else contents.records
-    to_do = [id_ for id_ in ids if id_ not in records or not records[id_].is_finished(wait=wait, verify=verify)]
+    to_do = [id_ for id_ in ids if id_ not in records or not records[id_].is_finished(goal)]
     return Chosen(ids=ids, to_do=to_do)

@@ -50,16 +50,15 @@ def contents_of(path: str | None) -> Contents | None:
         return None if path is None or not os.path.exists(path) else read_contents(path)
 
 
-def words_on_rest(report: Report, path: Path, *, wait: bool, verify: bool) -> str | None:
+def words_on_rest(report: Report, path: Path, goal: Outcome) -> str | None:
     """Say how to go on with a run; None if nothing is left to do.
 
     Args:
         report: What has become of the servers.
         path: The journal.
-        wait: Whether accepted is not enough.
-        verify: Whether completed is not enough.
+        goal: How far the servers are to come.
     """
-    rest = sum(not leaves_nothing_to_do(result, wait=wait, verify=verify) for result in report)
+    rest = sum(not leaves_nothing_to_do(result, goal) for result in report)
     if not rest:
         return None
     # Budgets count over the whole run: with the same one it would stop again, whoever has seen to the servers.
@@ -90,7 +89,7 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
     if holder is None:
         # Whether accepted, or completed, was enough, only who gave the command knows.
         unawaited = report.summary.get(Outcome.ACCEPTED, 0)
-        write(safe(words_on_rest(report, Path(path), wait=False, verify=False) or "nothing is left to do"))
+        write(safe(words_on_rest(report, Path(path), Outcome.ACCEPTED) or "nothing is left to do"))
         if unawaited:
             write(f"{unawaited} accepted ones were not waited for to the end: the same command does, without --no-wait")
     return End(ExitCode.WELL, display.account(report))

@@ -101,9 +101,7 @@ async def restart(request: Request, streams: Streams) -> End:
     account = display.account(report)
     # Nothing is left of the journal of a run that never began.
     if request.journal is not None and request.journal.exists():
-        rest = words_on_rest(
-            report, request.journal, wait=request.options.wait, verify=request.options.verify is not None
-        )
+        rest = words_on_rest(report, request.journal, request.options.goal)
         if rest is not None:
             streams.warn(rest)
     return End(exit_code(report, is_interrupted=interrupts.count > 0), account)

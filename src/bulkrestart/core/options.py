@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from bulkrestart.core.arguments import check_count, check_flag, check_seconds, check_verify
-from bulkrestart.core.model import RebootType, Verify
+from bulkrestart.core.model import Outcome, RebootType, Verify
 from bulkrestart.core.rollout import Rollout
 
 #: Seconds that a cancelled run still awaits the requests that are in flight.
@@ -49,6 +49,13 @@ class Options:
         check_verify(self.verify)
         if self.verify is not None and not self.wait:
             raise ValueError("verify needs wait: a server is verified when it is back; leave out the one or the other")
+
+    @property
+    def goal(self) -> Outcome:
+        """How far servers are to come: accepted, completed or verified."""
+        if self.verify is not None:
+            return Outcome.VERIFIED
+        return Outcome.COMPLETED if self.wait else Outcome.ACCEPTED
 
     @property
     def looks_ahead(self) -> bool:

@@ -87,14 +87,9 @@ class Record:
     elapsed: float = 0.0
     end: End | None = None
 
-    def is_finished(self, *, wait: bool, verify: bool) -> bool:
-        """Tell whether nothing is left to do for this server.
-
-        Args:
-            wait: Whether accepted is not enough.
-            verify: Whether completed is not enough.
-        """
-        return self.end is not None and leaves_nothing_to_do(self.end, wait=wait, verify=verify)
+    def is_finished(self, goal: Outcome) -> bool:
+        """Tell whether nothing is left to do for this server; `goal` as in `leaves_nothing_to_do`."""
+        return self.end is not None and leaves_nothing_to_do(self.end, goal)
 
     def result(self) -> ServerResult:
         """Tell what became of a server that has its outcome."""
@@ -249,25 +244,24 @@ class Contents:
         return ledger.report(self.lasted, began=0.0, stopped=None, is_over=is_over)
 
 
-def leaves_nothing_to_do(end: End | ServerResult, *, wait: bool, verify: bool) -> bool:
+def leaves_nothing_to_do(end: End | ServerResult, goal: Outcome) -> bool:
     """Tell whether an outcome leaves nothing to do: whoever goes on with the run takes up what is not finished.
 
     Args:
         end: The outcome.
-        wait: Whether accepted is not enough.
-        verify: Whether completed is not enough.
+        goal: How far the server is to come: `Options.goal`.
     """
     match end.outcome:
         case Outcome.SKIPPED:
             return False
         case Outcome.ACCEPTED:
-            return not wait
+            return goal is Outcome.ACCEPTED
         case Outcome.IN_DOUBT:
             return end.reason is Reason.GONE
         case Outcome.REFUSED:
             return end.reason not in _TRIED_AGAIN
         case Outcome.COMPLETED:
-            return not verify
+            return goal is not Outcome.VERIFIED
         case Outcome.VERIFIED | Outcome.FAILED | Outcome.SATISFIED:
             return True
 

@@ -284,7 +284,7 @@ class Fleet:
             self._write(progress, End(outcome=Outcome.ACCEPTED, proof=progress.proof))
 
     def _is_finished(self, record: Record) -> bool:
-        return record.is_finished(wait=self._options.wait, verify=self._options.verify is not None)
+        return record.is_finished(self._options.goal)
 
     def _close_account(self) -> None:
         """Have the journal written to its end. What became of a server without an outcome is told when it is asked."""

@@ -11,7 +11,7 @@ from bulkrestart.core.plan import Cost, Forecast, Plan, draw_up, forecast
 from bulkrestart.core.record import Record
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
-from bulkrestart.run.preflight import Preflight
+from bulkrestart.run.preflight import Preflight, require_past
 from bulkrestart.run.settle import SHORTEST_INTERVAL
 from bulkrestart.run.survey import Survey
 from bulkrestart.run.sweep import Sweep
@@ -42,18 +42,16 @@ async def make_plan(
 
     Raises:
         AuthError: Our credentials are refused.
-        EndpointError: Nothing answers, or something else than the compute API of the project.
+        EndpointError: Nothing answers, or something else than the compute API of the project; or `since` is yet to
+            come by its clock.
     """
     sweep = Sweep(compute, gate, clock, options.max_at_once)
     survey = Survey(sweep, options.rollout, keeps_states=True, is_thorough=True)
-    former = {
-        one.server_id: one.result()
-        for one in records.values()
-        if one.is_finished(wait=options.wait, verify=options.verify is not None)
-    }
+    former = {one.server_id: one.result() for one in records.values() if one.is_finished(options.goal)}
     left = [server_id for server_id in fleet if server_id not in former]
     if left:
         await Preflight(compute, gate, rng).look(left[0])
+        require_past(options.since, clock)
         await survey.read(fleet if options.rollout.spread is not None else left)
     waves = [
         rest
