@@ -61,7 +61,7 @@ class Run:
         return self
 
     async def __anext__(self) -> ServerResult:
-        result = await self._fleet.next_result()
+        result = await self._fleet.account.next_result()
         if result is None:
             raise StopAsyncIteration
         return result
@@ -74,7 +74,7 @@ class Run:
         is `in_doubt` (`in_flight`), one that is being waited for is `accepted`, and one that is being checked is
         `completed`.
         """
-        return self._fleet.report()
+        return self._fleet.account.report()
 
     def stop(self) -> None:
         """Send nothing more. What was sent is followed to its end; the rest is `skipped`."""
@@ -635,7 +635,7 @@ async def _drained(fleet: Fleet) -> None:
     """Wait until the run is over; a second, native cancellation (asyncio's) cuts off what is still in flight."""
     try:
         with anyio.CancelScope(shield=True):
-            await fleet.over.wait()
+            await fleet.account.over.wait()
     except anyio.get_cancelled_exc_class():
         fleet.abandon()
         raise

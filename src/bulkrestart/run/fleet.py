@@ -6,8 +6,7 @@ small task of its own. Nothing here raises for one server.
 
 import logging
 import random
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -24,10 +23,10 @@ from bulkrestart.core.model import Outcome, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import Record
-from bulkrestart.core.report import Ledger, Report, Statistics
+from bulkrestart.core.report import Ledger, Statistics
 from bulkrestart.core.rollout import Budgets
 from bulkrestart.core.turns import Turns
+from bulkrestart.run.account import Account
 from bulkrestart.run.crew import start_lanes, unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
@@ -57,7 +56,7 @@ class Fleet:
     Attributes:
         ready: Set when the preflight is over.
         refusal: What the preflight found against the run; nothing was sent then.
-        over: Set when the run is over and its account is whole.
+        account: What became of each server; over when the run is.
 
     Args:
         compute: The cloud.
@@ -90,16 +89,9 @@ class Fleet:
         self._shields = Shields()
         self._course = gate.course
         self._lanes = min(options.max_at_once, len(ledger))
-        # Of a run that goes on in another process: before this one began.
-        self._began = anyio.current_time() - recorder.age
-        self._ended: float | None = None
+        self.account = Account(ledger, recorder, options, self._course)
         self.ready = anyio.Event()
         self.refusal: BulkRestartError | None = None
-        self.over = anyio.Event()
-        self._results: deque[ServerResult] = deque()
-        self._rest: Iterator[ServerResult] = iter(())
-        self._news = anyio.Event()
-        self._started = 0
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
@@ -161,19 +153,19 @@ class Fleet:
                     self._course.halt(Stop(StopReason.INTERRUPTED, "the run was cancelled"))
                     raise
                 finally:
-                    self._close_account()
+                    self.account.end()
+                    self._settler.forget()
         finally:
             self.ready.set()
-            self.over.set()
-            self._news.set()
+            self.account.tell_it_is_over()
 
     async def _restart_all(self) -> None:
-        await unhurried(self._recorder.records.values(), self._take_up)
+        await self.account.take_up()
         first = next((id_ for id_ in self._ledger if not self._ledger.is_finished(id_)), None)
         if first is None:
             if (contents := self._recorder.contents) is not None:
                 moment = moment_text(contents.written)
-                self._ended = self._began + contents.lasted
+                self.account.leave_as_it_is(contents)
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
@@ -212,13 +204,14 @@ class Fleet:
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
-        finished = filter(self._is_finished, self._recorder.records.values())
+        records = self._recorder.records.values()
+        finished = (record for record in records if record.is_finished(self._options.goal))
         await unhurried(finished, lambda record: self._count_former(record.result()))
         sent = [progress for progress in self._ledger.under_way() if progress.is_sent]
         for progress in sent:
             self._turns.begin(progress.server_id)
         for progress in sent:
-            self._started += 1
+            self.account.come_to(progress.server_id)
             if progress.is_accepted:
                 self._arrive(progress, Accept(request_id=progress.request_id, proof=progress.proof))
             else:
@@ -231,7 +224,7 @@ class Fleet:
             if all(map(self._ledger.is_finished, wave)):
                 continue
             if not is_first:
-                await interlude(self._options.rollout.pause, self.report, self._course)
+                await interlude(self._options.rollout.pause, self.account.report, self._course)
             if self._course.stop is not None:
                 return
             is_first = False
@@ -269,35 +262,7 @@ class Fleet:
                 self._course.halt(stop)
             case End() as end:
                 for server_id in self._turns.give_up():
-                    self._started += 1
-                    self._write(self._open(server_id), end)
-
-    def _take_up(self, record: Record) -> None:
-        """Go on where the journal ends: what is finished stays."""
-        progress = record.resume(self._options, run_began=self._began, now=anyio.current_time())
-        self._ledger.begin(progress)
-        if self._is_finished(record):
-            self._started += 1
-            self._close(record.result())
-        elif progress.is_accepted and not self._options.wait:
-            self._started += 1
-            self._write(progress, End(outcome=Outcome.ACCEPTED, proof=progress.proof))
-
-    def _is_finished(self, record: Record) -> bool:
-        return record.is_finished(self._options.goal)
-
-    def _close_account(self) -> None:
-        """Have the journal written to its end. What became of a server without an outcome is told when it is asked."""
-        if self._ended is None:
-            self._ended = anyio.current_time()
-        # The journal learns how far they came, and not the outcome in the report: whoever goes on takes them up there.
-        # Of those that are accepted it knows.
-        for progress in self._ledger.under_way():
-            if not progress.is_accepted:
-                self._recorder.note(progress)
-        self._recorder.close()
-        self._rest = self._ledger.unfinished(self._ended)
-        self._settler.forget()
+                    self.account.close(self.account.come_to(server_id), end)
 
     async def _bound_shields(self) -> None:
         try:
@@ -311,13 +276,12 @@ class Fleet:
 
     def halt(self, stop: Stop) -> None:
         """Send nothing more, and follow what was sent to its end. A run that is over stays as it ended."""
-        if not self.over.is_set():
+        if not self.account.over.is_set():
             self._course.halt(stop)
 
     async def _start(self, server_id: str, parked: TaskGroup) -> None:
         """Take one server as far as it goes at the first send."""
-        progress = self._open(server_id)
-        self._started += 1
+        progress = self.account.come_to(server_id)
         decision = self._decide_first(progress)
         if isinstance(decision, Send):
             decision = await self._submitter.send(progress)
@@ -330,22 +294,6 @@ class Fleet:
             parked.start_soon(self._park, progress, decision)
         else:
             self._arrive(progress, decision)
-
-    def _open(self, server_id: str) -> Progress:
-        progress = self._ledger.progress(server_id)
-        if progress is not None:
-            return progress
-        progress = Progress(
-            server_id=server_id,
-            reboot_type=self._options.reboot_type,
-            asked_type=self._options.reboot_type,
-            may_escalate=self._options.escalate,
-            may_start=self._options.start_stopped,
-            run_began=self._began,
-            began=anyio.current_time(),
-        )
-        self._ledger.begin(progress)
-        return progress
 
     def _decide_first(self, progress: Progress) -> Decision:
         seen = self._survey.pop(progress.server_id)
@@ -381,7 +329,7 @@ class Fleet:
 
     def _finish(self, progress: Progress, end: End) -> None:
         """Give a server that had its turn its outcome."""
-        result = self._write(progress, end)
+        result = self.account.close(progress, end)
         self._count(result)
         self._line.end(result)
 
@@ -394,43 +342,6 @@ class Fleet:
         if stop is not None:
             self._course.halt(stop)
 
-    def _write(self, progress: Progress, end: End) -> ServerResult:
-        self._recorder.note(progress, end)
-        result = progress.result(anyio.current_time(), end)
-        self._close(result)
-        return result
-
-    def _close(self, result: ServerResult) -> None:
-        self._ledger.close(result)
-        self._results.append(result)
-        self._news.set()
-
-    async def next_result(self) -> ServerResult | None:
-        """Give the next server that has its outcome; None when all have been given."""
-        while not self._results:
-            if self.over.is_set():
-                return next(self._rest, None)
-            if self._news.is_set():
-                self._news = anyio.Event()
-            await self._news.wait()
-        return self._results.popleft()
-
-    def report(self) -> Report:
-        """Write the report as things stand."""
-        now = self._ended if self._ended is not None else anyio.current_time()
-        return self._ledger.report(now, began=self._began, stopped=self._course.stop, is_over=self._ended is not None)
-
     def statistics(self) -> Statistics:
         """Count where the servers are."""
-        total = len(self._ledger)
-        if self._ended is not None:
-            return Statistics(total=total, not_started=0, in_flight=0, parked=0, accepted=0, finished=total)
-        on_the_way = self._started - self._parked - len(self._settler)
-        return Statistics(
-            total=total,
-            not_started=total - self._started,
-            in_flight=on_the_way - self._ledger.finished,
-            parked=self._parked,
-            accepted=len(self._settler),
-            finished=self._ledger.finished,
-        )
+        return self.account.statistics(parked=self._parked, accepted=len(self._settler))
