@@ -101,7 +101,10 @@ def test_dry_run(cli: Cli, serve: Serve, tmp_path: Path) -> None:
     assert "web-0002  vm_state active, task_state None, locked" in rows[1]
     assert rows[13] == "expected  9 to be sent to, 1 locked, 1 wrong state, 1 not found, 1 busy"
     assert rows[14] == "waves     2 of 1, 12 servers, at most 50 down at once"
+    assert rows[15] == "stops     if more than 5 fail, or more than 20 are refused (3 expected)"
     assert rows[17] == "nothing was sent"
+    few = cli(*command, "--max-refused", "2", *cloud.ids, STRANGER)
+    assert few.out.splitlines()[15].endswith(", or more than 2 are refused (3 expected): it will")
     assert not cloud.posts
     assert not journal.exists()
 
@@ -134,6 +137,8 @@ def test_dry_run_of_what_is_left(cli: Cli, serve: Serve, tmp_path: Path) -> None
     end = cli(*command, "--dry-run", *served.cloud.ids)
     assert end.code == 0
     assert [line.split()[0] for line in end.out.splitlines()[:-5]] == [served.cloud.ids[2]]
+    end = cli(*command, "--dry-run", *budget[:2], *served.cloud.ids)
+    assert end.out.splitlines()[-3] == "stops     if more than 0 fail (1 already), or more than 20 are refused: it will"
 
 
 def test_dry_run_of_nothing(cli: Cli, serve: Serve, tmp_path: Path) -> None:

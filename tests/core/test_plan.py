@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkrestart import Reason, Rollout
-from bulkrestart.core.model import RebootType, Server
+from bulkrestart.core.model import Outcome, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Cost, Forecast, draw_up, forecast
@@ -81,6 +81,29 @@ def test_what_it_takes(options: Options, waves: list[list[str]], cost: Cost, req
     """Requests and seconds are counted at the least, by wave and by pace."""
     plan = draw_up(forecasts_of(options), waves, options, cost)
     assert (plan.requests, plan.seconds) == (requests, seconds)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "failures", "refused", "is_to_stop"),
+    [
+        (Rollout(), 0, 0, False),
+        (Rollout(max_refused=1), 0, 0, False),
+        (Rollout(max_refused=0), 0, 0, True),
+        (Rollout(max_refused=1), 0, 1, True),
+        (Rollout(max_failures=1), 1, 0, False),
+        (Rollout(max_failures=0), 1, 0, True),
+    ],
+)
+def test_a_run_that_is_to_stop_itself(rollout: Rollout, failures: int, refused: int, is_to_stop: bool) -> None:
+    """One of four servers is locked: whether that is too many, with what a former process met, is known beforehand."""
+    former = [ServerResult(server_id="x", outcome=Outcome.FAILED, reboot_type=RebootType.SOFT)] * failures
+    former += [ServerResult(server_id="y", outcome=Outcome.REFUSED, reboot_type=RebootType.SOFT)] * refused
+    options = replace(SOFT, rollout=rollout)
+
+    plan = draw_up(forecasts_of(options), [FOUR], options, CHEAP, former)
+
+    assert (plan.refusals, plan.is_to_stop) == (1, is_to_stop)
+    assert (plan.to_dict()["refusals"], plan.to_dict()["is_to_stop"]) == (1, is_to_stop)
 
 
 def test_a_plan_in_words_and_values() -> None:

@@ -86,6 +86,16 @@ class Plan:
         counts = Counter(forecast.reason for forecast in self.forecasts)
         return {reason: counts[reason] for reason in (None, *Reason) if counts[reason]}
 
+    @property
+    def refusals(self) -> int:
+        """How many servers are expected to be left out by themselves."""
+        return sum(one.reason not in (None, Reason.BUSY, Reason.IN_FLIGHT) for one in self.forecasts)
+
+    @property
+    def is_to_stop(self) -> bool:
+        """The run would stop itself before its end, unless servers fare better than is expected."""
+        return self.failures > self.max_failures or self.refused + self.refusals > self.max_refused
+
     def to_dict(self) -> dict[str, object]:
         """Give the plan as plain values that `json.dumps` takes."""
         return {
@@ -96,6 +106,8 @@ class Plan:
             "max_refused": self.max_refused,
             "failures": self.failures,
             "refused": self.refused,
+            "refusals": self.refusals,
+            "is_to_stop": self.is_to_stop,
             "requests": self.requests,
             "seconds": self.seconds,
             "servers": [asdict(forecast) for forecast in self.forecasts],
