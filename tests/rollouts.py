@@ -9,11 +9,13 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from random import Random
 
-from bulkrestart import Outcome, Rollout
+import anyio
+
+from bulkrestart import Outcome, Report, Rollout
 from bulkrestart.simulator import Call, Cloud, Faults
 from tests.virtual import assert_accounted, client_of, cloud_of, virtually
 
@@ -42,6 +44,19 @@ def peak_down(cloud: Cloud, *, by: Callable[[str], Hashable] = lambda _: None) -
         now[kind] = now.get(kind, 0) + step
         peak = max(peak, now[kind])
     return peak
+
+
+def ending(scope: anyio.CancelScope, seconds: float) -> Callable[[Report], Awaitable[bool]]:
+    """Give a pause that ends a block so many seconds after the next wave has begun.
+
+    When that is nobody knows before: servers are seen back by polls, the intervals of which are left to chance.
+    """
+
+    async def pause(_: Report) -> bool:
+        scope.deadline = anyio.current_time() + seconds
+        return True
+
+    return pause
 
 
 async def play_budget(seed: int) -> int:

@@ -1,5 +1,6 @@
 """A plan is made of what the cloud shows, a run does what it says, and making one sends no reboot."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from bulkrestart import AuthError, EndpointError, JournalError, Reason, Rollout
 from bulkrestart.simulator import Call, Cloud, Fault, HostFault
+from tests.rollouts import ending
 from tests.virtual import client_of, cloud_of, virtually
 
 STRANGER = "616fb98f-46ca-475e-917e-2563e5a8cd19"
@@ -152,8 +154,9 @@ def test_a_plan_of_what_is_left(tmp_path: Path) -> None:
         async with client_of(cloud) as client:
             before = await client.plan(cloud.ids, rollout=rollout, journal=journal)
             assert not journal.exists()
-            with anyio.move_on_after(130.0):
-                await client.restart(cloud.ids, rollout=rollout, journal=journal)
+            with anyio.CancelScope() as scope:
+                cut = replace(rollout, pause=ending(scope, 5.0))
+                await client.restart(cloud.ids, rollout=cut, journal=journal)
             sent = list(cloud.posts)
             assert len(sent) == 11
             plan = await client.plan(client.servers(), rollout=rollout, journal=journal)

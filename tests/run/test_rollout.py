@@ -10,7 +10,7 @@ import trio
 
 from bulkrestart import Outcome, Reason, Report, Rollout, Server, Stop, StopReason
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault
-from tests.rollouts import peak_down, play_budget, sent
+from tests.rollouts import ending, peak_down, play_budget, sent
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
 #: Ids of servers that the cloud does not have.
@@ -518,8 +518,8 @@ def test_budget_as_a_guarantee_of_a_resumed_run(tmp_path: Path) -> None:
             cloud.break_host(server_id, HostFault.DEAD)
         journal = tmp_path / "journal"
         async with client_of(cloud) as client:
-            first = Rollout(max_down="budget", max_failures=2, wave=1)
-            with anyio.move_on_after(35.0):
+            with anyio.CancelScope() as scope:
+                first = Rollout(max_down="budget", max_failures=2, wave=1, pause=ending(scope, 5.0))
                 await client.restart(cloud.ids, rollout=first, journal=journal)
             assert len(cloud.posts) == 2
             rest = Rollout(max_down="budget", max_failures=2)
@@ -575,8 +575,9 @@ def test_a_resumed_run_goes_back_to_a_wave_that_was_left(tmp_path: Path) -> None
             cloud.change(server_id, availability_zone="a" if number < 3 else "b", locked=number == 0)
         journal = tmp_path / "journal"
         async with client_of(cloud) as client:
-            with anyio.move_on_after(80.0):
-                await client.restart(cloud.ids, reboot_type="HARD", rollout=Rollout(spread="az"), journal=journal)
+            with anyio.CancelScope() as scope:
+                first = Rollout(spread="az", pause=ending(scope, 5.0))
+                await client.restart(cloud.ids, reboot_type="HARD", rollout=first, journal=journal)
             assert set(cloud.posts) == set(cloud.ids[1:])
             cloud.change(cloud.ids[0], locked=False)
             report = await client.restart(cloud.ids, reboot_type="HARD", rollout=Rollout(spread="az"), journal=journal)
