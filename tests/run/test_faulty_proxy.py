@@ -118,7 +118,9 @@ class TestTheProxy:
                 assert http.get(f"{proxy.endpoint}/nothing").status_code == 404
                 assert post(http, proxy, cloud).status_code == 202
                 assert post(http, proxy, cloud).status_code == 409
-            assert (proxy.came[OPENED], proxy.came[KEPT]) == (1, 4)
+            assert proxy.came[OPENED] == 1
+            # The last of four may not be counted yet: its answer came first.
+            assert proxy.came[KEPT] in (3, 4)
             assert cloud.posts == {cloud.ids[0]: 2}
 
     def test_refuses_a_new_connection(self) -> None:
