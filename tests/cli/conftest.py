@@ -74,6 +74,12 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask after tenths of a second where the library asks after seconds: how often is not what is tested here."""
+    monkeypatch.setattr("bulkrestart.run.settle.FIRST_INTERVAL", 0.1)
+
+
+@pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
     """A command keeps the signals until its process ends; this process goes on."""
     before = [signal.getsignal(number) for number in SIGNALS]

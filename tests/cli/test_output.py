@@ -296,6 +296,9 @@ def test_terminal(
     """On a terminal there is a bar, and each result is a line above it; on a dumb one there are the lines."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    # It is drawn many times before a server is seen back.
+    monkeypatch.setattr("bulkrestart.cli.streams._REFRESH", 0.02)
+    monkeypatch.setattr("bulkrestart.run.settle.FIRST_INTERVAL", 0.8)
     served = serve(Cloud(2, reboot_seconds=(0.01, 0.02)))
     text = _on_terminal(lambda: cli("restart", "--endpoint", served.endpoint, *served.cloud.ids).code)
     assert ("[............] 0/2  0 in flight, 0 parked, 2 accepted  0:00:0" in text) is has_bar

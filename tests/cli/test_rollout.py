@@ -154,6 +154,7 @@ def test_dry_run_that_is_refused(cli: Cli, serve: Serve, monkeypatch: pytest.Mon
     """A plan needs the cloud: what refuses a run refuses its plan."""
     served = serve(Cloud(1))
     monkeypatch.setenv("OS_TOKEN", "other")
+    monkeypatch.setattr("bulkrestart.core.decide.REFUSED_TOKEN_DELAY", 0.01)
     end = cli("restart", "--endpoint", served.endpoint, "--dry-run", *served.cloud.ids)
     assert (end.code, end.out, end.err.count("\n")) == (2, "", 1)
     assert "does not let us in" in end.err
