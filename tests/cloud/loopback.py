@@ -32,7 +32,8 @@ both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 #: to its end. trio finalizes them, and says so.
 leaves_generators = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 #: The ways to send: the library's own, its own through a proxy, a client as a user lends it, and one over our lanes.
-each_way = pytest.mark.parametrize("way", ["lanes", "proxied", "lent", "lent lanes"])
+WAYS: Final = ("lanes", "proxied", "lent", "lent lanes")
+each_way = pytest.mark.parametrize("way", WAYS)
 each_lent_client = pytest.mark.parametrize("way", ["lent", "lent lanes"])
 
 
@@ -63,6 +64,18 @@ async def sender_of(way: str) -> AsyncIterator[Sender]:
         yield sender
     finally:
         await close()
+
+
+async def by_each_way(act: Callable[[Sender], Awaitable[None]]) -> None:
+    """Do something by all ways at once: what waits for a time-out does not wait for one after the other."""
+
+    async def by(way: str) -> None:
+        async with sender_of(way) as sender:
+            await act(sender)
+
+    async with anyio.create_task_group() as group:
+        for way in WAYS:
+            group.start_soon(by, way)
 
 
 def client_of(way: str) -> httpx.AsyncClient:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.cloud.sender import Sender
 from bulkrestart.core.faults import Body
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
@@ -20,6 +21,7 @@ from .loopback import (
     Connection,
     KeepAlive,
     both_backends,
+    by_each_way,
     client_of,
     compute_of,
     each_lent_client,
@@ -95,7 +97,6 @@ def saying(reply: bytes) -> Callable[[Connection], Awaitable[None]]:
         pytest.param(close_read, id="closed after it was read"),
         pytest.param(reset_unread, id="reset before it was read"),
         pytest.param(reset_read, id="reset after it was read"),
-        pytest.param(stall, id="stalled"),
         pytest.param(saying(b"this is not HTTP\r\n\r\n"), id="garbage"),
         pytest.param(saying(b"\x00" * 1000), id="zeros"),
         pytest.param(saying(b"HTTP/1.1 202"), id="half a status line"),
@@ -115,6 +116,24 @@ def test_after_the_first_byte_it_is_unanswered(
             seen = await send(compute_of(sender, f"http://{address}", timeout=1.0))
         assert isinstance(seen, Unanswered)
         assert seen.words
+
+    anyio.run(main, backend=backend)
+
+
+@leaves_generators
+@both_backends
+def test_a_stall_is_unanswered(backend: str) -> None:
+    """Nor is what was read, and never answered."""
+
+    async def main() -> None:
+        async with listening(stall) as address:
+
+            async def ask(sender: Sender) -> None:
+                seen = await send(compute_of(sender, f"http://{address}", timeout=1.0))
+                assert isinstance(seen, Unanswered)
+                assert seen.words
+
+            await by_each_way(ask)
 
     anyio.run(main, backend=backend)
 
@@ -390,38 +409,40 @@ def test_a_sign_in_that_is_refused_leaves_the_request_unsent(backend: str, way: 
 
 
 @both_backends
-@each_way
 @pytest.mark.parametrize("handle", [close_read, reset_read, stall])
 def test_a_request_that_is_lost_after_its_sign_in_is_unanswered(
-    backend: str, way: str, handle: Callable[[Connection], Awaitable[None]]
+    backend: str, handle: Callable[[Connection], Awaitable[None]]
 ) -> None:
     """A sign-in that went well proves nothing about the request that followed it."""
 
     async def main() -> None:
-        async with (
-            listening(handle) as address,
-            listening(KeepAlive()) as keystone,
-            sender_of(way) as sender,
-        ):
-            auth = SignIn(f"http://{keystone}/v3/auth/tokens")
-            seen = await send(compute_of(sender, f"http://{address}", auth=auth, timeout=1.0))
-        assert isinstance(seen, Unanswered)
+        async with listening(handle) as address, listening(KeepAlive()) as keystone:
+
+            async def ask(sender: Sender) -> None:
+                auth = SignIn(f"http://{keystone}/v3/auth/tokens")
+                seen = await send(compute_of(sender, f"http://{address}", auth=auth, timeout=1.0))
+                assert isinstance(seen, Unanswered)
+
+            await by_each_way(ask)
 
     anyio.run(main, backend=backend)
 
 
 @both_backends
-@each_way
-def test_a_sign_in_that_stalls_is_bounded(backend: str, way: str) -> None:
+def test_a_sign_in_that_stalls_is_bounded(backend: str) -> None:
     """A sign-in without a time-out of its own is given up with the request, of which nothing was sent."""
 
     async def main() -> None:
         server = KeepAlive()
-        async with listening(server) as address, listening(stall) as keystone, sender_of(way) as sender:
-            auth = SignIn(f"http://{keystone}/v3/auth/tokens", timeout=None)
-            seen = await send(compute_of(sender, f"http://{address}", auth=auth, timeout=1.0))
-        assert isinstance(seen, Unsent | Unanswered)
-        assert seen.words == "no answer within 1 s"
+        async with listening(server) as address, listening(stall) as keystone:
+
+            async def ask(sender: Sender) -> None:
+                auth = SignIn(f"http://{keystone}/v3/auth/tokens", timeout=None)
+                seen = await send(compute_of(sender, f"http://{address}", auth=auth, timeout=1.0))
+                assert isinstance(seen, Unsent | Unanswered)
+                assert seen.words == "no answer within 1 s"
+
+            await by_each_way(ask)
         assert server.requests == []
 
     anyio.run(main, backend=backend)
