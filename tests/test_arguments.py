@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from bulkrestart import AccessKey, RestartClient, Server, Token
+from tests.naming import name_of
 
 ENDPOINT: Final = "https://compute.example.com/v2.1/p"
 
@@ -89,7 +90,7 @@ VERIFY: Final = "verify must be True, False or an ssl.SSLContext, not"
         ),
         *(({"adaptive": value}, f"{ADAPTIVE} {value!r}") for value in ("Latency", 1, None, 0.5)),
     ],
-    ids=lambda value: ascii(value)[:60],
+    ids=name_of,
 )
 def test_argument_of_a_client(arguments: dict[str, Any], words: str) -> None:
     """No client is made with what it could not send with, and what may be a secret is not repeated."""
@@ -174,7 +175,7 @@ def test_odd_host_that_can_be_sent_to(endpoint: str) -> None:
         ({"ids": [["s"]]}, "a server id must be a string, not list: give the id itself"),
         ({"ids": [{"id": "s"}]}, "a server id must be a string, not dict: give the id itself"),
     ],
-    ids=lambda value: ascii(value)[:60],
+    ids=name_of,
 )
 def test_argument_of_a_restart(
     ask: Ask, requests: list[httpx.Request], arguments: dict[str, object], words: str

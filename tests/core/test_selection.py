@@ -14,6 +14,7 @@ from bulkrestart.core.selection import Selection
 from bulkrestart.simulator import Cloud, SimulatedServer
 from bulkrestart.simulator.queries import read_filter
 from bulkrestart.simulator.rules import STATUSES
+from tests.naming import name_of
 
 SERVER: Final = Server(
     id="616fb98f-46ca-475e-917e-2563e5a8cd19",
@@ -79,7 +80,7 @@ def test_parse(arguments: dict[str, Any], parsed: Selection) -> None:
         ({"metadata": {1: "a"}}, "metadata must be keys and values of text, not 1: 'a'"),
         ({"metadata": {"": "a"}}, "metadata must be keys and values of text, not '': 'a'"),
     ],
-    ids=lambda value: ascii(value)[:60],
+    ids=name_of,
 )
 def test_what_cannot_be_meant(arguments: dict[str, Any], words: str) -> None:
     """What cannot be meant is one line that names the argument; it becomes no selection of nobody, or of everybody."""

@@ -374,7 +374,7 @@ def test_a_selection_is_not_made_again(tmp_path: Path) -> None:
     virtually(main)
 
 
-@pytest.mark.parametrize("journal", ["", b"journal", 7, True, object()], ids=repr)
+@pytest.mark.parametrize("journal", ["", b"journal", 7, True, object()])
 def test_what_is_no_path(journal: object) -> None:
     """What names no file is a bad argument, and is refused before anything is asked."""
 
