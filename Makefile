@@ -34,7 +34,9 @@ types: $(INSTALLED)
 	@$(BIN)/mypy --no-error-summary
 
 test-unit: $(INSTALLED)
-	@$(BIN)/coverage run -m pytest --quiet
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --quiet --numprocesses=auto --dist=worksteal
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 # addopts leaves tests/nova out of `make test`.

@@ -355,6 +355,7 @@ def test_run_that_was_cancelled_before_the_hard(tmp_path: Path) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seconds", [*range(2, 30), 40, 60, 90])
 @pytest.mark.parametrize(
     "hard",
@@ -376,6 +377,7 @@ def test_process_that_is_killed(tmp_path: Path, seconds: float, hard: Fault | No
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seconds", range(2, 30))
 def test_process_that_is_killed_when_the_hard_fails_too(tmp_path: Path, seconds: float) -> None:
     """What a former process escalated counts: whoever goes on sends no second HARD."""
@@ -461,6 +463,7 @@ def test_more_than_are_escalated_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(4))
 def test_fleet_with_everything(seed: int) -> None:
     """In a fleet that meets every fault at once, what ends in error is brought back, and nothing is cycled twice."""

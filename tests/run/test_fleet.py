@@ -32,6 +32,7 @@ ALL_FAULTS = Faults(
 )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("reboot_type", RebootType)
 def test_any_faults(reboot_type: RebootType, seed: int) -> None:
@@ -53,6 +54,7 @@ def test_any_faults(reboot_type: RebootType, seed: int) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_ten_thousand_and_the_slow_fifty() -> None:
     """Ten thousand servers: each once, in order, cycled once; fifty that ask for 60 s do not slow the others."""
 
@@ -74,6 +76,7 @@ def test_ten_thousand_and_the_slow_fifty() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_memory_grows_by_less_than_a_kibibyte_per_server() -> None:
     """What a run keeps of a server, results included, is less than 1 KiB at its peak."""
 

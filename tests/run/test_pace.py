@@ -172,6 +172,7 @@ def test_a_narrow_run_does_not_keep_the_others_waiting() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_one_throttled_answer_at_two_hundred_at_once() -> None:
     """A 429 with Retry-After 3 holds all for 3 s beyond what was in flight; then one probes, and the others follow."""
 
@@ -381,6 +382,7 @@ def test_a_stopped_run_still_follows_what_it_sent_after_the_hold() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("capacity", "most"), [(1, 34), (4, 36), (12, 48)])
 def test_latency_finds_what_the_api_bears(capacity: int, most: int) -> None:
     """An API that works on a few at once is sent not many more, and is never idle for it."""

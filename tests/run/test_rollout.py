@@ -246,6 +246,7 @@ def test_refusals(max_refused: int | str | None, allowed: int) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("max_down", [1, 3, "10%"])
 @pytest.mark.parametrize("seed", range(3))
 def test_max_down(max_down: int | str, seed: int) -> None:
@@ -284,6 +285,7 @@ def test_max_down_and_servers_that_do_not_come_back() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(40))
 def test_budget_as_a_guarantee(seed: int) -> None:
     """With max_down="budget", never more than max_failures + 1 servers fail, however many would."""
@@ -607,6 +609,7 @@ def test_a_finished_canary_is_not_waited_for_again(tmp_path: Path) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_twenty_thousand() -> None:
     """A whole rollout of twenty thousand servers: an hour of it in seconds, zone by zone, with lost replies."""
 

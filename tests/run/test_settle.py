@@ -265,6 +265,7 @@ def test_pages_that_lead_in_a_circle() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_few_requests_for_many_servers() -> None:
     """Waiting costs a request per page and poll, and one per server for its proof."""
 
@@ -559,6 +560,7 @@ def test_a_guest_that_ignores_its_soft_reboot() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_ten_thousand_cost_few_requests() -> None:
     """Waiting for ten thousand costs fewer than three requests per page and poll, and one for each as its proof."""
 

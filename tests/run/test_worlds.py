@@ -132,6 +132,7 @@ def test_what_looks_back_waits_as_well() -> None:
     assert play(World(fates=(throttled, slow), since=180.0, latency=0.5)).broken == []
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("moment", Moment)
 @pytest.mark.parametrize("reboot_type", RebootType)
 def test_any_moment(reboot_type: RebootType, moment: Moment) -> None:
