@@ -5,6 +5,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Final, cast
 
 import anyio
@@ -152,11 +153,25 @@ def reset(connection: Connection) -> None:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens at."""
+    """Find a port that may be listened at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def closed_port() -> int:
+    """Give a port that nobody listens at."""
+    port: int = _silent().getsockname()[1]
+    return port
+
+
+@cache
+def _silent() -> socket.socket:
+    # It is kept as long as this process lives: tests that run beside might be given its port otherwise.
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    return bound
 
 
 class KeepAlive:

@@ -21,7 +21,7 @@ from bulkrestart.simulator import Cloud, LoopbackCloud
 
 from .certificates import Authority
 from .fake_keystone import PROJECT, FakeKeystone, Reply, compute
-from .loopback import both_backends, free_port
+from .loopback import both_backends, closed_port
 
 SECRET = "s3cr3t-passw0rd"
 #: What is read of a cloud: its settings, of which `auth` holds some.
@@ -330,7 +330,7 @@ def test_a_url_that_is_no_keystones(keystone: FakeKeystone, discovery: Reply) ->
 
 def test_nobody_listens(keystone: FakeKeystone) -> None:
     """A port where nobody listens is trouble that may pass, and names the variable."""
-    auth = auth_of(keystone, auth_url=f"http://127.0.0.1:{free_port()}/v3")
+    auth = auth_of(keystone, auth_url=f"http://127.0.0.1:{closed_port()}/v3")
     trouble = trouble_of(read(keystone, auth))
     assert not trouble.is_final
     assert trouble.remedy == "check auth_url (OS_AUTH_URL) and HTTPS_PROXY"
@@ -671,7 +671,7 @@ def test_a_password_that_is_missing_is_named(keystone: FakeKeystone) -> None:
 
 def test_the_name_of_a_cloud_does_not_make_its_trouble(keystone: FakeKeystone) -> None:
     """A cloud that is named after a protocol is not taken for one with a bad certificate."""
-    auth = auth_of(keystone, auth_url=f"http://127.0.0.1:{free_port()}/v3")
+    auth = auth_of(keystone, auth_url=f"http://127.0.0.1:{closed_port()}/v3")
     write({"SSL-VPN": {"auth": auth}})
     trouble = trouble_of(Keystone.from_cloud("SSL-VPN"))
     assert not trouble.is_final

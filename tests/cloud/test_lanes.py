@@ -24,7 +24,7 @@ from .loopback import (
     Handler,
     KeepAlive,
     both_backends,
-    free_port,
+    closed_port,
     lanes,
     leaves_generators,
     listening,
@@ -788,7 +788,7 @@ def test_the_trace_tells_what_may_have_left(backend: str, way: str) -> None:
 
         server = KeepAlive()
         async with listening(server) as address, aclosing(lanes(1)) as transport:
-            url = f"http://{address}/" if way == "answered" else f"http://127.0.0.1:{free_port()}/"
+            url = f"http://{address}/" if way == "answered" else f"http://127.0.0.1:{closed_port()}/"
             request = httpx.Request("POST", url, extensions={"trace": trace})
             with suppress(httpx.ConnectError):
                 await transport.handle_async_request(request)

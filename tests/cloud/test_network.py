@@ -33,8 +33,8 @@ from .loopback import (
     Handler,
     KeepAlive,
     both_backends,
+    closed_port,
     compute_of,
-    free_port,
     leaves_generators,
     listening,
     read_request,
@@ -523,7 +523,7 @@ def test_a_proxy_that_does_not_connect_leaves_the_request_unsent(backend: str, p
 
     async def main() -> None:
         async with listening(proxy or close) as address:
-            address = address if proxy is not None else f"127.0.0.1:{free_port()}"
+            address = address if proxy is not None else f"127.0.0.1:{closed_port()}"
             async with through(f"http://{address}", TLS) as sender:
                 compute = compute_of(sender, "https://compute.test", timeout=0.3 if proxy is stall else 5.0)
                 seen = await compute.reboot("s", RebootType.SOFT)

@@ -23,7 +23,7 @@ from bulkrestart.core.model import RebootType
 from bulkrestart.core.observation import Answer, Unanswered
 
 from .certificates import Authority
-from .loopback import both_backends, compute_of, free_port
+from .loopback import both_backends, closed_port, compute_of, free_port
 
 #: Debian has it where not every user's PATH leads.
 NGINX: Final = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -99,7 +99,7 @@ def nginx(tmp_path: Path) -> Iterator[Running]:
     assert NGINX is not None
     authority = Authority(tmp_path)
     files = authority.issue("nginx", "127.0.0.1")
-    plain, tls, nobody = free_port(), free_port(), free_port()
+    plain, tls, nobody = free_port(), free_port(), closed_port()
     (tmp_path / "text.txt").write_text("hello " * 50_000)
     configuration = tmp_path / "nginx.conf"
     configuration.write_text(

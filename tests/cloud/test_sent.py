@@ -23,10 +23,10 @@ from .loopback import (
     both_backends,
     by_each_way,
     client_of,
+    closed_port,
     compute_of,
     each_lent_client,
     each_way,
-    free_port,
     leaves_generators,
     listening,
     open_sender,
@@ -145,7 +145,7 @@ def test_a_port_where_nobody_listens_is_unsent(backend: str, way: str) -> None:
 
     async def main() -> None:
         async with sender_of(way) as sender:
-            seen = await send(compute_of(sender, f"http://127.0.0.1:{free_port()}"))
+            seen = await send(compute_of(sender, f"http://127.0.0.1:{closed_port()}"))
         assert isinstance(seen, Unsent)
         assert seen.words.startswith("ConnectError")
 
@@ -382,7 +382,7 @@ def test_a_sign_in_that_fails_leaves_the_request_unsent(
             listening(handle or close_unread) as keystone,
             sender_of(way) as sender,
         ):
-            keystone = keystone if handle is not None else f"127.0.0.1:{free_port()}"
+            keystone = keystone if handle is not None else f"127.0.0.1:{closed_port()}"
             auth = SignIn(f"http://{keystone}/v3/auth/tokens")
             seen = await send(compute_of(sender, f"http://{address}", auth=auth))
         assert isinstance(seen, Unsent)
@@ -522,7 +522,7 @@ def test_a_sign_out_that_fails_does_not_unsend_the_request(backend: str, way: st
     async def main() -> None:
         server = KeepAlive()
         async with listening(server) as address, sender_of(way) as sender:
-            auth = SignOut(f"http://127.0.0.1:{free_port()}/")
+            auth = SignOut(f"http://127.0.0.1:{closed_port()}/")
             seen = await send(compute_of(sender, f"http://{address}", auth=auth))
         assert len(server.requests) == 1
         assert not isinstance(seen, Unsent)
@@ -610,7 +610,7 @@ def test_a_response_hook_that_calls_elsewhere_is_unanswered(backend: str, way: s
     async def main() -> None:
         server = KeepAlive()
         async with listening(server) as address, client_of(way) as http:
-            http.event_hooks = {"response": [calling(f"http://127.0.0.1:{free_port()}/audit")]}
+            http.event_hooks = {"response": [calling(f"http://127.0.0.1:{closed_port()}/audit")]}
             seen = await send(compute_of(http, f"http://{address}"))
         assert len(server.requests) == 1
         assert isinstance(seen, Unanswered)
@@ -626,7 +626,7 @@ async def test_a_response_hook_that_calls_elsewhere_over_a_foreign_transport_is_
         return httpx.Response(202)
 
     http = httpx.AsyncClient(transport=httpx.MockTransport(accept))
-    http.event_hooks = {"response": [calling(f"http://127.0.0.1:{free_port()}/audit")]}
+    http.event_hooks = {"response": [calling(f"http://127.0.0.1:{closed_port()}/audit")]}
     assert isinstance(await send(compute_of(http)), Unanswered)
 
 

@@ -17,7 +17,7 @@ from bulkrestart.cloud.verify import NotWellError
 from bulkrestart.core.model import Address, Verify
 
 from .certificates import Authority
-from .loopback import Connection, both_backends, free_port, listening, read_request
+from .loopback import Connection, both_backends, closed_port, listening, read_request
 
 ID: Final = "616fb98f-46ca-475e-917e-2563e5a8cd19"
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfine\n"
@@ -85,7 +85,7 @@ def test_port_that_is_closed(backend: str) -> None:
     """A port where nobody listens is told with what the system said."""
 
     async def main() -> None:
-        port = free_port()
+        port = closed_port()
         words = await failure(tcp_open(port), server("127.0.0.1"))
         assert words.startswith(f"port {port} of 127.0.0.1 is not open: ")
         assert "refused" in words.lower() or "connect" in words.lower()
@@ -174,7 +174,7 @@ def test_url_that_does_not_answer(backend: str) -> None:
         async with listening(keep_silent) as where:
             words = await failure(http_ok(f"http://{where}/", timeout=0.2), server())
             assert words == f"http://{where}/ does not answer: no answer within 0.2 s"
-        url = f"http://127.0.0.1:{free_port()}/"
+        url = f"http://127.0.0.1:{closed_port()}/"
         words = await failure(http_ok(url), server())
         assert words.startswith(f"{url} does not answer: ")
         assert len(words) > len(f"{url} does not answer: ")
