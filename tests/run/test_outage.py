@@ -236,6 +236,23 @@ def test_gone_for_ever_while_nothing_but_polls_goes_on() -> None:
     virtually(main)
 
 
+def test_a_cloud_that_answers_again_at_the_last_moment_stops_nobody() -> None:
+    """A probe that left in time ends the trouble, though its answer comes after 300 s and asks everybody to wait."""
+
+    async def main() -> None:
+        cloud = cloud_of(100)
+        slow_down(cloud, 0.5)
+        be_gone(cloud, Fault.error(503), 2.2, 310.0)
+        throttled = Fault(answer=Fault.throttled(5.0).answer, answered_after=20.0)
+        cloud.later(285.0, lambda: setattr(cloud, "outage", throttled))
+        async with client_of(cloud, max_at_once=10) as client:
+            report = await client.restart(cloud.ids, wait=False)
+        assert [record.status for record in cloud.requests].count(429) == 1
+        assert report.summary == {Outcome.ACCEPTED: 100}
+
+    virtually(main)
+
+
 def test_gone_under_two_runs_of_one_client() -> None:
     """Both wait, one probe at a time serves both, and each stops by itself when it has waited for long enough."""
 

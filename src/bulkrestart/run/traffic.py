@@ -296,7 +296,7 @@ class Traffic:
         now = anyio.current_time()
         hold = None
         if isinstance(seen, Observation) and (hold := hold_for(seen)) is not None:
-            self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
+            self._hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
             if self.brake.remaining(now) > 0.0:
                 self._restart(now, sent_at=sent_at, is_overcharged=is_overcharge(seen))
         elif not isinstance(seen, Unsent | Unanswered):
@@ -310,12 +310,17 @@ class Traffic:
             if hold is None:
                 self._note_good(now, sent_at=sent_at, is_send=progress is not None)
         self._apply()
+        if self.is_held:
+            self._judge(now)
 
     def hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
         """Hold everybody; a run that would wait for too long is stopped."""
+        self._hold(now, seconds, sent_at=sent_at, words=words)
+        self._judge(now)
+
+    def _hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
         self.brake.hold(now, seconds, sent_at=sent_at)
         self._words = words
-        self._judge(now)
 
     def _note_trouble(self, seen: Observation, now: float, *, sent_at: float, server_id: str | None) -> None:
         if is_overcharge(seen):
@@ -330,7 +335,6 @@ class Traffic:
                 for blamed in self._blamed:
                     blamed.forgive()
                 self._blamed.clear()
-            self._judge(now)
 
     def _open(self, now: float, sent_at: float) -> None:
         if self._door.is_closed:
