@@ -151,7 +151,7 @@ class Door:
             self.is_closed = True
             self._probe_at = now + FIRST_PROBE
 
-    def open(self, now: float) -> None:
+    def recover(self, now: float) -> None:
         """Note a good answer."""
         if self._troubles:
             self._held = self.held(now)

@@ -340,7 +340,7 @@ class Traffic:
         if self._door.is_closed:
             _log.warning("the cloud answers again")
             self._restart(now, sent_at=sent_at, is_overcharged=True)
-        self._door.open(now)
+        self._door.recover(now)
         self._blamed.clear()
 
     def _restart(self, now: float, *, sent_at: float, is_overcharged: bool) -> None:
