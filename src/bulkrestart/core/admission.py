@@ -1,0 +1,209 @@
+"""Whether a request may leave, and what each answer means for those after it. The time comes in as an argument.
+
+Law: of those that leave after a hold no more are in flight than the limits allow, and never more than the most, of all
+and of each party; nobody leaves while the brake holds; behind a closed door there is one at a time.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bulkrestart.core.decide import hold_for
+from bulkrestart.core.limit import LatencyLimit, Limit
+from bulkrestart.core.model import Stop
+from bulkrestart.core.observation import Observation, Unanswered, Unsent
+from bulkrestart.core.pacing import LONGEST_SAID, Brake, Door, Pace
+from bulkrestart.core.progress import Progress
+from bulkrestart.core.trouble import is_overcharge, is_trouble, may_lie_in_server, outage, too_long
+
+
+class Party:
+    """One run, or one listing, among those that share a client.
+
+    Args:
+        most: Its own bound on requests at once; None for none.
+        began: When it began.
+
+    Attributes:
+        in_flight: Its requests that have a slot.
+    """
+
+    def __init__(self, most: int | None, began: float) -> None:
+        self._most = float("inf") if most is None else most
+        self.began = began
+        self.in_flight = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Its own bound allows for one more."""
+        return self.in_flight < self._most
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """What a request has from when it may leave until it is done.
+
+    Attributes:
+        party: Whose request it is.
+        left_at: When it could leave.
+        epoch: How many holds and closings there were before that.
+        is_probe: It left through a closed door.
+    """
+
+    party: Party
+    left_at: float
+    epoch: int
+    is_probe: bool
+
+
+class Admission:
+    """Lets requests leave, and learns from what comes back.
+
+    Args:
+        max_at_once: Requests in flight, at most.
+        max_per_second: Requests a second, at most; None for no bound.
+        adaptive: Whether fewer than `max_at_once` are in flight where the cloud is overcharged; "latency": also where
+            more would only wait.
+
+    Attributes:
+        in_flight: Requests that have a slot.
+    """
+
+    def __init__(
+        self, max_at_once: int, max_per_second: float | None = None, adaptive: bool | Literal["latency"] = True
+    ) -> None:
+        self.brake = Brake()
+        self.door = Door(self.brake)
+        self.in_flight = 0
+        self._pace = None if max_per_second is None else Pace(max_per_second)
+        self._most = max_at_once
+        self._limit = Limit(max_at_once, is_adaptive=adaptive is not False)
+        self._latency = LatencyLimit(max_at_once) if adaptive == "latency" else None
+        #: Requests that were in flight when the last hold began: those that leave after it do not wait for them.
+        self._early = 0
+        self._epoch = 0
+        #: When last as many were in flight as may be.
+        self._full_at = float("-inf")
+        self._words = ""
+        #: Sends that came to nothing while it is open whose trouble that is.
+        self._blamed: list[Progress] = []
+
+    @property
+    def free(self) -> int:
+        """Slots that may be taken; below 0 where the limit fell below what is in flight."""
+        at_once = self._limit.at_once
+        if self._latency is not None:
+            at_once = min(at_once, self._latency.at_once)
+        return min(self._most, at_once + self._early) - self.in_flight
+
+    def is_held(self, now: float) -> bool:
+        """Tell whether nothing may leave, slot or no slot."""
+        return self.door.is_closed or self.brake.remaining(now) > 0.0
+
+    def patience(self, moment: float) -> float:
+        """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
+        return moment - self.brake.held(moment) - self.door.held(moment)
+
+    def wait(self, party: Party, now: float) -> float:
+        """Tell how long to wait with a request; `inf` until somebody is done, 0.0 if it may leave."""
+        wait = self.brake.remaining(now)
+        if self._pace is not None:
+            wait = max(wait, self._pace.remaining(now))
+        if self.door.is_closed:
+            wait = max(wait, self.door.remaining(now))
+        if wait == 0.0 and not (self.free >= 1 and party.has_room):
+            return float("inf")
+        return wait
+
+    def admit(self, party: Party, now: float) -> Slot:
+        """Let a request leave that need not wait."""
+        self.in_flight += 1
+        party.in_flight += 1
+        if self.free < 1:
+            self._full_at = now
+        self.count_one_more(now)
+        if self.door.is_closed:
+            self.door.probe(now)
+        return Slot(party, now, self._epoch, self.door.is_closed)
+
+    def count_one_more(self, now: float) -> None:
+        """Note that a request leaves, in the slot of another maybe."""
+        if self._pace is not None:
+            self._pace.take(now)
+
+    def release(self, slot: Slot) -> None:
+        """Take a slot back."""
+        self.in_flight -= 1
+        slot.party.in_flight -= 1
+        if slot.is_probe:
+            self.door.lose_probe()
+        if slot.epoch != self._epoch:
+            self._early -= 1
+
+    def heed(
+        self, seen: object, now: float, *, sent_at: float, server_id: str | None, progress: Progress | None = None
+    ) -> None:
+        """Learn from what came back.
+
+        Args:
+            seen: What came back, to whatever request.
+            now: The time, in seconds.
+            sent_at: When that request left.
+            server_id: The server that it was about; None if it was about none, or about many.
+            progress: The way of the server, if it was a send.
+        """
+        hold = None
+        if isinstance(seen, Observation) and (hold := hold_for(seen)) is not None:
+            self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
+            if self.brake.remaining(now) > 0.0:
+                self._restart(now, sent_at=sent_at, is_overcharged=is_overcharge(seen))
+        elif not isinstance(seen, Unsent | Unanswered):
+            self.brake.release()
+        if isinstance(seen, Observation) and is_trouble(seen):
+            if progress is not None and hold is None:
+                self._blamed.append(progress)
+            self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
+        else:
+            self._open(now, sent_at)
+            if hold is None:
+                self._note_good(now, sent_at=sent_at, is_send=progress is not None)
+
+    def hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
+        """Hold everybody, for no less than so many seconds; None if the cloud did not say."""
+        self.brake.hold(now, seconds, sent_at=sent_at)
+        self._words = words
+
+    def verdict(self, party: Party, now: float) -> Stop | None:
+        """Tell whether a party waits for too long; None if it may wait on."""
+        if (wait := self.brake.remaining(now)) > LONGEST_SAID:
+            return too_long(wait, self._words)
+        if now >= self.door.outage_ends(party.began):
+            return outage(now - max(party.began, self.door.began), self._words)
+        return None
+
+    def _note_trouble(self, seen: Observation, now: float, *, sent_at: float, server_id: str | None) -> None:
+        if is_overcharge(seen):
+            self._limit.halve(now, sent_at=sent_at)
+        self.door.trouble(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
+        if self.door.is_closed:
+            self._words = str(seen)
+        if self.door.is_confirmed:
+            for blamed in self._blamed:
+                blamed.forgive()
+            self._blamed.clear()
+
+    def _open(self, now: float, sent_at: float) -> None:
+        if self.door.is_closed:
+            self._restart(now, sent_at=sent_at, is_overcharged=True)
+        self.door.recover(now)
+        self._blamed.clear()
+
+    def _restart(self, now: float, *, sent_at: float, is_overcharged: bool) -> None:
+        self._limit.restart(now, sent_at=sent_at, is_overcharged=is_overcharged)
+        self._epoch += 1
+        self._early = self.in_flight
+
+    def _note_good(self, now: float, *, sent_at: float, is_send: bool) -> None:
+        is_full = self._full_at >= sent_at
+        self._limit.grow(sent_at=sent_at, is_full=is_full)
+        if self._latency is not None and is_send:
+            self._latency.note(now, sent_at=sent_at, is_full=is_full)

@@ -1,0 +1,577 @@
+"""Whether a request may leave, and what answers make of that: slots, rate, brake, door and limits together."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkrestart.core.admission import Admission, Party, Slot
+from bulkrestart.core.limit import LEAST, MEASURED
+from bulkrestart.core.model import StopReason
+from bulkrestart.core.observation import Observation, Unanswered, Unsent
+from bulkrestart.core.pacing import FIRST_PROBE, LATENESS, LONGEST_SAID, OUTAGE, TROUBLES
+from bulkrestart.core.queues import Place, Queues, Rank
+from tests.core.samples import answer, keystone, nova, page, sent
+
+INFINITY: Final = float("inf")
+
+GOOD: Final = answer(202)
+UNSAID: Final = answer(429)
+THROTTLED: Final = answer(429, headers={"retry-after": "30"})
+OVERLOAD: Final = page(503, "Service Unavailable")
+GATEWAY: Final = page(502, "Bad Gateway")
+MAINTENANCE: Final = answer(503, headers={"retry-after": "30"})
+BROKEN: Final = nova(500, "Unexpected API Error.")
+#: What a request gets that asks for a list.
+SERVERS: Final = ("server", "server")
+
+
+def party(most: int | None = None, began: float = 0.0) -> Party:
+    """Give a run."""
+    return Party(most, began)
+
+
+def leave(admission: Admission, count: int, now: float = 0.0, run: Party | None = None) -> list[Slot]:
+    """Let so many requests leave at once, none of which has to wait."""
+    run = run or party()
+    slots = []
+    for _ in range(count):
+        assert admission.wait(run, now) == 0.0
+        slots.append(admission.admit(run, now))
+    return slots
+
+
+def heed(admission: Admission, *seen: object, now: float = 1.0, sent_at: float = 0.5) -> Admission:
+    """Let these come back, about no server, at one moment."""
+    for one in seen:
+        admission.heed(one, now, sent_at=sent_at, server_id=None)
+    return admission
+
+
+def closed(most: int = 10, now: float = 1.0) -> Admission:
+    """Give one whose door has closed: its first probe may leave a second later."""
+    return heed(Admission(most), *[GATEWAY] * TROUBLES, now=now, sent_at=now - 0.5)
+
+
+# Slots.
+
+
+def test_at_first_all_may_leave_that_are_allowed() -> None:
+    """As many as the most leave at once, and the next waits until one of them is done."""
+    admission, run = Admission(3), party()
+    slots = leave(admission, 3)
+    assert admission.wait(run, 0.0) == INFINITY
+    assert admission.wait(run, 1e9) == INFINITY
+
+    admission.release(slots[1])
+
+    assert admission.wait(run, 0.0) == 0.0
+    assert admission.in_flight == 2
+
+
+def test_a_run_that_uses_its_own_bound_waits_alone() -> None:
+    """The slots that it may not take are there for the others."""
+    admission, narrow = Admission(3), party(most=1)
+    [slot] = leave(admission, 1, run=narrow)
+
+    assert admission.wait(narrow, 0.0) == INFINITY
+    assert admission.wait(party(), 0.0) == 0.0
+    admission.release(slot)
+    assert admission.wait(narrow, 0.0) == 0.0
+
+
+def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() -> None:
+    """After a 503 at ten in flight the sixth of them makes room for the next, and no other does."""
+    admission, run = Admission(10), party()
+    slots = leave(admission, 10)
+    heed(admission, OVERLOAD)
+    assert admission.free == -5
+
+    for slot in slots[:5]:
+        assert admission.wait(run, 1.0) == INFINITY
+        admission.release(slot)
+    assert admission.wait(run, 1.0) == INFINITY
+    admission.release(slots[5])
+
+    assert admission.wait(run, 1.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seen", "adaptive", "free"),
+    [
+        pytest.param(GOOD, True, 10, id="good"),
+        pytest.param(SERVERS, True, 10, id="a list"),
+        pytest.param(OVERLOAD, True, 5, id="503"),
+        pytest.param(OVERLOAD, False, 10, id="503, and a fixed limit"),
+        pytest.param(page(504, "Gateway Time-out"), True, 5, id="504"),
+        pytest.param(Unanswered("ReadTimeout", may_come_late=True), True, 5, id="late"),
+        pytest.param(Unanswered("ReadError"), True, 10, id="cut"),
+        pytest.param(Unsent("ConnectError"), True, 10, id="unsent"),
+        pytest.param(BROKEN, True, 10, id="500"),
+        pytest.param(UNSAID, True, 1, id="429"),
+        pytest.param(UNSAID, False, 1, id="429, and a fixed limit"),
+        pytest.param(MAINTENANCE, True, 1, id="503 that asks to wait"),
+        pytest.param(keystone(), True, 1, id="401"),
+    ],
+)
+def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: int) -> None:
+    """What was too much for the cloud halves them, and what holds everybody lets one go when that is over."""
+    assert heed(Admission(10, adaptive=adaptive), seen).free == free
+
+
+@pytest.mark.parametrize(("adaptive", "flights"), [(True, [1, 2, 4, 5]), (False, [1, 2, 4, 8])])
+def test_after_a_hold_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
+    """Where each flight is answered, the next is twice as large, up to half of what was too much."""
+    admission, now, seen = heed(Admission(10, adaptive=adaptive), UNSAID), 2.0, []
+    for _ in flights:
+        slots = leave(admission, admission.free, now)
+        seen.append(len(slots))
+        for slot in slots:
+            heed(admission, GOOD, now=now + 0.5, sent_at=now)
+            admission.release(slot)
+        now += 1.0
+
+    assert seen == flights
+
+
+def test_a_limit_that_nobody_comes_to_does_not_grow() -> None:
+    """Requests one at a time, after a 503, do not show that the cloud bears more of them at once."""
+    admission = heed(Admission(10), OVERLOAD)
+    for number in range(50):
+        [slot] = leave(admission, 1, 2.0 + number)
+        heed(admission, GOOD, now=2.5 + number, sent_at=2.0 + number)
+        admission.release(slot)
+
+    assert admission.free == 5
+
+
+def test_what_was_in_flight_when_everybody_was_held_keeps_no_probe_waiting() -> None:
+    """Slow answers from before a hold take no slot from those that leave after it, which are one at first."""
+    admission, run = Admission(10), party()
+    early = leave(admission, 6)
+    heed(admission, UNSAID)
+    [probe] = leave(admission, 1, 2.0)
+    assert admission.wait(run, 2.0) == INFINITY
+
+    admission.release(early[0])
+    assert admission.wait(run, 2.0) == INFINITY
+    admission.release(probe)
+
+    assert admission.wait(run, 2.0) == 0.0
+
+
+def test_what_was_in_flight_when_everybody_was_held_counts_against_the_most() -> None:
+    """Not even a probe is one more than are allowed at once."""
+    admission, run = Admission(2), party()
+    early = leave(admission, 2)
+    heed(admission, UNSAID)
+    assert admission.wait(run, 2.0) == INFINITY
+
+    admission.release(early[0])
+
+    assert admission.wait(run, 2.0) == 0.0
+
+
+def test_latency_is_that_of_sends() -> None:
+    """Where it is to be found what a slow API bears, few go at first; answers to polls make them no more."""
+    admission = Admission(100, adaptive="latency")
+    assert admission.free == LEAST
+    for now in range(100):
+        slots = leave(admission, LEAST, float(now))
+        heed(admission, *[SERVERS] * LEAST, now=now + 0.1, sent_at=float(now))
+        for slot in slots:
+            admission.release(slot)
+    assert admission.free == LEAST
+
+    for now in range(100, 200):
+        slots = leave(admission, admission.free, float(now))
+        for slot in slots:
+            admission.heed(GOOD, now + 0.1, sent_at=float(now), server_id="server", progress=sent())
+            admission.release(slot)
+
+    assert admission.free > LEAST
+
+
+def test_the_latency_of_what_is_throttled_is_no_sample() -> None:
+    """A gateway that refuses in a moment does not make the API behind it look slow ever after."""
+    admission = Admission(100, adaptive="latency")
+    for _ in range(MEASURED):
+        admission.heed(UNSAID, 1.0, sent_at=0.999, server_id="server", progress=sent())
+
+    for now in range(10, 50):
+        slots = leave(admission, admission.free, float(now))
+        for slot in slots:
+            admission.heed(GOOD, now + 0.5, sent_at=float(now), server_id="server", progress=sent())
+            admission.release(slot)
+
+    assert admission.free > 50
+
+
+# The rate.
+
+
+def test_the_rate_is_waited_for_with_slots_to_spare() -> None:
+    """At two a second the next leaves half a second after the last, whoever's it is."""
+    admission = Admission(10, 2.0)
+    leave(admission, 1, 5.0)
+
+    assert admission.wait(party(), 5.0) == pytest.approx(0.5)
+    assert admission.wait(party(), 5.5) == 0.0
+
+
+def test_who_leaves_in_the_slot_of_another_is_paid_for() -> None:
+    """A look right before its send needs no slot, and its turn all the same."""
+    admission = Admission(10, 2.0)
+    leave(admission, 1, 5.0)
+    admission.count_one_more(5.0)
+
+    assert admission.wait(party(), 5.0) == pytest.approx(1.0)
+
+
+def test_the_longest_wait_counts() -> None:
+    """Rate and brake are waited for together, not one after the other; and slots only when both are over."""
+    admission, run = Admission(1, 0.1), party()
+    leave(admission, 1)
+    heed(admission, UNSAID, now=1.0)
+    assert admission.wait(run, 1.0) == pytest.approx(9.0)
+
+    heed(admission, THROTTLED, now=1.0)
+
+    assert admission.wait(run, 1.0) == 30.0
+    assert admission.wait(run, 31.0) == INFINITY
+
+
+# The brake.
+
+
+def test_a_throttled_answer_holds_everybody() -> None:
+    """Slot or no slot, nobody leaves for as long as was asked; that time counts against nobody."""
+    admission = heed(Admission(10), THROTTLED)
+
+    for run in (party(), party(1), party(began=5.0)):
+        assert admission.wait(run, 1.0) == 30.0
+        assert admission.wait(run, 30.9) > 0.0
+        assert admission.wait(run, 31.0) == 0.0
+    assert (admission.is_held(30.9), admission.is_held(31.0)) == (True, False)
+    assert [admission.patience(moment) for moment in (1.0, 20.0, 31.0, 40.0)] == [1.0, 1.0, 1.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("seen", "seconds"),
+    [
+        pytest.param(GOOD, 1.0, id="good"),
+        pytest.param(BROKEN, 1.0, id="500"),
+        pytest.param(SERVERS, 1.0, id="a list"),
+        pytest.param(Unsent("ConnectError"), 2.0, id="unsent"),
+        pytest.param(Unanswered("ReadError"), 2.0, id="unanswered"),
+    ],
+)
+def test_what_makes_the_next_unsaid_hold_a_first_one(seen: object, seconds: float) -> None:
+    """Whatever got through does; what did not says nothing of the cloud's limit."""
+    admission = heed(Admission(10), UNSAID)
+    heed(admission, seen, now=3.0, sent_at=2.5)
+
+    heed(admission, UNSAID, now=4.0, sent_at=3.5)
+
+    assert admission.wait(party(), 4.0) == seconds
+
+
+def test_a_throttled_answer_that_comes_late_is_no_news() -> None:
+    """One from before the last hold holds nobody when that is over, and takes back nothing that grew since."""
+    admission = heed(Admission(10), UNSAID)
+    for now in (2.0, 3.0, 4.0):
+        slots = leave(admission, admission.free, now)
+        for slot in slots:
+            heed(admission, GOOD, now=now + 0.5, sent_at=now)
+            admission.release(slot)
+    free = admission.free
+
+    heed(admission, UNSAID, now=5.0, sent_at=0.5)
+
+    assert (admission.wait(party(), 5.0), admission.free) == (0.0, free)
+
+
+def test_who_signs_us_in_holds_everybody_as_well() -> None:
+    """What holds everybody need not be an answer to a request of ours."""
+    admission = Admission(10)
+    admission.hold(1.0, 5.0, sent_at=0.5, words="Keystone is busy")
+
+    assert admission.wait(party(), 1.0) == 5.0
+
+
+# The door.
+
+
+def test_behind_a_closed_door_one_at_a_time_probes() -> None:
+    """Nobody leaves before the first probe is due, and nobody beside it, for as long as it is out."""
+    admission, run = closed(), party()
+    assert admission.is_held(1.0)
+    assert admission.wait(run, 1.0) == FIRST_PROBE
+
+    [probe] = leave(admission, 1, 2.0, run)
+
+    assert probe.is_probe
+    assert admission.wait(run, 2.0) == INFINITY
+    assert admission.wait(party(), 99.0) == INFINITY
+
+
+def test_a_probe_that_fails_makes_the_next_one_come_later() -> None:
+    """It gives back its slot and its place, and says nothing but that all wait longer."""
+    admission = closed()
+    [probe] = leave(admission, 1, 2.0)
+    heed(admission, GATEWAY, now=2.5, sent_at=2.0)
+    admission.release(probe)
+
+    assert admission.wait(party(), 2.5) == 2.0 * FIRST_PROBE
+    assert admission.wait(party(), 4.5) == 0.0
+
+
+def test_a_probe_that_is_lost_frees_its_place() -> None:
+    """A run that was cancelled while it probed lets another one ask at once."""
+    admission = closed()
+    [probe] = leave(admission, 1, 2.0)
+
+    admission.release(probe)
+
+    assert admission.wait(party(), 2.0) == 0.0
+
+
+def test_who_left_before_the_door_closed_frees_no_place() -> None:
+    """While a probe is out, the return of a slot that is none lets nobody go."""
+    admission = Admission(10)
+    early = leave(admission, 3)
+    heed(admission, *[GATEWAY] * TROUBLES)
+    leave(admission, 1, 2.0)
+    for slot in early:
+        admission.release(slot)
+
+    assert admission.wait(party(), 9.0) == INFINITY
+
+
+@pytest.mark.parametrize("seen", [GOOD, SERVERS, nova(404, "no"), UNSAID], ids=["202", "list", "404", "429"])
+def test_any_answer_opens_the_door_and_lets_one_go(seen: object) -> None:
+    """When the cloud is back, not all that wait fall upon it at once."""
+    admission, run = closed(), party()
+    [probe] = leave(admission, 1, 2.0, run)
+    heed(admission, seen, now=2.5, sent_at=2.0)
+    admission.release(probe)
+
+    assert not admission.door.is_closed
+    leave(admission, 1, 9.0, run)
+    assert admission.wait(run, 9.0) == INFINITY
+
+
+@pytest.mark.parametrize("seen", [GATEWAY, MAINTENANCE, Unsent("ConnectError")], ids=["502", "503", "unsent"])
+def test_no_trouble_opens_the_door(seen: Observation) -> None:
+    """What says nothing of the question says nothing of the cloud's return, though it asks to wait."""
+    assert heed(closed(), seen, now=1.5, sent_at=0.5).door.is_closed
+
+
+def test_trouble_that_may_lie_in_one_server_closes_no_door() -> None:
+    """Nova's own 500s, however many, are that server's as long as they are of one."""
+    admission = Admission(10)
+    for _ in range(99):
+        admission.heed(BROKEN, 1.0, sent_at=0.5, server_id="bad")
+
+    assert not admission.is_held(1.0)
+
+
+def test_time_behind_a_closed_door_counts_against_nobody() -> None:
+    """From the first trouble to the answer that opens, with what the brake held meanwhile counted once."""
+    admission = closed(now=10.0)
+    heed(admission, MAINTENANCE, now=20.0, sent_at=9.0)
+    assert admission.patience(30.0) == 10.0
+    heed(admission, GOOD, now=40.0, sent_at=9.0)
+
+    assert admission.patience(40.0) == 10.0
+    assert admission.patience(60.0) == 20.0
+
+
+# Whose trouble it was.
+
+
+def spent(*after: tuple[object, float], trouble: Observation = GATEWAY) -> int:
+    """Give what is left of one spent attempt after trouble that closed the door, and what came back after that."""
+    admission = Admission(10)
+    progresses = [sent(trouble) for _ in range(TROUBLES)]
+    before = progresses[0].spent
+    for progress in progresses:
+        admission.heed(trouble, 1.0, sent_at=0.5, server_id=None, progress=progress)
+    for seen, now in after:
+        [probe] = leave(admission, 1, now)
+        heed(admission, seen, now=now, sent_at=now)
+        admission.release(probe)
+    assert len({progress.spent for progress in progresses}) == 1
+    return progresses[0].spent - before
+
+
+def test_only_a_probe_that_fails_shows_that_no_server_was_to_blame() -> None:
+    """Attempts that met the cloud's trouble are given back, once; without proof of that they are spent."""
+    assert spent() == 0
+    assert spent((GOOD, 2.0)) == 0
+    assert spent((GATEWAY, 2.0)) == -1
+    assert spent((GATEWAY, 2.0), (GATEWAY, 4.0), (GATEWAY, 8.0)) == -1
+    assert spent((GATEWAY, 2.0), (GOOD, 4.0)) == -1
+
+
+def test_what_asked_to_wait_is_nobody_s_attempt_to_give_back() -> None:
+    """A maintenance page holds everybody, and whatever it costs a server it is not the door that gives it back."""
+    assert spent((GATEWAY, 32.0), trouble=MAINTENANCE) == 0
+
+
+def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
+    """Only what was in the row that closed the door is the cloud's."""
+    admission, progress = Admission(10), sent(BROKEN)
+    before = progress.spent
+    admission.heed(BROKEN, 1.0, sent_at=0.5, server_id="bad", progress=progress)
+    heed(admission, GOOD, *[GATEWAY] * TROUBLES)
+    [probe] = leave(admission, 1, 2.0)
+    heed(admission, GATEWAY, now=2.5, sent_at=2.0)
+    admission.release(probe)
+
+    assert admission.door.is_confirmed
+    assert progress.spent == before
+
+
+# Who waits for too long.
+
+
+@pytest.mark.parametrize(
+    ("admission", "began", "now", "detail"),
+    [
+        pytest.param(Admission(10), 0.0, 1e9, None, id="nobody waits"),
+        pytest.param(heed(Admission(10), THROTTLED), 0.0, 1.0, None, id="held for a while"),
+        pytest.param(closed(), 0.0, OUTAGE, None, id="an outage until now"),
+        pytest.param(closed(), 0.0, 1.0 + OUTAGE, "in trouble for 300 s (502", id="an outage for too long"),
+        pytest.param(closed(), 100.0, 1.0 + OUTAGE, None, id="an outage that the run found"),
+        pytest.param(closed(), 100.0, 110.0 + OUTAGE, "in trouble for 310 s (502", id="that one for too long"),
+        pytest.param(heed(closed(), GOOD, now=299.0), 0.0, 1e9, None, id="an outage that is over"),
+    ],
+)
+def test_verdict(admission: Admission, began: float, now: float, detail: str | None) -> None:
+    """A run stops after five minutes of trouble that it has seen itself, and says whose words those were."""
+    stop = admission.verdict(party(began=began), now)
+
+    if detail is None:
+        assert stop is None
+    else:
+        assert stop is not None
+        assert stop.reason is StopReason.OUTAGE
+        assert detail in stop.detail
+
+
+@pytest.mark.parametrize(("seconds", "is_too_long"), [(LONGEST_SAID, False), (LONGEST_SAID + 1.0, True), (1e9, True)])
+def test_verdict_of_a_hold(seconds: float, is_too_long: bool) -> None:
+    """Who is asked to wait for more than a quarter of an hour does not wait, as long as that much is left of it."""
+    admission = Admission(10)
+    admission.hold(1.0, seconds, sent_at=0.5, words="come back tomorrow")
+    stop = admission.verdict(party(), 1.0)
+
+    assert (stop is not None) is is_too_long
+    assert stop is None or f"asks to wait for {seconds:.0f} s (come back tomorrow)" in stop.detail
+    assert admission.verdict(party(), 1.0 + seconds - LONGEST_SAID) is None
+
+
+# Whatever comes.
+
+
+@dataclass
+class Crowd:
+    """Requests of several runs that wait, leave and come back; it holds the laws at each that leaves."""
+
+    admission: Admission
+    most: int
+    parties: list[Party]
+    queues: Queues[Place] = field(default_factory=Queues)
+    waiting: list[Place] = field(default_factory=list)
+    out: list[Slot] = field(default_factory=list)
+    left_at: list[float] = field(default_factory=list)
+    now: float = 0.0
+
+    def come(self, number: int, rank: Rank) -> None:
+        """Have one more wait."""
+        self.waiting.append(Place(self.parties[number % len(self.parties)], rank))
+        self.queues.join(self.waiting[-1])
+
+    def go(self) -> None:
+        """Let all leave that may."""
+        while (place := self.queues.first()) and self.admission.wait(place.party, self.now) == 0.0:
+            assert self.admission.brake.remaining(self.now) == 0.0
+            assert not (self.admission.door.is_closed and any(slot.is_probe for slot in self.out))
+            could = [other for other in self.waiting if other.party.has_room]
+            assert place.rank is min(other.rank for other in could)
+            self.queues.quit(place)
+            self.waiting.remove(place)
+            self.out.append(self.admission.admit(place.party, self.now))
+            self.left_at.append(self.now)
+            assert self.out[-1].is_probe is self.admission.door.is_closed
+            assert self.admission.free >= 0
+            self.count()
+
+    def come_back(self, number: int, seen: object | None) -> None:
+        """Let one come back, or get lost."""
+        if self.out:
+            slot = self.out.pop(number % len(self.out))
+            if seen is not None:
+                self.admission.heed(seen, self.now, sent_at=slot.left_at, server_id=f"{number}", progress=sent())
+            self.admission.release(slot)
+            self.count()
+
+    def count(self) -> None:
+        """Hold that what is in flight is what has left and not come back."""
+        assert self.admission.in_flight == len(self.out) <= self.most
+        for one in self.parties:
+            assert one.in_flight == sum(slot.party is one for slot in self.out)
+
+
+SEEN: Final = [
+    *(GOOD, GOOD, SERVERS, None, None, UNSAID, THROTTLED, OVERLOAD, GATEWAY, GATEWAY, MAINTENANCE, BROKEN),
+    *(keystone(), Unsent("ConnectError"), Unanswered("ReadError"), Unanswered("ReadTimeout", may_come_late=True)),
+]
+STEPS: Final = st.tuples(
+    st.sampled_from(["come", "come", "back", "back", "later"]),
+    st.integers(0, 20),
+    st.sampled_from(Rank),
+    st.sampled_from(SEEN),
+    st.floats(0.0, 40.0),
+)
+
+
+@given(
+    most=st.integers(1, 12),
+    rate=st.one_of(st.none(), st.floats(0.1, 50.0)),
+    adaptive=st.sampled_from([True, False, "latency"]),
+    bounds=st.lists(st.one_of(st.none(), st.integers(1, 4)), min_size=1, max_size=3),
+    steps=st.lists(STEPS, max_size=120),
+)
+def test_laws(
+    most: int,
+    rate: float | None,
+    adaptive: bool | Literal["latency"],
+    bounds: list[int | None],
+    steps: list[tuple[str, int, Rank, object, float]],
+) -> None:
+    """Whatever comes back, or does not, every bound is kept; and when all are done, whoever waits may leave."""
+    crowd = Crowd(Admission(most, rate, adaptive), most, [party(bound) for bound in bounds])
+    for what, number, rank, seen, seconds in steps:
+        match what:
+            case "come":
+                crowd.come(number, rank)
+            case "back":
+                crowd.come_back(number, seen)
+            case _:
+                crowd.now += seconds
+        crowd.go()
+    gaps = [later - earlier for earlier, later in pairwise(crowd.left_at)]
+    assert rate is None or all(gap >= 1.0 / rate - LATENESS - 1e-6 for gap in gaps)
+
+    while crowd.waiting or crowd.out:
+        crowd.now += 100.0
+        before = len(crowd.waiting)
+        crowd.go()
+        assert len(crowd.waiting) < before or crowd.out
+        while crowd.out:
+            crowd.come_back(0, None)
