@@ -21,6 +21,7 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import EMPTY, LaneTransport
+from bulkrestart.core.admission import Admission
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decide import decide, hold_for
 from bulkrestart.core.decision import Accept, End
@@ -225,7 +226,7 @@ def _progress(server_id: str) -> Progress:
 
 
 def _gate_of(at_once: int) -> Gate:
-    return Gate(Traffic(at_once), None)
+    return Gate(Traffic(Admission(at_once)), None)
 
 
 async def _no_probe() -> None:

@@ -20,6 +20,7 @@ from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.proxied import ProxiedTransport
 from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
+from bulkrestart.core.admission import Admission
 from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
@@ -154,7 +155,7 @@ class RestartClient:
         self._verify = tls_context(verify=False) if verify is False else verify
         self._max_at_once = max_at_once
         self._max_per_second = max_per_second
-        self._traffic = Traffic(max_at_once, max_per_second, adaptive)
+        self._traffic = Traffic(Admission(max_at_once, max_per_second, adaptive))
         self._clock = CloudClock()
         self._rng = random.Random()
         self._sender: Sender | None = None if http is None else LentSender(http)

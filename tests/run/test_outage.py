@@ -162,7 +162,7 @@ def test_one_server_s_500s_close_no_door() -> None:
             cloud.script(bad, *[Fault.error(500)] * 40, call=call)
         async with client_of(cloud, max_at_once=1) as client, client.restarting(cloud.ids, wait=False) as run:
             await trio.sleep(60.0)
-            assert not client._traffic.is_door_closed
+            assert not client._traffic.admission.door.is_closed
             run.stop()
             async for _ in run:
                 pass
@@ -295,7 +295,7 @@ def test_a_run_that_finds_the_door_closed() -> None:
             assert left
             again = await client.restart(left)
             assert again.summary == {Outcome.COMPLETED: len(left)}
-            assert not client._traffic.is_door_closed
+            assert not client._traffic.admission.door.is_closed
 
     virtually(main)
 

@@ -105,7 +105,7 @@ def test_no_slot_is_held_by_who_waits_for_the_rate() -> None:
         async def watch() -> None:
             while True:
                 await trio.sleep(0.5)
-                seen.append(client._traffic._limiter.borrowed_tokens)
+                seen.append(client._traffic.admission.in_flight)
 
         async with client_of(cloud, max_at_once=2, max_per_second=1.0) as client, trio.open_nursery() as nursery:
             nursery.start_soon(watch)

@@ -12,6 +12,8 @@ import trio
 
 from bulkrestart import AuthError, Outcome, Reason, Report, RestartClient, StopReason
 from bulkrestart.cloud.credentials import Trouble
+from bulkrestart.core.admission import Admission
+from bulkrestart.run.traffic import Claim, Traffic
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.cloud.scripted import DOWN, WRONG_PASSWORD, Scripted
 from tests.virtual import EPOCH, assert_accounted, cloud_of, slow_down, virtually
@@ -42,6 +44,25 @@ def assert_completed_once(report: Report, cloud: Cloud) -> None:
     assert report.stopped is None
     assert report.summary == {Outcome.COMPLETED: len(cloud.ids)}
     assert set(cloud.cycles.values()) == {1}
+
+
+class Watched(Traffic):
+    """Notes which tasks hold a slot."""
+
+    def __init__(self, admission: Admission) -> None:
+        super().__init__(admission)
+        self.holders: set[trio.lowlevel.Task] = set()
+
+    async def take(self, claim: Claim) -> None:
+        """Note the task that has a slot now."""
+        await super().take(claim)
+        if claim.slot is not None:
+            self.holders.add(trio.lowlevel.current_task())
+
+    def leave(self, claim: Claim) -> None:
+        """Note that it gives the slot back."""
+        self.holders.discard(trio.lowlevel.current_task())
+        super().leave(claim)
 
 
 # A token that ends.
@@ -508,7 +529,7 @@ def test_a_run_that_is_cancelled_in_its_wait_for_a_slot_gives_back_what_it_has()
                 await trio.sleep(1.0)
                 with anyio.move_on_after(2.0):
                     await client.restart(cloud.ids[20:], max_at_once=2)
-            assert client._traffic._limiter.borrowed_tokens == 0
+            assert client._traffic.admission.in_flight == 0
             report = await client.restart(cloud.ids[20:], max_at_once=2)
         assert report.summary == {Outcome.COMPLETED: 10}
 
@@ -524,9 +545,8 @@ def test_no_slot_is_held_while_signing_in() -> None:
         auth = Scripted(cloud, life=20.0, takes=2.0)
         async with client_of(cloud, auth, max_at_once=1) as client:
             holds: list[bool] = []
-            auth.watch = lambda: holds.append(
-                trio.lowlevel.current_task() in client._traffic._limiter.statistics().borrowers
-            )
+            traffic = client._traffic = Watched(client._traffic.admission)
+            auth.watch = lambda: holds.append(trio.lowlevel.current_task() in traffic.holders)
             cloud.later(10.3, auth.revoke)
             cloud.later(47.1, auth.revoke)
             report = await client.restart(cloud.ids)

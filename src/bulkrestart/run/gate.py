@@ -2,17 +2,20 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
 import anyio
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
+from bulkrestart.core.admission import Party
 from bulkrestart.core.observation import Answer, Unsent
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.queues import Rank
 from bulkrestart.core.trouble import closed
 from bulkrestart.run.course import Course
-from bulkrestart.run.traffic import Claim, Party, Rank, Traffic
+from bulkrestart.run.traffic import Claim, Traffic
 
 T = TypeVar("T")
 
@@ -37,18 +40,21 @@ class Gate:
     def __init__(self, traffic: Traffic, auth: Renewed | None, max_at_once: int | None = None) -> None:
         self.course = Course()
         self._traffic = traffic
+        self._admission = traffic.admission
         self._auth = auth
-        self._party = Party(self.course, max_at_once, anyio.current_time())
+        self._party = Party(max_at_once, anyio.current_time())
+        self.course.tell(partial(traffic.wake, self._party))
 
     @property
     def is_held(self) -> bool:
         """Nothing may leave at this moment, slot or no slot."""
-        return self._traffic.is_held or not (self._auth is None or self._auth.is_signed_in)
+        is_signed_in = self._auth is None or self._auth.is_signed_in
+        return not is_signed_in or self._admission.is_held(anyio.current_time())
 
     @property
     def is_door_closed(self) -> bool:
         """The cloud is in trouble, by all that is known."""
-        return self._traffic.is_door_closed
+        return self._admission.door.is_closed
 
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with, when nobody is asked to wait; give the trouble if it is final.
@@ -62,7 +68,7 @@ class Gate:
         if self._auth is None or self._auth.is_lasting:
             return None
         while not end.is_set():
-            if wait := self._traffic.brake.remaining(anyio.current_time()):
+            if wait := self._admission.brake.remaining(anyio.current_time()):
                 self._judge()
                 with anyio.move_on_after(wait):
                     await end.wait()
@@ -71,10 +77,9 @@ class Gate:
             trouble = await self._auth.sign_in()
             if trouble is None or trouble.is_final:
                 return trouble
-            now = anyio.current_time()
-            if not self._traffic.brake.remaining(now):
+            if not self._admission.brake.remaining(anyio.current_time()):
                 _log.warning("everybody waits: %s", trouble.words)
-            self._traffic.hold(now, trouble.retry_after, sent_at=asked, words=trouble.words)
+            self._traffic.hold(trouble.retry_after, sent_at=asked, words=trouble.words)
         return None
 
     def send(self, probe: Callable[[], Awaitable[object]]) -> "Passage":
@@ -83,7 +88,7 @@ class Gate:
         Args:
             probe: Asks how the cloud is, if it is in trouble: no server's send is spent on that.
         """
-        return Passage(self, Claim(self._party, Rank.SEND, self.course.stopped, probe))
+        return Passage(self, Claim(self._party, Rank.SEND, self.course, is_for_send=True, probe=probe))
 
     async def enter(self, claim: Claim) -> Trouble | None:
         """Take a slot; give the trouble if there is nothing to sign with and never will be."""
@@ -92,7 +97,7 @@ class Gate:
             if trouble is not None:
                 return trouble
             await self._traffic.take(claim)
-            if not claim.has_slot or self._auth is None or self._auth.is_signed_in:
+            if claim.slot is None or self._auth is None or self._auth.is_signed_in:
                 break
             self._traffic.leave(claim)
         return None
@@ -115,8 +120,7 @@ class Gate:
             The answer, and when the request left. Where nobody signs us in nothing leaves, and that is the answer; nor
             does anything when the run is lost.
         """
-        end = self.course.stopped if is_for_send else self.course.lost
-        async with Passage(self, Claim(self._party, Rank.LOOK, end, None)) as passage:
+        async with Passage(self, Claim(self._party, Rank.LOOK, self.course, is_for_send=is_for_send)) as passage:
             asked = anyio.current_time()
             if passage.trouble is not None:
                 return passage.trouble.answer, asked
@@ -128,7 +132,7 @@ class Gate:
 
     def count_one_more(self) -> None:
         """Note that a request leaves in the slot of another."""
-        self._traffic.count_one_more()
+        self._admission.count_one_more(anyio.current_time())
 
     def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
         """Let what came back hold everybody, or make the way wider or narrower; `Traffic.heed` says more."""
@@ -140,14 +144,13 @@ class Gate:
 
     def _judge(self) -> None:
         """Stop the run if it would wait for too long."""
-        if self._traffic.is_held:
-            stop = self._traffic.verdict(anyio.current_time(), self._party.began)
-            if stop is not None:
-                self.course.halt(stop)
+        now = anyio.current_time()
+        if self._admission.is_held(now) and (stop := self._admission.verdict(self._party, now)) is not None:
+            self.course.halt(stop)
 
     def patience(self, moment: float) -> float:
         """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
-        return self._traffic.patience(moment)
+        return self._admission.patience(moment)
 
 
 class Passage:
@@ -167,12 +170,13 @@ class Passage:
     @property
     def is_free(self) -> bool:
         """The request may leave."""
-        return self._claim.has_slot
+        return self._claim.slot is not None
 
     @property
     def left_at(self) -> float:
         """When the request could leave."""
-        return self._claim.left_at
+        assert self._claim.slot is not None, "it waits yet, or is through"
+        return self._claim.slot.left_at
 
     async def __aenter__(self) -> "Passage":
         self.trouble = await self._gate.enter(self._claim)
