@@ -29,7 +29,7 @@ from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.faults import Fault
 from bulkrestart.core.observation import Answer
 from bulkrestart.core.options import Options
-from bulkrestart.core.progress import Progress
+from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.record import Head, LogFacts, Purpose, record_of
 from bulkrestart.core.report import Ledger
 from bulkrestart.journal import Journal
@@ -47,6 +47,7 @@ _AT_ONCE: Final = 10
 _BATCH: Final = 100
 
 _ACCEPTED: Final = Answer(202, Fault(request_id="req-00000001-0000-4000-8000-000000000000"))
+_ORDER: Final = Order(reboot_type=RebootType.SOFT)
 _END: Final = End(outcome=Outcome.ACCEPTED)
 _HEADERS: Final = {
     "Date": "Mon, 23 Nov 2026 18:00:00 GMT",
@@ -111,7 +112,7 @@ async def _ledger(endpoint: str) -> float:
     for server_id in ids:
         progress = _progress(server_id)
         ledger.begin(progress)
-        progress.send(1.0, (1.0, 2.0))
+        progress.sends.leave(1.0, (1.0, 2.0))
         progress.answer(2.0, _ACCEPTED, decision)
         ledger.close(progress.result(2.0, _END))
     return time.process_time() - began
@@ -222,7 +223,7 @@ async def _through(work: Callable[[str], Awaitable[None]]) -> float:
 
 
 def _progress(server_id: str) -> Progress:
-    return Progress(server_id=server_id, reboot_type=RebootType.SOFT, run_began=0.0, began=0.0)
+    return Progress(server_id=server_id, order=_ORDER, reboot_type=_ORDER.reboot_type, began=0.0)
 
 
 def _gate_of(at_once: int) -> Gate:

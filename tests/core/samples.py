@@ -9,7 +9,7 @@ from bulkrestart.core.decide import decide
 from bulkrestart.core.faults import read_fault
 from bulkrestart.core.model import RebootType, ServerResult, Stop
 from bulkrestart.core.observation import Answer, Observation
-from bulkrestart.core.progress import Progress
+from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.report import Report
 from bulkrestart.simulator import nova_answer
 
@@ -113,6 +113,20 @@ def page(status: int, title: str) -> Answer:
     return answer(status, f"<html><head><title>{title}</title></head><body></body></html>".encode())
 
 
+def begun(
+    *,
+    server_id: str = SERVER,
+    reboot_type: RebootType = SOFT,
+    may_escalate: bool = False,
+    may_start: bool = False,
+    run_began: float = 0.0,
+    began: float = 0.0,
+) -> Progress:
+    """Give a server that the run has come to."""
+    order = Order(reboot_type=reboot_type, may_escalate=may_escalate, may_start=may_start, run_began=run_began)
+    return Progress(server_id=server_id, order=order, reboot_type=reboot_type, began=began)
+
+
 def sent(
     *seen: Observation,
     reboot_type: RebootType = SOFT,
@@ -122,18 +136,16 @@ def sent(
     at: float = 100.0,
 ) -> Progress:
     """Take a server through sends that were answered so, all at one moment."""
-    progress = Progress(
-        server_id=SERVER, reboot_type=reboot_type, may_escalate=may_escalate, may_start=may_start, began=at
-    )
+    progress = begun(reboot_type=reboot_type, may_escalate=may_escalate, may_start=may_start, began=at)
     for observation in seen:
-        progress.send(at, cloud_time)
+        progress.sends.leave(at, cloud_time)
         progress.answer(at, observation, decide(observation, progress))
     return progress
 
 
 def in_log(progress: Progress, age: float = 0.0, skew: float = SKEW) -> LogTime | None:
     """Give the time of a send in a log whose clock agrees with `Date`, so many seconds after its answer."""
-    return None if progress.since is None else LogTime(progress.since, progress.since[1] + age, skew)
+    return None if progress.sends.since is None else LogTime(progress.sends.since, progress.sends.since[1] + age, skew)
 
 
 def report(*results: ServerResult, stopped: Stop | None = None, elapsed: float = 312.4) -> Report:

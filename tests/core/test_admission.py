@@ -397,15 +397,15 @@ def spent(*after: tuple[object, float], trouble: Observation = GATEWAY) -> int:
     """Give what is left of one spent attempt after trouble that closed the door, and what came back after that."""
     admission = Admission(10)
     progresses = [sent(trouble) for _ in range(TROUBLES)]
-    before = progresses[0].spent
+    before = progresses[0].sends.spent
     for progress in progresses:
         admission.heed(trouble, 1.0, sent_at=0.5, server_id=None, progress=progress)
     for seen, now in after:
         [probe] = leave(admission, 1, now)
         heed(admission, seen, now=now, sent_at=now)
         admission.release(probe)
-    assert len({progress.spent for progress in progresses}) == 1
-    return progresses[0].spent - before
+    assert len({progress.sends.spent for progress in progresses}) == 1
+    return progresses[0].sends.spent - before
 
 
 def test_only_a_probe_that_fails_shows_that_no_server_was_to_blame() -> None:
@@ -425,7 +425,7 @@ def test_what_asked_to_wait_is_nobody_s_attempt_to_give_back() -> None:
 def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
     """Only what was in the row that closed the door is the cloud's."""
     admission, progress = Admission(10), sent(BROKEN)
-    before = progress.spent
+    before = progress.sends.spent
     admission.heed(BROKEN, 1.0, sent_at=0.5, server_id="bad", progress=progress)
     heed(admission, GOOD, *[GATEWAY] * TROUBLES)
     [probe] = leave(admission, 1, 2.0)
@@ -433,7 +433,7 @@ def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
     admission.release(probe)
 
     assert admission.door.is_confirmed
-    assert progress.spent == before
+    assert progress.sends.spent == before
 
 
 # Who waits for too long.

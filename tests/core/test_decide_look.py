@@ -115,14 +115,14 @@ class Row:
         """Give the server's way before the look."""
         cloud_time = (EARLIEST, LATEST) if self.has_clock else None
         progress = sent(*self.answers, reboot_type=self.reboot_type, cloud_time=cloud_time)
-        progress.readable_looks = self.readable_looks
-        progress.refused_looks = self.refused_looks
+        progress.fate = replace(progress.fate, readable_looks=self.readable_looks)
+        progress.last_look = replace(progress.last_look, refused=self.refused_looks)
         return progress
 
     def decide(self) -> Decision:
         """Decide on the look."""
         progress = self.progress()
-        at = progress.answered_at + self.age
+        at = progress.fate.answered_at + self.age
         return decide_look(
             Sighting(
                 server=self.server,
@@ -588,7 +588,7 @@ LOOKS_THAT_FAIL = [
 )
 def test_look_while_a_send_is_unresolved(row: Row) -> None:
     """While the fate of a send is unknown, the log decides, whatever the server shows."""
-    assert row.progress().is_unresolved
+    assert row.progress().fate.is_unresolved
     assert row.decide() == row.expected
 
 
@@ -776,7 +776,7 @@ def test_look_heeds_retry_after(seen: Answer, is_unresolved: bool) -> None:
     progress = sent(LOST_REPLY if is_unresolved else conflict("vm_state", "stopped"))
     log = seen if is_unresolved else None
 
-    decision = decide_look(Sighting(server=seen, log=log, at=progress.answered_at), progress)
+    decision = decide_look(Sighting(server=seen, log=log, at=progress.fate.answered_at), progress)
 
     assert isinstance(decision, Look)
     hold = hold_for(seen)
@@ -795,13 +795,13 @@ def test_row_of_the_last_send_may_still_be_ours() -> None:
 def test_a_reboot_that_was_seen_and_never_shown_by_the_log_is_never_sent_again() -> None:
     """Idle again, with a log that lacks the reboot that was seen: the log lags, and the fate stays unknown."""
     progress = sent(LOST_REPLY, cloud_time=(EARLIEST, EARLIEST + 2.0))
-    at = progress.answered_at + 1.0
+    at = progress.fate.answered_at + 1.0
     rebooting = Sighting(server=shown("active", "reboot_started"), log=SILENT, at=at, log_time=in_log(progress))
     progress.look(rebooting, decide_look(rebooting, progress))
 
-    late = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 100.0, log_time=in_log(progress, 100.0))
+    late = Sighting(server=IDLE, log=SILENT, at=progress.fate.answered_at + 100.0, log_time=in_log(progress, 100.0))
     assert decide_look(late, progress) == LOOK_AGAIN
-    last = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + 300.0, log_time=in_log(progress, 300.0))
+    last = Sighting(server=IDLE, log=SILENT, at=progress.fate.answered_at + 300.0, log_time=in_log(progress, 300.0))
     assert decide_look(last, progress) == in_doubt("it was seen in a reboot that the action log does not show")
 
 
@@ -809,8 +809,8 @@ def test_a_reboot_that_was_seen_and_never_shown_by_the_log_is_never_sent_again()
 def test_what_may_come_late_has_a_longer_grace(seen: Observation) -> None:
     """Where a gateway gave up, or postponed the request, a silent log says nothing before 90 s."""
     progress = sent(seen, cloud_time=(EARLIEST, EARLIEST + 2.0))
-    progress.readable_looks = 5
+    progress.fate = replace(progress.fate, readable_looks=5)
 
     for age, expected in ((89.9, LOOK_AGAIN), (90.0, SEND_SOFT)):
-        look = Sighting(server=IDLE, log=SILENT, at=progress.answered_at + age, log_time=in_log(progress, age))
+        look = Sighting(server=IDLE, log=SILENT, at=progress.fate.answered_at + age, log_time=in_log(progress, age))
         assert decide_look(look, progress) == expected

@@ -11,7 +11,6 @@ from bulkrestart.core.decision import Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, Server
 from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
-from bulkrestart.core.progress import Progress
 from tests.core.samples import (
     HARD,
     OTHER_REQUEST,
@@ -20,6 +19,7 @@ from tests.core.samples import (
     SERVER,
     SOFT,
     answer,
+    begun,
     conflict,
     keystone,
     nova,
@@ -303,4 +303,4 @@ def test_decisions_change_nothing() -> None:
 
         decide_since(Sighting(server=IDLE, log=log, at=100.0), SINCE, progress)
 
-        assert progress == Progress(server_id=SERVER, reboot_type=SOFT, began=100.0)
+        assert progress == begun(began=100.0)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from typing import Final, get_args
 
@@ -95,7 +96,7 @@ def ways(*seen: Observation, leaves: Iterable[tuple[bool, bool]] = NONE_OR_ALL) 
 def has_leave(decision: Decision, progress: Progress) -> bool:
     """Tell whether what is sent was asked for, or allowed."""
     return not (isinstance(decision, Send) and decision.reboot_type is HARD) or (
-        progress.reboot_type is HARD or progress.may_escalate
+        progress.reboot_type is HARD or progress.order.may_escalate
     )
 
 
@@ -162,10 +163,10 @@ def test_without_a_log_no_state_is_a_licence_to_send(fate: Observation, log: Log
     """While the log cannot be read, no server is sent to or refused for its states: our own reboot may cause them."""
     wrong = []
     for progress in ways(fate):
-        progress.readable_looks = 9
+        progress.fate = replace(progress.fate, readable_looks=9)
         for age in (0.0, LATE_GRACE, LOOK_TIMEOUT):
             for server in servers():
-                at, log_time = progress.answered_at + age, in_log(progress, age)
+                at, log_time = progress.fate.answered_at + age, in_log(progress, age)
                 sighting = Sighting(server=server, log=log, at=at, is_log_proven=True, log_time=log_time)
                 match decide_look(sighting, progress):
                     case Look(is_unresolved=True) | End(outcome=Outcome.IN_DOUBT):
@@ -191,11 +192,11 @@ def test_silent_log_tells_in_its_own_time(
     """
     wrong = []
     for progress in ways(fate):
-        progress.readable_looks = readable_looks
+        progress.fate = replace(progress.fate, readable_looks=readable_looks)
         is_trusted = progress.reboot_type is SOFT or is_log_proven
         is_told = is_trusted and age >= grace_of(progress) and readable_looks > 0
         for server in servers():
-            at = progress.answered_at + age
+            at = progress.fate.answered_at + age
             sighting = Sighting(
                 server=server,
                 log=(BEFORE, CREATED),
@@ -226,7 +227,7 @@ def test_row_that_is_ours_is_an_acceptance_in_any_state(fate: Observation) -> No
             Sighting(
                 server=server,
                 log=(LATER, CREATED),
-                at=progress.answered_at + age,
+                at=progress.fate.answered_at + age,
                 user_id="me",
                 log_time=in_log(progress, age),
             ),
@@ -276,7 +277,7 @@ def test_nothing_is_sent_that_nova_refuses() -> None:
         and not (
             nova_takes(decision.reboot_type, server)
             and server.task_state is None
-            and (server.vm_state != "stopped" or progress.may_start)
+            and (server.vm_state != "stopped" or progress.order.may_start)
             and has_leave(decision, progress)
         )
     ]
@@ -289,9 +290,9 @@ def test_nothing_is_kept_from_a_server_that_nova_would_restart() -> None:
     wrong = []
     for server in servers():
         for progress, decision in looks(server):
-            wanted = [progress.reboot_type, *([HARD] if progress.may_escalate else [])]
+            wanted = [progress.reboot_type, *([HARD] if progress.order.may_escalate else [])]
             taken = [reboot_type for reboot_type in wanted if nova_takes(reboot_type, server)]
-            is_allowed = server.vm_state != "stopped" or progress.may_start
+            is_allowed = server.vm_state != "stopped" or progress.order.may_start
             if server.task_state is None and taken and is_allowed and decision != Send(reboot_type=taken[0]):
                 wrong.append((progress, server, decision))
 

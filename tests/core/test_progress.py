@@ -17,6 +17,7 @@ from tests.core.samples import (
     SERVER,
     SOFT,
     answer,
+    begun,
     conflict,
     conflict_words,
     ecs,
@@ -49,12 +50,12 @@ CREATED = Action(action="create", request_id="req-created", start_time=0.0)
 )
 def test_attempt_says_when_it_left_and_what_came(seen: Observation, answers: Attempt) -> None:
     """Every send stands in the account: seconds since the run began, a few words, the cloud's id."""
-    progress = Progress(server_id=SERVER, reboot_type=SOFT, run_began=10.0, began=10.0)
-    progress.send(12.0, None)
+    progress = begun(run_began=10.0, began=10.0)
+    progress.sends.leave(12.0, None)
     progress.answer(15.0, seen, Look(is_unresolved=False))
 
-    assert progress.attempts == (answers,)
-    assert progress.in_flight_since is None
+    assert progress.sends.attempts == (answers,)
+    assert progress.sends.in_flight_since is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_only_what_does_not_pass_by_itself_is_an_attempt(seen: Sequence[Observat
     """Throttling, a passing state and a token that is not known yet are not counted against the server."""
     progress = sent(*seen)
 
-    assert (progress.spent, len(progress.attempts)) == (spent, len(seen))
+    assert (progress.sends.spent, len(progress.sends.attempts)) == (spent, len(seen))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_only_what_does_not_pass_by_itself_is_an_attempt(seen: Sequence[Observat
 )
 def test_refused_tokens_are_counted_in_a_row(seen: Sequence[Observation], refused: int) -> None:
     """Only the newest token's refusals count, and any other answer ends their row."""
-    assert sent(*seen).refused_sends == refused
+    assert sent(*seen).sends.refused == refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +132,10 @@ def test_what_is_known_of_the_sends(seen: Sequence[Observation], known: Known) -
 
     assert (
         Known(
-            is_unresolved=progress.is_unresolved,
-            doubts=progress.doubts,
-            has_lost_race=progress.has_lost_race,
-            has_reached=progress.has_reached,
+            is_unresolved=progress.fate.is_unresolved,
+            doubts=progress.sends.doubts,
+            has_lost_race=progress.sends.has_lost_race,
+            has_reached=progress.sends.has_reached,
         )
         == known
     )
@@ -142,13 +143,13 @@ def test_what_is_known_of_the_sends(seen: Sequence[Observation], known: Known) -
 
 def test_since_is_the_first_send_of_unknown_fate() -> None:
     """A reboot counts as ours from the first send whose fate was unknown, not from the one after it."""
-    progress = Progress(server_id=SERVER, reboot_type=SOFT)
+    progress = begun()
     seen_in_turn: list[Observation] = [STOPPED, LOST_REPLY, STOPPED]
     since = []
     for moment, seen in enumerate(seen_in_turn):
-        progress.send(float(moment), (1000.0 + moment, 1002.0 + moment))
+        progress.sends.leave(float(moment), (1000.0 + moment, 1002.0 + moment))
         progress.answer(moment + 0.5, seen, Look(is_unresolved=seen is LOST_REPLY))
-        since.append(progress.since)
+        since.append(progress.sends.since)
 
     assert since == [(1000.0, 1002.0), (1001.0, 1003.0), (1001.0, 1003.0)]
 
@@ -167,11 +168,11 @@ def test_looks_at_a_readable_log_are_counted(log: Log | Observation | None, coun
     """Only a log that was read can have been silent; the next answer starts the count anew."""
     progress = sent(LOST_REPLY)
     progress.look(Sighting(server=LOST_REPLY, log=log, at=101.0), Look(is_unresolved=True))
-    assert progress.readable_looks == counted
+    assert progress.fate.readable_looks == counted
 
-    progress.send(102.0, None)
+    progress.sends.leave(102.0, None)
     progress.answer(103.0, LOST_REPLY, Look(is_unresolved=True))
-    assert (progress.readable_looks, progress.answered_at) == (0, 103.0)
+    assert (progress.fate.readable_looks, progress.fate.answered_at) == (0, 103.0)
 
 
 def test_look_that_escalates_changes_the_type() -> None:
@@ -189,7 +190,7 @@ def test_look_that_resolves_ends_the_doubt_but_not_its_memory() -> None:
 
     progress.look(Sighting(server=LOST_REPLY, log=(CREATED,), at=101.0), Send(reboot_type=SOFT))
 
-    assert (progress.is_unresolved, progress.doubts) == (False, 1)
+    assert (progress.fate.is_unresolved, progress.sends.doubts) == (False, 1)
 
 
 def test_look_with_a_refused_token_is_counted() -> None:
@@ -199,7 +200,7 @@ def test_look_with_a_refused_token_is_counted() -> None:
 
     progress.look(sighting, decide_look(sighting, progress))
 
-    assert (progress.refused_sends, progress.refused_looks) == (0, 1)
+    assert (progress.sends.refused, progress.last_look.refused) == (0, 1)
 
 
 @pytest.mark.parametrize("proof", [None, Proof.STATE])
@@ -212,13 +213,13 @@ def test_acceptance_is_kept(proof: Proof | None) -> None:
         Accept(request_id=OTHER_REQUEST, proof=proof),
     )
 
-    assert (progress.is_accepted, progress.request_id, progress.proof) == (True, OTHER_REQUEST, proof)
+    assert progress.accepted == Accept(request_id=OTHER_REQUEST, proof=proof)
 
 
 def in_flight(*seen: Observation) -> Progress:
     """Give a server with one more send that is out."""
     progress = sent(*seen)
-    progress.send(200.0, None)
+    progress.sends.leave(200.0, None)
     return progress
 
 

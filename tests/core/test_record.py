@@ -17,6 +17,7 @@ from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unse
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, leaves_nothing_to_do, record_of
+from bulkrestart.core.sends import Fate, Sends
 from tests.core.samples import (
     HARD,
     OTHER_REQUEST,
@@ -24,6 +25,7 @@ from tests.core.samples import (
     SERVER,
     SOFT,
     answer,
+    begun,
     conflict,
     ecs,
     gateway,
@@ -63,7 +65,7 @@ def options(*, wait: bool = True, escalate: bool = False, start_stopped: bool = 
 
 def taken_up(progress: Progress, end: End | None = None) -> Progress:
     """Write a server down, and take it up in another process."""
-    return record_of(progress, 130.0, end).resume(options(), run_began=LATER, now=NOW)
+    return record_of(progress, 130.0, end).resume(options().order(LATER), now=NOW)
 
 
 GOALS: Final = (Outcome.ACCEPTED, Outcome.COMPLETED, Outcome.VERIFIED)
@@ -110,40 +112,29 @@ def test_server_without_an_outcome_is_not_finished(goal: Outcome) -> None:
 
 def test_server_that_was_not_sent_to() -> None:
     """What was come to and not sent is sent as if for the first time, by the clock of this process."""
-    progress = Progress(server_id=SERVER, reboot_type=SOFT, run_began=90.0, began=100.0)
+    progress = begun(run_began=90.0, began=100.0)
 
-    assert taken_up(progress) == Progress(
-        server_id=SERVER,
-        reboot_type=SOFT,
-        asked_type=SOFT,
-        run_began=LATER,
-        began=LATER + 10.0,
-        answered_at=NOW,
-    )
+    assert taken_up(progress) == begun(run_began=LATER, began=LATER + 10.0)
 
 
 def test_send_in_flight() -> None:
     """A send whose answer the journal does not hold is one whose reply was lost just now, and that may come late."""
-    progress = Progress(server_id=SERVER, reboot_type=SOFT, run_began=90.0, began=100.0)
-    progress.send(104.0, CLOUD_TIME)
+    progress = begun(run_began=90.0, began=100.0)
+    progress.sends.leave(104.0, CLOUD_TIME)
 
     record = record_of(progress, 130.0)
 
     assert record.sent_at == 14.0
-    assert record.resume(options(), run_began=LATER, now=NOW) == Progress(
-        server_id=SERVER,
-        reboot_type=SOFT,
-        asked_type=SOFT,
-        run_began=LATER,
-        began=LATER + 10.0,
-        is_since_former=True,
-        attempts=(replace(LOST, sent_at=14.0),),
-        is_unresolved=True,
-        doubts=1,
-        has_reached=True,
-        since=CLOUD_TIME,
-        answered_at=NOW,
-        may_come_late=True,
+    assert record.resume(options().order(LATER), now=NOW) == replace(
+        begun(run_began=LATER, began=LATER + 10.0),
+        sends=Sends(
+            attempts=(replace(LOST, sent_at=14.0),),
+            has_reached=True,
+            doubts=1,
+            since=CLOUD_TIME,
+            is_since_former=True,
+        ),
+        fate=Fate(is_unresolved=True, answered_at=NOW, may_come_late=True),
         words="the process ended before the answer",
     )
 
@@ -151,13 +142,13 @@ def test_send_in_flight() -> None:
 def test_send_in_flight_after_one_of_unknown_fate() -> None:
     """The earliest send that may be ours stays the one from which on a reboot may be ours."""
     progress = sent(Unanswered("ReadError"), cloud_time=CLOUD_TIME)
-    progress.send(200.0, (CLOUD_TIME[0] + 100.0, CLOUD_TIME[1] + 100.0))
+    progress.sends.leave(200.0, (CLOUD_TIME[0] + 100.0, CLOUD_TIME[1] + 100.0))
 
     resumed = taken_up(progress)
 
-    assert resumed.since == CLOUD_TIME
-    assert [attempt.answer for attempt in resumed.attempts] == ["unanswered: ReadError", LOST.answer]
-    assert resumed.doubts == 2
+    assert resumed.sends.since == CLOUD_TIME
+    assert [attempt.answer for attempt in resumed.sends.attempts] == ["unanswered: ReadError", LOST.answer]
+    assert resumed.sends.doubts == 2
 
 
 @pytest.mark.parametrize(
@@ -174,23 +165,20 @@ def test_send_in_flight_after_one_of_unknown_fate() -> None:
 def test_send_of_unknown_fate(seen: Observation, may_come_late: bool, last_status: int | None) -> None:
     """Whatever was known of a send is known again; only the time that has passed is not."""
     before = sent(seen, cloud_time=CLOUD_TIME)
-    before.was_seen_rebooting, before.readable_looks = True, 3
+    before.fate = replace(before.fate, was_seen_rebooting=True, readable_looks=3)
 
     after = taken_up(before)
 
     assert after == replace(
         before,
-        asked_type=SOFT,
-        run_began=LATER,
+        order=replace(before.order, run_began=LATER),
         # By a clock that was set back meanwhile it began later than now.
         began=NOW,
-        is_since_former=True,
-        answered_at=NOW,
-        spent=0,
-        readable_looks=0,
+        sends=replace(before.sends, is_since_former=True, spent=0),
+        fate=replace(before.fate, answered_at=NOW, readable_looks=0),
     )
-    assert after.is_unresolved
-    assert (after.may_come_late, after.last_status) == (may_come_late, last_status)
+    assert after.fate.is_unresolved
+    assert (after.fate.may_come_late, after.sends.last_status) == (may_come_late, last_status)
 
 
 @pytest.mark.parametrize("reason", [Reason.UNANSWERED, Reason.INTERRUPTED])
@@ -199,13 +187,13 @@ def test_server_in_doubt(reason: Reason) -> None:
     before = sent(Unanswered("ReadError"), cloud_time=CLOUD_TIME)
     end = End(outcome=Outcome.IN_DOUBT, reason=reason)
     before.look(Sighting(server=Server(id=SERVER), log=None, at=101.0), end)
-    assert not before.is_unresolved
+    assert not before.fate.is_unresolved
 
     after = taken_up(before, end)
 
-    assert after.is_unresolved
-    assert after.since == CLOUD_TIME
-    assert after.attempts == before.attempts
+    assert after.fate.is_unresolved
+    assert after.sends.since == CLOUD_TIME
+    assert after.sends.attempts == before.sends.attempts
 
 
 @pytest.mark.parametrize(
@@ -222,15 +210,15 @@ def test_server_that_was_accepted(
     accept: Accept, end: End | None, expected: tuple[str | None, Proof | None, tuple[float, float] | None]
 ) -> None:
     """An accepted one stays accepted, with all that finds its row in the action log; nothing is unresolved."""
-    before = Progress(server_id=SERVER, reboot_type=HARD, run_began=90.0, began=100.0)
-    before.send(101.0, CLOUD_TIME)
+    before = begun(reboot_type=HARD, run_began=90.0, began=100.0)
+    before.sends.leave(101.0, CLOUD_TIME)
     before.answer(102.0, ACCEPTED, accept)
 
     after = taken_up(before, end)
 
-    assert after.is_accepted
-    assert (after.request_id, after.proof, after.since) == expected
-    assert (after.is_unresolved, after.in_flight_since) == (False, None)
+    assert after.accepted is not None
+    assert (after.accepted.request_id, after.accepted.proof, after.sends.since) == expected
+    assert (after.fate.is_unresolved, after.sends.in_flight_since) == (False, None)
     # Its own type, not the one that the next send to another server asks for.
     assert after.reboot_type is HARD
 
@@ -242,27 +230,27 @@ def test_server_that_was_refused_for_us(seen: Observation) -> None:
 
     after = taken_up(before, End(outcome=Outcome.REFUSED, reason=Reason.FORBIDDEN))
 
-    assert after.attempts == before.attempts
-    assert (after.has_reached, after.is_unresolved, after.is_accepted) == (True, False, False)
-    assert (after.spent, after.refused_sends, after.stale_sends) == (0, 0, 0)
+    assert after.sends.attempts == before.sends.attempts
+    assert (after.sends.has_reached, after.fate.is_unresolved, after.accepted) == (True, False, None)
+    assert (after.sends.spent, after.sends.refused, after.sends.stale) == (0, 0, 0)
 
 
 def test_attempts_count_anew() -> None:
     """A server that has used up its sends may be sent to as often again, and its account goes on."""
     before = sent(*(ecs(501, "Ecs.0603", "The commands are being executed."),) * 5)
-    assert before.spent == 5
+    assert before.sends.spent == 5
 
     after = taken_up(before, End(outcome=Outcome.SKIPPED, reason=Reason.UNREACHABLE))
 
-    assert (after.spent, len(after.attempts)) == (0, 5)
+    assert (after.sends.spent, len(after.sends.attempts)) == (0, 5)
 
 
 def test_lost_send_does_not_count() -> None:
     """The send that the former process died over does not count against this one's `max_attempts`."""
     progress = sent()
-    progress.send(101.0, CLOUD_TIME)
+    progress.sends.leave(101.0, CLOUD_TIME)
 
-    assert taken_up(progress).spent == 0
+    assert taken_up(progress).sends.spent == 0
 
 
 @pytest.mark.parametrize(("escalate", "start_stopped"), [(False, False), (True, False), (True, True)])
@@ -270,9 +258,9 @@ def test_leave_is_given_anew(escalate: bool, start_stopped: bool) -> None:
     """What may be escalated or started is what this process was told, not the former."""
     record = record_of(sent(may_escalate=not escalate, may_start=not start_stopped), 130.0)
 
-    progress = record.resume(options(escalate=escalate, start_stopped=start_stopped), run_began=LATER, now=NOW)
+    progress = record.resume(options(escalate=escalate, start_stopped=start_stopped).order(LATER), now=NOW)
 
-    assert (progress.may_escalate, progress.may_start) == (escalate, start_stopped)
+    assert (progress.order.may_escalate, progress.order.may_start) == (escalate, start_stopped)
 
 
 def test_escalation_is_decided_anew() -> None:
@@ -303,8 +291,8 @@ def test_result_of_what_is_finished() -> None:
 
 def test_report_of_a_journal() -> None:
     """A journal alone accounts for every id in order: what has its outcome, what was under way, what was not begun."""
-    in_flight = Progress(server_id="in-flight", reboot_type=SOFT)
-    in_flight.send(1.0, CLOUD_TIME)
+    in_flight = begun(server_id="in-flight")
+    in_flight.sends.leave(1.0, CLOUD_TIME)
     waited_for = replace(sent(ACCEPTED), server_id="waited-for")
     back = replace(sent(ACCEPTED), server_id="back")
     records = [
@@ -340,37 +328,33 @@ def test_report_of_a_journal() -> None:
         server_id="back",
         outcome=Outcome.COMPLETED,
         reboot_type=SOFT,
-        attempts=back.attempts,
+        attempts=back.sends.attempts,
         request_id=REQUEST,
         proof=Proof.ACTION,
         elapsed=30.0,
     )
 
 
+def names(*kinds: type[Record | Progress | Sends | Fate]) -> set[str]:
+    """Give the names of the fields of these records."""
+    return {field.name for kind in kinds for field in fields(kind)}
+
+
 def test_what_is_not_recorded_counts_anew() -> None:
-    """A field of `Progress` is recorded, or is named here because whoever resumes begins it anew."""
+    """A field of a server's way is recorded, or is named here because whoever resumes begins it anew."""
     anew = {
         # Leave, counts and looks of a process.
-        *(
-            "asked_type",
-            "is_since_former",
-            "may_escalate",
-            "may_start",
-            "spent",
-            "readable_looks",
-            "refused_sends",
-            "stale_sends",
-            "refused_looks",
-        ),
-        *("looked_at", "is_history_unread"),
+        *("order", "is_since_former", "spent", "readable_looks", "refused", "stale", "last_look"),
         # Moments of a clock that is gone; what matters of them stands under another name.
-        *("run_began", "answered_at", "in_flight_since"),
+        *("answered_at", "in_flight_since"),
         # It stands as the end.
         "back",
     }
-    recorded = {field.name for field in fields(Record)} & {field.name for field in fields(Progress)}
+    # What they hold stands by itself.
+    parts = {"sends", "fate", "accepted", "failed_soft"}
+    held = names(Progress, Sends, Fate) - parts
 
-    assert {field.name for field in fields(Progress)} == recorded | anew
+    assert held == (names(Record) & held) | anew
 
 
 #: What sends and looks can meet: one of each kind that the tables tell apart.
@@ -418,8 +402,12 @@ SERVERS: Final[tuple[Server | Observation, ...]] = (
 
 def sighting(progress: Progress, server: Server | Observation, log: Log | Observation | None, at: float) -> Sighting:
     """Look at a server at a moment; the log is read only where a look reads it."""
-    log_time = None if progress.since is None else LogTime(progress.since, progress.since[1] + 7200.0, UNCHECKED_SKEW)
-    read = log if progress.is_unresolved else None
+    log_time = (
+        None
+        if progress.sends.since is None
+        else LogTime(progress.sends.since, progress.sends.since[1] + 7200.0, UNCHECKED_SKEW)
+    )
+    read = log if progress.fate.is_unresolved else None
     return Sighting(server=server, log=read, at=at, is_log_proven=True, user_id="me", log_time=log_time)
 
 
@@ -427,8 +415,7 @@ def sighting(progress: Progress, server: Server | Observation, log: Log | Observ
 def ways(draw: st.DrawFn) -> tuple[Progress, End | None]:
     """Drive a server through a way that a run can take, and leave it anywhere: also with a send in flight."""
     now = 100.0
-    progress = Progress(
-        server_id=SERVER,
+    progress = begun(
         reboot_type=draw(st.sampled_from((SOFT, HARD))),
         may_escalate=draw(st.booleans()),
         may_start=draw(st.booleans()),
@@ -440,7 +427,7 @@ def ways(draw: st.DrawFn) -> tuple[Progress, End | None]:
         now += draw(st.sampled_from((0.1, 5.0, 100.0)))
         if isinstance(decision, Send):
             moment = now - 100.0
-            progress.send(now, draw(st.sampled_from((None, (CLOUD_TIME[0] + moment, CLOUD_TIME[1] + moment)))))
+            progress.sends.leave(now, draw(st.sampled_from((None, (CLOUD_TIME[0] + moment, CLOUD_TIME[1] + moment)))))
             if draw(st.integers(0, 4)) == 0:
                 break
             seen = draw(st.sampled_from(SEEN))
@@ -472,24 +459,24 @@ def test_nothing_is_sent_while_a_fate_is_unknown(way: tuple[Progress, End | None
     """
     progress, end = way
     was_unknown = (
-        progress.in_flight_since is not None
-        or progress.is_unresolved
+        progress.sends.in_flight_since is not None
+        or progress.fate.is_unresolved
         or (end is not None and end.outcome is Outcome.IN_DOUBT)
     )
     record = record_of(progress, 5000.0, end)
     asked = options(wait=wait, escalate=True, start_stopped=True)
     assert record.is_finished(asked.goal) is (end is not None and leaves_nothing_to_do(end, asked.goal))
 
-    resumed = record.resume(asked, run_began=LATER, now=NOW)
+    resumed = record.resume(asked.order(LATER), now=NOW)
 
-    assert resumed.is_unresolved is was_unknown
-    assert resumed.in_flight_since is None
-    assert resumed.is_accepted is progress.is_accepted
-    assert not (resumed.is_unresolved and resumed.is_accepted)
-    assert resumed.attempts[: len(progress.attempts)] == progress.attempts
+    assert resumed.fate.is_unresolved is was_unknown
+    assert resumed.sends.in_flight_since is None
+    assert resumed.accepted == progress.accepted
+    assert not (resumed.fate.is_unresolved and resumed.accepted is not None)
+    assert resumed.sends.attempts[: len(progress.sends.attempts)] == progress.sends.attempts
     if was_unknown:
         # What a look at the log asks for: the id of the last send's answer.
-        assert resumed.attempts
+        assert resumed.sends.attempts
         blind = [look for look in unheard(resumed) if isinstance(decide_look(look, resumed), Send)]
         assert blind == []
 
@@ -501,9 +488,6 @@ def test_record_of_what_was_taken_up(way: tuple[Progress, End | None]) -> None:
     progress, end = way
     once = taken_up(progress, end)
 
-    twice = record_of(once, NOW).resume(options(), run_began=LATER, now=NOW)
+    twice = record_of(once, NOW).resume(options().order(LATER), now=NOW)
 
-    if once.is_accepted:
-        # It was accepted in the run's past; nobody asks when.
-        once.is_accepted = twice.is_accepted
     assert twice == once

@@ -11,9 +11,8 @@ import pytest
 from bulkrestart.core.decision import Accept, End, Look
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Unanswered
-from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import FleetError, Ledger
-from tests.core.samples import HARD, REQUEST, SOFT, answer, report
+from tests.core.samples import HARD, REQUEST, SOFT, answer, begun, report
 
 STOP = Stop(StopReason.OUTAGE, "the cloud did not answer for 300 s")
 PROBLEMS = {Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT}
@@ -165,12 +164,12 @@ WAY = [
 
 def walk(ledger: Ledger, server_id: str, steps: int) -> None:
     """Take a server so many steps along its way."""
-    progress = Progress(server_id=server_id, reboot_type=SOFT, began=1.0)
+    progress = begun(server_id=server_id, began=1.0)
     actions: tuple[Callable[[], None], ...] = (
         lambda: ledger.begin(progress),
-        lambda: progress.send(2.0, None),
+        lambda: progress.sends.leave(2.0, None),
         lambda: progress.answer(3.0, Unanswered("ReadTimeout"), Look(is_unresolved=True)),
-        lambda: progress.send(4.0, None),
+        lambda: progress.sends.leave(4.0, None),
         lambda: progress.answer(5.0, answer(202), Accept(request_id=REQUEST)),
         lambda: ledger.close(progress.result(6.0, End(outcome=Outcome.COMPLETED, proof=Proof.STATE))),
     )

@@ -6,8 +6,9 @@ import trio
 from bulkrestart import Outcome, Report
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogTime
 from bulkrestart.core.model import Action, RebootType
-from bulkrestart.core.progress import Progress
+from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.record import LogFacts
+from bulkrestart.core.sends import Sends
 from bulkrestart.run.knowledge import LogKnowledge, Witness
 from bulkrestart.simulator import Call, Fault, LogAccess
 from tests.virtual import assert_accounted, client_of, cloud_of, virtually
@@ -99,7 +100,9 @@ def test_log_that_is_kept_from_us_is_asked_once() -> None:
 
 def sent_at(least: float, most: float, *, is_former: bool = False) -> Progress:
     """Give a server with a send of unknown fate that left between these moments, as `Date` shows them."""
-    return Progress(server_id="server", reboot_type=RebootType.SOFT, since=(least, most), is_since_former=is_former)
+    order = Order(reboot_type=RebootType.SOFT)
+    sends = Sends(since=(least, most), is_since_former=is_former)
+    return Progress(server_id="server", order=order, reboot_type=order.reboot_type, sends=sends)
 
 
 def test_what_a_former_process_noted() -> None:

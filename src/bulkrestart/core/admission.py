@@ -188,7 +188,7 @@ class Admission:
             self._words = str(seen)
         if self.door.is_confirmed:
             for blamed in self._blamed:
-                blamed.forgive()
+                blamed.sends.forgive()
             self._blamed.clear()
 
     def _open(self, now: float, sent_at: float) -> None:

@@ -142,9 +142,9 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
 
 
 def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:
-    if answer.has_stale_token and progress.stale_sends < STALE_IN_A_ROW:
+    if answer.has_stale_token and progress.sends.stale < STALE_IN_A_ROW:
         return Send(reboot_type=progress.reboot_type, is_attempt=False)
-    if not answer.has_stale_token and progress.refused_sends == 0:
+    if not answer.has_stale_token and progress.sends.refused == 0:
         return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False)
     return refuse(Reason.UNAUTHORIZED, answer, unauthorized(answer))
 
@@ -200,14 +200,14 @@ class Refusals:
 
 def sendable_type(vm_state: str, progress: Progress) -> RebootType | None:
     """Tell which type may be sent to an idle server in this state; None if none may."""
-    if progress.soft_id is not None:
+    if progress.failed_soft is not None:
         # Its SOFT was accepted: only HARD follows, and only where that left it in error.
-        return RebootType.HARD if vm_state == ERROR and progress.may_escalate else None
-    asked_type = progress.asked_type or progress.reboot_type
+        return RebootType.HARD if vm_state == ERROR and progress.order.may_escalate else None
+    asked_type = progress.order.reboot_type
     if vm_state == ACTIVE:
         return asked_type
-    has_leave = asked_type is RebootType.HARD or progress.may_escalate
-    if vm_state in HARD_ONLY_STATES and has_leave and (vm_state != STOPPED or progress.may_start):
+    has_leave = asked_type is RebootType.HARD or progress.order.may_escalate
+    if vm_state in HARD_ONLY_STATES and has_leave and (vm_state != STOPPED or progress.order.may_start):
         return RebootType.HARD
     return None
 

@@ -73,6 +73,11 @@ class End:
 Decision = Accept | Send | Look | End
 
 
+def leaves_doubt(decision: Decision) -> bool:
+    """Tell whether the fate of the last send is unknown after a decision."""
+    return isinstance(decision, Look) and decision.is_unresolved
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Not back yet: look again at the next poll."""

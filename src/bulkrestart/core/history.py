@@ -69,7 +69,7 @@ def decide_since(sighting: Sighting, since: float, progress: Progress) -> Decisi
         return decision
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
     if last.is_finished is False or is_rebooting or not isinstance(sighting.server, Server):
-        return Look(is_unresolved=progress.is_unresolved, delay=PASSING_DELAY)
+        return Look(is_unresolved=progress.fate.is_unresolved, delay=PASSING_DELAY)
     # Where no finish is shown the state tells: the server is in no reboot.
     proof = Proof.ACTION if last.is_finished else Proof.STATE
     detail = f"{last.request_id} began at {moment_text(last.start_time)}"

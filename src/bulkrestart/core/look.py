@@ -38,19 +38,20 @@ def decide_look(sighting: Sighting, progress: Progress) -> Decision:
     """
     for seen in (sighting.log, sighting.server):
         if isinstance(seen, Answer) and seen.is_throttled:
-            return Look(is_unresolved=progress.is_unresolved)
+            return Look(is_unresolved=progress.fate.is_unresolved)
         if isinstance(seen, Answer) and seen.is_refused_token:
             return _decide_refused_look(seen, progress)
-    return _decide_unresolved(sighting, progress) if progress.is_unresolved else _decide_resolved(sighting, progress)
+    decide = _decide_unresolved if progress.fate.is_unresolved else _decide_resolved
+    return decide(sighting, progress)
 
 
 def _decide_refused_look(answer: Answer, progress: Progress) -> Decision:
-    if progress.refused_looks == 0:
-        return Look(is_unresolved=progress.is_unresolved, delay=REFUSED_TOKEN_DELAY)
+    if progress.last_look.refused == 0:
+        return Look(is_unresolved=progress.fate.is_unresolved, delay=REFUSED_TOKEN_DELAY)
     stop = unauthorized(answer)
-    if progress.is_unresolved:
+    if progress.fate.is_unresolved:
         return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=progress.words, stop=stop)
-    outcome = Outcome.REFUSED if progress.attempts else Outcome.SKIPPED
+    outcome = Outcome.REFUSED if progress.sends.attempts else Outcome.SKIPPED
     return End(outcome=outcome, reason=Reason.UNAUTHORIZED, detail=answer.words, stop=stop)
 
 
@@ -59,9 +60,9 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
     if isinstance(server, Answer) and server.is_not_found:
         detail = f"{server.words} (a reboot may have been sent before)"
         return End(outcome=Outcome.IN_DOUBT, reason=Reason.GONE, detail=detail)
-    age = sighting.at - progress.answered_at
+    age = sighting.at - progress.fate.answered_at
     if isinstance(log, tuple):
-        sent_id = progress.attempts[-1].request_id
+        sent_id = progress.sends.attempts[-1].request_id
         if any(row.action == "reboot" and row.request_id == sent_id for row in log):
             return Accept(request_id=sent_id)
         if sighting.log_time is not None and _is_datable(log, sighting.log_time):
@@ -89,7 +90,7 @@ def is_log_unreadable(log: Log | Observation | None) -> bool:
 
 def grace_of(progress: Progress) -> float:
     """Tell after how many seconds a log that shows no reboot proves that the last send started none."""
-    return LATE_GRACE if progress.may_come_late or progress.reboot_type is RebootType.HARD else GRACE
+    return LATE_GRACE if progress.fate.may_come_late or progress.reboot_type is RebootType.HARD else GRACE
 
 
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
@@ -99,7 +100,7 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
         progress.reboot_type is RebootType.SOFT or sighting.is_log_proven or _is_untouched(sighting.server, log_time)
     )
     is_others = bool(candidates) and all(sighting.user_id not in (None, row.user_id) for row in candidates)
-    if progress.has_lost_race and is_trusted and is_others:
+    if progress.sends.has_lost_race and is_trusted and is_others:
         # Nova's own 500, and the log shows who won the race for the task_state: for us nothing was started
         # (nova/compute/api.py `_soft_reboot` saves the task_state first, and records the action after that).
         return _decide_resolved(sighting, progress)
@@ -110,14 +111,14 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
         why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
         return Look(is_unresolved=True) if age < grace_of(progress) else _in_doubt(progress, why)
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
-    if (is_rebooting or progress.was_seen_rebooting) and not _is_explained(reboots, log_time):
+    if (is_rebooting or progress.fate.was_seen_rebooting) and not _is_explained(reboots, log_time):
         # The row is written right after the task_state is: a log that lacks it lags, and proves nothing.
         if is_rebooting and age >= LOOK_TIMEOUT:
             return Accept(proof=Proof.STATE)
         return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
     if is_trusted and age >= grace_of(progress):
         # One look does not prove the silence of a log, however late it comes: the cloud may have been gone till now.
-        return _decide_resolved(sighting, progress) if progress.readable_looks > 0 else Look(is_unresolved=True)
+        return _decide_resolved(sighting, progress) if progress.fate.readable_looks > 0 else Look(is_unresolved=True)
     return _look_on(age, progress, "the action log does not tell")
 
 
@@ -166,7 +167,7 @@ def are_within_skew(log: Sequence[Action], progress: Progress, log_time: LogTime
 
     A 409 is not asked: it says that this request started nothing.
     """
-    if progress.last_status == 409:
+    if progress.sends.last_status == 409:
         return False
     settled = progress.settled_ids
     return any(
@@ -187,7 +188,7 @@ def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
         return wait
     if server.task_state in REBOOT_TASKS:
         # It may be our own, delivered twice, where the answer did not say that it met a reboot.
-        is_unsaid = progress.last_status in (400, 409) and progress.readable_looks == 0
+        is_unsaid = progress.sends.last_status in (400, 409) and progress.fate.readable_looks == 0
         return Look(is_unresolved=True) if is_unsaid else wait
     if server.vm_state is None or server.status == UNKNOWN:
         return wait
@@ -214,7 +215,7 @@ def _in_doubt(progress: Progress, why: str) -> End:
 
 def _refuse_state(reason: Reason, shown: str, progress: Progress) -> End:
     """End a server in whose state no reboot may be sent: the cloud said so, or we saw it before we sent."""
-    outcome = Outcome.REFUSED if progress.attempts else Outcome.SKIPPED
+    outcome = Outcome.REFUSED if progress.sends.attempts else Outcome.SKIPPED
     # What was refused for the state has the cloud's own words for it.
-    is_said = progress.last_status in (400, 409)
+    is_said = progress.sends.last_status in (400, 409)
     return End(outcome=outcome, reason=reason, detail=progress.words if is_said else shown)

@@ -124,6 +124,11 @@ class Unanswered:
 Observation = Answer | Unsent | Unanswered
 
 
+def is_refused_token(seen: object) -> bool:
+    """Tell whether what came is an answer that refuses the newest token, or whatever else signs our requests."""
+    return isinstance(seen, Answer) and seen.is_refused_token
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
     """One look: the action log first, then the server.

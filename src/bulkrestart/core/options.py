@@ -6,6 +6,7 @@ from typing import Final
 
 from bulkrestart.core.arguments import check_count, check_flag, check_seconds, check_verify
 from bulkrestart.core.model import Outcome, RebootType, Verify
+from bulkrestart.core.progress import Order
 from bulkrestart.core.rollout import Rollout
 
 #: Seconds that a cancelled run still awaits the requests that are in flight.
@@ -56,6 +57,15 @@ class Options:
         if self.verify is not None:
             return Outcome.VERIFIED
         return Outcome.COMPLETED if self.wait else Outcome.ACCEPTED
+
+    def order(self, run_began: float) -> Order:
+        """Give what each server is to be told of it, in a run that began then, by its clock."""
+        return Order(
+            reboot_type=self.reboot_type,
+            may_escalate=self.escalate,
+            may_start=self.start_stopped,
+            run_began=run_began,
+        )
 
     @property
     def looks_ahead(self) -> bool:

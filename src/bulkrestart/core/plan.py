@@ -146,9 +146,8 @@ def forecast(
     """
     progress = Progress(
         server_id=server_id,
+        order=options.order(0.0),
         reboot_type=options.reboot_type,
-        may_escalate=options.escalate,
-        may_start=options.start_stopped,
     )
     decision = decide_look(Sighting(server=seen, log=None, at=0.0), progress)
     return Forecast(

@@ -1,17 +1,17 @@
 """What of a run outlives its process: what was asked, what is known of each server, and of the cloud's action log."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bulkrestart.core.clock import moment_text
-from bulkrestart.core.decision import End, Look
+from bulkrestart.core.decision import Accept, End, Look
 from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult
 from bulkrestart.core.observation import Unanswered
-from bulkrestart.core.options import Options
-from bulkrestart.core.progress import Progress
+from bulkrestart.core.progress import FailedSoft, Order, Progress
 from bulkrestart.core.report import Ledger, Report
+from bulkrestart.core.sends import SETTLED, Fate, Sends
 
 #: Refusals of us, or of the run, and not of the server: whoever goes on with the run tries again.
 _TRIED_AGAIN: Final = frozenset(
@@ -54,7 +54,7 @@ class LogFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is known of one server that the run has come to. What is not named here is as in `Progress`.
+    """What is known of one server that the run has come to. What is not named here is as in `Progress` and its records.
 
     Moments are in seconds since the run first began.
 
@@ -62,6 +62,10 @@ class Record:
         began: When the run came to this server.
         sent_at: When the send that may be out left; None while none is out.
         is_accepted: The reboot was accepted.
+        request_id: The cloud's id of the accepted reboot; None if it is unknown, or nothing is accepted.
+        proof: How the accepted reboot is known; None before.
+        soft_id: The cloud's id of a SOFT that failed, and that HARD follows; None where none does.
+        soft_words: What was seen of its end.
         elapsed: Seconds from `began` to the outcome; 0.0 while there is none.
         end: The outcome; None while there is none. A server that is completed, and not verified yet, has that one.
     """
@@ -94,71 +98,70 @@ class Record:
     def result(self) -> ServerResult:
         """Tell what became of a server that has its outcome."""
         assert self.end is not None, "it has none yet"
-        progress = self.progress(run_began=0.0)
+        progress = self.progress(Order(reboot_type=self.reboot_type))
         return progress.result(progress.began + self.elapsed, self.end)
 
-    def resume(self, options: Options, *, run_began: float, now: float) -> Progress:
+    def resume(self, order: Order, *, now: float) -> Progress:
         """Take the server up again, in another process.
 
         What a send of the former process did is looked for as if its reply had been lost just now: how long ago that
         was, only a clock could tell that nobody set meanwhile. Attempts and time-outs count anew.
 
         Args:
-            options: What this process was asked for.
-            run_began: When the run began, on the clock of this process.
+            order: What this process was asked for. The run began by the clock of this process.
             now: The moment, on the same clock.
         """
-        progress = self.progress(run_began=run_began)
-        if progress.in_flight_since is not None:
+        progress = self.progress(order)
+        sends = progress.sends
+        if sends.in_flight_since is not None:
             lost = Unanswered("the process ended before the answer", may_come_late=True)
             progress.answer(now, lost, Look(is_unresolved=True))
         if self.end is not None and self.end.outcome is Outcome.IN_DOUBT:
             # What was given up on is looked for again.
-            progress.is_unresolved = True
+            progress.fate = replace(progress.fate, is_unresolved=True)
         if self.end is not None and self.end.outcome is Outcome.COMPLETED:
             progress.back = self.end
-        if progress.soft_id is not None and not progress.is_sent:
+        if progress.failed_soft is not None and not progress.is_sent:
             # No HARD has started anything: the end of the SOFT is seen and judged anew.
-            progress.is_accepted, progress.request_id, progress.reboot_type = True, progress.soft_id, RebootType.SOFT
-            progress.soft_id, progress.soft_words = None, ""
+            progress.accepted = Accept(request_id=progress.failed_soft.request_id)
+            progress.reboot_type, progress.failed_soft = RebootType.SOFT, None
         if not progress.is_sent:
             # It is sent to as if for the first time; only what was once in doubt may still be found in the log.
-            progress.reboot_type, progress.last_status = options.reboot_type, None
-            progress.since = progress.since if progress.doubts else None
-        progress.is_since_former = progress.since is not None
-        progress.spent = 0
+            progress.reboot_type, sends.last_status = order.reboot_type, None
+            sends.since = sends.since if sends.doubts else None
+        progress.fate = replace(progress.fate, answered_at=now) if progress.fate.is_unresolved else SETTLED
+        sends.is_since_former = sends.since is not None
+        sends.spent = 0
         progress.began = min(progress.began, now)
-        progress.answered_at = now
-        progress.may_escalate, progress.may_start = options.escalate, options.start_stopped
-        progress.asked_type = options.reboot_type
         return progress
 
-    def progress(self, *, run_began: float) -> Progress:
+    def progress(self, order: Order) -> Progress:
         """Tell how far the server had come.
 
         Args:
-            run_began: When the run began, on the clock that is to be used.
+            order: What was asked for. The run began by the clock that is to be used.
         """
         return Progress(
             server_id=self.server_id,
+            order=order,
             reboot_type=self.reboot_type,
-            run_began=run_began,
-            began=run_began + self.began,
-            attempts=self.attempts,
-            in_flight_since=None if self.sent_at is None else run_began + self.sent_at,
-            is_unresolved=self.is_unresolved,
-            doubts=self.doubts,
-            last_status=self.last_status,
-            has_reached=self.has_reached,
-            since=self.since,
-            may_come_late=self.may_come_late,
-            was_seen_rebooting=self.was_seen_rebooting,
+            began=order.run_began + self.began,
+            sends=Sends(
+                attempts=self.attempts,
+                has_reached=self.has_reached,
+                in_flight_since=None if self.sent_at is None else order.run_began + self.sent_at,
+                doubts=self.doubts,
+                last_status=self.last_status,
+                since=self.since,
+            ),
+            fate=Fate(
+                is_unresolved=self.is_unresolved,
+                may_come_late=self.may_come_late,
+                was_seen_rebooting=self.was_seen_rebooting,
+            ),
             words=self.words,
-            is_accepted=self.is_accepted,
-            request_id=self.request_id,
-            proof=self.proof,
-            soft_id=self.soft_id,
-            soft_words=self.soft_words,
+            accepted=Accept(self.request_id, self.proof) if self.is_accepted else None,
+            failed_soft=None if self.soft_id is None else FailedSoft(request_id=self.soft_id, words=self.soft_words),
         )
 
 
@@ -237,8 +240,9 @@ class Contents:
             is_over: No process is at it.
         """
         ledger = Ledger(self.ids, self.head.purpose.reboot_type)
+        order = Order(reboot_type=self.head.purpose.reboot_type)
         for record in self.records.values():
-            ledger.begin(record.progress(run_began=0.0))
+            ledger.begin(record.progress(order))
             if record.end is not None:
                 ledger.close(record.result())
         return ledger.report(self.lasted, began=0.0, stopped=None, is_over=is_over)
@@ -269,26 +273,27 @@ def leaves_nothing_to_do(end: End | ServerResult, goal: Outcome) -> bool:
 def record_of(progress: Progress, now: float, end: End | None = None) -> Record:
     """Write down how far a server has come."""
     end = end or progress.back
-    sent_at = progress.in_flight_since
+    sends, fate, accepted, soft = progress.sends, progress.fate, progress.accepted, progress.failed_soft
+    run_began = progress.order.run_began
     return Record(
         server_id=progress.server_id,
         reboot_type=progress.reboot_type,
-        began=progress.began - progress.run_began,
-        attempts=progress.attempts,
-        sent_at=None if sent_at is None else sent_at - progress.run_began,
-        is_unresolved=progress.is_unresolved,
-        doubts=progress.doubts,
-        last_status=progress.last_status,
-        has_reached=progress.has_reached,
-        since=progress.since,
-        may_come_late=progress.may_come_late,
-        was_seen_rebooting=progress.was_seen_rebooting,
+        began=progress.began - run_began,
+        attempts=sends.attempts,
+        sent_at=None if sends.in_flight_since is None else sends.in_flight_since - run_began,
+        is_unresolved=fate.is_unresolved,
+        doubts=sends.doubts,
+        last_status=sends.last_status,
+        has_reached=sends.has_reached,
+        since=sends.since,
+        may_come_late=fate.may_come_late,
+        was_seen_rebooting=fate.was_seen_rebooting,
         words=progress.words,
-        is_accepted=progress.is_accepted,
+        is_accepted=accepted is not None,
         request_id=progress.request_id,
-        proof=progress.proof,
-        soft_id=progress.soft_id,
-        soft_words=progress.soft_words,
+        proof=None if accepted is None else accepted.proof,
+        soft_id=None if soft is None else soft.request_id,
+        soft_words="" if soft is None else soft.words,
         elapsed=0.0 if end is None else now - progress.began,
         end=end,
     )

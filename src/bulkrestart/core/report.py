@@ -11,7 +11,7 @@ from bulkrestart.core.decision import End
 from bulkrestart.core.endpoint import check_id
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop
-from bulkrestart.core.progress import Progress
+from bulkrestart.core.progress import Order, Progress
 
 #: The outcomes that `Report.problems` and `Report.raise_for_failures` look for.
 PROBLEMS = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT})
@@ -218,7 +218,8 @@ class Ledger:
                 yield _result(server_id, untouched, self._reboot_type)
 
     def _untouched(self, *, is_over: bool) -> End:
-        return Progress(server_id="", reboot_type=self._reboot_type).so_far(is_over=is_over)
+        order = Order(reboot_type=self._reboot_type)
+        return Progress(server_id="", order=order, reboot_type=order.reboot_type).so_far(is_over=is_over)
 
 
 def _result(server_id: str, end: ServerResult | End, reboot_type: RebootType) -> ServerResult:

@@ -38,8 +38,8 @@ def decide_back(server: Server, progress: Progress, *, is_second_look: bool) -> 
         return Watch()
     if server.vm_state == ERROR:
         failure = End(outcome=Outcome.FAILED, reason=Reason.ERROR, detail=server.fault or "vm_state error")
-        may_follow = progress.may_escalate and progress.reboot_type is RebootType.SOFT and server.task_state is None
-        return Confirm(failure) if may_follow else failure
+        may_escalate = progress.order.may_escalate and progress.reboot_type is RebootType.SOFT
+        return Confirm(failure) if may_escalate and server.task_state is None else failure
     return End(outcome=Outcome.FAILED, reason=Reason.WRONG_STATE, detail=f"it ended in vm_state {server.vm_state}")
 
 

@@ -37,6 +37,7 @@ class Account:
         self.over = anyio.Event()
         # Of a run that goes on in another process: before this one began.
         self._began = anyio.current_time() - recorder.age
+        self._order = options.order(self._began)
         self._ended: float | None = None
         self._started = 0
         self._results: deque[ServerResult] = deque()
@@ -48,14 +49,14 @@ class Account:
         await unhurried(self._recorder.records.values(), self._take_up)
 
     def _take_up(self, record: Record) -> None:
-        progress = record.resume(self._options, run_began=self._began, now=anyio.current_time())
+        progress = record.resume(self._order, now=anyio.current_time())
         self._ledger.begin(progress)
         if record.is_finished(self._options.goal):
             self._started += 1
             self._close(record.result())
-        elif progress.is_accepted and not self._options.wait:
+        elif progress.accepted is not None and not self._options.wait:
             self._started += 1
-            self.close(progress, End(outcome=Outcome.ACCEPTED, proof=progress.proof))
+            self.close(progress, End(outcome=Outcome.ACCEPTED, proof=progress.accepted.proof))
 
     def leave_as_it_is(self, contents: Contents) -> None:
         """Let a run that a former process finished have taken as long as it took then."""
@@ -69,11 +70,8 @@ class Account:
             return progress
         progress = Progress(
             server_id=server_id,
-            reboot_type=self._options.reboot_type,
-            asked_type=self._options.reboot_type,
-            may_escalate=self._options.escalate,
-            may_start=self._options.start_stopped,
-            run_began=self._began,
+            order=self._order,
+            reboot_type=self._order.reboot_type,
             began=anyio.current_time(),
         )
         self._ledger.begin(progress)
@@ -98,7 +96,7 @@ class Account:
         # The journal learns how far they came, and not the outcome in the report: whoever goes on takes them up there.
         # Of those that are accepted it knows.
         for progress in self._ledger.under_way():
-            if not progress.is_accepted:
+            if progress.accepted is None:
                 self._recorder.note(progress)
         self._recorder.close()
         self._rest = self._ledger.unfinished(self._ended)

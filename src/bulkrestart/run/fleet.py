@@ -212,8 +212,8 @@ class Fleet:
             self._turns.begin(progress.server_id)
         for progress in sent:
             self.account.come_to(progress.server_id)
-            if progress.is_accepted:
-                self._arrive(progress, Accept(request_id=progress.request_id, proof=progress.proof))
+            if progress.accepted is not None:
+                self._arrive(progress, progress.accepted)
             else:
                 await self._follow(progress, Look(is_unresolved=True), parked)
 

@@ -78,11 +78,11 @@ class LogKnowledge:
 
     def log_time(self, progress: Progress) -> LogTime | None:
         """Translate the time of a send from the cloud's `Date` into the log's; None if it is unknown."""
-        since, now = progress.since, self._clock.at(anyio.current_time())
+        since, now = progress.sends.since, self._clock.at(anyio.current_time())
         if since is None or now is None:
             return None
-        shift = self.facts.shift if self._has_shift or progress.is_since_former else None
-        is_checked = self._has_shift and not progress.is_since_former
+        shift = self.facts.shift if self._has_shift or progress.sends.is_since_former else None
+        is_checked = self._has_shift and not progress.sends.is_since_former
         least, most = shift or (0.0, 0.0)
         ahead = most if self._has_shift else 0.0
         skew = SKEW if is_checked else UNCHECKED_SKEW

@@ -70,7 +70,7 @@ async def make_plan(
                 wave=numbers[server_id],
                 domain=survey.domain(server_id),
                 options=options,
-                is_sent=server_id in records and records[server_id].resume(options, run_began=0.0, now=0.0).is_sent,
+                is_sent=server_id in records and records[server_id].resume(options.order(0.0), now=0.0).is_sent,
             )
         )
 

@@ -162,9 +162,8 @@ class Recorder:
         """
         if self._journal is None:
             return True
-        leaving, now = replace(progress), anyio.current_time()
-        leaving.send(now, clock.at(now))
-        self.note(leaving)
+        now = anyio.current_time()
+        self.note(progress.leaving(now, clock.at(now)))
         batch = self._batch
         await batch.over.wait()
         return batch.is_written

@@ -294,18 +294,18 @@ class Settler:
 
     async def _read_log(self, progress: Progress) -> Log | Observation:
         """Read the row of the accepted reboot; if its request id is unknown, find it in the whole log first."""
-        if progress.request_id is None:
+        request_id = progress.request_id
+        if request_id is None:
             log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
             log_time = self._knowledge.log_time(progress)
             rows = reboots_since(log, progress, log_time) if isinstance(log, tuple) and log_time else []
             if not rows:
                 return log
-            progress.request_id = rows[0].request_id
-        log, _ = await self._gate.ask(
-            partial(self._compute.action, progress.server_id, progress.request_id), progress.server_id
-        )
+            request_id = rows[0].request_id
+            progress.identify(request_id)
+        log, _ = await self._gate.ask(partial(self._compute.action, progress.server_id, request_id), progress.server_id)
         if isinstance(log, tuple):
-            self._knowledge.learn(log, progress.attempts[-1].request_id)
+            self._knowledge.learn(log, progress.sends.attempts[-1].request_id)
         return log
 
     def _end(self, progress: Progress, end: End) -> None:

@@ -87,7 +87,7 @@ class Submitter:
 
         The intent is on the disk first. The slot is taken after that, so whatever stopped the run meanwhile is heeded.
         """
-        if progress.spent >= self._options.max_attempts and not self._gate.is_door_closed:
+        if progress.sends.spent >= self._options.max_attempts and not self._gate.is_door_closed:
             return progress.out_of_attempts()
         is_written = await self._recorder.intend(progress, self._clock)
         decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
@@ -101,7 +101,7 @@ class Submitter:
                 self._course.halt(Stop(StopReason.UNAUTHORIZED, str(passage.trouble)))
             if self._course.stop is not None:
                 return progress.so_far(is_over=True)
-            if progress.spent >= self._options.max_attempts:
+            if progress.sends.spent >= self._options.max_attempts:
                 # The trouble passed before anybody knew whose it was.
                 return progress.out_of_attempts()
             sent_at = passage.left_at
@@ -116,16 +116,17 @@ class Submitter:
                     return decision
                 sent_at = anyio.current_time()
             cloud_time = self._clock.at(sent_at)
-            progress.send(sent_at, cloud_time)
+            progress.sends.leave(sent_at, cloud_time)
             # What stands if the end of the shield, and not an answer, ends the wait.
             seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
                 self._gate.heed(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
-            progress.answer(anyio.current_time(), seen, decision)
+            answered_at = anyio.current_time()
+            progress.answer(answered_at, seen, decision)
         if isinstance(decision, Accept):
-            self._call_witness(progress, cloud_time)
+            self._call_witness(progress.server_id, decision, cloud_time, self._clock.at(answered_at))
         return decision
 
     async def escalate(self, progress: Progress, failure: End) -> Accept | End:
@@ -173,33 +174,34 @@ class Submitter:
         self._gate.heed(seen, sent_at=asked, server_id=progress.server_id)
         return seen
 
-    def _call_witness(self, progress: Progress, since: tuple[float, float] | None) -> None:
-        until = self._clock.at(progress.answered_at)
-        if progress.request_id is not None and since is not None and until is not None:
-            self._knowledge.note(Witness(progress.server_id, progress.request_id, (since[0], until[1])))
+    def _call_witness(
+        self, server_id: str, accept: Accept, since: tuple[float, float] | None, until: tuple[float, float] | None
+    ) -> None:
+        if accept.request_id is not None and since is not None and until is not None:
+            self._knowledge.note(Witness(server_id, accept.request_id, (since[0], until[1])))
 
     def _has_looked(self, progress: Progress, now: float) -> bool:
         """Tell whether a look is fresh enough, which only a HARD needs: it starts a server that was stopped since."""
         if progress.reboot_type is not RebootType.HARD:
             return True
-        return progress.looked_at is not None and now - progress.looked_at <= LOOK_LIFE
+        return now - progress.last_look.at <= LOOK_LIFE
 
     async def look(self, progress: Progress) -> Decision:
         """Look at the server, the action log first if the fate of a send is unknown, and decide on what is seen."""
         log: Log | Observation | None = None
         at = anyio.current_time()
-        if progress.is_unresolved:
+        if progress.fate.is_unresolved:
             await self._ask_witness()
             log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
         server, _ = await self._gate.ask(
             lambda: self._compute.show(progress.server_id),
             progress.server_id,
-            is_for_send=not progress.is_unresolved,
+            is_for_send=not progress.fate.is_unresolved,
         )
         if isinstance(server, Unsent) and self._is_given_up(progress):
             return progress.so_far(is_over=True)
         if isinstance(log, tuple):
-            self._knowledge.learn(log, progress.attempts[-1].request_id)
+            self._knowledge.learn(log, progress.sends.attempts[-1].request_id)
         sighting = Sighting(
             server=server,
             log=log,
@@ -211,7 +213,7 @@ class Submitter:
         decision = decide_look(sighting, progress)
         if isinstance(decision, Accept) and decision.request_id is not None:
             self._knowledge.prove()
-        if isinstance(decision, Look | End) and progress.is_unresolved:
+        if isinstance(decision, Look | End) and progress.fate.is_unresolved:
             decision = await self._satisfied_meanwhile(sighting, progress) or decision
         progress.look(sighting, decision)
         self._recorder.note(progress)
@@ -262,7 +264,7 @@ class Submitter:
 
     def _is_given_up(self, progress: Progress) -> bool:
         """Tell whether nothing more is asked about it: its fate is known, or the cloud is lost."""
-        return self._course.stop is not None and (not progress.is_unresolved or self._course.lost.is_set())
+        return self._course.stop is not None and (not progress.fate.is_unresolved or self._course.lost.is_set())
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, Look | End) and decision.stop is not None:
@@ -286,7 +288,7 @@ class Submitter:
                 is_first = False
             elif self._is_given_up(progress):
                 decision = progress.so_far(is_over=True)
-            elif progress.is_unresolved or self._looks_first(progress, decision):
+            elif progress.fate.is_unresolved or self._looks_first(progress, decision):
                 decision = await self.look(progress)
                 if isinstance(decision, Send):
                     decision = await self.send(progress)
@@ -298,7 +300,7 @@ class Submitter:
         async def pause(seconds: float) -> None:
             # A run that stops sends nothing more, so only the fate of what was sent is worth waiting for.
             with anyio.move_on_after(seconds):
-                await (self._course.lost if progress.is_unresolved else self._course.stopped).wait()
+                await (self._course.lost if progress.fate.is_unresolved else self._course.stopped).wait()
 
         end: Decision = await AsyncRetrying(
             sleep=pause,
@@ -308,7 +310,9 @@ class Submitter:
             retry_error_callback=lambda _: progress.out_of_time(),
         )(step)
         assert isinstance(end, Accept | End)
-        return progress.after_soft(end) if isinstance(end, End) else end
+        if isinstance(end, End) and progress.failed_soft is not None:
+            return progress.failed_soft.unfollowed(end)
+        return end
 
     def _looks_first(self, progress: Progress, decision: Decision) -> bool:
         """Tell whether a send wants a look of its own before it, because it does not look by itself."""
@@ -317,7 +321,7 @@ class Submitter:
 
     def _looks_in_slot(self, progress: Progress) -> bool:
         """Tell whether each send looks by itself, in its own slot."""
-        return self._options.since is not None or progress.soft_id is not None
+        return self._options.since is not None or progress.failed_soft is not None
 
     def _wait(self, state: RetryCallState) -> float:
         """Wait as long as the decision asks for, and then a random time (full jitter) that grows with the steps."""
