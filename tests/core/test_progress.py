@@ -1,6 +1,7 @@
 """What one server's way so far is known to be, at every step of it."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,8 @@ from bulkrestart.core.decision import Accept, End, Look, Send
 from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Action, Attempt, Log, Outcome, Proof, Reason, ServerResult
 from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
-from bulkrestart.core.progress import Progress
+from bulkrestart.core.progress import NO_LOOK, FailedSoft, Progress
+from bulkrestart.core.sends import SETTLED, Sends
 from tests.core.samples import (
     HARD,
     OTHER_REQUEST,
@@ -214,6 +216,42 @@ def test_acceptance_is_kept(proof: Proof | None) -> None:
     )
 
     assert progress.accepted == Accept(request_id=OTHER_REQUEST, proof=proof)
+
+
+def test_nothing_is_left_to_find_out_of_an_accepted_send() -> None:
+    """What was looked for is found: an open entry holds no more than is needed to see the reboot end."""
+    progress = sent(Unanswered("ReadTimeout", may_come_late=True), cloud_time=(1000.0, 1002.0))
+
+    progress.look(Sighting(server=LOST_REPLY, log=(CREATED,), at=106.0), Accept(request_id=OTHER_REQUEST))
+
+    assert (progress.fate, progress.last_look, progress.sends.since) == (SETTLED, NO_LOOK, None)
+    assert progress.is_sent
+
+
+def test_hard_begins_anew_after_a_soft_that_failed() -> None:
+    """The account goes on; nothing else of the SOFT can be taken for the HARD."""
+    progress = sent(LOST_REPLY, cloud_time=(1000.0, 1002.0))
+    progress.look(Sighting(server=LOST_REPLY, log=(CREATED,), at=106.0), Accept(proof=Proof.STATE))
+    progress.identify(REQUEST)
+    attempts = progress.sends.attempts
+
+    progress.escalate(End(outcome=Outcome.FAILED, reason=Reason.ERROR, detail="vm_state error"))
+
+    assert progress.sends == Sends(attempts=attempts, has_reached=True)
+    assert (progress.accepted, progress.fate, progress.reboot_type) == (None, SETTLED, HARD)
+    assert progress.failed_soft == FailedSoft(request_id=REQUEST, words="vm_state error")
+    assert progress.settled_ids >= {REQUEST}
+
+
+def test_intent_is_a_copy() -> None:
+    """What is written before a send leaves is how far the server will have come; the server itself has not yet."""
+    progress = sent(BUSY)
+    before = deepcopy(progress)
+
+    leaving = progress.leaving(200.0, (1000.0, 1002.0))
+
+    assert (leaving.sends.in_flight_since, leaving.sends.since) == (200.0, (1000.0, 1002.0))
+    assert progress == before
 
 
 def in_flight(*seen: Observation) -> Progress:
