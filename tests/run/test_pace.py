@@ -1,5 +1,6 @@
 """How fast a client goes: its rate, who goes first, and what a slow or a throttling cloud makes of it."""
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -190,6 +191,25 @@ def test_one_throttled_answer_at_two_hundred_at_once() -> None:
         assert flights == [1, 2, 4, 8, 16]
 
     virtually(main)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(3.0, 0), (60.0, 1)])
+def test_a_long_hold_is_told_once(seconds: float, told: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever looks on learns why nothing goes on, and not from each of the answers that ask for it."""
+
+    async def main() -> None:
+        cloud = cloud_of(50)
+        for server_id in cloud.ids[10:20]:
+            cloud.script(server_id, Fault(answer=Fault.throttled(seconds).answer, answered_after=0.5))
+        async with client_of(cloud, max_at_once=50) as client:
+            report = await client.restart(cloud.ids, wait=False)
+        assert report.summary == {Outcome.ACCEPTED: 50}
+
+    with caplog.at_level(logging.WARNING, "bulkrestart"):
+        virtually(main)
+    said = [record.getMessage() for record in caplog.records if "everybody waits" in record.getMessage()]
+    assert len(said) == told
+    assert all(words.startswith("everybody waits for 60 s, as the cloud asks (429 ") for words in said)
 
 
 def test_a_throttled_answer_that_comes_late_holds_nobody() -> None:

@@ -14,6 +14,8 @@ from bulkrestart.run.course import Course
 _log = logging.getLogger(__name__)
 
 _INFINITY: Final = float("inf")
+#: Seconds from which on it is told that everybody waits: whoever looks on would take it for a run that hangs.
+_LONG_HOLD: Final = 10.0
 
 
 class Claim(Place):
@@ -155,7 +157,10 @@ class Traffic:
     def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
         """Learn from what came back; `Admission.heed` says more."""
         now, was_closed = anyio.current_time(), self.admission.door.is_closed
+        held = self.admission.brake.remaining(now)
         self.admission.heed(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
+        if (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
+            _log.warning("everybody waits for %.0f s, as the cloud asks (%s)", hold, seen)
         if self.admission.door.is_closed and not was_closed:
             _log.warning("everybody waits: the cloud is in trouble (%s)", seen)
         elif was_closed and not self.admission.door.is_closed:
