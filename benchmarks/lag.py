@@ -107,22 +107,25 @@ async def _idle(endpoint: str, folder: Path) -> dict[str, Lag]:
 
 
 async def _restart(endpoint: str, folder: Path) -> dict[str, Lag]:
+    ids = fleet(_SERVERS)
     async with _client(endpoint) as client, _watched() as lag:
-        report = await client.restart(fleet(_SERVERS), wait=False)
+        report = await client.restart(ids, wait=False)
     assert report.summary == {Outcome.ACCEPTED: _SERVERS}
     return {_RESTART: lag}
 
 
 async def _restart_with_journal(endpoint: str, folder: Path) -> dict[str, Lag]:
+    ids = fleet(_SERVERS)
     async with _client(endpoint) as client, _watched() as lag:
-        report = await client.restart(fleet(_SERVERS), wait=False, journal=folder / "journal")
+        report = await client.restart(ids, wait=False, journal=folder / "journal")
     assert report.summary == {Outcome.ACCEPTED: _SERVERS}
     return {"the same with a journal": lag}
 
 
 async def _restart_and_wait(endpoint: str, folder: Path) -> dict[str, Lag]:
+    ids = fleet(_SERVERS)
     async with _client(endpoint) as client, _watched() as lag:
-        report = await client.restart(fleet(_SERVERS))
+        report = await client.restart(ids)
     assert report.summary == {Outcome.COMPLETED: _SERVERS}
     return {"the same, waited for": lag}
 
@@ -154,8 +157,9 @@ async def _list(endpoint: str, folder: Path) -> dict[str, Lag]:
 async def _aiohttp(endpoint: str, folder: Path) -> dict[str, Lag]:
     if not CONTENDERS[AIOHTTP].is_installed:
         return {}
+    ids = fleet(_SERVERS)
     async with CONTENDERS[AIOHTTP].open(endpoint, _AT_ONCE) as restart, _watched() as lag:
-        await restart(fleet(_SERVERS))
+        await restart(ids)
     return {f"{AIOHTTP} alone, {_SERVERS:,} servers, {_AT_ONCE} at once": lag}
 
 

@@ -15,7 +15,7 @@ from anyio.streams.tls import TLSStream
 
 from bulkrestart.cloud import transport as transport_module
 from bulkrestart.cloud.network import tls_context
-from bulkrestart.cloud.transport import ANSWERS_AT_ONCE, LaneTransport, Ration
+from bulkrestart.cloud.transport import LaneTransport
 
 from .certificates import Authority
 from .loopback import (
@@ -872,53 +872,3 @@ async def test_a_task_that_is_cancelled_anywhere_breaks_nothing() -> None:
             passes += 1
         assert passes > 10
     await server.until(lambda: server.open == 0)
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_few_answers_go_on_in_one_turn_of_the_loop(backend: str) -> None:
-    """Of many that come together so many go on in a turn of the loop, and each has its turn; so do those after them."""
-
-    async def main() -> None:
-        ration = Ration()
-        gone: list[int] = []
-
-        async def take(number: int) -> None:
-            await ration.take()
-            gone.append(number)
-
-        for first in (0, 100):
-            async with anyio.create_task_group() as group:
-                for number in range(first, first + 100):
-                    group.start_soon(take, number)
-                before = len(gone)
-                for _ in range(200):
-                    await anyio.lowlevel.checkpoint()
-                    assert len(gone) - before <= 2 * ANSWERS_AT_ONCE
-                    before = len(gone)
-        assert sorted(gone) == list(range(200))
-
-    anyio.run(main, backend=backend)
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_who_is_cancelled_leaves_the_turns_to_others(backend: str) -> None:
-    """Whoever gives up while waiting, or as his turn comes, takes nobody else's turn away."""
-
-    async def main() -> None:
-        ration = Ration()
-        gone: list[int] = []
-
-        async def take(number: int) -> None:
-            with anyio.CancelScope() as scope:
-                if number % 3 == 0:
-                    scope.cancel()
-                await ration.take()
-                gone.append(number)
-
-        async with anyio.create_task_group() as group:
-            for number in range(200):
-                group.start_soon(take, number)
-        assert {number for number in range(200) if number % 3} <= set(gone)
-        assert len(gone) == len(set(gone))
-
-    anyio.run(main, backend=backend)

@@ -38,10 +38,6 @@ _PLAIN: Final = bytes(code for code in range(256) if code >= 0x20 and code != 0x
 #: An answer's body of no bytes: whoever meets it need not read it.
 EMPTY: Final = httpx.ByteStream(b"")
 
-#: Answers that are dealt with in one turn of the event loop, where more than so many lanes are busy. Each takes a tenth
-#: of a millisecond, and a few times that with all that follows from it.
-ANSWERS_AT_ONCE: Final = 10
-
 _UNBOUNDED: Final = nullcontext()
 _CLOSED: Final = "the client is closed"
 
@@ -71,7 +67,6 @@ class LaneTransport(httpx.AsyncBaseTransport):
         # The lane used last is used next: what is not needed goes idle, the first of them longest.
         self._idle: defaultdict[Origin, deque[_Lane]] = defaultdict(deque)
         self._busy: set[_Lane] = set()
-        self._ration = Ration()
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -126,7 +121,7 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await lane.aclose()
         if not self._is_closed:
             with _within(timeout.get("connect"), httpx.ConnectTimeout):
-                lane = _Lane(origin, await self._connect(*origin), self._pause_if_crowded)
+                lane = _Lane(origin, await self._connect(*origin))
             if not self._is_closed:
                 return lane
             await lane.aclose()
@@ -150,10 +145,6 @@ class LaneTransport(httpx.AsyncBaseTransport):
                 raise
         except Exception as error:  # whatever it is, nothing was sent
             raise httpx.ConnectError(str(error)) from error
-
-    async def _pause_if_crowded(self) -> None:
-        if len(self._busy) > ANSWERS_AT_ONCE:
-            await self._ration.take()
 
     async def _give_back(self, lane: "_Lane") -> None:
         """Let the next request have a lane; close one that cannot carry it."""
@@ -180,40 +171,6 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await lane.aclose()
 
 
-class Ration:
-    """Lets few of those that come together go on in one turn of the event loop.
-
-    Five hundred answers that are ready at once would hold everybody else for as long as all of them take.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[anyio.Event] = deque()
-        self._going = 0
-
-    async def take(self) -> None:
-        """Wait for one's turn."""
-        turn = anyio.Event()
-        self._waiting.append(turn)
-        if self._going < ANSWERS_AT_ONCE:
-            self._going += 1
-            self._wake_next()
-        try:
-            await turn.wait()
-        finally:
-            # Also of one that is cancelled meanwhile somebody else's turn may have come to depend.
-            if turn.is_set():
-                self._wake_next()
-            else:
-                self._waiting.remove(turn)
-
-    def _wake_next(self) -> None:
-        """Let the next one go on in the loop's next turn, which it then does the same for another."""
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
-            self._going -= 1
-
-
 class _Lane:
     """One connection.
 
@@ -223,11 +180,10 @@ class _Lane:
         idle_until: When it has been idle for too long.
     """
 
-    __slots__ = ("_is_written", "_pause", "_socket", "_stream", "_tls", "answers", "idle_until", "origin")
+    __slots__ = ("_is_written", "_socket", "_stream", "_tls", "answers", "idle_until", "origin")
 
-    def __init__(self, origin: Origin, stream: anyio.abc.ByteStream, pause: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, origin: Origin, stream: anyio.abc.ByteStream) -> None:
         self.origin = origin
-        self._pause = pause
         self.answers = Answers()
         self.idle_until = float("inf")
         self._stream = stream
@@ -302,7 +258,6 @@ class _Lane:
             raise httpx.ReadError(_CLOSED) from error
         except (OSError, anyio.BrokenResourceError) as error:
             raise httpx.ReadError(str(error)) from error
-        await self._pause()
         self.answers.feed(data)
 
     async def aclose(self) -> None:

@@ -7,7 +7,6 @@ small task of its own. Nothing here raises for one server.
 import logging
 import random
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import anyio
@@ -27,7 +26,7 @@ from bulkrestart.core.report import Ledger, Statistics
 from bulkrestart.core.rollout import Budgets
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.account import Account
-from bulkrestart.run.crew import start_lanes, unhurried
+from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.knowledge import LogKnowledge
@@ -238,7 +237,8 @@ class Fleet:
         await unhurried(wave, self._line_up)
         lanes = self._lanes * _LANES_PER_SLOT if self._recorder.is_kept else self._lanes
         async with anyio.create_task_group() as group:
-            await start_lanes(group, partial(self._run_lane, parked), lanes=min(lanes, self._turns.waiting))
+            wanted = range(min(lanes, self._turns.waiting))
+            await unhurried(wanted, lambda _: group.start_soon(self._run_lane, parked))
         if self._course.stop is None and self._turns.is_stuck:
             self._hold_back()
         await self._line.all_back()

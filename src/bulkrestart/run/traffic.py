@@ -10,6 +10,7 @@ from bulkrestart.core.admission import Admission, Party, Slot
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.queues import Place, Queues, Rank
 from bulkrestart.run.course import Course
+from bulkrestart.run.turnstile import Turnstile
 
 _log = logging.getLogger(__name__)
 
@@ -80,14 +81,14 @@ class Traffic:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self._queues: Queues[Claim] = Queues()
+        self._turnstile = Turnstile()
 
     async def take(self, claim: Claim) -> None:
         """Wait for a slot at a moment at which nobody is asked to wait; nothing awaits between that and the return.
 
         Without a slot it returns when, and only when, the claim's `end` is set.
         """
-        # Whoever makes a request gives way to others then.
-        await anyio.lowlevel.checkpoint()
+        await self._turnstile.wait()
         now = anyio.current_time()
         is_open = self._queues.is_empty and not self.admission.door.is_closed
         if is_open and self.admission.wait(claim.party, now) == 0.0:
