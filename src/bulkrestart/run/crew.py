@@ -8,8 +8,7 @@ import anyio
 
 T = TypeVar("T")
 
-#: Items that are dealt with without a pause: at twenty microseconds each, which a task takes, they hold the loop for two
-#: milliseconds.
+#: Items that are dealt with without a pause: at twenty microseconds each, as a task takes, they hold the loop for 2 ms.
 _PART: Final = 100
 
 
