@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Final
 
 from benchmarks import contenders, vendors
 from benchmarks.apart import apart
@@ -80,13 +80,6 @@ CONTENDERS: Final = {
 }
 
 
-class Taken(NamedTuple):
-    """What some restarts took, in seconds; `time` has the opening of the connections as well."""
-
-    cpu: float
-    time: float
-
-
 @dataclass(slots=True)
 class Comparison:
     """CPU seconds per restart, one for each round, by contender and requests at once.
@@ -95,13 +88,11 @@ class Comparison:
         levels: The numbers of requests at once.
         times: The seconds.
         counts: Of how many restarts each is the mean.
-        busiest: The largest share of a core that the server took.
     """
 
     levels: Sequence[int]
     times: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
-    busiest: float = 0.0
 
     def of(self, name: str, at_once: int) -> list[float]:
         """Give what was measured; nothing if nothing was."""
@@ -148,7 +139,6 @@ def run(rounds: int) -> Section:
         texts.append(f"{words}; CPU microseconds per restart, in brackets rounds x restarts:\n\n{found.costs()}")
         if AIOHTTP in present:
             texts.append(f"The same as a ratio to {AIOHTTP} in the same round:\n\n{found.ratios(AIOHTTP)}")
-    texts.append(f"The server took at most {max(each.busiest for each in (quick, slow, pools)):.0%} of a core.")
     texts += [f"Not installed, and so not measured: {name}." for name in CONTENDERS if name not in present]
     points = {
         name: [(at_once, 1e6 * median(times)) for at_once in LEVELS if (times := quick.of(name, at_once))]
@@ -181,16 +171,14 @@ def compare(
                     if is_wide and number > 0:
                         continue
                     restarts = count or _count(CONTENDERS[name].pace, at_once, delay)
-                    began = cloud.cpu_seconds()
                     taken = apart(measure, name, cloud.endpoint, at_once, restarts, warm=not is_wide)
-                    found.busiest = max(found.busiest, (cloud.cpu_seconds() - began) / taken.time)
-                    found.times.setdefault((name, at_once), []).append(taken.cpu / restarts)
+                    found.times.setdefault((name, at_once), []).append(taken / restarts)
                     found.counts[name, at_once] = restarts
     return found
 
 
-def measure(name: str, endpoint: str, at_once: int, count: int, *, warm: bool = True) -> Taken:
-    """Restart so many servers in this process.
+def measure(name: str, endpoint: str, at_once: int, count: int, *, warm: bool = True) -> float:
+    """Restart so many servers in this process, and give the seconds of CPU time that it took.
 
     Args:
         name: The contender.
@@ -201,14 +189,13 @@ def measure(name: str, endpoint: str, at_once: int, count: int, *, warm: bool = 
     """
     ids = fleet(count)
 
-    async def main() -> Taken:
+    async def main() -> float:
         async with CONTENDERS[name].open(endpoint, at_once) as restart:
-            opened = time.perf_counter()
             if warm:
                 await restart(fleet(at_once))
             began = time.process_time()
             await restart(ids)
-            return Taken(time.process_time() - began, time.perf_counter() - opened)
+            return time.process_time() - began
 
     return asyncio.run(main())
 

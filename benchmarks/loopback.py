@@ -68,14 +68,8 @@ class Loopback:
         endpoint: The compute endpoint of its project.
     """
 
-    def __init__(self, port: int, pipe: "Connection[None, float]") -> None:
+    def __init__(self, port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{port}/v2.1/project"
-        self._pipe = pipe
-
-    def cpu_seconds(self) -> float:
-        """Ask the server how much CPU time it has taken."""
-        self._pipe.send(None)
-        return self._pipe.recv()
 
 
 @contextmanager
@@ -87,11 +81,11 @@ def serving(delay: float, servers: int = 0) -> Iterator[Loopback]:
         servers: How many the list shows: those of `fleet`.
     """
     spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
+    ours, theirs = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_serve, args=(theirs, delay, servers), daemon=True)
     process.start()
     try:
-        yield Loopback(int(ours.recv()), ours)
+        yield Loopback(ours.recv())
     finally:
         process.terminate()
         process.join()
@@ -102,21 +96,15 @@ def fleet(servers: int) -> list[str]:
     return [str(UUID(int=number)) for number in range(servers)]
 
 
-def _serve(pipe: "Connection[float, None]", delay: float, servers: int) -> None:
+def _serve(pipe: "Connection[int, None]", delay: float, servers: int) -> None:
     raise_descriptors()
     asyncio.run(_listen(pipe, delay, servers))
 
 
-async def _listen(pipe: "Connection[float, None]", delay: float, servers: int) -> None:
+async def _listen(pipe: "Connection[int, None]", delay: float, servers: int) -> None:
     loop = asyncio.get_running_loop()
     answers = _Answers(servers)
     server = await loop.create_server(lambda: _Client(answers, delay), "127.0.0.1", backlog=2048)
-
-    def tell() -> None:
-        pipe.recv()
-        pipe.send(time.process_time())
-
-    loop.add_reader(pipe.fileno(), tell)
     pipe.send(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
