@@ -65,6 +65,8 @@ class Admission:
             more would only wait.
 
     Attributes:
+        brake: Holds everybody who is asked to wait.
+        door: Closed while the cloud is in trouble.
         in_flight: Requests that have a slot.
     """
 

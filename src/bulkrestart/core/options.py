@@ -59,7 +59,7 @@ class Options:
         return Outcome.COMPLETED if self.wait else Outcome.ACCEPTED
 
     def order(self, run_began: float) -> Order:
-        """Give what each server is to be told of it, in a run that began then, by its clock."""
+        """Give what is asked for each server, in a run that began then, by its clock."""
         return Order(
             reboot_type=self.reboot_type,
             may_escalate=self.escalate,

@@ -54,9 +54,9 @@ class LogFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is known of one server that the run has come to. What is not named here is as in `Progress` and its records.
+    """What is known of one server that the run has come to.
 
-    Moments are in seconds since the run first began.
+    What is not named here is as in `Progress`, `Sends` and `Fate`. Moments are in seconds since the run first began.
 
     Attributes:
         began: When the run came to this server.

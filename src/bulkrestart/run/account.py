@@ -19,14 +19,14 @@ from bulkrestart.run.recorder import Recorder
 class Account:
     """Opens the entry of each server before anything is sent to it, and closes it with its outcome.
 
-    Attributes:
-        over: Set when the run is over and the account is whole, on the disk as well.
-
     Args:
         ledger: What is known of each server.
         recorder: Keeps the journal, and knows what it held.
         options: What was asked for.
-        course: Whether the run still sends.
+        course: Tells why the run stopped, if it did.
+
+    Attributes:
+        over: Set when the run is over and the account is whole, on the disk as well.
     """
 
     def __init__(self, ledger: Ledger, recorder: Recorder, options: Options, course: Course) -> None:

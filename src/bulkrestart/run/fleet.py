@@ -52,20 +52,20 @@ _LANES_PER_SLOT: Final = 2
 class Fleet:
     """One run over many servers.
 
-    Attributes:
-        ready: Set when the preflight is over.
-        refusal: What the preflight found against the run; nothing was sent then.
-        account: What became of each server; over when the run is.
-
     Args:
         compute: The cloud.
         gate: The way to it.
         clock: The cloud's time.
-        ledger: The account of this run.
+        ledger: What is known of each server.
         recorder: Keeps the journal, and knows what it held.
         options: What was asked for.
         deadline: When the run ends, finished or not, on the run's clock; `inf` for never.
         rng: The source of jitter.
+
+    Attributes:
+        ready: Set when the preflight is over.
+        refusal: What the preflight found against the run; nothing was sent then.
+        account: What became of each server; over when the run is.
     """
 
     def __init__(

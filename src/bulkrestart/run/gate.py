@@ -135,7 +135,7 @@ class Gate:
         self._admission.count_one_more(anyio.current_time())
 
     def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
-        """Let what came back hold everybody, or make the way wider or narrower; `Traffic.heed` says more."""
+        """Let what came back hold everybody, or make the way wider or narrower; `Admission.heed` says more."""
         if isinstance(seen, Unsent) and seen.is_final:
             self.course.halt(closed(seen.words))
             return

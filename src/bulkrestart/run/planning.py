@@ -43,7 +43,7 @@ async def make_plan(
     Raises:
         AuthError: Our credentials are refused.
         EndpointError: Nothing answers, or something else than the compute API of the project; or `since` is yet to
-            come by its clock.
+            come by the cloud's clock.
     """
     sweep = Sweep(compute, gate, clock, options.max_at_once)
     survey = Survey(sweep, options.rollout, keeps_states=True, is_thorough=True)

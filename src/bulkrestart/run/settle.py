@@ -315,7 +315,7 @@ class Settler:
     def _is_hopeless(self, swept: Swept) -> bool:
         """Tell whether to give up the wait: the cloud no longer lets us in, or shows us no server any more.
 
-        A cloud that is in trouble is not for us to judge: the gate's door closes, and patience stands still.
+        A cloud that is in trouble is not for us to judge: the door closes, and patience stands still.
         """
         now = self._gate.patience(anyio.current_time())
         trouble = swept.trouble
