@@ -123,7 +123,7 @@ def test_after_the_first_byte_it_is_unanswered(
 @leaves_generators
 @both_backends
 def test_a_stall_is_unanswered(backend: str) -> None:
-    """Nor is what was read, and never answered."""
+    """What was read, and never answered, is not unsent either."""
 
     async def main() -> None:
         async with listening(stall) as address:

@@ -1,4 +1,4 @@
-"""What clouds answer, byte for byte as they write it, and one server on its way through such answers."""
+"""What clouds answer, byte for byte as they write it, one server on its way through such answers, and a report."""
 
 import json
 from collections.abc import Mapping

@@ -24,6 +24,7 @@ def test_few_go_on_in_one_turn_of_the_loop(backend: str) -> None:
                     group.start_soon(go, number)
                 before = len(gone)
                 for _ in range(200):
+                    # A loop may take its tasks in any order: between two turns of this one are two of the others.
                     await anyio.lowlevel.checkpoint()
                     assert len(gone) - before <= 2 * PASSING
                     before = len(gone)
