@@ -343,7 +343,8 @@ class RestartClient:
         Raises:
             ValueError: An argument makes no sense. Nothing was sent.
             AuthError: The credentials are refused, or nobody signs us in. Nothing was sent.
-            EndpointError: The endpoint does not answer, or not as this project's compute API. Nothing was sent.
+            EndpointError: The endpoint does not answer, or not as this project's compute API; or `since` is yet to
+                come by the cloud's clock. Nothing was sent.
             JournalError: The journal is held by another process, is of another run, or cannot be used. Nothing was
                 sent.
             RuntimeError: The client has been used in another event loop. Nothing was sent.
@@ -463,12 +464,14 @@ class RestartClient:
         """Tell what a restart would do, and send no reboot: its waves, what is to be expected of each server, its cost.
 
         The servers are listed. The arguments are those of `restart`; of `since` only the extra request of each server
-        is reckoned with. A journal that is there is read, and not held: the plan is of what is left to do.
+        is reckoned with. A journal that is there is read, and not held: the plan is of what is left to do. It tells as
+        well whether the run would stop itself (`Plan.is_to_stop`).
 
         Raises:
             ValueError: An argument makes no sense.
             AuthError: The credentials are refused, or nobody signs us in.
-            EndpointError: The endpoint does not answer, or not as this project's compute API.
+            EndpointError: The endpoint does not answer, or not as this project's compute API; or `since` is yet to
+                come by the cloud's clock.
             JournalError: The journal is of another run, or cannot be read.
             RuntimeError: The client has been used in another event loop.
 
