@@ -81,18 +81,15 @@ def in_short(plan: Plan) -> list[str]:
     )
     sizes = [len(wave) for wave in plan.waves]
     waves = f"{len(sizes)} of {', '.join(map(str, sizes[:_NAMED]))}{', ...' if len(sizes) > _NAMED else ''} servers"
-    stops = [
-        f"more than {most} {word}{_counts(already=already, expected=expected)}"
-        for most, word, already, expected in (
-            (plan.max_failures, "fail", plan.failures, 0),
-            (plan.max_refused, "are refused", plan.refused, plan.refusals),
-        )
-    ]
+    stops = (
+        f"more than {plan.max_failures} fail{_counts(already=plan.failures)}, "
+        f"or more than {plan.max_refused} are refused{_counts(already=plan.refused, expected=plan.refusals)}"
+    )
     down = "" if plan.max_down is None else f", at most {plan.max_down} down at once"
     return [
         f"expected  {expected}",
         f"waves     {waves}{down}",
-        f"stops     if {', or '.join(stops)}{': it will' if plan.is_to_stop else ''}",
+        f"stops     if {stops}{': it will' if plan.is_to_stop else ''}",
         f"takes     {plan.requests} requests and {plan.seconds:.0f} s at the least, besides the reboots",
     ]
 
