@@ -203,8 +203,7 @@ class Progress:
         if self.sends.has_reached:
             reason = Reason.STOPPED if is_over else Reason.PARKED
             return End(outcome=Outcome.REFUSED, reason=reason, detail=self.words)
-        reason = Reason.STOPPED if is_over else Reason.NOT_STARTED
-        return End(outcome=Outcome.SKIPPED, reason=reason, detail=self.words)
+        return untouched(self.words, is_over=is_over)
 
     def out_of_attempts(self) -> End:
         """Give up after `max_attempts` sends, each known to have started nothing."""
@@ -228,3 +227,8 @@ class Progress:
         """Leave it alone, because the action log does not tell whether it has rebooted."""
         outcome = Outcome.REFUSED if self.sends.has_reached else Outcome.SKIPPED
         return End(outcome=outcome, reason=Reason.HISTORY_UNREADABLE, detail=detail)
+
+
+def untouched(words: str = "", *, is_over: bool) -> End:
+    """Tell what is known of a server that nothing has reached; `words` is what it showed, if it was looked at."""
+    return End(outcome=Outcome.SKIPPED, reason=Reason.STOPPED if is_over else Reason.NOT_STARTED, detail=words)

@@ -11,7 +11,7 @@ from bulkrestart.core.decision import End
 from bulkrestart.core.endpoint import check_id
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop
-from bulkrestart.core.progress import Order, Progress
+from bulkrestart.core.progress import Progress, untouched
 
 #: The outcomes that `Report.problems` and `Report.raise_for_failures` look for.
 PROBLEMS = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT})
@@ -195,9 +195,9 @@ class Ledger:
     def report(self, now: float, *, began: float, stopped: Stop | None, is_over: bool) -> Report:
         """Write the report as things stand."""
         # Whoever asks for it is held meanwhile, by a fleet of 100,000 for a few milliseconds.
-        untouched = self._untouched(is_over=is_over)
+        none_sent = untouched(is_over=is_over)
         ends = [
-            entry.result(now, entry.so_far(is_over=is_over)) if isinstance(entry, Progress) else entry or untouched
+            entry.result(now, entry.so_far(is_over=is_over)) if isinstance(entry, Progress) else entry or none_sent
             for entry in self._entries.values()
         ]
         return Report(
@@ -210,16 +210,12 @@ class Ledger:
 
     def unfinished(self, now: float) -> Iterator[ServerResult]:
         """Tell, when a run is over, what became of the servers that have no outcome of their own."""
-        untouched = self._untouched(is_over=True)
+        none_sent = untouched(is_over=True)
         for server_id, entry in self._entries.items():
             if isinstance(entry, Progress):
                 yield entry.result(now, entry.so_far(is_over=True))
             elif entry is None:
-                yield _result(server_id, untouched, self._reboot_type)
-
-    def _untouched(self, *, is_over: bool) -> End:
-        order = Order(reboot_type=self._reboot_type)
-        return Progress(server_id="", order=order, reboot_type=order.reboot_type).so_far(is_over=is_over)
+                yield _result(server_id, none_sent, self._reboot_type)
 
 
 def _result(server_id: str, end: ServerResult | End, reboot_type: RebootType) -> ServerResult:
