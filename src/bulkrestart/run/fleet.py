@@ -196,10 +196,7 @@ class Fleet:
 
     def _is_to_start(self, server_id: str) -> bool:
         """Tell whether a server is to be sent to, as against one that is finished, or that a process has sent to."""
-        progress = self._ledger.progress(server_id)
-        if progress is None:
-            return not self._ledger.is_finished(server_id)
-        return not progress.is_sent
+        return not self._ledger.is_finished(server_id) and not self._is_sent(server_id)
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
