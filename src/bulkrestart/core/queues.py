@@ -4,8 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from enum import IntEnum
 from itertools import chain, count, islice
-from operator import attrgetter
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from bulkrestart.core.admission import Party
 
@@ -38,8 +37,6 @@ class Place:
 
 
 P = TypeVar("P", bound=Place)
-
-_TURN: Final = attrgetter("turn")
 
 
 class Queues(Generic[P]):
@@ -76,7 +73,7 @@ class Queues(Generic[P]):
 
     def first(self) -> P | None:
         """Find who goes next, of those whose party has room for one more; None if there is nobody."""
-        return min((head for head in self.heads() if head.party.has_room), key=_TURN, default=None)
+        return min((head for head in self.heads() if head.party.has_room), key=lambda head: head.turn, default=None)
 
     def next(self, most: int) -> Iterator[P]:
         """Give the first, and then, of each queue no more than so many, whoever else may go at once."""

@@ -14,7 +14,6 @@ from bulkrestart.run.turnstile import Turnstile
 
 _log = logging.getLogger(__name__)
 
-_INFINITY: Final = float("inf")
 #: Seconds from which on it is told that everybody waits: whoever looks on would take it for a run that hangs.
 _LONG_HOLD: Final = 10.0
 
@@ -64,7 +63,7 @@ class Claim(Place):
     async def sleep(self, seconds: float) -> None:
         """Wait until it is woken, and no longer than so many seconds."""
         assert self.woken is not None, "who may be woken sleeps"
-        if seconds == _INFINITY:
+        if seconds == float("inf"):
             await self.woken.wait()
         else:
             with anyio.move_on_after(seconds):
@@ -113,7 +112,7 @@ class Traffic:
     def _look(self, claim: Claim) -> float:
         """Take a slot if it may go; tell how long to wait if not."""
         if self._queues.first() is not claim:
-            return _INFINITY
+            return float("inf")
         now = anyio.current_time()
         self._judge(now)
         wait = self.admission.wait(claim.party, now)
