@@ -68,7 +68,7 @@ def run(rounds: int) -> Section:
     layers: dict[str, Callable[[str], Awaitable[float]]] = {
         "decide": _decide,
         "ledger: entry, send, answer and result": _ledger,
-        "gate: brake and semaphore": _gate,
+        "gate: turnstile, slot and brake": _gate,
         "shield": _shield,
         "edge: request written, answer read, without a transport": _edge,
         "transport: an exchange over a lane, alone": _transport,
@@ -223,7 +223,7 @@ async def _through(work: Callable[[str], Awaitable[None]]) -> float:
 
 
 def _progress(server_id: str) -> Progress:
-    return Progress(server_id=server_id, order=_ORDER, reboot_type=_ORDER.reboot_type, began=0.0)
+    return Progress(server_id=server_id, order=_ORDER, reboot_type=_ORDER.reboot_type)
 
 
 def _gate_of(at_once: int) -> Gate:
