@@ -16,6 +16,7 @@ import trio
 from bulkrestart import Outcome, Proof, Reason, RestartClient, Server, ServerResult, StopReason, Token
 from bulkrestart.run import settle, verify
 from bulkrestart.simulator import Call, Cloud, Fault, HostFault, asgi
+from tests.naming import name_of
 from tests.run.test_resume import killed
 from tests.virtual import assert_accounted, client_of, cloud_of, end_of, virtually
 
@@ -144,7 +145,7 @@ WORDS: Final = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "words"), WORDS, ids=lambda value: ascii(value)[:40])
+@pytest.mark.parametrize(("answer", "words"), WORDS, ids=name_of)
 def test_never(answer: object, words: str) -> None:
     """A check that is not passed in time fails the server, in the words of the last call, plain and without secrets."""
 
