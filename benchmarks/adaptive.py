@@ -147,8 +147,8 @@ async def _client(place: Place, kind: Kind) -> AsyncIterator[RestartClient]:
 
 @contextmanager
 def _bare(delay: float, ids: Sequence[str]) -> Iterator[Place]:
-    with serving(delay) as cloud:
-        yield Place(cloud.endpoint, "token", ids, is_cloud=False)
+    with serving(delay) as endpoint:
+        yield Place(endpoint, "token", ids, is_cloud=False)
 
 
 @contextmanager

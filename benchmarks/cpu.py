@@ -163,7 +163,7 @@ def compare(
     for number in range(rounds):
         for at_once in levels:
             print(f"cpu: round {number + 1} of {rounds}, {at_once} at once, {delay:g} s", file=sys.stderr)
-            with serving(delay) as cloud:
+            with serving(delay) as endpoint:
                 for name in names if number % 2 == 0 else names[::-1]:
                     is_pooled = CONTENDERS[name].pace is Pace.POOLED
                     # A wide pool takes half a minute: once is enough to see it.
@@ -171,7 +171,7 @@ def compare(
                     if is_wide and number > 0:
                         continue
                     restarts = count or _count(CONTENDERS[name].pace, at_once, delay)
-                    taken = apart(measure, name, cloud.endpoint, at_once, restarts, warm=not is_wide)
+                    taken = apart(measure, name, endpoint, at_once, restarts, warm=not is_wide)
                     found.times.setdefault((name, at_once), []).append(taken / restarts)
                     found.counts[name, at_once] = restarts
     return found

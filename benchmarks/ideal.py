@@ -26,11 +26,11 @@ def run(rounds: int) -> Section:
         for is_warm in (True, False)
     ]
     taken: dict[tuple[str, bool], list[float]] = {case: [] for case in cases}
-    with serving(_DELAY) as cloud:
+    with serving(_DELAY) as endpoint:
         for number in range(rounds):
             print(f"ideal: round {number + 1} of {rounds}", file=sys.stderr)
             for name, is_warm in cases if number % 2 == 0 else cases[::-1]:
-                taken[name, is_warm].append(apart(_measure, name, cloud.endpoint, is_warm=is_warm))
+                taken[name, is_warm].append(apart(_measure, name, endpoint, is_warm=is_warm))
     words = {True: "connections open", False: "from a new client"}
     rows = [
         (f"{name}, {words[is_warm]}", spread(seconds), spread(seconds, 1 / _IDEAL, ".3f"))

@@ -35,11 +35,11 @@ class Taken(NamedTuple):
 def run(rounds: int) -> Section:
     """Measure, and write the tables."""
     taken: list[dict[str, Taken]] = []
-    with serving(_DELAY) as cloud, tempfile.TemporaryDirectory(dir=".") as folder:
+    with serving(_DELAY) as endpoint, tempfile.TemporaryDirectory(dir=".") as folder:
         for number in range(rounds):
             print(f"journal: round {number + 1} of {rounds}", file=sys.stderr)
             kinds = _KINDS if number % 2 == 0 else _KINDS[::-1]
-            taken.append(apart(_measure, cloud.endpoint, str(Path(folder) / str(number)), kinds))
+            taken.append(apart(_measure, endpoint, str(Path(folder) / str(number)), kinds))
     rows = []
     for kind in _KINDS:
         seconds = spread([each[kind].time for each in taken])

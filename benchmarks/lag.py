@@ -68,11 +68,11 @@ _RESTART: Final = f"restarting {_SERVERS:,} servers, {_AT_ONCE} at once"
 def run(rounds: int) -> Section:
     """Measure, and write the tables."""
     found: dict[str, list[Lag]] = {}
-    with serving(_DELAY, servers=PAGE * _PAGES) as cloud:
+    with serving(_DELAY, servers=PAGE * _PAGES) as endpoint:
         for number in range(rounds):
             print(f"lag: round {number + 1} of {rounds}", file=sys.stderr)
             for measure in (_idle, _restart, _restart_with_journal, _restart_and_wait, _plan, _list, _aiohttp):
-                for name, lag in apart(_within_folder, measure, cloud.endpoint).items():
+                for name, lag in apart(_within_folder, measure, endpoint).items():
                     found.setdefault(name, []).append(lag)
     rows = []
     for name, lags in found.items():

@@ -77,11 +77,11 @@ def run(rounds: int) -> Section:
         "only who is parked: tenacity": _tenacity,
     }
     taken: dict[str, list[float]] = {name: [] for name in layers}
-    with serving(0.0) as cloud:
+    with serving(0.0) as endpoint:
         for number in range(rounds):
             print(f"layers: round {number + 1} of {rounds}", file=sys.stderr)
             for name, layer in layers.items():
-                taken[name].append(apart(_measure, layer, cloud.endpoint) / _SERVERS)
+                taken[name].append(apart(_measure, layer, endpoint) / _SERVERS)
     rows = [(name, spread(seconds, 1e6, ".1f")) for name, seconds in taken.items()]
     return Section(text=table(("", "CPU microseconds per restart"), rows))
 

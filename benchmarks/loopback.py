@@ -61,20 +61,9 @@ _ACTION: Final = (
 )
 
 
-class Loopback:
-    """A server that runs.
-
-    Attributes:
-        endpoint: The compute endpoint of its project.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.endpoint = f"http://127.0.0.1:{port}/v2.1/project"
-
-
 @contextmanager
-def serving(delay: float, servers: int = 0) -> Iterator[Loopback]:
-    """Serve for as long as the block lasts.
+def serving(delay: float, servers: int = 0) -> Iterator[str]:
+    """Serve for as long as the block lasts, and give the compute endpoint of the project.
 
     Args:
         delay: Seconds from each request to its answer.
@@ -85,7 +74,7 @@ def serving(delay: float, servers: int = 0) -> Iterator[Loopback]:
     process = spawn.Process(target=_serve, args=(theirs, delay, servers), daemon=True)
     process.start()
     try:
-        yield Loopback(ours.recv())
+        yield f"http://127.0.0.1:{ours.recv()}/v2.1/project"
     finally:
         process.terminate()
         process.join()
