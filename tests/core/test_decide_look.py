@@ -439,6 +439,33 @@ IN_A_REBOOT_TASK = [
             readable_looks=9,
             expected=Accept(proof=Proof.STATE),
         ),
+        *(
+            Row(
+                words=f"{state} after a 409, log with {words} for all of look_timeout",
+                answers=(conflict("task_state", state),),
+                log=log,
+                server=shown("active", state),
+                age=300.0,
+                readable_looks=9,
+                expected=expected,
+            )
+            for words, log, expected in (
+                ("no reboot: it lags", SILENT, Accept(proof=Proof.STATE)),
+                (
+                    "one of yesterday: the server hangs in it",
+                    reboot(-86_400.0),
+                    End(outcome=Outcome.REFUSED, reason=Reason.BUSY, detail=conflict_words("task_state", state)),
+                ),
+            )
+        ),
+        Row(
+            words=f"{state} after a lost reply, log with a reboot of yesterday for all of look_timeout",
+            log=reboot(-86_400.0),
+            server=shown("active", state),
+            age=300.0,
+            readable_looks=9,
+            expected=Accept(proof=Proof.STATE),
+        ),
         Row(
             words=f"{state}, after the grace, and another's reboot of five minutes ago: it is that one",
             server=shown("active", state),

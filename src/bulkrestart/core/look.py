@@ -114,7 +114,9 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
     if (is_rebooting or progress.fate.was_seen_rebooting) and not _is_explained(reboots, log_time):
         # The row is written right after the task_state is: a log that lacks it lags, and proves nothing.
         if is_rebooting and age >= LOOK_TIMEOUT:
-            return Accept(proof=Proof.STATE)
+            # What a 409 met was under way before. If the log shows a reboot, however old, the server may hang in that.
+            may_hang = progress.sends.last_status == 409 and bool(reboots)
+            return _refuse_state(Reason.BUSY, "", progress) if may_hang else Accept(proof=Proof.STATE)
         return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
     if is_trusted and age >= grace_of(progress):
         # One look does not prove the silence of a log, however late it comes: the cloud may have been gone till now.
