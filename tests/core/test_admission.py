@@ -339,6 +339,21 @@ def test_a_probe_that_is_lost_frees_its_place() -> None:
     assert admission.wait(party(), 2.0) == 0.0
 
 
+def test_a_probe_from_before_the_door_closed_anew_frees_no_place() -> None:
+    """The door opened by another's answer while a probe hung, and closed again: there is another probe by now."""
+    admission = closed()
+    [hung] = leave(admission, 1, 2.0)
+    heed(admission, GOOD, now=3.0)
+    heed(admission, *[GATEWAY] * TROUBLES, now=4.0, sent_at=3.5)
+    [probe] = leave(admission, 1, 5.0)
+
+    admission.release(hung)
+    assert admission.wait(party(), 6.0) == INFINITY
+
+    admission.release(probe)
+    assert admission.wait(party(), 6.0) == 0.0
+
+
 def test_who_left_before_the_door_closed_frees_no_place() -> None:
     """While a probe is out, the return of a slot that is none lets nobody go."""
     admission = Admission(10)

@@ -7,7 +7,12 @@ import httpx
 import pytest
 import trio
 
-from bulkrestart import EndpointError, Outcome, Reason, RestartClient, StopReason, Token
+from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Server, StopReason, Token
+from bulkrestart.core.admission import Admission
+from bulkrestart.core.observation import Answer, Unanswered
+from bulkrestart.core.pacing import TROUBLES
+from bulkrestart.run.gate import Gate
+from bulkrestart.run.traffic import Traffic
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
 
@@ -202,6 +207,73 @@ def test_a_server_that_is_in_trouble_itself_does_not_keep_the_door_shut() -> Non
             report = await client.restart(cloud.ids, wait=False)
         assert report.summary == {Outcome.ACCEPTED: 100}
         assert max(result.elapsed for result in report if result.server_id not in bad) < 120.0
+
+    virtually(main)
+
+
+def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
+    """Once any answer has opened the door the others go on, whatever becomes of the probe."""
+
+    async def main() -> None:
+        gate = Gate(Traffic(Admission(20)), None)
+        left: dict[int, float] = {}
+
+        async def look() -> Server:
+            await trio.sleep(3.0)
+            return Server(id="x")
+
+        async def probe() -> Unanswered:
+            await trio.sleep(60.0)
+            return Unanswered("ReadTimeout", may_come_late=True)
+
+        async def send(number: int) -> None:
+            async with gate.send(probe):
+                left[number] = trio.current_time()
+                gate.heed(Answer(202), sent_at=trio.current_time(), server_id=str(number))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gate.ask, look, "x")
+            await trio.sleep(0.1)
+            for _ in range(TROUBLES):
+                gate.heed(Answer(503), sent_at=trio.current_time(), server_id=None)
+            for number in range(5):
+                nursery.start_soon(send, number)
+        assert sorted(left.values())[:-1] == pytest.approx([3.0] * 4)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("after", [60.0, 340.0])
+def test_gone_for_ever_under_probes_that_time_out(after: float) -> None:
+    """A probe that nobody answers for 55 s holds up no run's end; nor that of one which began in the meantime."""
+
+    async def connect(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and trio.current_time() < 0.5:
+            return httpx.Response(200, json={"server": {"id": "x", "vm_state": "active"}})
+        await trio.sleep(55.0)
+        raise httpx.ConnectTimeout("", request=request)
+
+    async def main() -> None:
+        ids = cloud_of(20).ids
+        reports: list[Report] = []
+        async with httpx.AsyncClient(transport=httpx.MockTransport(connect)) as http, trio.open_nursery() as nursery:
+            client = RestartClient("http://cloud.test/v2.1/p", auth=Token("t"), http=http, max_at_once=5)
+
+            async def restart() -> None:
+                reports.append(await client.restart(ids[:10], wait=False))
+
+            async def begin_later() -> None:
+                with pytest.raises(EndpointError, match="nothing was sent"):
+                    await client.restart(ids[10:], wait=False)
+
+            nursery.start_soon(restart)
+            await trio.sleep(after)
+            nursery.start_soon(begin_later)
+        [report] = reports
+        assert report.stopped is not None
+        assert report.stopped.reason is StopReason.OUTAGE
+        assert len(report) == 10
+        assert report.elapsed < 360.0 + 55.0
 
     virtually(main)
 

@@ -86,6 +86,7 @@ class Admission:
         #: When last as many were in flight as may be.
         self._full_at = float("-inf")
         self._words = ""
+        self._probe: Slot | None = None
         #: Sends that came to nothing while it is open whose trouble that is.
         self._blamed: list[Progress] = []
 
@@ -123,9 +124,11 @@ class Admission:
         if self.free < 1:
             self._full_at = now
         self.count_one_more(now)
-        if self.door.is_closed:
+        slot = Slot(party, now, self._epoch, self.door.is_closed)
+        if slot.is_probe:
             self.door.probe(now)
-        return Slot(party, now, self._epoch, self.door.is_closed)
+            self._probe = slot
+        return slot
 
     def count_one_more(self, now: float) -> None:
         """Note that a request leaves, in the slot of another maybe."""
@@ -136,8 +139,10 @@ class Admission:
         """Take a slot back."""
         self.in_flight -= 1
         slot.party.in_flight -= 1
-        if slot.is_probe:
+        # One that left before the door opened, and closed anew, is the probe no more.
+        if slot is self._probe:
             self.door.lose_probe()
+            self._probe = None
         if slot.epoch != self._epoch:
             self._early -= 1
 

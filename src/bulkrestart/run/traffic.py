@@ -7,6 +7,7 @@ from typing import Final
 import anyio
 
 from bulkrestart.core.admission import Admission, Party, Slot
+from bulkrestart.core.pacing import LONGEST_SAID
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.queues import Place, Queues, Rank
 from bulkrestart.run.course import Course
@@ -122,17 +123,18 @@ class Traffic:
         return min(wait, self.admission.door.outage_ends(began) - now)
 
     async def _ask(self, claim: Claim, probe: Callable[[], Awaitable[object]]) -> None:
-        """Spend a slot on the question whether the cloud is back."""
+        """Spend a slot on the question whether the cloud is back. Nobody waits behind it for the answer."""
+        self._queues.quit(claim)
+        if (first := self._queues.first()) is not None:
+            # There may be no slot for it, but somebody has to see that the runs have waited for long enough.
+            first.wake()
         try:
             asked = anyio.current_time()
             self.heed(await probe(), sent_at=asked, server_id=None)
         finally:
             self.leave(claim)
-        if self.admission.door.is_closed:
             # It may be this one server that is in trouble: another asks next.
-            self._queues.quit(claim)
             self._queues.join(claim)
-            self._wake_next()
 
     def leave(self, claim: Claim) -> None:
         """Give the slot back."""
@@ -159,7 +161,7 @@ class Traffic:
         now, was_closed = anyio.current_time(), self.admission.door.is_closed
         held = self.admission.brake.remaining(now)
         self.admission.heed(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
-        if (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
+        if LONGEST_SAID >= (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
             _log.warning("everybody waits for %.0f s, as the cloud asks (%s)", hold, seen)
         if self.admission.door.is_closed and not was_closed:
             _log.warning("everybody waits: the cloud is in trouble (%s)", seen)
