@@ -86,6 +86,13 @@ def test_check_needs_to_wait() -> None:
         options_with(verify=tcp_open(22), wait=False)
 
 
+@pytest.mark.parametrize("value", [10**9 + 1, 10**400])
+def test_count_beyond_reason(value: int) -> None:
+    """A slip of the hand is refused, and not repeated at length."""
+    with pytest.raises(ValueError, match=r"^max_at_once must be 1000000000 at most$"):
+        check_count("max_at_once", value)
+
+
 @pytest.mark.parametrize("value", [1, 50, 10**9])
 def test_good_count(value: int) -> None:
     """Any whole number from one up is a count."""

@@ -5,12 +5,16 @@ from typing import Final
 
 #: Requests a second: fewer would never come to an end.
 _SLOWEST: Final = 1.0 / 86_400.0
+#: No fleet and no bound is larger.
+_LARGEST: Final = 1_000_000_000
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Refuse what is not a whole number from the least up."""
+    """Refuse what is not a whole number from the least up, or is beyond reason."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number from {least} up, not {value!r}")
+    if value > _LARGEST:
+        raise ValueError(f"{name} must be {_LARGEST} at most")
 
 
 def check_seconds(name: str, value: object) -> None:

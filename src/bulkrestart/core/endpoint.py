@@ -73,6 +73,9 @@ def check_id(raw: object) -> str:
     shown = repr(raw if len(raw) <= 60 else f"{raw[:60]}...")
     if not raw or raw in (".", "..") or len(raw) > _LONGEST_ID:
         raise ValueError(f"{shown} cannot be the id of a server")
+    if "/" in raw:
+        # A cloud takes it for another path, and answers as whoever is not the compute API of the project would.
+        raise ValueError(f"{shown} cannot be the id of a server: it holds a slash; give the id alone")
     if not raw.isprintable() or any(character.isspace() for character in raw):
         raise ValueError(f"{shown} cannot be the id of a server: it holds white space or control characters")
     digits = raw.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "").lower()
