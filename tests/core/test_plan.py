@@ -106,6 +106,12 @@ def test_a_run_that_is_to_stop_itself(rollout: Rollout, failures: int, refused: 
     assert (plan.to_dict()["refusals"], plan.to_dict()["is_to_stop"]) == (1, is_to_stop)
 
 
+def test_where_nothing_is_left_to_do_nothing_stops() -> None:
+    """A run that finished over its budget has nothing to stop."""
+    former = [ServerResult(server_id="x", outcome=Outcome.FAILED, reboot_type=RebootType.SOFT)]
+    assert not draw_up([], [], replace(SOFT, rollout=Rollout(max_failures=0)), CHEAP, former).is_to_stop
+
+
 def test_a_plan_in_words_and_values() -> None:
     """A plan says what it comes to on one line, is plain values for programs, and can be sent to another process."""
     options = replace(SOFT, rollout=Rollout(canary=1, max_down="50%", max_failures=0))

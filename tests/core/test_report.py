@@ -268,3 +268,11 @@ def test_report_of_a_large_fleet_is_quickly_written() -> None:
     assert (written["b"].outcome, written["c"].reason) == (Outcome.FAILED, Reason.STOPPED)
     assert written.results == tuple(written)
     assert written.results is written.results
+
+
+def test_result_is_found_by_any_spelling_of_its_id() -> None:
+    """A server has one id in a report, however it is asked for, and also where nothing else is known of it."""
+    server_id = "616fb98f-46ca-475e-917e-2563e5a8cd19"
+    written = Ledger([server_id], SOFT).report(1.0, began=0.0, stopped=None, is_over=False)
+
+    assert written[server_id.upper()] == written[f"{{{server_id}}}"] == written.results[0]

@@ -94,7 +94,8 @@ class Plan:
     @property
     def is_to_stop(self) -> bool:
         """The run would stop itself before its end, unless servers fare better than is expected."""
-        return self.failures > self.max_failures or self.refused + self.refusals > self.max_refused
+        is_over_budget = self.failures > self.max_failures or self.refused + self.refusals > self.max_refused
+        return is_over_budget and bool(self.forecasts)
 
     def to_dict(self) -> dict[str, object]:
         """Give the plan as plain values that `json.dumps` takes."""

@@ -96,7 +96,7 @@ class Report:
             place = self._places[check_id(server_id)]
         except ValueError:
             raise KeyError(server_id) from None
-        return _result(server_id, self.ends[place], self.reboot_type)
+        return _result(self.server_ids[place], self.ends[place], self.reboot_type)
 
     def __contains__(self, server_id: object) -> bool:
         try:
