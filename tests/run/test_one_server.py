@@ -1,5 +1,6 @@
 """What becomes of one server, whatever its first sends meet: through the real client, on virtual time."""
 
+import json
 from dataclasses import dataclass, replace
 
 import pytest
@@ -504,5 +505,22 @@ def test_a_host_that_does_not_come_back(host_fault: HostFault) -> None:
             [result] = await client.restart([server_id], wait_timeout=200.0)
         assert (result.outcome, result.reason) == (Outcome.FAILED, Reason.NOT_BACK)
         assert 200.0 <= result.elapsed < 230.0
+
+    virtually(main)
+
+
+def test_a_token_that_the_cloud_repeats_is_not_shown() -> None:
+    """What a cloud says is in reports and journals, and the token of the request is not."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        cloud.add_token("S3CR3T")
+        words = "the token S3CR3T may not reboot it"
+        body = json.dumps({"forbidden": {"code": 403, "message": words}}).encode()
+        cloud.script(cloud.ids[0], Fault.respond(403, body))
+        async with client_of(cloud, token="S3CR3T") as client:
+            [result] = await client.restart(cloud.ids)
+        assert (result.outcome, result.detail) == (Outcome.REFUSED, "the token *** may not reboot it")
+        assert "S3CR3T" not in repr(result)
 
     virtually(main)

@@ -203,6 +203,8 @@ class Compute:
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
             body, is_cut_short = await _read_body(response, bound)
+            if body:
+                body = _without_tokens(body, response.request)
             headers = _read_headers(response.headers)
             date = cloud_time(headers)
             if date is not None:
@@ -220,6 +222,14 @@ class Compute:
             return answer, body
         words = f"no answer within {self._seconds:g} s"
         return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
+
+
+def _without_tokens(body: bytes, request: httpx.Request) -> bytes:
+    """Take the tokens of a request out of its answer: reports and journals show its words."""
+    for name in ("X-Auth-Token", "X-Security-Token"):
+        if token := request.headers.get(name):
+            body = body.replace(token.encode(), b"***")
+    return body
 
 
 def _explain(error: Exception, request: httpx.Request, trace: Trace) -> Observation:
