@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from bulkrestart.core.model import Outcome, RebootType, ServerResult
 from bulkrestart.simulator import Cloud, Fault
 from tests.core.samples import report
 
-from .conftest import Cli
+from .conftest import Cli, Serve
 
 
 def small_cloud() -> Cloud:
@@ -147,6 +148,16 @@ def test_simulate_here(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     end = cli("simulate", "--servers", "2", "--fault", "busy=0.5", *file)
     assert (end.code, end.err) == (0, "")
     assert end.out.splitlines()[-1] == "0 power cycles of 0 servers in answer to 0 requests"
+
+
+def test_simulate_where_the_port_is_taken(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """The ids of the cloud that is there are not overwritten by those of one that never is."""
+    ids = tmp_path / "ids"
+    ids.write_text("mine")
+    port = urlsplit(serve(Cloud(1)).endpoint).port
+    end = cli("simulate", "--servers", "2", "--port", str(port), "--ids-to", str(ids))
+    assert (end.code, end.out) == (2, "")
+    assert ids.read_text() == "mine"
 
 
 def test_shares() -> None:

@@ -453,7 +453,7 @@ def _simulate(
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be from 0 to 65535, not {port}")
     try:
-        from bulkrestart.cli.simulate import read_face, read_faults, simulate, write_ids
+        from bulkrestart.cli.simulate import read_face, read_faults, simulate
         from bulkrestart.simulator import Cloud
     except ImportError as error:
         raise InputError(str(error)) from error
@@ -461,8 +461,6 @@ def _simulate(
 
     def command(streams: Streams) -> End:
         cloud = Cloud(servers, seed=seed, faults=faults, face=shown_face)
-        if ids_to is not None:
-            write_ids(cloud, ids_to)
         return run_async(simulate(cloud, port=port, ids_to=ids_to, streams=streams))
 
     return command

@@ -64,7 +64,7 @@ async def simulate(cloud: Cloud, *, port: int, ids_to: Path | None, streams: Str
     """Serve a cloud until a signal, and say how to restart its servers, whose ids are in the file `ids_to` if any.
 
     Raises:
-        InputError: The port is taken.
+        InputError: The port is taken, or the file cannot be written.
     """
     ended = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -72,6 +72,8 @@ async def simulate(cloud: Cloud, *, port: int, ids_to: Path | None, streams: Str
             served = await stack.enter_async_context(LoopbackCloud(cloud, port=port))
         except OSError as error:
             raise InputError(f"--port {port}: {error.strerror}; give another, or 0 for a free one") from error
+        if ids_to is not None:
+            write_ids(cloud, ids_to)
         with on_signals(ended.set):
             for line in _directions(cloud, served.endpoint, ids_to):
                 streams.line(safe(line))
