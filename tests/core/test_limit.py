@@ -151,10 +151,10 @@ def spread(values: Iterable[int]) -> tuple[int, int]:
     return ordered[0], ordered[-1]
 
 
-@pytest.mark.parametrize(("capacity", "lowest", "highest"), [(1, 3, 34), (4, 4, 36), (16, 16, 50), (40, 40, 95)])
+@pytest.mark.parametrize(("capacity", "lowest", "highest"), [(1, 3, 72), (4, 4, 72), (16, 16, 75), (40, 40, 180)])
 def test_latency_limit_finds_the_concurrency_that_an_api_works_on(capacity: int, lowest: int, highest: int) -> None:
     """It stays above what the API works on at once, with some roots of that in the queue."""
-    limit, api = LatencyLimit(100), Api(capacity)
+    limit, api = LatencyLimit(200), Api(capacity)
     api.serve(limit, 1000)
 
     low, high = spread(value for value in api.serve(limit, 400) if value != LEAST or capacity <= LEAST)
@@ -170,22 +170,22 @@ def test_latency_limit_comes_to_the_most_where_the_api_bears_it() -> None:
 
 
 def test_latency_limit_begins_with_a_measurement() -> None:
-    """Until the latency of an idle API is known, three are in flight, or fewer where fewer are allowed."""
+    """Until the latency of an idle API is known, `LEAST` are in flight, or fewer where fewer are allowed."""
     assert set(Api(1000).serve(LatencyLimit(100), MEASURED - 1)) == {LEAST}
     assert set(Api(1000).serve(LatencyLimit(2), 100)) == {2}
 
 
 def test_latency_is_measured_again() -> None:
     """An API that has become slower for good is not taken for a full one for ever."""
-    limit, api = LatencyLimit(100), Api(60)
+    limit, api = LatencyLimit(200), Api(150)
     api.serve(limit, 300)
     api.seconds = 1.0
     slow = api.serve(limit, 600)
-    assert slow[-1] < 60
+    assert slow[-1] < 150
     while api.now < 2 * MEASURED_EVERY:
         slow = api.serve(limit, 100)
 
-    assert api.serve(limit, 500)[-1] >= 60
+    assert api.serve(limit, 500)[-1] >= 150
 
 
 def test_what_left_under_another_limit_is_no_sample() -> None:
