@@ -1,5 +1,6 @@
 """Servers on loopback that behave as they are told, and the clients that meet them."""
 
+import atexit
 import socket
 import ssl
 import struct
@@ -170,6 +171,7 @@ def closed_port() -> int:
 def _silent() -> socket.socket:
     # It is kept as long as this process lives: tests that run beside might be given its port otherwise.
     bound = socket.socket()
+    atexit.register(bound.close)
     bound.bind(("127.0.0.1", 0))
     return bound
 

@@ -403,7 +403,7 @@ def test_a_stopped_run_still_follows_what_it_sent_after_the_hold() -> None:
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize(("capacity", "most"), [(1, 34), (4, 36), (12, 48)])
+@pytest.mark.parametrize(("capacity", "most"), [(1, 72), (4, 72), (12, 72)])
 def test_latency_finds_what_the_api_bears(capacity: int, most: int) -> None:
     """An API that works on a few at once is sent not many more, and is never idle for it."""
 
