@@ -15,7 +15,7 @@ from bulkrestart.simulator.filters import Filter
 
 WORDS = """
 busy throttled gateway_throttled flow_limited commands_executing error_before error_after lost_before lost_after late
-slow raced
+slow raced delivered_twice
 """
 REQUEST_FAULTS = WORDS.split()
 
@@ -97,7 +97,7 @@ def test_states_at_birth(share: str) -> None:
     assert cloud.page(cloud.project_id, limit=5, only=Filter(changes_since=cloud.now)) == []
 
 
-@pytest.mark.parametrize("fault", [HostFault.DEAD, HostFault.ALIVE, HostFault.HANG])
+@pytest.mark.parametrize("fault", [HostFault.DEAD, HostFault.ALIVE, HostFault.HANG, HostFault.REVERTED])
 def test_host_shares(fault: HostFault) -> None:
     """A share of host faults is dealt too."""
     assert next(shares(**{fault.value: 1.0}).lots(Random(0))).host_fault is fault

@@ -42,7 +42,7 @@ _ROUTES: Final[tuple[tuple[str, str, Call, Controller], ...]] = (
 )
 
 _Answering = Callable[[Cloud, Controller | None, Asked], Answer]
-_Naming = Callable[[Answer, str], dict[str, str]]
+_Naming = Callable[[Cloud, Answer, str], dict[str, str]]
 
 #: What answers behind each face: the whole answer to a request, and the headers that carry its id.
 _FACES: Final[dict[Face, tuple[_Answering, _Naming]]] = {
@@ -105,21 +105,20 @@ class _Wire:
             except ClientDisconnect:
                 # Its client died in the midst of it: nothing was asked, and nobody reads the answer.
                 return Response()
-            asked = take_apart(request, body, cloud.new_request_id())
-            kind = Call.REBOOT if call is Call.ACTION and b'"reboot"' in asked.body else call
-            number, met = cloud.arrive(kind, asked.server_id or None)
+            kind = Call.REBOOT if call is Call.ACTION and b'"reboot"' in body else call
+            number, met = cloud.arrive(kind, request.path_params.get("server_id"))
+            asked = take_apart(request, body, cloud.new_request_id(), number)
             fault, status = self._queue(met or _NO_FAULT), None
             try:
-                carry_out = partial(self.answer, cloud, controller, asked)
-                answer = await self._meet(fault, asked.server_id, carry_out)
+                answered = await self._meet(fault, asked, partial(self.answer, cloud, controller))
                 if cloud.latency:
                     await self.sleep(cloud.latency)
-                status = answer.status if answer else None
+                status = answered[0].status if answered else None
             finally:
                 cloud.leave(number, status)
-            if answer is None:
+            if answered is None:
                 return _Lost(self.lost)
-            response = self._write(answer, asked.request_id)
+            response = self._write(*answered)
             return _Lost(self.lost, response) if fault.cut else response
 
         return endpoint
@@ -132,34 +131,36 @@ class _Wire:
         applied_after, answered_after = fault.applied_after + wait, fault.answered_after + wait
         return replace(fault, applied_after=applied_after, answered_after=answered_after) if wait else fault
 
-    async def _meet(self, fault: Fault, server_id: str, carry_out: Callable[[], Answer]) -> Answer | None:
-        """Let a request meet its fault; None: its reply is lost."""
-        answer: Answer | None = None
-
-        def carry_out_once() -> None:
-            nonlocal answer
-            answer = answer or carry_out()
-
-        if server_id:
-            self._interfere(fault, server_id)
-        wait = fault.answered_after
-        if fault.applied_after:
+    async def _meet(
+        self, fault: Fault, asked: Asked, carry_out: Callable[[Asked], Answer]
+    ) -> tuple[Answer, str] | None:
+        """Let a request meet its fault; give the answer and the id of what it answers, or None if it is lost."""
+        if asked.server_id:
+            self._interfere(fault, asked.server_id)
+        delivery, applied_after = _Delivery(asked, carry_out), fault.applied_after
+        if applied_after:
             # On the cloud's agenda, so that it happens also when the client has gone away meanwhile.
-            self.cloud.later(fault.applied_after, carry_out_once)
-            if not fault.lost and not fault.answer:
-                wait = max(wait, fault.applied_after)
-        elif fault.applied_after is not None:
-            carry_out_once()
+            self.cloud.later(applied_after, delivery.arrive)
+        elif applied_after is not None:
+            delivery.arrive()
+        if applied_after is not None and fault.again_after is not None:
+            again_after = applied_after + fault.again_after
+            again = _Delivery(replace(asked, request_id=self.cloud.new_request_id()), carry_out)
+            self.cloud.later(again_after, again.arrive)
+            if fault.answered_by == "second":
+                delivery, applied_after = again, again_after
+        wait = fault.answered_after
+        if not fault.lost and not fault.answer:
+            wait = max(wait, applied_after or 0.0)
         if wait:
             await self.sleep(wait)
         if fault.lost:
             return None
         if fault.answer:
-            return fault.answer
+            return fault.answer, asked.request_id
         # What fell due during the wait is done first, and then not once more.
         self.cloud.catch_up()
-        carry_out_once()
-        return answer
+        return delivery.arrive(), delivery.asked.request_id
 
     def _interfere(self, fault: Fault, server_id: str) -> None:
         """Let in what a fault puts just before the request, where the server allows for it."""
@@ -170,9 +171,29 @@ class _Wire:
                 self.cloud.reboot_by_other(server_id)
 
     def _write(self, answer: Answer, request_id: str) -> Response:
-        headers = {"date": formatdate(self.cloud.now + self.cloud.date_skew, usegmt=True)}
-        headers |= self.ids(answer, request_id)
+        date = self.cloud.date()
+        headers = {} if date is None else {"date": formatdate(date, usegmt=True)}
+        headers |= self.ids(self.cloud, answer, request_id)
         return Response(answer.body, answer.status, {**headers, **answer.headers})
+
+
+class _Delivery:
+    """One delivery of a request to the cloud, which carries it out once.
+
+    Args:
+        asked: The request.
+        carry_out: Carries it out.
+    """
+
+    def __init__(self, asked: Asked, carry_out: Callable[[Asked], Answer]) -> None:
+        self.asked = asked
+        self._carry_out = carry_out
+        self._answer: Answer | None = None
+
+    def arrive(self) -> Answer:
+        """Carry the request out, unless that is done already, and give the answer."""
+        self._answer = self._answer or self._carry_out(self.asked)
+        return self._answer
 
 
 class _Lost(Response):

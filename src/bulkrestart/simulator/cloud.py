@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from random import Random
 from threading import RLock
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from uuid import UUID
 
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator.agenda import Agenda
+from bulkrestart.simulator.answers import Answer
 from bulkrestart.simulator.faults import Birth, Fault, Faults, HostFault, Lot
 from bulkrestart.simulator.filters import Filter
 from bulkrestart.simulator.host import Hosts
@@ -33,11 +34,13 @@ from bulkrestart.simulator.records import (
     LogRow,
     MarkerError,
     RaceError,
+    RequestIds,
     RequestRecord,
     Role,
     ServerFault,
     SimulatedServer,
     apply_changes,
+    server_at,
 )
 from bulkrestart.simulator.rules import (
     POWER_ACTIONS,
@@ -66,6 +69,10 @@ _BIRTHS: Final[dict[Birth, Changes]] = {
 
 def _uuid(rng: Random) -> str:
     return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+def _range(seconds: float | tuple[float, float]) -> tuple[float, float]:
+    return seconds if isinstance(seconds, tuple) else (seconds, seconds)
 
 
 def _is_locked(server: SimulatedServer, identity: Identity) -> bool:
@@ -102,8 +109,18 @@ class Cloud:
             too, and says how long that is.
         legacy_host: Whether hosts reboot as they did up to Train: without a lock, so that two reboots accepted for
             one server both cycle it.
-        date_skew: Seconds by which the `Date` header is ahead of the clock that the action log is written by.
-        log_delay: Seconds after which a new row of an action log can be read.
+        date_skew: Seconds by which the `Date` header is ahead of the cloud's clock.
+        has_date: Whether answers have a `Date` header.
+        log_skew: Seconds by which Nova's times (those of the action log, and `updated` of servers) are ahead of the
+            cloud's clock.
+        node_skews: Seconds by which the clocks of Nova's nodes are ahead besides. Each `Date`, each row of a log and
+            each `updated` is written by a node that the seed chooses.
+        log_delay: Seconds after which a new row of an action log can be read; `delay_log` says it of one server.
+        log_lag: Seconds by which reads of action logs are behind, as those of a database's replica are: a number, or
+            the least and the most that is drawn for each read.
+        view_lag: The same of servers and of lists of them. Both are read when the cloud is made.
+        request_ids: Which ids of requests Nova's answers carry.
+        busy_answer: The answer to an action that a task under way forbids, in place of Nova's 409. None: Nova's.
         log_resolution: Steps of the log's `start_time` in seconds, cut off: 1.0 as MySQL keeps it, 0.0 for
             microseconds.
 
@@ -142,8 +159,15 @@ class Cloud:
         rate_limit: tuple[int, float] | None = None,
         legacy_host: bool = False,
         date_skew: float = 0.0,
+        has_date: bool = True,
+        log_skew: float = 0.0,
+        node_skews: Sequence[float] = (),
         log_delay: float = 0.0,
+        log_lag: float | tuple[float, float] = 0.0,
+        view_lag: float | tuple[float, float] = 0.0,
         log_resolution: float = 1.0,
+        request_ids: RequestIds = RequestIds.SHOWN,
+        busy_answer: Answer | None = None,
     ) -> None:
         self.face = face
         self.clock = clock
@@ -158,8 +182,13 @@ class Cloud:
         self.rate_limit = rate_limit
         self.legacy_host = legacy_host
         self.date_skew = date_skew
+        self.has_date = has_date
+        self.log_skew = log_skew
+        self.node_skews = tuple(node_skews)
         self.log_delay = log_delay
         self.log_resolution = log_resolution
+        self.request_ids = request_ids
+        self.busy_answer = busy_answer
         self.ids: list[str] = []
         self.tokens: dict[str, Identity] = {}
         self.access_keys: dict[str, Identity] = {}
@@ -176,6 +205,9 @@ class Cloud:
         # Streams of their own, so that a request more does not change which servers there are.
         self._server_ids = Random(seed)
         self._request_ids = Random(seed + 2)
+        self._log_lag, self._view_lag = _range(log_lag), _range(view_lag)
+        self._lags = Random(seed + 3)
+        self._date_numbers = count()
         self._seed = seed
         self._lock = RLock()
         now = clock()
@@ -217,6 +249,13 @@ class Cloud:
         """The time that the cloud has been brought up to, seconds since the epoch."""
         with self._present():
             return self._agenda.now
+
+    def date(self) -> float | None:
+        """Return the time that the `Date` of an answer shows, in seconds since the epoch; None: it has no `Date`."""
+        if not self.has_date:
+            return None
+        with self._present():
+            return self._agenda.now + self.date_skew + self._node_skew(f"date {next(self._date_numbers)}")
 
     def server(self, server_id: str) -> SimulatedServer:
         """Return a server as it is now; ask again after the clock has moved.
@@ -263,8 +302,8 @@ class Cloud:
         with self._present():
             server = self._servers[server_id]
             self._record(server, "delete", self._identity(), self.new_request_id(), event="compute_terminate_instance")
-            server.terminated_at = self._agenda.now
             self._change(server, {"vm_state": "deleted", "task_state": None})
+            server.terminated_at = self._agenda.now
 
     def later(self, seconds: float, do: Callable[[], object]) -> None:
         """Do something in `seconds`, when the clock has come to it."""
@@ -284,6 +323,11 @@ class Cloud:
         """Let the next reboots of a server meet these on the host, one each, in order."""
         with self._lock:
             self._hosts.fail(server_id, *faults)
+
+    def delay_log(self, server_id: str, seconds: float) -> None:
+        """Let new rows of a server's action log be read only `seconds` later, besides the cloud's own `log_delay`."""
+        with self._lock:
+            self._servers[server_id].log_delay = seconds
 
     def script(self, server_id: str | None, *faults: Fault | None, call: Call = Call.REBOOT) -> None:
         """Let the next requests for a server meet these, one each, in order.
@@ -319,6 +363,7 @@ class Cloud:
         *,
         identity: Identity | None = None,
         request_id: str | None = None,
+        send: int | None = None,
     ) -> LogRow:
         """Ask for a reboot, as the API does when the request has reached it.
 
@@ -327,6 +372,7 @@ class Cloud:
             reboot_type: SOFT or HARD.
             identity: Who asks; the cloud's own user unless told.
             request_id: The id of the request; a new one unless told.
+            send: The number of the request in `requests`; None: it did not come over HTTP.
 
         Returns:
             The row of the action log.
@@ -354,6 +400,7 @@ class Cloud:
                 raise RaceError
             self._change(server, {"task_state": REBOOT_TASKS[reboot_type][0]})
             row = self._record(server, "reboot", who, request_id or self.new_request_id())
+            row.send = send
             seconds = self._draw_seconds(server)
             self._hosts.reboot(server, row, reboot_type, seconds=seconds, is_legacy=self.legacy_host)
             return row
@@ -406,6 +453,18 @@ class Cloud:
                 raise KeyError(server_id)
             return server
 
+    def view(self, server_id: str, identity: Identity) -> SimulatedServer:
+        """Return a living server as a read shows it to a token: behind by `view_lag`, with the times that Nova wrote.
+
+        Raises:
+            KeyError: The read shows none: 404.
+        """
+        with self._present():
+            server = self._shown(self.find(server_id, identity, with_deleted=True), self._read_at(self._view_lag))
+            if server is None or server.is_deleted:
+                raise KeyError(server_id)
+            return server
+
     def page(
         self,
         project_id: str,
@@ -435,8 +494,9 @@ class Cloud:
                 if last is None or last.project_id != project_id:
                     raise MarkerError(marker)
                 start = bisect_right(order, (-last.created, last.id))
-            servers = (self._servers[server_id] for _, server_id in order[start:])
-            return list(islice(filter(is_wanted, servers), limit))
+            at = self._read_at(self._view_lag)
+            shown = (self._shown(self._servers[server_id], at) for _, server_id in order[start:])
+            return list(islice((server for server in shown if server is not None and is_wanted(server)), limit))
 
     def groups(self, project_id: str) -> dict[str, list[str]]:
         """Return the server groups of a project, by name: the ids of the living members."""
@@ -452,7 +512,11 @@ class Cloud:
         with self._present():
             if self.log_access is LogAccess.EMPTY:
                 return []
-            return [row for row in reversed(server.log) if row.start_time + self.log_delay <= self._agenda.now]
+            at, delay = self._read_at(self._log_lag), self.log_delay + server.log_delay
+            rows = [row for row in reversed(server.log) if row.start_time + delay <= at]
+            if at == self._agenda.now and not self.log_skew and not self.node_skews:
+                return rows
+            return [row.seen(at, ahead=self.log_skew + self._node_skew(row.request_id)) for row in rows]
 
     def arrive(self, call: Call, server_id: str | None) -> tuple[int, Fault | None]:
         """Note a request that has arrived.
@@ -516,6 +580,25 @@ class Cloud:
         script = self._scripts.get((call, server_id))
         return script.popleft() if script else None
 
+    def _read_at(self, lag: tuple[float, float]) -> float:
+        """Draw the time whose state a read shows."""
+        least, most = lag
+        return self._agenda.now - (self._lags.uniform(least, most) if least < most else least)
+
+    def _shown(self, server: SimulatedServer, at: float) -> SimulatedServer | None:
+        """Return a server as it was, with `updated` by Nova's clocks; None: it was not there."""
+        if server.created > at:
+            return None
+        seen = server_at(server, at)
+        if not self.log_skew and not self.node_skews:
+            return seen
+        ahead = self.log_skew + self._node_skew(f"{server.id} {seen.updated}")
+        return replace(seen, updated=seen.updated + ahead)
+
+    def _node_skew(self, key: str) -> float:
+        """Tell how far ahead the clock is of the node that wrote something; the same key has the same node."""
+        return Random(f"{self._seed} {key}").choice(self.node_skews) if self.node_skews else 0.0
+
     def _identity(self) -> Identity:
         return Identity(user_id=self.user_id, project_id=self.project_id)
 
@@ -541,6 +624,7 @@ class Cloud:
             launched_at=now,
             host=f"compute-{number % self._host_count + 1}",
             availability_zone=self._zones[number % len(self._zones)],
+            past=[] if self._view_lag[1] else None,
         )
         self._servers[server.id] = server
         self._hosts.add(server)
@@ -560,6 +644,7 @@ class Cloud:
             self.script(server.id, *lot.faults)
         if lot.host_fault:
             self.break_host(server.id, lot.host_fault)
+        server.log_delay = lot.log_delay
 
     def _change(self, server: SimulatedServer, changes: Changes) -> SimulatedServer:
         apply_changes(server, changes, at=self._agenda.now)

@@ -76,8 +76,12 @@ Controller = Callable[[Context], Answer]
 
 def show(context: Context) -> Answer:
     """Show a server."""
-    asked = context.asked
-    shown = detailed_server(_find(context), context.version, base=asked.base, root=asked.root)
+    asked, cloud = context.asked, context.cloud
+    try:
+        server = cloud.view(asked.server_id, context.identity)
+    except KeyError:
+        raise _no_such_server(asked.server_id) from None
+    shown = detailed_server(server, context.version, base=asked.base, root=asked.root)
     return json_answer(200, {"server": shown})
 
 
@@ -112,12 +116,15 @@ def act(context: Context) -> Answer:
         raise refused(403, f"Policy doesn't allow {_POLICIES[action]} to be performed.")
     try:
         if action == "reboot":
-            cloud.reboot(server.id, reboot_type, identity=identity, request_id=request_id)
+            number = context.asked.number
+            cloud.reboot(server.id, reboot_type, identity=identity, request_id=request_id, send=number)
         elif action in ("lock", "unlock"):
             cloud.set_lock(server.id, action == "lock", identity=identity, request_id=request_id)
         else:
             cloud.power(server.id, action == "os-start", identity=identity, request_id=request_id)
     except ConflictError as conflict:
+        if cloud.busy_answer is not None and conflict.is_busy:
+            raise RefusedError(cloud.busy_answer) from None
         raise refused(409, str(conflict)) from None
     except RaceError:
         return unexpected_error("nova.exception.UnexpectedTaskStateError")
@@ -173,7 +180,11 @@ def _find(context: Context, *, with_deleted: bool = False) -> SimulatedServer:
     try:
         return context.cloud.find(server_id, context.identity, with_deleted=with_deleted)
     except KeyError:
-        raise refused(404, f"Instance {server_id} could not be found.") from None
+        raise _no_such_server(server_id) from None
+
+
+def _no_such_server(server_id: str) -> RefusedError:
+    return refused(404, f"Instance {server_id} could not be found.")
 
 
 def _list(context: Context, view: Callable[[SimulatedServer], dict[str, object]]) -> Answer:

@@ -24,6 +24,9 @@ _T = TypeVar("_T")
 #: What a server may be at birth instead of active and unlocked.
 Birth = Literal["locked", "stopped", "error"]
 
+#: One of the two deliveries of a request.
+Delivery = Literal["first", "second"]
+
 #: Marks those fields of `Faults` that are shares, among its seconds and counts.
 Share = Annotated[float, "of the fleet, 0 to 1"]
 
@@ -35,6 +38,9 @@ class HostFault(StrEnum):
     DEAD = "dead"
     #: The driver fails and the guest keeps running: ACTIVE, and the action log says Success.
     ALIVE = "alive"
+    #: The host fails before it calls the driver, and reverts the task: ACTIVE, and the action log says Error
+    #: (nova/compute/manager.py `reverts_task_state`).
+    REVERTED = "reverted"
     #: The driver never comes back: the server stays in reboot_started.
     HANG = "hang"
     #: The host is down and never picks the reboot up: the server stays in rebooting.
@@ -54,6 +60,9 @@ class Fault:
         task_state: A passing task that takes the server just before the request, or None.
         task_seconds: How long that task takes.
         by_other: Whether another user's SOFT reboot gets in just before the request.
+        again_after: Seconds from the first delivery of the request to a second one, which meets the cloud's rules for
+            itself; None: it is delivered once.
+        answered_by: Which delivery's answer the client gets.
     """
 
     applied_after: float | None = None
@@ -64,8 +73,12 @@ class Fault:
     task_state: str | None = None
     task_seconds: float = 0.0
     by_other: bool = False
+    again_after: float | None = None
+    answered_by: Delivery = "second"
 
     def __post_init__(self) -> None:
+        if self.again_after is not None and self.applied_after is None:
+            raise ValueError("a second delivery needs a first: a request that is applied")
         if self.answer is None and self.applied_after is None and not self.lost:
             raise ValueError("a fault needs an answer, a request that is applied, or a lost reply")
 
@@ -95,6 +108,19 @@ class Fault:
     def late(cls, seconds: float) -> Self:
         """Cut the connection now, and carry the request out `seconds` later, as a gateway may."""
         return cls(lost=True, applied_after=seconds)
+
+    @classmethod
+    def delivered_twice(cls, after: float = 0.0, answer: Delivery = "second") -> Self:
+        """Deliver the request twice, as a proxy does that tries the next node when the first is slow.
+
+        The second delivery is a request of its own to Nova, with its own id: 409 while the first reboot runs; 202, and
+        a second reboot, when the first is over or Nova accepts another HARD.
+
+        Args:
+            after: Seconds from the first delivery to the second.
+            answer: Which delivery's answer the client gets: that of the "first" at once, or that of the "second".
+        """
+        return cls(applied_after=0.0, again_after=after, answered_by=answer)
 
     @classmethod
     def slow(cls, seconds: float) -> Self:
@@ -144,19 +170,21 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lot:
-    """What one server was dealt: its state, what its first requests meet, what its first reboot meets."""
+    """What one server was dealt: its state, what its first requests and its first reboot meet, how late its log is."""
 
     state: Birth | None
     faults: tuple[Fault, ...]
     host_fault: HostFault | None
+    log_delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
     """Shares of a fleet that meet a fault, drawn for each server from the cloud's seed.
 
-    There are three draws for a server: one of its state, one of what its first reboot requests meet, one of what its
-    first reboot meets on the host. Shares of one draw exclude each other, so each draw's must not be over 1 in sum.
+    There are four draws for a server: one of its state, one of what its first reboot requests meet, one of what its
+    first reboot meets on the host, one of its action log. Shares of one draw exclude each other, so each draw's must
+    not be over 1 in sum.
 
     Attributes:
         locked: Share of servers that are locked.
@@ -178,10 +206,15 @@ class Faults:
         slow: Share whose reply is held back.
         slow_seconds: For how long.
         raced: Share that loses a race against another user's reboot.
+        delivered_twice: Share whose request is delivered twice; the client gets the second answer.
+        delivered_twice_after: Seconds from the first delivery to the second.
         times: How many requests to a server meet its request fault before it has passed.
         dead: Share whose first reboot fails with the guest off.
         alive: Share whose first reboot fails with the guest running.
+        reverted: Share whose first reboot fails before the driver is called, which the action log tells.
         hang: Share whose first reboot never ends.
+        log_late: Share whose action log shows new rows late.
+        log_late_seconds: How late.
 
     Raises:
         ValueError: A share is not between 0 and 1, or the shares of one draw are over 1 in sum.
@@ -206,13 +239,18 @@ class Faults:
     slow: Share = 0.0
     slow_seconds: float = 1.0
     raced: Share = 0.0
+    delivered_twice: Share = 0.0
+    delivered_twice_after: float = 0.5
     times: int = 1
     dead: Share = 0.0
     alive: Share = 0.0
+    reverted: Share = 0.0
     hang: Share = 0.0
+    log_late: Share = 0.0
+    log_late_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        for draw in (self._states(), self._requests(), self._hosts()):
+        for draw in (self._states(), self._requests(), self._hosts(), self._logs()):
             shares = [share for share, _ in draw]
             if any(not 0 <= share <= 1 for share in shares):
                 raise ValueError("a share of the fleet is between 0 and 1")
@@ -237,20 +275,31 @@ class Faults:
             (self.late, Fault.late(self.late_seconds)),
             (self.slow, Fault.slow(self.slow_seconds)),
             (self.raced, Fault.race()),
+            (self.delivered_twice, Fault.delivered_twice(self.delivered_twice_after)),
         )
 
     def _hosts(self) -> tuple[tuple[float, HostFault], ...]:
-        return ((self.dead, HostFault.DEAD), (self.alive, HostFault.ALIVE), (self.hang, HostFault.HANG))
+        return (
+            (self.dead, HostFault.DEAD),
+            (self.alive, HostFault.ALIVE),
+            (self.hang, HostFault.HANG),
+            (self.reverted, HostFault.REVERTED),
+        )
+
+    def _logs(self) -> tuple[tuple[float, float], ...]:
+        return ((self.log_late, self.log_late_seconds),)
 
     def lots(self, rng: Random) -> Iterator[Lot]:
         """Draw one server's lot after another's, without end."""
-        states, requests, hosts = self._states(), self._requests(), self._hosts()
+        states, requests, hosts, logs = self._states(), self._requests(), self._hosts(), self._logs()
         while True:
             fault = _pick(requests, rng.random())
             yield Lot(
                 state=_pick(states, rng.random()),
                 faults=(fault,) * self.times if fault else (),
                 host_fault=_pick(hosts, rng.random()),
+                # Drawn only where it is asked for, so that a seed deals as before where it is not.
+                log_delay=(_pick(logs, rng.random()) or 0.0) if self.log_late else 0.0,
             )
 
 

@@ -85,7 +85,7 @@ def answer(cloud: Cloud, controller: Controller | None, asked: Asked) -> Answer:
     return _translate(answer_identified(cloud, controller, asked, identity))
 
 
-def ids(answered: Answer, request_id: str) -> dict[str, str]:
+def ids(_: Cloud, answered: Answer, request_id: str) -> dict[str, str]:
     """Name the header in which an answer carries the gateway's id of its request; Nova's id is not passed on."""
     return {"x-request-id": _own_id(request_id)}
 

@@ -120,6 +120,10 @@ class Hosts:
             # Preempted just before the driver: this save is inside the `try`, so it counts as a failed driver.
             self._end(job, is_failed=True)
             return
+        if job.fault is HostFault.REVERTED:
+            self._change(job.server, {"task_state": None})
+            self._finish(job, is_error=True)
+            return
         self._change(job.server, {"task_state": started})
         if job.fault is HostFault.HANG:
             return
@@ -132,7 +136,7 @@ class Hosts:
         if not job.server.is_deleted:
             job.server.cycles += 1
             self.cycle_counts[job.server.id] += 1
-            self.cycles.append(Cycle(self._agenda.now, job.server.id, job.reboot_type))
+            self.cycles.append(Cycle(self._agenda.now, job.server.id, job.reboot_type, job.row.send))
 
     def _end(self, job: _Job, *, is_failed: bool) -> None:
         server = job.server

@@ -6,11 +6,12 @@ Versions are told to everybody; then come the token, the path, the microversion,
 import re
 from dataclasses import replace
 from typing import Final
+from uuid import NAMESPACE_OID, uuid5
 
 from bulkrestart.simulator.answers import Answer, RefusedError, json_answer, nova_answer
 from bulkrestart.simulator.cloud import Cloud
 from bulkrestart.simulator.controllers import Context, Controller
-from bulkrestart.simulator.records import Identity
+from bulkrestart.simulator.records import Identity, RequestIds
 from bulkrestart.simulator.request import Asked
 from bulkrestart.simulator.views import Version
 
@@ -57,9 +58,13 @@ def version_document(cloud: Cloud, asked: Asked) -> Answer | None:
     return json_answer(200, document) if document else None
 
 
-def ids(answered: Answer, request_id: str) -> dict[str, str]:
-    """Name the headers in which an answer of Nova's carries the id of its request."""
-    return {"x-openstack-request-id": request_id, "x-compute-request-id": request_id} if answered.from_nova else {}
+def ids(cloud: Cloud, answered: Answer, request_id: str) -> dict[str, str]:
+    """Name the headers in which an answer of Nova's carries the id of its request, or a gateway's id in its place."""
+    if not answered.from_nova or cloud.request_ids is RequestIds.HIDDEN:
+        return {}
+    if cloud.request_ids is RequestIds.REPLACED:
+        return {"x-openstack-request-id": f"req-{uuid5(NAMESPACE_OID, request_id)}"}
+    return {"x-openstack-request-id": request_id, "x-compute-request-id": request_id}
 
 
 def _versions(cloud: Cloud, asked: Asked) -> tuple[dict[str, object], dict[str, object]]:

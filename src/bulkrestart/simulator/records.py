@@ -1,9 +1,11 @@
 """What the cloud holds and tells: servers, rows of their logs, who asks, and what arrived."""
 
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from copy import copy
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha224
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, Self, TypedDict
 
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator.rules import POWER_STATES, REBOOT_TASKS, RUNNING, status_of
@@ -42,6 +44,17 @@ class LogAccess(StrEnum):
     EMPTY = "empty"
 
 
+class RequestIds(StrEnum):
+    """Which ids of requests Nova's answers carry; the action log always has Nova's own."""
+
+    #: Nova's, in `x-openstack-request-id` and `x-compute-request-id`.
+    SHOWN = "shown"
+    #: None: a gateway removes both headers.
+    HIDDEN = "hidden"
+    #: A gateway's own in `x-openstack-request-id`, in Nova's form but in no row of the log; the other is removed.
+    REPLACED = "replaced"
+
+
 class Call(StrEnum):
     """The calls of the API, as faults and the record of requests name them."""
 
@@ -71,11 +84,19 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """One real power cycle of a guest."""
+    """One real power cycle of a guest.
+
+    Attributes:
+        time: Seconds since the epoch.
+        server_id: The server.
+        reboot_type: What was asked for.
+        send: The number of the request that asked for it, as in `LogRow`.
+    """
 
     time: float
     server_id: str
     reboot_type: RebootType
+    send: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +111,12 @@ class RequestRecord:
 
 @dataclass(slots=True, kw_only=True)
 class LogRow:
-    """A row of a server's action log; times are seconds since the epoch, `message` is None or "Error"."""
+    """A row of a server's action log; times are seconds since the epoch, `message` is None or "Error".
+
+    Attributes:
+        send: The number of the request in `Cloud.requests` that it belongs to. Two rows with the same number are one
+            request that was delivered twice. None: it did not come over HTTP.
+    """
 
     action: str
     request_id: str
@@ -103,6 +129,24 @@ class LogRow:
     event_start: float | None = None
     event_finish: float | None = None
     result: str | None = None
+    send: int | None = None
+
+    def seen(self, at: float, *, ahead: float) -> Self:
+        """Return the row as a read showed it at an earlier time, written by a clock that is `ahead` seconds ahead."""
+        has_begun = self.event_start is not None and self.event_start <= at
+        is_over = self.event_finish is not None and self.event_finish <= at
+        start, finish = self.event_start if has_begun else None, self.event_finish if is_over else None
+        newest = max(time for time in (self.start_time, start, finish) if time is not None)
+        return replace(
+            self,
+            start_time=self.start_time + ahead,
+            updated_at=newest + ahead,
+            message=self.message if is_over else None,
+            event=self.event if has_begun else "",
+            event_start=None if start is None else start + ahead,
+            event_finish=None if finish is None else finish + ahead,
+            result=self.result if is_over else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +208,8 @@ class SimulatedServer:
         posts: Reboot requests that arrived for it.
         log: Its action log, the oldest row first.
         downtimes: When it was down, the oldest first.
+        log_delay: Seconds after which a new row of its log can be read, besides the cloud's own `log_delay`.
+        past: What it was before each change, with the time of the change, the oldest first; None: it is not kept.
     """
 
     id: str
@@ -189,6 +235,8 @@ class SimulatedServer:
     posts: int = 0
     log: list[LogRow] = field(default_factory=list)
     downtimes: list[Downtime] = field(default_factory=list)
+    log_delay: float = 0.0
+    past: list[tuple[float, "SimulatedServer"]] | None = None
 
     @property
     def status(self) -> str:
@@ -211,8 +259,17 @@ class SimulatedServer:
         return self.vm_state == "deleted"
 
 
+def server_at(server: SimulatedServer, at: float) -> SimulatedServer:
+    """Return a server as it was at a time, if its past is kept."""
+    past = server.past or []
+    number = bisect_right(past, at, key=lambda change: change[0])
+    return past[number][1] if number < len(past) else server
+
+
 def apply_changes(server: SimulatedServer, changes: Changes, *, at: float) -> None:
     """Set what a server is; the time of it is what the API shows as `updated`."""
+    if server.past is not None:
+        server.past.append((at, copy(server)))
     for name, value in changes.items():
         setattr(server, name, value)
     if "vm_state" in changes and "power_state" not in changes:
@@ -227,6 +284,11 @@ def apply_changes(server: SimulatedServer, changes: Changes, *, at: float) -> No
 
 class ConflictError(Exception):
     """Nova's 409, in its own words."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a task that is under way is the reason."""
+        return "in task_state" in str(self)
 
 
 class RaceError(Exception):

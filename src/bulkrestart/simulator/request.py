@@ -23,6 +23,7 @@ class Asked:
         accept: The forms of answer that the client takes.
         microversion: The one that is asked for, as written; "" for none.
         request_id: The id that this request was given.
+        number: Its number in `Cloud.requests`; a second delivery of it has another id, and the same number.
         origin: Scheme and host of the URL.
         path: The path, whatever it leads to.
     """
@@ -39,6 +40,7 @@ class Asked:
     accept: str
     microversion: str
     request_id: str
+    number: int
     origin: str
     path: str
 
@@ -57,7 +59,7 @@ class Asked:
         return f"/{self.project_id}" if self.project_id else ""
 
 
-def take_apart(request: Request, body: bytes, request_id: str) -> Asked:
+def take_apart(request: Request, body: bytes, request_id: str, number: int) -> Asked:
     """Read what a request asks for, from the parts of its path that its route has named."""
     headers, parts, path = request.headers, request.path_params, request.scope["path"]
     return Asked(
@@ -75,6 +77,7 @@ def take_apart(request: Request, body: bytes, request_id: str) -> Asked:
             headers.get("openstack-api-version", ""), headers.get("x-openstack-nova-api-version", "")
         ),
         request_id=request_id,
+        number=number,
         origin=f"{request.scope['scheme']}://{headers.get('host', '')}",
         path=path,
     )
