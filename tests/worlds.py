@@ -33,7 +33,20 @@ from bulkrestart.core.record import Contents, Record
 from bulkrestart.core.rollout import BUDGET
 from bulkrestart.journal import read_journal
 from bulkrestart.run import recorder
-from bulkrestart.simulator import Call, Cloud, ConflictError, Fault, HostFault, LogAccess, LogRow, asgi
+from bulkrestart.simulator import (
+    Answer,
+    Call,
+    Cloud,
+    ConflictError,
+    Fault,
+    HostFault,
+    LogAccess,
+    LogRow,
+    RequestIds,
+    asgi,
+    json_answer,
+    nova_answer,
+)
 from bulkrestart.simulator.records import Changes
 from tests.virtual import EPOCH, REGARDLESS
 
@@ -57,6 +70,10 @@ SOON: Final = 9.0
 LATE: Final = 80.0
 #: Seconds by which the cloud's `Date`, and a round trip, may make a reboot of somebody else look later than the run.
 _UNCERTAINTY: Final = 5.0
+#: Seconds by which the log's clock may be off from ours and its nodes' from each other, which `since` allows for.
+SINCE_UNCERTAINTY: Final = 60.0
+#: Seconds from the last look before a send, with its requests, to the send.
+_LOOK_AGE: Final = 15.0
 #: Fleets up to this size are looked at as a whole at every result.
 _SMALL: Final = 50
 
@@ -144,6 +161,7 @@ class Fate:
         looks: What other requests for it meet, each by its call.
         host: What its first reboot meets on the host.
         deeds: What others do to it.
+        log_delay: Seconds by which its action log shows new rows late.
     """
 
     born: Changes = field(default_factory=Changes)
@@ -151,6 +169,7 @@ class Fate:
     looks: tuple[tuple[Call, Fault], ...] = ()
     host: HostFault | None = None
     deeds: tuple[Deed, ...] = ()
+    log_delay: float = 0.0
 
     @property
     def has_company(self) -> bool:
@@ -181,6 +200,8 @@ class World:
         lists: What lists meet, one each.
         outage: What all requests meet for a while.
         cuts: How one process after another ends; the last ones are left alone.
+        kinds: What it is an example of; doubts are counted by these.
+        may_doubt: A doubt breaks no promise, whatever its reason; it is only counted.
     """
 
     seed: int = 0
@@ -204,6 +225,13 @@ class World:
     log_resolution: float = 1.0
     log_access: LogAccess = LogAccess.OPEN
     date_skew: float = 0.0
+    has_date: bool = True
+    log_skew: float = 0.0
+    node_skews: tuple[float, ...] = ()
+    log_lag: float | tuple[float, float] = 0.0
+    view_lag: float | tuple[float, float] = 0.0
+    request_ids: RequestIds = RequestIds.SHOWN
+    busy_answer: Answer | None = None
     legacy_host: bool = False
     max_limit: int = 1000
     max_microversion: str = "2.96"
@@ -211,6 +239,27 @@ class World:
     lists: tuple[Fault | None, ...] = ()
     outage: Outage | None = None
     cuts: tuple[Cut, ...] = ()
+    kinds: tuple[str, ...] = ()
+    may_doubt: bool = False
+
+    @property
+    def date_lead(self) -> float:
+        """Seconds by which `Date` may be ahead of the log."""
+        return self.date_skew - self.log_skew + self._spread
+
+    @property
+    def log_lead(self) -> float:
+        """Seconds by which the log may be ahead of `Date`."""
+        return self.log_skew - self.date_skew + self._spread
+
+    @property
+    def slowest_log(self) -> float:
+        """The most seconds after which the log shows a new row of a server that has no delay of its own."""
+        return self.log_delay + (self.log_lag[1] if isinstance(self.log_lag, tuple) else self.log_lag)
+
+    @property
+    def _spread(self) -> float:
+        return max(self.node_skews) - min(self.node_skews) if self.node_skews else 0.0
 
     @property
     def goal(self) -> Outcome:
@@ -229,7 +278,10 @@ class Account:
         report: The last process's; None if it could not begin.
         ids: The servers.
         sends: Reboot requests that left, by server.
-        started: Reboots that the cloud began for us, by server.
+        started: Sends for which the cloud began a reboot, by server: one that was delivered twice is one.
+        twice_delivered: Servers whose guest was cycled more than once by one send, which a middlebox delivered twice.
+        falsely: Servers whose outcome is not what the cloud did.
+        since_broken: Servers that were rebooted although the log showed that they had rebooted since.
         cycled: Power cycles since the run began, whoever asked, by server.
         faults: Requests that met a fault.
         kills: Processes that were killed.
@@ -253,6 +305,9 @@ class Account:
     lost: int = 0
     doubts: int = 0
     fair_doubts: int = 0
+    twice_delivered: int = 0
+    falsely: set[str] = field(default_factory=set)
+    since_broken: int = 0
 
     @property
     def twice(self) -> int:
@@ -619,6 +674,13 @@ class _Stage:
             log_delay=world.log_delay,
             log_resolution=world.log_resolution,
             date_skew=world.date_skew,
+            has_date=world.has_date,
+            log_skew=world.log_skew,
+            node_skews=world.node_skews,
+            log_lag=world.log_lag,
+            view_lag=world.view_lag,
+            request_ids=world.request_ids,
+            busy_answer=world.busy_answer,
             legacy_host=world.legacy_host,
             max_limit=world.max_limit,
             max_microversion=world.max_microversion,
@@ -628,6 +690,7 @@ class _Stage:
         for server_id, fate in zip(cloud.ids, world.fates, strict=True):
             cloud.change(server_id, **fate.born)
             cloud.script(server_id, *fate.sends)
+            cloud.delay_log(server_id, fate.log_delay)
             for call, fault in fate.looks:
                 cloud.script(server_id, fault, call=call)
             if fate.host is not None:
@@ -773,7 +836,7 @@ class _Stage:
     def _judge_truth(self, report: Report) -> None:
         """Hold each outcome against what the cloud did."""
         # As far as `Date` is behind, an earlier reboot may be taken for ours until a row has told (README).
-        began = self.began - _UNCERTAINTY - max(0.0, -self.world.date_skew)
+        began = self.began - _UNCERTAINTY - max(0.0, self.world.log_lead)
         cycled = Counter(cycle.server_id for cycle in self.cloud.cycle_log if cycle.time >= began)
         for result, fate in zip(report, self.world.fates, strict=True):
             server_id = result.server_id
@@ -792,13 +855,21 @@ class _Stage:
                 case Outcome.REFUSED | Outcome.SKIPPED:
                     is_true = not ours
                 case Outcome.ACCEPTED | Outcome.FAILED:
-                    is_true = bool(recent)
+                    is_not_rebooted = result.reason is Reason.NOT_REBOOTED
+                    is_true = bool(recent) and not (is_not_rebooted and self._is_shown_rebooted(server_id, fate, ours))
                 case Outcome.SATISFIED:
                     is_true = self._has_rebooted_since(rows)
                 case Outcome.IN_DOUBT:
                     is_true = True
             if not is_true:
+                self.account.falsely.add(server_id)
                 self.breaks(f"{server_id}: {result.outcome} is not true: {result}; {rows}")
+
+    def _is_shown_rebooted(self, server_id: str, fate: Fate, ours: Sequence[LogRow]) -> bool:
+        """Tell whether a send of ours cycled the guest, and the log showed its row before there was an outcome."""
+        cycled = {cycle.send for cycle in self.cloud.cycle_log if cycle.server_id == server_id}
+        shown_by = self._ended.get(server_id, self.time()) - self.world.slowest_log - fate.log_delay
+        return any(row.send in cycled and row.result == "Success" and row.start_time < shown_by for row in ours)
 
     @property
     def _is_log_open(self) -> bool:
@@ -809,21 +880,29 @@ class _Stage:
 
     def _has_rebooted_since(self, rows: Sequence[LogRow]) -> bool:
         assert self.world.since is not None
-        return any(row.start_time >= self.began - self.world.since and row.message is None for row in rows)
+        # A server that may have rebooted since, by what the log's clock can be off, is left alone.
+        since = self.began - self.world.since - (SINCE_UNCERTAINTY if self.world.may_doubt else 0.0)
+        return any(row.start_time >= since and row.message is None for row in rows)
 
     def _judge_the_end(self, report: Report | None, contents: Contents | None) -> None:
         """Judge what is left when nothing more can come."""
         account = self.account
         account.cycled = Counter(cycle.server_id for cycle in self.cloud.cycle_log if cycle.time >= self.began)
         for server_id in self.cloud.ids:
-            rows = [row for row in self.cloud.server(server_id).log if row.action == "reboot" and self._is_ours(row)]
-            account.started[server_id] = len(rows)
-            if self.world.escalate and len(rows) == 2 and rows[0].message == "Error":
+            reboots = [row for row in self.cloud.server(server_id).log if row.action == "reboot"]
+            rows = [row for row in reboots if self._is_ours(row)]
+            # What one send began is one, however often something on the way delivered it.
+            sends = sorted({row.send for row in rows if row.send is not None})
+            if self.world.escalate and len(sends) == 2 and {r.message for r in rows if r.send == sends[0]} == {"Error"}:
                 # HARD followed the SOFT; had that been cycled, or this not been the last, it shows below.
-                account.started[server_id] = 1
-                rows = rows[1:]
-            if len(rows) > 1:
-                self.breaks(f"{server_id}: rebooted {len(rows)} times by our own doing: {rows}")
+                del sends[0]
+            account.started[server_id] = len(sends)
+            if len(sends) > 1:
+                self.breaks(f"{server_id}: rebooted {len(sends)} times by our own doing: {rows}")
+            if self.world.since is not None and sends:
+                self._judge_since(server_id, reboots, self.cloud.requests[sends[0]].time)
+        cycles = Counter((cycle.server_id, cycle.send) for cycle in self.cloud.cycle_log if cycle.send is not None)
+        account.twice_delivered = sum(number > 1 for number in cycles.values())
         self._judge_downtimes()
         if report is None or contents is None:
             self.loses("no process could begin")
@@ -836,6 +915,21 @@ class _Stage:
                 self._judge_doubt(result, fate, contents)
             elif self._is_open(result) and not is_stopped and not self._may_stay_open(result, fate):
                 self.breaks(f"{result.server_id}: left open by {RESUMES} processes: {result}")
+
+    def _judge_since(self, server_id: str, reboots: Sequence[LogRow], sent_at: float) -> None:
+        """Hold that a server that had rebooted since was left alone, where the last look could show that it had."""
+        assert self.world.since is not None
+        number = self.cloud.ids.index(server_id)
+        fate = self.world.fates[number]
+        # A look that failed, or took long, may be older than the log is behind.
+        if fate.looks or not self._is_log_open:
+            return
+        shown_by = sent_at - self.world.slowest_log - fate.log_delay - _LOOK_AGE
+        since = self.began - self.world.since
+        before = [row for row in reboots if row.send is None and since <= row.start_time < shown_by]
+        if any(row.result == "Success" for row in before):
+            self.breaks(f"{server_id}: rebooted by us, though it had rebooted since: {reboots}")
+            self.account.since_broken += 1
 
     def _judge_downtimes(self) -> None:
         """Hold what may be down at once against when servers were down by our own doing."""
@@ -893,13 +987,13 @@ class _Stage:
             or fate.has_company
             # `Date` is ahead of the log, so that our own row seems to precede the send: another node's clock would
             # make the same of somebody's reboot before it.
-            or (self.world.date_skew > 0.0 and self.account.started[result.server_id] > 0)
+            or (self.world.date_lead > 0.0 and self.account.started[result.server_id] > 0)
             # Nova takes a second HARD, so a log is believed only once it has shown a reboot of this run.
             or (result.reboot_type is RebootType.HARD and not contents.head.facts.is_proven)
         )
         self.account.fair_doubts += is_fair
         self.account.doubts += not is_fair
-        if not is_fair:
+        if not is_fair and not self.world.may_doubt:
             self.breaks(f"{result.server_id}: in doubt, and its log can be read: {result}")
 
     def _is_open(self, result: ServerResult) -> bool:
@@ -1084,6 +1178,114 @@ def world_of(rng: random.Random, servers: int) -> World:
         max_per_second=rng.choice((None, None, 0.5, 5.0, 50.0)) if servers <= _SMALL else None,
         adaptive=rng.random() < 0.7,
     )
+
+
+#: Seconds by which `Date` and the log's clock may differ, by which the log and the views may be behind, and by which
+#: the clocks of nodes may be off besides: what `attack_world_of` assumes of a cloud.
+APART: Final = 60.0
+BEHIND: Final = 30.0
+_NODES: Final = ((), (), (-2.0, 0.0, 1.0), (0.0, 2.0))
+#: The share of sends that are delivered twice.
+TWICE: Final = 0.3
+#: How a cloud may say that a task is under way: as Nova does; in words that we do not know; as ECS does, both ways.
+BUSY_ANSWERS: Final[Mapping[str, Answer | None]] = {
+    "Nova's 409": None,
+    "409 in other words": nova_answer(409, "The request conflicts with one that is being processed."),
+    "409 without words": Answer(409, b"conflict", from_nova=False),
+    "400 Ecs.0100": json_answer(400, {"error": {"code": "Ecs.0100", "message": "status"}}, from_nova=False),
+    "501 Ecs.0603": Fault.commands_executing().answer,
+}
+
+
+def twice_of(rng: random.Random, soon: float) -> Fault:
+    """Draw a send that is delivered twice.
+
+    Args:
+        rng: What is drawn from.
+        soon: The most seconds from the first delivery to the second.
+    """
+    after = rng.choice((0.0, 0.0, rng.uniform(0.0, 1.0), rng.uniform(0.0, soon)))
+    if rng.random() < 0.2:
+        return Fault(lost=True, applied_after=0.0, again_after=after)
+    return Fault.delivered_twice(after, rng.choice(("first", "second", "second")))
+
+
+def attack_world_of(rng: random.Random, servers: int) -> World:
+    """Draw a world of what was tried against the graces, the clocks and the ids, with doubts that are only counted.
+
+    What it assumes of a cloud: `Date` and the log's clock differ by up to 60 s, nodes by up to 3 s besides, or there is
+    no `Date`; reads are up to 30 s behind, rows that come late included; a request is delivered, or delivered again,
+    within 9 s of its reply (SOFT) or 80 s (HARD, 504 and cut off by us). No server has company whose send is delivered
+    twice, nor another task: the second delivery may then begin what the answer to the first denied.
+
+    Args:
+        rng: What is drawn from.
+        servers: How many servers it has.
+    """
+    reboot_type = rng.choice((RebootType.SOFT, RebootType.HARD))
+    apart = rng.choice((0.0, rng.uniform(-APART, APART), rng.choice((5.0, -5.0))))
+    nodes = rng.choice(_NODES)
+    since = rng.choice((None, None, 0.0, 100.0))
+    is_by_date = since is None and rng.random() < 0.5
+    lag = rng.choice((0.0, 0.0, rng.uniform(0.0, BEHIND)))
+    is_any = rng.random() < 0.5
+    log_lag, view_lag = ((0.0, lag), (0.0, lag)) if is_any else (lag, lag)
+    request_ids, has_date = rng.choice(tuple(RequestIds)), rng.random() < 0.8
+    busy = rng.choice(tuple(BUSY_ANSWERS))
+    log_access = rng.choice((*[LogAccess.OPEN] * 9, LogAccess.FORBIDDEN, LogAccess.EMPTY))
+    reboot_seconds = rng.choice(((0.3, 0.9), (2.0, 5.0), (20.0, 40.0)))
+    soon = LATE if reboot_type is RebootType.HARD else SOON
+    kinds = (
+        reboot_type,
+        f"ids {request_ids}",
+        "no Date" if not has_date else "Date and log apart" if apart else "Date and log agree",
+        "nodes apart" if nodes else "nodes agree",
+        ("reads behind, each by another time" if is_any else "reads behind") if lag else "reads up to date",
+        busy,
+        f"reboots of {reboot_seconds[0]:g} to {reboot_seconds[1]:g} s",
+        "log readable" if log_access is LogAccess.OPEN else "log not readable",
+        "since" if since is not None else "no since",
+    )
+    return World(
+        seed=rng.randrange(2**32),
+        fates=tuple(_attack_fate_of(rng, soon, BEHIND - lag) for _ in range(servers)),
+        reboot_type=reboot_type,
+        wait=rng.random() < 0.9,
+        escalate=rng.random() < 0.2,
+        since=since,
+        max_at_once=20,
+        reboot_seconds=reboot_seconds,
+        latency=rng.choice((0.0, 0.05, 1.0)),
+        log_resolution=rng.choice((1.0, 0.0)),
+        log_access=log_access,
+        date_skew=apart if is_by_date else 0.0,
+        log_skew=0.0 if is_by_date else -max(min(apart, APART - 3.0), 3.0 - APART),
+        has_date=has_date,
+        node_skews=nodes,
+        log_lag=log_lag,
+        view_lag=view_lag,
+        request_ids=request_ids,
+        busy_answer=BUSY_ANSWERS[busy],
+        legacy_host=rng.random() < 0.2,
+        max_microversion=rng.choice(("2.96", "2.96", "2.60", "2.40")),
+        adaptive=rng.random() < 0.7,
+        cuts=tuple(_cut_of(rng, servers) for _ in range(rng.choice((0, 0, 1, 2)))),
+        kinds=kinds,
+        may_doubt=True,
+    )
+
+
+def _attack_fate_of(rng: random.Random, soon: float, spare: float) -> Fate:
+    host = rng.choice((HostFault.REVERTED, *HostFault)) if rng.random() < 0.1 else None
+    log_delay = rng.uniform(0.0, spare) if rng.random() < 0.1 else 0.0
+    if rng.random() < 0.5:
+        sends = tuple(twice_of(rng, soon) if rng.random() < 2 * TWICE else None for _ in range(3))
+        return Fate(sends=sends, host=host, log_delay=log_delay)
+    if rng.random() < 0.5:
+        return Fate(host=host, log_delay=log_delay)
+    sends = tuple(rng.choice(_SENDS)(rng, soon, LATE) for _ in range(rng.choice((1, 2))))
+    deeds = _deeds_of(rng) if rng.random() < 0.2 else ()
+    return Fate(sends=sends, host=host, deeds=deeds, log_delay=log_delay)
 
 
 def _rollout_of(rng: random.Random) -> Rollout:
