@@ -46,6 +46,7 @@ test-nova: $(INSTALLED)
 proof: $(INSTALLED)
 	@$(BIN)/python -m tests.kills
 	@$(BIN)/python -m tests.explore
+	@$(BIN)/python -m tests.attacks
 	@$(BIN)/python -m tests.rollouts
 	@$(BIN)/python -m tests.faults
 
