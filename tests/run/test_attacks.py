@@ -1,0 +1,71 @@
+"""The attacks on a run, at small counts: no server is rebooted twice by us, lost, or reported falsely.
+
+`python -m tests.attacks` plays the same worlds at their full counts.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bulkrestart import Outcome
+from tests.attacks import PARTS, duplicates, lags, late_rows, reverted, tally_of, words
+from tests.stops import When, stop_processes
+from tests.worlds import World, play
+
+#: The worlds of each part at small counts.
+SMALL: dict[str, Iterator[World]] = {
+    "duplicates": duplicates(180, fleet=10),
+    "lags": lags(20, seconds=(0, 11, 30)),
+    "reverted": reverted(3),
+    "words": words(5),
+    "late rows": late_rows(20),
+}
+#: Seconds that a process is stopped: longer than any look may stand before a send.
+STOPPED = 8.0
+
+
+def worlds() -> list[object]:
+    """Give each world as a test of its own, named by what it is an example of."""
+    return [
+        pytest.param(world, id=f"{part}: {', '.join(world.kinds)}: {number}")
+        for part, some in SMALL.items()
+        for number, world in enumerate(some)
+    ]
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("world", worlds())
+def test_attack(world: World) -> None:
+    """Where a send is delivered twice, or reads are late or do not tell, no promise is broken, and few are in doubt."""
+    account = play(world)
+
+    assert account.broken == []
+    assert account.doubts + account.fair_doubts <= 0.1 * len(account.ids)
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("world", list(reverted(3)), ids=lambda world: ", ".join(world.kinds))
+def test_a_reboot_that_never_reached_the_guest(world: World) -> None:
+    """A row that says Error is found by action, user and time where its id is not known: the server has failed."""
+    report = play(world).report
+
+    assert report is not None
+    assert {result.outcome for result in report} == {Outcome.FAILED}
+
+
+@pytest.mark.unmeasured
+def test_drawn_worlds() -> None:
+    """Where all of it is mixed with lost replies, other users and processes that end, no promise is broken."""
+    make, _ = PARTS["drawn"]
+
+    assert tally_of(make(200, 0)).broken == []
+
+
+@pytest.mark.unmeasured
+def test_stopped_between_look_and_send() -> None:
+    """A process that is stopped between its look and its send looks again, and leaves alone what was done meanwhile."""
+    stops = stop_processes(4, STOPPED, whens=(When.BEFORE,))
+
+    assert len(stops.each) == 4
+    assert not any(one.has_sent_before for one in stops.each)
+    assert stops.broken == []
