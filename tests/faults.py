@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ import anyio
 
 from bulkrestart import Outcome, RebootType, Report, RestartClient, Token
 from bulkrestart.simulator import Cloud, LoopbackCloud
-from tests.faulty_proxy import QUICK_LOOKS, QUICK_SENDS, STALLS, FaultyProxy, faulty_proxy, seeded
+from tests.faulty_proxy import QUICK_LOOKS, QUICK_SENDS, STALLS, FaultyProxy, Kind, faulty_proxy, seeded
 
 #: Seconds for one request: a stall lasts as long.
 REQUEST_TIMEOUT: Final = 10.0
@@ -36,7 +36,7 @@ class Account:
 
     Attributes:
         twice: Servers whose guest was cycled more than once.
-        posted_twice: Servers for which more than one reboot request reached the cloud.
+        posted_twice: Servers for which more than one reboot request of ours reached the cloud.
         missing: Ids that the report lacks, has more than once, or has out of order.
         falsely_rebooted: Servers that the report says were rebooted, and that were not.
         falsely_not_rebooted: Servers that the report says were not, and that were.
@@ -58,14 +58,20 @@ class Account:
         )
 
 
-def account(report: Report, cloud: Cloud) -> Account:
-    """Hold a report against the cloud's own count."""
+def account(report: Report, cloud: Cloud, again: Mapping[str, int]) -> Account:
+    """Hold a report against the cloud's own count.
+
+    Args:
+        report: The report.
+        cloud: The cloud.
+        again: How many requests for each server the proxy delivered a second time.
+    """
     cycles = cloud.cycles
     reported = Counter(result.server_id for result in report)
     order = [result.server_id for result in report]
     return Account(
         twice=sum(count > 1 for count in cycles.values()),
-        posted_twice=sum(count > 1 for count in cloud.posts.values()),
+        posted_twice=sum(count - again.get(server_id, 0) > 1 for server_id, count in cloud.posts.items()),
         missing=sum(reported[server_id] != 1 for server_id in cloud.ids) or int(order != cloud.ids),
         falsely_rebooted=sum(result.outcome in REBOOTED and not cycles[result.server_id] for result in report),
         falsely_not_rebooted=sum(result.outcome in NOT_REBOOTED and cycles[result.server_id] > 0 for result in report),
@@ -94,7 +100,7 @@ def _hold(reboot_type: RebootType, options: argparse.Namespace) -> bool:
         sends=options.share,
         looks=options.looks,
         connections=options.connections,
-        send_kinds=[*QUICK_SENDS, *STALLS],
+        send_kinds=[*QUICK_SENDS, *STALLS, Kind.TWICE],
         look_kinds=[*QUICK_LOOKS, *STALLS],
     )
     cloud = Cloud(options.servers, seed=options.seed)
@@ -103,7 +109,8 @@ def _hold(reboot_type: RebootType, options: argparse.Namespace) -> bool:
             report = anyio.run(_restart, proxy.endpoint, cloud, reboot_type, backend=options.backend)
         # What was still under way when the run ended is counted as well.
         time.sleep(cloud.reboot_seconds[1])
-        found = account(report, cloud)
+        again = Counter({path.split("/")[-2]: count for path, count in proxy.again.items()})
+        found = account(report, cloud, again)
     _print(reboot_type, report, proxy, found)
     return found.is_kept
 

@@ -1,7 +1,7 @@
 """A network that fails, on loopback: a proxy before a cloud that loses, cuts, stalls, delays and resets connections.
 
 What it does to a request is chosen for it, never by what the cloud answers. It knows one request at a time of each
-connection, and delivers none twice.
+connection, and delivers none twice unless it is told to.
 """
 
 from collections import Counter
@@ -48,6 +48,8 @@ class Kind(StrEnum):
     TRUNCATE = "truncate"
     #: Closed at once, and delivered later.
     LATE = "late"
+    #: Delivered, and delivered again behind that; the client gets the second answer.
+    TWICE = "twice"
 
 
 #: The kinds that a request may meet, as against a connection; the first are over at once, a stall when the client
@@ -148,6 +150,7 @@ class FaultyProxy:
         sends: How many sends met each kind.
         looks: How many other requests did.
         connections: How many connections did.
+        again: How many requests of each path were delivered a second time.
     """
 
     def __init__(self, endpoint: str, choose: Choose, *, late: float) -> None:
@@ -156,6 +159,7 @@ class FaultyProxy:
         self.sends: Counter[Kind] = Counter()
         self.looks: Counter[Kind] = Counter()
         self.connections: Counter[Kind] = Counter()
+        self.again: Counter[str] = Counter()
         self._cloud = httpx.URL(endpoint)
         self._choose = choose
         self._late = late
@@ -196,6 +200,12 @@ class FaultyProxy:
         """Let a request meet its fate; tell whether its connection goes on."""
         match self._meet(request.what, self.sends if is_send(request.what) else self.looks):
             case None:
+                answer, is_last = await self._deliver(request)
+                await client.send(answer)
+                return not is_last
+            case Kind.TWICE:
+                await self._deliver(request)
+                self.again[request.what.partition(" ")[2]] += 1
                 answer, is_last = await self._deliver(request)
                 await client.send(answer)
                 return not is_last

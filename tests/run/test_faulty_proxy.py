@@ -108,6 +108,17 @@ class TestTheProxy:
         assert not proxy.looks
         assert not proxy.connections
 
+    def test_delivers_twice(self) -> None:
+        """A send that is delivered twice reaches the cloud twice, and the client gets the second answer."""
+        cloud = Cloud(1)
+        with LoopbackCloud(cloud) as served, faulty_proxy(served.endpoint, first(Kind.TWICE, "POST")) as proxy:
+            with client_of(cloud) as http:
+                assert post(http, proxy, cloud).status_code == 409
+                assert http.get(proxy.endpoint).status_code == 404
+            assert [*proxy.again.values()] == [1]
+            assert proxy.came[OPENED] == 1
+        assert cloud.posts == {cloud.ids[0]: 2}
+
     def test_passes_what_it_does_not_fail(self) -> None:
         """Requests and answers come through as they are, one after the other on one connection."""
         cloud = Cloud(2)
