@@ -70,8 +70,10 @@ SOON: Final = 9.0
 LATE: Final = 80.0
 #: Seconds by which the cloud's `Date`, and a round trip, may make a reboot of somebody else look later than the run.
 _UNCERTAINTY: Final = 5.0
-#: Seconds by which the log's clock may be off from ours and its nodes' from each other, which `since` allows for.
-SINCE_UNCERTAINTY: Final = 60.0
+#: Seconds by which `Date`, the log's clock and ours may differ from each other, and by which the log and the views may
+#: be behind: what `attack_world_of` assumes of a cloud.
+APART: Final = 60.0
+BEHIND: Final = 30.0
 #: Seconds from the last look before a send, with its requests, to the send.
 _LOOK_AGE: Final = 15.0
 #: Fleets up to this size are looked at as a whole at every result.
@@ -249,8 +251,14 @@ class World:
 
     @property
     def log_lead(self) -> float:
-        """Seconds by which the log may be ahead of `Date`."""
-        return self.log_skew - self.date_skew + self._spread
+        """Seconds by which the log may be ahead of `Date`; without a `Date`, of whatever else is taken for it."""
+        return self.log_skew - self.date_skew + self._spread if self.has_date else APART
+
+    @property
+    def since_uncertainty(self) -> float:
+        """Seconds before `since` at which a reboot may begin for which a server is left alone."""
+        # Our own clock, by which `since` is given, may be as far from the log's as the log's nodes from each other.
+        return APART + max(0.0, self.log_skew) + self._spread if self.may_doubt else 0.0
 
     @property
     def slowest_log(self) -> float:
@@ -880,8 +888,7 @@ class _Stage:
 
     def _has_rebooted_since(self, rows: Sequence[LogRow]) -> bool:
         assert self.world.since is not None
-        # A server that may have rebooted since, by what the log's clock can be off, is left alone.
-        since = self.began - self.world.since - (SINCE_UNCERTAINTY if self.world.may_doubt else 0.0)
+        since = self.began - self.world.since - self.world.since_uncertainty
         return any(row.start_time >= since and row.message is None for row in rows)
 
     def _judge_the_end(self, report: Report | None, contents: Contents | None) -> None:
@@ -1180,10 +1187,7 @@ def world_of(rng: random.Random, servers: int) -> World:
     )
 
 
-#: Seconds by which `Date` and the log's clock may differ, by which the log and the views may be behind, and by which
-#: the clocks of nodes may be off besides: what `attack_world_of` assumes of a cloud.
-APART: Final = 60.0
-BEHIND: Final = 30.0
+#: Seconds by which the clocks of a cloud's nodes are off.
 _NODES: Final = ((), (), (-2.0, 0.0, 1.0), (0.0, 2.0))
 #: The share of sends that are delivered twice.
 TWICE: Final = 0.3
