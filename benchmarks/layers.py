@@ -22,6 +22,7 @@ from bulkrestart.cloud.network import tls_context
 from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import EMPTY, LaneTransport
 from bulkrestart.core.admission import Admission
+from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decide import decide, hold_for
 from bulkrestart.core.decision import Accept, End
@@ -35,7 +36,6 @@ from bulkrestart.core.report import Ledger
 from bulkrestart.journal import Journal
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
-from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
 from bulkrestart.run.submit import Submitter
@@ -203,7 +203,7 @@ async def _tenacity(endpoint: str) -> float:
             start_stopped=False,
             max_at_once=_AT_ONCE,
         ),
-        knowledge=LogKnowledge(clock, LogFacts()),
+        calibration=ActionLogCalibration(clock, LogFacts()),
         recorder=Recorder(),
         rng=random.Random(),
     )

@@ -68,8 +68,10 @@ WAITED = Then(waits=2.0)
 THROTTLED = Then(holds=1.0)
 #: Nobody waits for as long as that.
 TOO_LONG = refused(Reason.STOPPED, StopReason.OUTAGE)
-EXECUTING = Then(waits=60.0)
+EXECUTING = replace(LOOKED_UP, waits=60.0)
 TOKEN_REFUSED = Then(holds=5.0)
+#: A failed reboot of ours, delivered before, leaves a server in error.
+AFTER_VM_STATE = {"building": WAITED, "error": LOOKED_UP}
 TOKEN_REFUSED_TWICE = replace(refused(Reason.UNAUTHORIZED, StopReason.UNAUTHORIZED), posts=2, holds=5.0)
 LOCKED = refused(Reason.LOCKED)
 WRONG_STATE = refused(Reason.WRONG_STATE)
@@ -206,9 +208,9 @@ CONFLICTS = [
         )
     ),
     conflict("task_state", "defragmenting", LOOKED_AT),
-    *(conflict("vm_state", state, WAITED if state == "building" else LOOKED_AT) for state in VM_STATES),
-    nova(409, "conflictingRequest", "Instanz befindet sich im Zustand rebooting", LOOKED_AT),
-    page(409, "Conflict", LOOKED_AT),
+    *(conflict("vm_state", state, AFTER_VM_STATE.get(state, LOOKED_AT)) for state in VM_STATES),
+    nova(409, "conflictingRequest", "Instanz befindet sich im Zustand rebooting", LOOKED_UP),
+    page(409, "Conflict", LOOKED_UP),
 ]
 
 #: "Returned Values for General Requests", and what its appendix has besides; each without a body.
@@ -224,7 +226,7 @@ GENERAL = [
     plain(406, REJECTED),
     plain(407, WRONG_ENDPOINT),
     plain(408, LOOKED_UP_LONG),
-    plain(409, LOOKED_AT),
+    plain(409, LOOKED_UP),
     plain(413, THROTTLED),
     plain(415, REJECTED),
     plain(429, THROTTLED),
@@ -239,7 +241,7 @@ CODES = [
     ecs(403, "Ecs.0003", "You do not have permission to perform this operation.", FORBIDDEN),
     ecs(400, "Ecs.0023", "project_id in token mismatches with project_id in url.", WRONG_ENDPOINT),
     ecs(400, "Common.0018", "project_id in token mismatches with project_id in url.", WRONG_ENDPOINT),
-    ecs(400, "Ecs.0100", "The ECS status does not meet requirements.", LOOKED_AT),
+    ecs(400, "Ecs.0100", "The ECS status does not meet requirements.", LOOKED_UP),
     ecs(404, "Ecs.0114", "The ECS does not exist.", NOT_FOUND),
     ecs(404, "Ecs.0614", "The ECS does not exist.", NOT_FOUND),
     ecs(400, "Ecs.0118", "The number of ECSs exceeds the maximum allowed limit.", REJECTED),
@@ -379,7 +381,7 @@ SHAPES = [
         "Common.0024 of a gateway",
     ),
     Case(id="a success cut short", reply=Reply(status=202, body=b'{"job', is_broken=True), then=LOOKED_UP),
-    Case(id="a conflict cut short", reply=Reply(status=409, body=b'{"conf', is_broken=True), then=LOOKED_AT),
+    Case(id="a conflict cut short", reply=Reply(status=409, body=b'{"conf', is_broken=True), then=LOOKED_UP),
     Case(id="a 404 cut short", reply=Reply(status=404, body=b'{"item', is_broken=True), then=LOOKED_AT),
 ]
 
@@ -411,7 +413,7 @@ TOO_MANY = plain(429, THROTTLED)
 UNAVAILABLE = plain(503, LOOKED_UP)
 FLOW_LIMITED = ecs(202, "Common.0024", "Flow limit exceeded.", LOOKED_UP_LONG)
 COMMANDS = ecs(501, "Ecs.0603", "The commands are being executed.", EXECUTING)
-WRONG_STATUS = ecs(400, "Ecs.0100", "The ECS status does not meet requirements.", LOOKED_AT)
+WRONG_STATUS = ecs(400, "Ecs.0100", "The ECS status does not meet requirements.", LOOKED_UP)
 BUSY = conflict("task_state", "image_uploading", WAITED)
 IN_A_REBOOT = conflict("task_state", "reboot_started", LOOKED_UP)
 STOPPED = conflict("vm_state", "stopped", LOOKED_AT)
@@ -483,7 +485,7 @@ WAITS = [
     asking(BUSY, WAITED, "fewer seconds than a task takes", retry_after="1"),
     asking(IN_A_REBOOT, replace(LOOKED_UP, waits=40.0), "seconds", retry_after="40"),
     asking(STOPPED, replace(LOOKED_AT, waits=40.0), "seconds", retry_after="40"),
-    asking(WRONG_STATUS, replace(LOOKED_AT, waits=40.0), "seconds", retry_after="40"),
+    asking(WRONG_STATUS, replace(LOOKED_UP, waits=40.0), "seconds", retry_after="40"),
     asking(COMMANDS, replace(EXECUTING, waits=90.0), "seconds", retry_after="90"),
     asking(COMMANDS, EXECUTING, "fewer than the minute in its words", retry_after="5"),
     asking(plain(302, REDIRECTED), replace(REDIRECTED, waits=40.0), "seconds", retry_after="40"),

@@ -172,6 +172,11 @@ def rebooted_by_other(cloud: Cloud, server_id: str) -> None:
     cloud.reboot_by_other(server_id)
 
 
+def rebooted_by_other_later(cloud: Cloud, server_id: str) -> None:
+    """Let another user reboot it right before the first server of the run is sent to."""
+    cloud.later(AHEAD - 4.0, lambda: cloud.reboot_by_other(server_id))
+
+
 def rebooted_by_us(cloud: Cloud, server_id: str) -> None:
     """Reboot it with another program of ours."""
     cloud.reboot(server_id, RebootType.SOFT)
@@ -724,7 +729,15 @@ def test_refusal(row: Row) -> None:
         cycles=2,
         after=10.0,
     ),
-    Row(name="a reboot of ours before, and a 409", prepare=rebooted_by_us, posts=2, cycles=2, after=15.0),
+    Row(name="a reboot of ours before, seen in the first look", prepare=rebooted_by_us, cycles=2),
+    Row(
+        name="a reboot of ours before, and a 409",
+        meets=[conflict("task_state", "rebooting")],
+        prepare=rebooted_by_us,
+        ahead=30.0,
+        ends=IN_DOUBT,
+        took=40.0,
+    ),
 )
 def test_look_finds_the_send(row: Row) -> None:
     """What landed is accepted, by whatever proves it; what cannot be told from another's is in doubt."""
@@ -887,11 +900,20 @@ def test_look_finds_nothing(row: Row) -> None:
 
 
 @rows(
-    Row(name="somebody else's reboot", prepare=rebooted_by_other, posts=2, cycles=2, after=15.0),
+    Row(name="somebody else's reboot", prepare=rebooted_by_other, cycles=2, took=15.0),
+    Row(
+        name="somebody else's reboot, which its own send meets",
+        prepare=rebooted_by_other_later,
+        has_witness=True,
+        posts=2,
+        cycles=2,
+        after=15.0,
+    ),
     Row(
         name="somebody else's reboot is not an attempt",
-        prepare=rebooted_by_other,
+        prepare=rebooted_by_other_later,
         arguments=ONE_ATTEMPT,
+        has_witness=True,
         posts=2,
         cycles=2,
         after=15.0,

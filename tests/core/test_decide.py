@@ -253,22 +253,33 @@ CONFLICTS = [
     ),
     *(
         row(f"409 on vm_state {state}: a task may be at work behind it", conflict("vm_state", state), LOOK)
-        for state in ("active", "stopped", "paused", "suspended", "error", "resized", "rescued", "shelved", "deleted")
+        for state in ("active", "stopped", "paused", "suspended", "resized", "rescued", "shelved", "deleted")
     ),
-    row("409 unreadable: translated", nova(409, "Instanz befindet sich im Zustand rebooting"), LOOK),
-    row("409 unreadable: a page", page(409, "Conflict"), LOOK),
-    row("409 unreadable: empty", answer(409), LOOK),
-    row("409 unreadable: cut short", answer(409, nova_body(409, LOCKED)[:60], is_cut_short=True), LOOK),
-    row("409 that says locked of something else", nova(409, "Volume 7 is locked by another process"), LOOK),
-    row("400 Ecs.0100", ecs(400, "Ecs.0100", "The ECS status does not meet requirements."), LOOK),
+    row("409 on vm_state error: our own may have failed", conflict("vm_state", "error"), LOOK_FOR_IT),
+    row("409 unreadable: translated", nova(409, "Instanz befindet sich im Zustand rebooting"), LOOK_FOR_IT),
+    row("409 unreadable: a page", page(409, "Conflict"), LOOK_FOR_IT),
+    row("409 unreadable: empty", answer(409), LOOK_FOR_IT),
+    row("409 unreadable: cut short", answer(409, nova_body(409, LOCKED)[:60], is_cut_short=True), LOOK_FOR_IT),
+    row("409 that says locked of something else", nova(409, "Volume 7 is locked by another process"), LOOK_FOR_IT),
+    row("400 Ecs.0100", ecs(400, "Ecs.0100", "The ECS status does not meet requirements."), LOOK_FOR_IT),
+    *(
+        row(f"400 in words of a gateway's own: {words}", ecs(400, "Ecs.0999", words), LOOK_FOR_IT)
+        for words in (
+            "A reboot is in progress.",
+            "An operation is under way",
+            "The server is already being restarted",
+            "The instance is rebooting",
+            "Server is restarting, please wait",
+        )
+    ),
 ]
 
 TROUBLE = [
-    row("501 Ecs.0603", ecs(501, "Ecs.0603", "The commands are being executed."), replace(AGAIN, delay=60.0)),
+    row("501 Ecs.0603", ecs(501, "Ecs.0603", "The commands are being executed."), replace(LOOK_FOR_IT, delay=60.0)),
     row(
         "501 Ecs.0603 with a longer Retry-After",
         answer(501, ecs_body("Ecs.0603", "The commands are being executed."), {"retry-after": "90"}),
-        replace(AGAIN, delay=90.0),
+        replace(LOOK_FOR_IT, delay=90.0),
     ),
     *(row(f"{status}, a page", page(status, "Oops"), LOOK_FOR_IT) for status in (500, 502, 504, 408, 503)),
     row("500 of Nova's own", nova(500, LOST_RACE), LOOK_FOR_IT),
@@ -288,6 +299,7 @@ TROUBLE = [
     ),
     row("unanswered", Unanswered("ReadTimeout"), LOOK_FOR_IT),
     row("unsent", Unsent("ConnectTimeout"), AGAIN),
+    row("kept back by a check of ours", Unsent("the look is old", is_withheld=True), replace(LOOK, is_attempt=False)),
 ]
 
 TOKENS = [

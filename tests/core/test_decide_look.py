@@ -110,6 +110,8 @@ class Row:
     user_id: str | None = ME
     refused_looks: int = 0
     skew: float = SKEW
+    lag: float = 0.0
+    is_log_being_dated: bool = False
 
     def progress(self) -> Progress:
         """Give the server's way before the look."""
@@ -131,6 +133,8 @@ class Row:
                 is_log_proven=self.is_log_proven,
                 user_id=self.user_id,
                 log_time=in_log(progress, self.age, self.skew),
+                lag=self.lag,
+                is_log_being_dated=self.is_log_being_dated,
             ),
             progress,
         )
@@ -301,9 +305,59 @@ SINCE = [
         expected=SEND_SOFT,
     ),
     Row(
-        words="a reboot of ours before, and a 409: this request started nothing",
+        words="a reboot of ours before, and a 409: it may have met the first delivery of this very request",
         answers=(conflict("task_state", "rebooting"),),
         log=reboot(-59.0),
+        age=10.0,
+        readable_looks=1,
+        expected=in_doubt(SAME_TIME, conflict_words("task_state", "rebooting")),
+    ),
+    *(
+        Row(
+            words=f"a reboot of ours since, and an answer that it met one: {seen.words}",
+            answers=(seen,),
+            log=reboot(after),
+            server=server,
+            expected=Accept(request_id=OTHER_REQUEST),
+        )
+        for seen in (
+            conflict("task_state", "rebooting"),
+            conflict("vm_state", "error"),
+            answer(409),
+            nova(409, "Instanz befindet sich im Zustand rebooting"),
+            ecs(400, "Ecs.0100", "The ECS status does not meet requirements."),
+            ecs(501, "Ecs.0603", "The commands are being executed."),
+            ecs(400, "Ecs.0999", "A reboot is in progress."),
+        )
+        for after, server in ((0.0, IDLE), (2.0, shown("active", "rebooting")), (5.0, shown("error")))
+    ),
+    Row(
+        words="a reboot of ours at about that time, while the log is being dated",
+        log=reboot(-59.0),
+        age=299.9,
+        readable_looks=9,
+        is_log_being_dated=True,
+        expected=LOOK_AGAIN,
+    ),
+    Row(
+        words="a reboot of ours at about that time, and the log was not dated in all of look_timeout",
+        log=reboot(-59.0),
+        age=300.0,
+        readable_looks=9,
+        is_log_being_dated=True,
+        expected=in_doubt(SAME_TIME),
+    ),
+    Row(
+        words="a reboot of ours of long ago, by a clock that nothing vouches for",
+        log=reboot(-86_400.0),
+        skew=float("inf"),
+        age=10.0,
+        readable_looks=1,
+        expected=in_doubt(SAME_TIME),
+    ),
+    Row(
+        words="no reboot ever, by a clock that nothing vouches for",
+        skew=float("inf"),
         age=10.0,
         readable_looks=1,
         expected=SEND_SOFT,
@@ -489,6 +543,23 @@ SILENT_LOG = [
     Row(words="none, before the grace", age=9.9, readable_looks=9, expected=LOOK_AGAIN),
     Row(words="none, after the grace, at the first look", age=10.0, expected=LOOK_AGAIN),
     Row(words="none, after the grace and a second look", age=10.0, readable_looks=1, expected=SEND_SOFT),
+    *(
+        Row(
+            words=f"none, {reboot_type}, where reads lag by 30 s: {words}",
+            reboot_type=reboot_type,
+            age=age,
+            lag=30.0,
+            readable_looks=1,
+            is_log_proven=True,
+            expected=expected,
+        )
+        for words, reboot_type, age, expected in (
+            ("before the grace and the lag", SOFT, 39.9, LOOK_AGAIN),
+            ("after them", SOFT, 40.0, SEND_SOFT),
+            ("before the grace and the lag", HARD, 119.9, LOOK_AGAIN),
+            ("after them", HARD, 120.0, SEND_HARD),
+        )
+    ),
     Row(
         words="none, resolved: not sent; now it is locked",
         server=shown("active", locked=True),

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from bulkrestart.core.clock import SKEW
+from bulkrestart.core.clock import SKEW, LogMoment
 from bulkrestart.core.decide import PASSING_DELAY
 from bulkrestart.core.decision import Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
@@ -28,6 +28,8 @@ from tests.core.samples import (
 )
 
 SINCE: Final = 1_800_000_000.0
+#: The same in a log whose clock agrees with `Date`.
+MOMENT: Final = LogMoment(earliest=SINCE - SKEW, likeliest=SINCE)
 IDLE: Final = Server(id=SERVER, vm_state="active", locked=False)
 CREATED: Final = Action(action="create", request_id="req-created", start_time=SINCE - 86_400.0)
 STOP: Final = Action(action="stop", request_id="req-stop", start_time=SINCE + 30.0, is_finished=True)
@@ -79,14 +81,14 @@ def server(updated: float | None = None, **states: str) -> Server:
 )
 def test_who_needs_the_log(seen: Server | Observation, expected: bool) -> None:
     """`updated` tells alone of an idle server that nobody has touched since, less what clocks may differ."""
-    assert needs_log(seen, SINCE) is expected
+    assert needs_log(seen, MOMENT) is expected
 
 
 @pytest.mark.parametrize("task_state", REBOOTING)
 @pytest.mark.parametrize("updated", [None, -86_400.0, 10.0])
 def test_a_reboot_under_way_is_waited_for_first(task_state: str, updated: float | None) -> None:
     """A log whose newest reboot has not ended says nothing yet, so it is not asked."""
-    assert needs_log(server(updated, task_state=task_state), SINCE) is False
+    assert needs_log(server(updated, task_state=task_state), MOMENT) is False
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,13 @@ def satisfied(proof: Proof, request_id: str = REQUEST, after: float = 9.0) -> En
     return End(outcome=Outcome.SATISFIED, detail=f"{request_id} began at {moment}", proof=proof)
 
 
+def uncertain(after: float) -> End:
+    """Give the outcome of a server that rebooted at about that moment."""
+    moment = datetime.fromtimestamp(SINCE + after, UTC).isoformat(timespec="seconds")
+    why = "and the action log's clock is known to 60 s only: it may have begun since"
+    return End(outcome=Outcome.SKIPPED, reason=Reason.HISTORY_UNCERTAIN, detail=f"{REQUEST} began at {moment}, {why}")
+
+
 def unreadable(why: str, outcome: Outcome = Outcome.SKIPPED) -> End:
     """Give the outcome of a server whose log does not tell."""
     detail = f"the action log does not tell whether it has rebooted: {why}"
@@ -179,7 +188,13 @@ def unreadable(why: str, outcome: Outcome = Outcome.SKIPPED) -> End:
         (IDLE, (reboot(9.0, is_finished=False), CREATED), WAIT),
         # It has not: what the server shows decides.
         (IDLE, (CREATED,), SEND),
-        (IDLE, (reboot(-1.0), CREATED), SEND),
+        (IDLE, (reboot(-61.0), CREATED), SEND),
+        # By the clock of another node it may have.
+        (IDLE, (reboot(-1.0), CREATED), uncertain(-1.0)),
+        (IDLE, (reboot(-60.9, is_finished=None), CREATED), uncertain(-60.9)),
+        (IDLE, (reboot(-30.0, is_finished=False), CREATED), WAIT),
+        (IDLE, (reboot(-30.0, is_error=True), CREATED), SEND),
+        (server(task_state="rebooting"), (reboot(-30.0), CREATED), WAIT),
         (IDLE, (STOP, CREATED), SEND),
         (IDLE, (REBUILD, CREATED), SEND),
         (IDLE, (reboot(9.0, is_error=True), CREATED), SEND),
@@ -212,7 +227,7 @@ def test_decision(seen: Server | Observation, log: Log | Observation | None, exp
     """Every row of what a look can show, before anything was sent."""
     sighting = Sighting(server=seen, log=log, at=100.0)
 
-    assert decide_since(sighting, SINCE, sent()) == expected
+    assert decide_since(sighting, MOMENT, sent()) == expected
 
 
 def test_log_that_refuses_our_token() -> None:
@@ -220,9 +235,9 @@ def test_log_that_refuses_our_token() -> None:
     sighting = Sighting(server=IDLE, log=keystone(), at=100.0)
     progress = sent()
 
-    first = decide_since(sighting, SINCE, progress)
+    first = decide_since(sighting, MOMENT, progress)
     progress.look(sighting, first)
-    second = decide_since(sighting, SINCE, progress)
+    second = decide_since(sighting, MOMENT, progress)
 
     assert isinstance(first, Look)
     assert first.stop is None
@@ -236,7 +251,7 @@ def test_what_was_sent_before_is_said(log: Log | Observation) -> None:
     """A server that the cloud refused before is `refused` when its log does not tell, and not `skipped`."""
     progress = sent(conflict("task_state", "migrating"))
 
-    decision = decide_since(Sighting(server=IDLE, log=log, at=100.0), SINCE, progress)
+    decision = decide_since(Sighting(server=IDLE, log=log, at=100.0), MOMENT, progress)
 
     assert isinstance(decision, End)
     assert (decision.outcome, decision.reason) == (Outcome.REFUSED, Reason.HISTORY_UNREADABLE)
@@ -259,7 +274,7 @@ def test_escalation(vm_state: str, escalate: bool, expected: Decision) -> None:
     progress = sent(may_escalate=escalate)
     sighting = Sighting(server=Server(id=SERVER, vm_state=vm_state), log=(CREATED,), at=100.0)
 
-    assert decide_since(sighting, SINCE, progress) == expected
+    assert decide_since(sighting, MOMENT, progress) == expected
 
 
 @pytest.mark.parametrize(
@@ -275,7 +290,7 @@ def test_log_that_fails_until_the_end(log: Observation, before: tuple[Observatio
     """A log that fails for all of `server_timeout` ends its server like one that is kept from us."""
     progress = sent(*before)
     sighting = Sighting(server=IDLE, log=log, at=100.0)
-    progress.look(sighting, decide_since(sighting, SINCE, progress))
+    progress.look(sighting, decide_since(sighting, MOMENT, progress))
 
     end = progress.out_of_time()
 
@@ -289,7 +304,7 @@ def test_log_that_is_read_again() -> None:
         Sighting(server=IDLE, log=page(500, "Oops"), at=100.0),
         Sighting(server=server(task_state="migrating"), log=(CREATED,), at=102.0),
     ):
-        progress.look(sighting, decide_since(sighting, SINCE, progress))
+        progress.look(sighting, decide_since(sighting, MOMENT, progress))
 
     assert progress.out_of_time() == End(
         outcome=Outcome.SKIPPED, reason=Reason.BUSY, detail="vm_state active, task_state migrating"
@@ -301,6 +316,6 @@ def test_decisions_change_nothing() -> None:
     for log in (None, (), (reboot(9.0),), answer(403), page(500, "Oops")):
         progress = sent()
 
-        decide_since(Sighting(server=IDLE, log=log, at=100.0), SINCE, progress)
+        decide_since(Sighting(server=IDLE, log=log, at=100.0), MOMENT, progress)
 
         assert progress == begun(began=100.0)

@@ -194,7 +194,7 @@ def test_silent_log_tells_in_its_own_time(
     for progress in ways(fate):
         progress.fate = replace(progress.fate, readable_looks=readable_looks)
         is_trusted = progress.reboot_type is SOFT or is_log_proven
-        is_told = is_trusted and age >= grace_of(progress) and readable_looks > 0
+        is_told = is_trusted and age >= grace_of(progress, 0.0) and readable_looks > 0
         for server in servers():
             at = progress.fate.answered_at + age
             sighting = Sighting(

@@ -219,12 +219,16 @@ def test_acceptance_is_kept(proof: Proof | None) -> None:
 
 
 def test_nothing_is_left_to_find_out_of_an_accepted_send() -> None:
-    """What was looked for is found: an open entry holds no more than is needed to see the reboot end."""
+    """What was looked for is found: an open entry holds no more than is needed to see the reboot end.
+
+    The time of the send finds the row where the id of the answer was a gateway's.
+    """
     progress = sent(Unanswered("ReadTimeout", may_come_late=True), cloud_time=(1000.0, 1002.0))
 
     progress.look(Sighting(server=LOST_REPLY, log=(CREATED,), at=106.0), Accept(request_id=OTHER_REQUEST))
 
-    assert (progress.fate, progress.last_look, progress.sends.since) == (SETTLED, NO_LOOK, None)
+    assert (progress.fate, progress.last_look) == (SETTLED, NO_LOOK)
+    assert progress.sends.since == (1000.0, 1002.0)
     assert progress.is_sent
 
 

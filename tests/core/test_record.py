@@ -85,7 +85,7 @@ LEFT: Final[dict[Outcome, dict[Outcome, frozenset[Reason | None]]]] = {
         frozenset(
             {
                 *(Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
-                *(Reason.STOPPED, Reason.PARKED, Reason.HISTORY_UNREADABLE),
+                *(Reason.STOPPED, Reason.PARKED, Reason.HISTORY_UNREADABLE, Reason.HISTORY_UNCERTAIN),
             }
         ),
     ),
@@ -199,9 +199,9 @@ def test_server_in_doubt(reason: Reason) -> None:
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
-        (Accept(request_id=REQUEST), (REQUEST, None, None)),
-        (Accept(request_id=REQUEST, proof=Proof.STATE), (REQUEST, Proof.STATE, None)),
-        # Without an id the action's row is found by the time of the send.
+        (Accept(request_id=REQUEST), (REQUEST, None, CLOUD_TIME)),
+        (Accept(request_id=REQUEST, proof=Proof.STATE), (REQUEST, Proof.STATE, CLOUD_TIME)),
+        # Without an id of the log the action's row is found by the time of the send.
         (Accept(proof=Proof.STATE), (None, Proof.STATE, CLOUD_TIME)),
     ],
 )

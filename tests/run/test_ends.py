@@ -132,7 +132,7 @@ def test_stop_after_the_end() -> None:
 
 
 def test_stop_settles_what_was_sent() -> None:
-    """After `Run.stop` accepted servers are still waited for, and what is parked is given up at once."""
+    """After `Run.stop` accepted servers are still waited for, and sends of unknown fate are looked for."""
 
     async def main() -> None:
         cloud = cloud_of(30)
@@ -147,7 +147,8 @@ def test_stop_settles_what_was_sent() -> None:
         assert_accounted(run.report, cloud)
         assert run.report.summary == {Outcome.COMPLETED: 11, Outcome.REFUSED: 1, Outcome.SKIPPED: 18}
         assert run.report.results[0].reason is Reason.STOPPED
-        assert run.report.elapsed < 30.0
+        # The answer that asks to wait for 60 s may be to a second delivery of the send: it is looked for.
+        assert run.report.elapsed < 75.0
 
     virtually(main)
 

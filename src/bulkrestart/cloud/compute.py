@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -99,11 +100,15 @@ class Compute:
         self._reboots = {kind: Draft("POST", self._root, headers, body) for kind, body in _BODIES.items()}
         self._read = self._draft_read()
 
-    async def reboot(self, server_id: str, reboot_type: RebootType) -> Observation:
+    async def reboot(
+        self, server_id: str, reboot_type: RebootType, *, may_leave: Callable[[], str | None] | None = None
+    ) -> Observation:
         """`POST /servers/{server_id}/action` with the reboot action.
 
         It carries no microversion: the action is the same in all of them, and so no cloud can refuse it for that.
         """
+        if may_leave is not None and (words := may_leave()) is not None:
+            return Unsent(words, is_withheld=True)
         path = f"/servers/{quote(server_id, safe='')}/action"
         seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND)
         return seen
@@ -209,8 +214,11 @@ class Compute:
                 body = _without_tokens(body, response.request)
             headers = _read_headers(response.headers)
             date = cloud_time(headers)
+            received = anyio.current_time()
             if date is not None:
-                self._clock.learn(date, sent=sent, received=anyio.current_time())
+                self._clock.learn(date, sent=sent, received=received)
+            elif self._clock.is_guess:
+                self._clock.guess(received, time.time())
             # What was asked for is read by whoever wants it, and holds no fault.
             is_found = draft is self._read and response.status_code == 200 and not is_cut_short
             answer = Answer(

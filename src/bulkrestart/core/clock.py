@@ -1,4 +1,4 @@
-"""The cloud's clock, as its `Date` headers show it (RFC 9110 section 6.6.1)."""
+"""The cloud's clock, as its `Date` headers show it (RFC 9110 section 6.6.1), and the age of what was seen."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,19 @@ class LogTime:
     skew: float = UNCHECKED_SKEW
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogMoment:
+    """A moment that a user named (`since`), in the action log's own time, in seconds since the epoch.
+
+    Attributes:
+        earliest: The earliest that the log can name for it.
+        likeliest: What it most likely names for it.
+    """
+
+    earliest: float
+    likeliest: float
+
+
 def moment_text(seconds: float) -> str:
     """Write a moment, given in seconds since the epoch, to the second."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
@@ -49,12 +62,19 @@ class CloudClock:
     A `Date` names a whole second, and was written at some moment between our request and its answer, so each answer
     gives an interval for the difference of the two clocks. The newest answer counts: a cloud has many nodes whose
     clocks differ, and intervals of different nodes must not narrow each other.
+
+    Where no answer carries a `Date`, the clock of this machine stands for it (`is_guess`): rows of the action log that
+    are known to be ours tell later how far the two are apart.
+
+    Attributes:
+        is_guess: No answer has carried a `Date` so far.
     """
 
     def __init__(self) -> None:
         self._offset: tuple[float, float] | None = None
         self._highest_least = float("-inf")
         self._lowest_most = float("inf")
+        self.is_guess = True
 
     def learn(self, date: float, *, sent: float, received: float) -> None:
         """Take one answer's `Date`.
@@ -67,6 +87,17 @@ class CloudClock:
         least, most = self._offset = (date - received, date + 1.0 - sent)
         self._highest_least = max(self._highest_least, least)
         self._lowest_most = min(self._lowest_most, most)
+        self.is_guess = False
+
+    def guess(self, now: float, wall: float) -> None:
+        """Take the clock of this machine, after an answer without a `Date`.
+
+        Args:
+            now: The time, by our clock.
+            wall: The same moment as this machine shows it, in seconds since the epoch.
+        """
+        if self._offset is None:
+            self._offset = (wall - now, wall - now)
 
     @property
     def spread(self) -> float:
@@ -76,6 +107,30 @@ class CloudClock:
     def at(self, moment: float) -> tuple[float, float] | None:
         """Tell the cloud's time at a moment of ours, as (earliest, latest) seconds since the epoch.
 
-        None as long as no answer has carried a `Date`.
+        None as long as no request was answered.
         """
         return None if self._offset is None else (moment + self._offset[0], moment + self._offset[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instant:
+    """A moment on three clocks, from which an age can be told that counts the time in which this process stood still.
+
+    Attributes:
+        running: Seconds on the event loop's clock, which goes on while the process is stopped (SIGSTOP).
+        asleep: Seconds that the machine has been suspended since it started, which the event loop's clock leaves out.
+        wall: Seconds since the epoch, as this machine shows them: a virtual machine that was paused may show nothing
+            but a step of this clock.
+    """
+
+    running: float
+    asleep: float
+    wall: float
+
+    def age(self, now: "Instant") -> float:
+        """Tell how old this instant is. A clock that was set forward makes it older, never younger."""
+        return max(now.running - self.running + now.asleep - self.asleep, now.wall - self.wall)
+
+    def at(self, running: float) -> "Instant":
+        """Tell the instant at another moment of the event loop's clock, as if nothing had stood still between."""
+        return Instant(running=running, asleep=self.asleep, wall=self.wall + running - self.running)

@@ -44,6 +44,10 @@ _UNCERTAIN_CODES: Final = ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.
 #: nova/api/openstack/common.py raise_http_conflict_for_instance_invalid_state
 _CONFLICT: Final = re.compile(r"Cannot 'reboot' instance \S+ while it is in (vm_state|task_state|launched_at) (\S+)")
 _NEVER_LAUNCHED: Final = "is in an invalid state for 'reboot'"
+#: What says, in the words of whatever stands before Nova, that the request met another one for the same server.
+_UNDER_WAY: Final = re.compile(
+    r"in progress|under ?way|\balready\b|\b(?:is|being) (?:re)?(?:boot|start|execut)", re.IGNORECASE
+)
 #: nova/exception.py InstanceIsLocked
 _LOCKED: Final = re.compile(r"^Instance \S+ is locked\.?$")
 
@@ -59,6 +63,8 @@ def decide(seen: Observation, progress: Progress) -> Decision:
         What to do next. The fate of the send is unknown if, and only if, it is a `Look` that is unresolved.
     """
     match seen:
+        case Unsent(is_withheld=True):
+            return Look(is_unresolved=False, is_attempt=False)
         case Unsent():
             return Send(reboot_type=progress.reboot_type)
         case Unanswered():
@@ -96,9 +102,10 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     if fault.has_code("Ecs.0605"):
         return refuse(Reason.LOCKED, answer)
     if fault.has_code("Ecs.0100"):
-        return Look(is_unresolved=False)
+        # The state that does not fit may be that of our own reboot, if the request was delivered twice.
+        return Look(is_unresolved=True)
     if fault.has_code(EXECUTING):
-        return Send(reboot_type=progress.reboot_type, delay=COMMANDS_EXECUTING_DELAY)
+        return Look(is_unresolved=True, delay=COMMANDS_EXECUTING_DELAY)
     if status == 409:
         return _decide_conflict(answer, progress)
     if status < 200 or status >= 500 or status == 408 or fault.has_code(*_UNCERTAIN_CODES):
@@ -112,6 +119,9 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
         return refuse(Reason.WRONG_ENDPOINT, answer, wrong_endpoint(answer))
     if status == 404 and not answer.is_not_found:
         return Look(is_unresolved=False)
+    if status != 404 and _UNDER_WAY.search(fault.message):
+        # What is under way may be our own reboot, if the request was delivered twice.
+        return Look(is_unresolved=True)
     return refuse(Reason.NOT_FOUND if status == 404 else Reason.REJECTED, answer)
 
 
@@ -123,12 +133,13 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
     if _NEVER_LAUNCHED in message or (conflict and conflict[1] == "launched_at"):
         return refuse(Reason.NEVER_LAUNCHED, answer)
     if conflict is None:
-        return Look(is_unresolved=False)
+        return Look(is_unresolved=True)
     kind, state = conflict[1], conflict[2]
     again = Send(reboot_type=progress.reboot_type, delay=PASSING_DELAY, is_attempt=False)
     if kind == "vm_state":
         # Nova tests vm_state before task_state, so a server that is being started reads "stopped" here.
-        return again if state == BUILDING else Look(is_unresolved=False)
+        # A reboot of our own that was delivered before this answer's, and failed, leaves the server in error.
+        return again if state == BUILDING else Look(is_unresolved=state == ERROR)
     if state in REBOOT_TASKS:
         # It may be our own: something between us and the cloud may have delivered the request twice.
         return Look(is_unresolved=True, is_attempt=False)

@@ -4,7 +4,7 @@ Law: only the reboot action counts (not a stop and a start, a rebuild, or a rebo
 action log does not tell, nothing is sent.
 """
 
-from bulkrestart.core.clock import SKEW, moment_text
+from bulkrestart.core.clock import LogMoment, moment_text
 from bulkrestart.core.decide import PASSING_DELAY
 from bulkrestart.core.decision import Decision, End, Look
 from bulkrestart.core.look import decide_look, is_log_unreadable
@@ -14,15 +14,15 @@ from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import REBOOT_TASKS
 
 
-def needs_log(server: Server | Observation, since: float) -> bool:
+def needs_log(server: Server | Observation, since: LogMoment) -> bool:
     """Tell whether only the action log can say if a server has rebooted.
 
-    One that was last saved before has not: each task saves it, and `updated` with it. Nodes of a cloud may differ in
-    their clocks. One that is in a reboot is waited for first.
+    A server that was last saved before `since.earliest` has not: each task saves it, and `updated` with it. A server
+    that is in a reboot is waited for first.
     """
     if not isinstance(server, Server) or server.task_state in REBOOT_TASKS:
         return False
-    is_older = server.updated is not None and server.updated < since - SKEW
+    is_older = server.updated is not None and server.updated < since.earliest
     return not is_older or server.task_state is not None
 
 
@@ -46,12 +46,15 @@ def with_row(log: Log, row: Log | Observation) -> Log | Observation:
     return tuple(single.get(one.request_id, one) for one in log)
 
 
-def decide_since(sighting: Sighting, since: float, progress: Progress) -> Decision:
+def decide_since(sighting: Sighting, since: LogMoment, progress: Progress) -> Decision:
     """Decide on a look at a server that is to be left alone if it has rebooted since.
+
+    Where its last reboot began so shortly before the moment that the clocks of the cloud's nodes may have dated it
+    wrongly, it is left alone as well.
 
     Args:
         sighting: What was seen; with the action log if it needs one, and the last reboot in it read singly.
-        since: The moment, in seconds since the epoch.
+        since: The moment, in the log's time.
         progress: The server's way so far; it is not changed.
     """
     decision = decide_look(sighting, progress)
@@ -64,12 +67,18 @@ def decide_since(sighting: Sighting, since: float, progress: Progress) -> Decisi
         # An empty log is no log: every server has the row of its creation.
         why = str(log) if log else "it is empty"
         return progress.history_unreadable(f"the action log does not tell whether it has rebooted: {why}")
-    last = last_reboot(log, since)
+    last = last_reboot(log, since.earliest)
     if last is None:
         return decision
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
     if last.is_finished is False or is_rebooting or not isinstance(sighting.server, Server):
         return Look(is_unresolved=progress.fate.is_unresolved, delay=PASSING_DELAY)
+    if last.start_time + 1.0 <= since.likeliest:
+        seconds = f"{since.likeliest - since.earliest:.0f}"
+        return progress.history_uncertain(
+            f"{last.request_id} began at {moment_text(last.start_time)}, and the action log's clock is known to "
+            f"{seconds} s only: it may have begun since"
+        )
     # Where no finish is shown the state tells: the server is in no reboot.
     proof = Proof.ACTION if last.is_finished else Proof.STATE
     detail = f"{last.request_id} began at {moment_text(last.start_time)}"

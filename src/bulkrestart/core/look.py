@@ -17,7 +17,7 @@ from bulkrestart.core.states import BUILDING, REBOOT_TASKS, UNKNOWN
 
 #: Seconds that the fate of a send is looked for.
 LOOK_TIMEOUT: Final = 300.0
-#: Seconds after which a log that shows no reboot proves that none was started.
+#: Seconds after which a log that shows no reboot proves that none was started, where reads do not lag.
 GRACE: Final = 10.0
 #: The same where the request may still be at work, behind a gateway or in a slow API: gateways give up after 60 s. And
 #: for HARD, always, because the cloud does not refuse a second one (nova/compute/api.py `_hard_reboot`).
@@ -88,14 +88,21 @@ def is_log_unreadable(log: Log | Observation | None) -> bool:
     return isinstance(log, Answer) and log.status in (403, 404) and not log.is_throttled
 
 
-def grace_of(progress: Progress) -> float:
-    """Tell after how many seconds a log that shows no reboot proves that the last send started none."""
-    return LATE_GRACE if progress.fate.may_come_late or progress.reboot_type is RebootType.HARD else GRACE
+def grace_of(progress: Progress, lag: float) -> float:
+    """Tell after how many seconds a log that shows no reboot proves that the last send started none.
+
+    Args:
+        progress: The server's way so far.
+        lag: Seconds by which reads may lag behind writes.
+    """
+    is_late = progress.fate.may_come_late or progress.reboot_type is RebootType.HARD
+    return (LATE_GRACE if is_late else GRACE) + lag
 
 
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
     reboots = [row for row in log if row.action == "reboot"]
     candidates = reboots_since(reboots, progress, log_time)
+    grace = grace_of(progress, sighting.lag)
     is_trusted = (
         progress.reboot_type is RebootType.SOFT or sighting.is_log_proven or _is_untouched(sighting.server, log_time)
     )
@@ -109,16 +116,17 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
             return Accept(request_id=row.request_id)
     if candidates or are_within_skew(reboots, progress, log_time, sighting.user_id):
         why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
-        return Look(is_unresolved=True) if age < grace_of(progress) else _in_doubt(progress, why)
+        patience = LOOK_TIMEOUT if sighting.is_log_being_dated else grace
+        return Look(is_unresolved=True) if age < patience else _in_doubt(progress, why)
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
     if (is_rebooting or progress.fate.was_seen_rebooting) and not _is_explained(reboots, log_time):
         # The row is written right after the task_state is: a log that lacks it lags, and proves nothing.
         if is_rebooting and age >= LOOK_TIMEOUT:
-            # What a 409 met was under way before. If the log shows a reboot, however old, the server may hang in that.
-            may_hang = progress.sends.last_status == 409 and bool(reboots)
+            # Such an answer met what was under way before. The server may hang in a reboot that the log shows.
+            may_hang = progress.sends.last_status in (400, 409, 501) and bool(reboots)
             return _refuse_state(Reason.BUSY, "", progress) if may_hang else Accept(proof=Proof.STATE)
         return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
-    if is_trusted and age >= grace_of(progress):
+    if is_trusted and age >= grace:
         # One look does not prove the silence of a log, however late it comes: the cloud may have been gone till now.
         return _decide_resolved(sighting, progress) if progress.fate.readable_looks > 0 else Look(is_unresolved=True)
     return _look_on(age, progress, "the action log does not tell")
@@ -167,10 +175,8 @@ def _may_precede(row: Action, log_time: LogTime) -> bool:
 def are_within_skew(log: Sequence[Action], progress: Progress, log_time: LogTime, user_id: str | None) -> bool:
     """Tell whether a reboot of ours that seems to precede the send may be it, by the clock of another node.
 
-    A 409 is not asked: it says that this request started nothing.
+    Whatever the send was answered with: a 409 may be the answer to its second delivery, which met the first.
     """
-    if progress.sends.last_status == 409:
-        return False
     settled = progress.settled_ids
     return any(
         row.start_time + log_time.skew > log_time.since[0]

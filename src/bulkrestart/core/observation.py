@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Final
 
-from bulkrestart.core.clock import LogTime
+from bulkrestart.core.clock import Instant, LogTime
 from bulkrestart.core.faults import Body, Fault
 from bulkrestart.core.model import Log, Server
 
@@ -96,10 +96,12 @@ class Unsent:
     Attributes:
         words: Why.
         is_final: Nothing will ever leave again: the client is closed.
+        is_withheld: A check of ours kept it back at the last moment: that is no trouble of the cloud's.
     """
 
     words: str
     is_final: bool = False
+    is_withheld: bool = False
 
     def __str__(self) -> str:
         return f"unsent: {self.words}"
@@ -138,14 +140,21 @@ class Sighting:
         log: Its action log, or what came instead; None if it was not asked for, which is right while nothing is
             unresolved.
         at: When the look began, in seconds on the run's clock.
+        instant: When the request left whose answer lets a send follow, on clocks that count the time in which this
+            process stood still; None where no send follows.
         is_log_proven: The log has shown a reboot of this run, of any server.
         user_id: Who we are, as the log names us; None while unknown.
         log_time: The send of unknown fate in the log's own time; None if the cloud's clock is unknown.
+        lag: Seconds by which the log and the server's states may lag behind what was done.
+        is_log_being_dated: The run is about to learn how the log's clock compares with `Date`.
     """
 
     server: Server | Observation
     log: Log | Observation | None
     at: float
+    instant: Instant | None = None
     is_log_proven: bool = False
     user_id: str | None = None
     log_time: LogTime | None = None
+    lag: float = 0.0
+    is_log_being_dated: bool = False

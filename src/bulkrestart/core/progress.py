@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bulkrestart.core.clock import Instant
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult
 from bulkrestart.core.observation import Observation, Sighting, is_refused_token
@@ -32,11 +33,13 @@ class LastLook:
 
     Attributes:
         at: When it began, in seconds on the run's clock.
+        instant: The same moment, on clocks that count the time in which this process stood still.
         refused: Looks in a row, up to this one, that refused our newest token, or whatever else signs our requests.
         is_history_unread: It wanted to see in the action log whether the server has rebooted, and could not.
     """
 
     at: float = float("-inf")
+    instant: Instant | None = None
     refused: int = 0
     is_history_unread: bool = False
 
@@ -138,6 +141,7 @@ class Progress:
         is_refused = is_refused_token(sighting.log) or is_refused_token(sighting.server)
         self.last_look = LastLook(
             at=sighting.at,
+            instant=sighting.instant,
             refused=self.last_look.refused + 1 if is_refused else 0,
             is_history_unread=not self.fate.is_unresolved and isinstance(sighting.log, Observation),
         )
@@ -150,9 +154,6 @@ class Progress:
         match decision:
             case Accept():
                 self.accepted, self.last_look = decision, NO_LOOK
-                if decision.request_id is not None:
-                    # The log is asked for that id from now on, not for a time.
-                    self.sends.since = None
             case Send():
                 self.reboot_type = decision.reboot_type
             case Look() | End():
@@ -225,8 +226,15 @@ class Progress:
 
     def history_unreadable(self, detail: str) -> End:
         """Leave it alone, because the action log does not tell whether it has rebooted."""
+        return self._left_alone(Reason.HISTORY_UNREADABLE, detail)
+
+    def history_uncertain(self, detail: str) -> End:
+        """Leave it alone, because the clocks do not tell whether it has rebooted since."""
+        return self._left_alone(Reason.HISTORY_UNCERTAIN, detail)
+
+    def _left_alone(self, reason: Reason, detail: str) -> End:
         outcome = Outcome.REFUSED if self.sends.has_reached else Outcome.SKIPPED
-        return End(outcome=outcome, reason=Reason.HISTORY_UNREADABLE, detail=detail)
+        return End(outcome=outcome, reason=reason, detail=detail)
 
 
 def untouched(words: str = "", *, is_over: bool) -> End:

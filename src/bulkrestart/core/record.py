@@ -17,7 +17,7 @@ from bulkrestart.core.sends import SETTLED, Fate, Sends
 _TRIED_AGAIN: Final = frozenset(
     {
         *(Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
-        *(Reason.STOPPED, Reason.PARKED, Reason.HISTORY_UNREADABLE),
+        *(Reason.STOPPED, Reason.PARKED, Reason.HISTORY_UNREADABLE, Reason.HISTORY_UNCERTAIN),
     }
 )
 

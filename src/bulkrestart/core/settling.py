@@ -3,12 +3,13 @@
 Only a snapshot that was asked for after the acceptance may come here; the run sees to that.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bulkrestart.core.clock import LogTime
 from bulkrestart.core.decision import Confirm, End, Look, Prove, Send, Unmet, Watch
-from bulkrestart.core.look import are_within_skew, is_log_unreadable, reboots_since
-from bulkrestart.core.model import Log, Outcome, Proof, Reason, RebootType, Server
+from bulkrestart.core.look import is_log_unreadable
+from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.states import ACTIVE, DELETED, ERROR, REBOOT_TASKS
@@ -52,38 +53,73 @@ def _is_over(server: Server) -> bool:
     return server.vm_state is not None and server.task_state not in REBOOT_TASKS
 
 
-def decide_proof(log: Log | Observation, progress: Progress, log_time: LogTime | None, *, is_late: bool) -> Watch | End:
+def find_accepted(
+    log: Log, progress: Progress, log_time: LogTime | None, user_id: str | None, *, is_shown: bool
+) -> Action | None:
+    """Find the row of an accepted reboot in the action log of its server.
+
+    By the id that an answer carried. Where the log has no such row (a gateway hides or replaces Nova's ids), by the
+    user and the time. A reboot that was delivered twice has two rows, of which the second may end in Error although the
+    first one cycled the guest (nova/compute/manager.py `reboot_instance` drops it): the one without Error counts.
+
+    Args:
+        log: The action log, the newest row first.
+        progress: The server's way so far.
+        log_time: The send in the log's time; None if nothing dates it.
+        user_id: Who we are, as the log names us; None while unknown.
+        is_shown: So much time has passed since the acceptance that the log shows the row, if it ever does. Before, a
+            row that seems to precede the send is not taken for it: it may be an earlier one.
+    """
+    settled = progress.settled_ids
+    rows = [row for row in reversed(log) if row.action == "reboot" and row.request_id not in settled]
+    named = next((row for row in rows if row.request_id == progress.request_id), None)
+    user_id = user_id if named is None else named.user_id or None
+    ours = [row for row in rows if user_id in (None, row.user_id)]
+    if named is not None:
+        # The delivery before the one that was answered left with it, as far as anybody can tell.
+        width = log_time.since[1] - log_time.since[0] if log_time is not None else 0.0
+        since = [row for row in ours if row.start_time > named.start_time - width - 2.0]
+        return named if not named.is_error else _best([named, *since])
+    if log_time is not None and (since := [row for row in ours if row.start_time + 1.0 > log_time.since[0]]):
+        return _best(since)
+    near = [row for row in ours if log_time is None or row.start_time + log_time.skew > log_time.since[0]]
+    return near[-1] if near and is_shown else None
+
+
+def _best(rows: Sequence[Action]) -> Action:
+    """Give the first row without Error; the first of all if there is none."""
+    return next((row for row in rows if not row.is_error), rows[0])
+
+
+def decide_proof(
+    log: Log | Observation, row: Action | None, progress: Progress, *, can_date: bool, is_late: bool
+) -> Watch | End:
     """Decide on the action log of a server that is back by its state.
 
     Active and idle alone proves nothing: a reboot that failed before it reached the host ends so too.
 
     Args:
-        log: The row of the accepted reboot, or the whole log if its request id is unknown, or what came instead.
+        log: The action log, or what came instead.
+        row: The row of the accepted reboot in it (`find_accepted`), read singly where that is granted; None if there is
+            none.
         progress: The server's way so far; it is not changed.
-        log_time: The send in the log's time; None if the cloud's clock is unknown. It is read only where the request
-            id is unknown.
+        can_date: The log's clock is known well enough to say that a row is older than the send.
         is_late: The wait for this server is over.
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
     if not isinstance(log, tuple):
-        # Nova's own 404 for a row says that it is not there yet, not that the log is kept from us.
-        is_kept = is_log_unreadable(log) and not (isinstance(log, Answer) and log.is_not_found)
-        return by_state if is_kept or is_late else Watch()
+        return by_state if is_log_unreadable(log) or is_late else Watch()
     if not log:
         # An empty log is no log: every server has the row of its creation.
         return by_state
-    if progress.request_id is not None:
-        rows = [row for row in log if row.request_id == progress.request_id]
-    elif log_time is not None:
-        rows = reboots_since(log, progress, log_time)
-        if not rows and are_within_skew(log, progress, log_time, None):
+    if row is None:
+        if not is_late:
+            return Watch()
+        if not can_date and any(one.action == "reboot" for one in log):
+            # One of them may be the accepted reboot, by a clock that is off by more than is allowed for.
             return by_state
-    else:
-        return by_state
-    if not rows:
         detail = "the action log shows no reboot since it was sent"
-        return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail) if is_late else Watch()
-    row = rows[0]
+        return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)
     if row.is_error:
         detail = "the action log says that the reboot ended in Error"
         return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)

@@ -13,23 +13,24 @@ import anyio
 from anyio.abc import TaskGroup
 
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.clock import CloudClock, moment_text
-from bulkrestart.core.decide import Refusals
+from bulkrestart.core.decide import PASSING_DELAY, Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.look import decide_look
-from bulkrestart.core.model import Outcome, ServerResult, Stop, StopReason
+from bulkrestart.core.model import Outcome, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Statistics
 from bulkrestart.core.rollout import Budgets
+from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.account import Account
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
-from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.line import Line
 from bulkrestart.run.preflight import Preflight, require_past
 from bulkrestart.run.recorder import Recorder
@@ -91,6 +92,8 @@ class Fleet:
         self.account = Account(ledger, recorder, options, self._course)
         self.ready = anyio.Event()
         self.refusal: BulkRestartError | None = None
+        #: The server that was in a reboot before anything was sent.
+        self._was_rebooting: str | None = None
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
@@ -100,14 +103,14 @@ class Fleet:
         self._budgets = Budgets(options.rollout, len(ledger))
         self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
         self._line = Line(self._turns, self._course)
-        self._knowledge = LogKnowledge(clock, recorder.facts)
+        self._calibration = ActionLogCalibration(clock, recorder.facts)
         self._submitter = Submitter(
             compute=compute,
             gate=gate,
             shields=self._shields,
             clock=clock,
             options=options,
-            knowledge=self._knowledge,
+            calibration=self._calibration,
             recorder=recorder,
             rng=rng,
         )
@@ -125,7 +128,7 @@ class Fleet:
             compute=compute,
             gate=gate,
             sweep=self._sweep,
-            knowledge=self._knowledge,
+            calibration=self._calibration,
             escalate=self._submitter.escalate,
             verifier=verifier,
             keep=recorder.note,
@@ -143,7 +146,7 @@ class Fleet:
         """
         try:
             async with anyio.create_task_group() as recording:
-                recording.start_soon(self._recorder.run, self._course, self._knowledge)
+                recording.start_soon(self._recorder.run, self._course, self._calibration)
                 try:
                     await self._restart_all()
                 except BulkRestartError as error:
@@ -168,7 +171,9 @@ class Fleet:
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
         with anyio.CancelScope(deadline=self._deadline) as bounded:
-            await self._preflight.look(first)
+            seen = await self._preflight.look(first)
+            if isinstance(seen, Server) and seen.task_state in REBOOT_TASKS:
+                self._was_rebooting = first
             require_past(self._options.since, self._clock)
             await self._survey_fleet()
             await self._recorder.begin()
@@ -294,9 +299,12 @@ class Fleet:
 
     def _decide_first(self, progress: Progress) -> Decision:
         seen = self._survey.pop(progress.server_id)
+        if seen is None and progress.server_id == self._was_rebooting:
+            # It is not ours. A 409 on it would leave that open: something may have delivered our send twice.
+            return Look(is_unresolved=False, delay=PASSING_DELAY)
         if seen is None:
             return Send(reboot_type=progress.reboot_type)
-        sighting = Sighting(server=seen[0], log=None, at=seen[1])
+        sighting = Sighting(server=seen[0], log=None, at=seen[1], instant=self._survey.began.at(seen[1]))
         decision = decide_look(sighting, progress)
         progress.look(sighting, decision)
         return decision

@@ -12,6 +12,7 @@ from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
 from bulkrestart.core.errors import AuthError, EndpointError
+from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.gate import Gate
 
@@ -76,8 +77,11 @@ class Preflight:
         self._gate = gate
         self._rng = rng
 
-    async def look(self, server_id: str) -> None:
+    async def look(self, server_id: str) -> Server | Answer:
         """Look at one server. Whatever the cloud says of it tells what it thinks of us, and it shows the cloud's clock.
+
+        Returns:
+            The server, or what came instead.
 
         Raises:
             AuthError: Our credentials are refused.
@@ -86,6 +90,7 @@ class Preflight:
         seen = await self.ask(lambda: self.compute.show(server_id), server_id)
         if isinstance(seen, Answer) and seen.status == 403:
             _log.warning("servers may not be looked at: %s; the fate of a lost reply cannot be learnt", seen.words)
+        return seen
 
     async def ask(self, request: Callable[[], Awaitable[T | Observation]], server_id: str | None) -> T | Answer:
         """Ask until what was asked for comes, or an answer that is about the question and not about us.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decision import End
 from bulkrestart.core.errors import JournalError
@@ -21,7 +22,6 @@ from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, record_of
 from bulkrestart.run.course import Course
-from bulkrestart.run.knowledge import LogKnowledge
 
 if TYPE_CHECKING:
     from bulkrestart.journal import Journal
@@ -120,7 +120,7 @@ class Recorder:
             assert self._head is not None, "it is prepared first"
             await in_thread(partial(self._journal.begin, self._head, self._fleet))
 
-    async def run(self, course: Course, knowledge: LogKnowledge) -> None:
+    async def run(self, course: Course, calibration: ActionLogCalibration) -> None:
         """Commit what comes, until closed; halt the run if it cannot be.
 
         What could not be committed is tried again with what comes next, and at the end.
@@ -140,8 +140,8 @@ class Recorder:
                     rows = self._journal.dump(batch.records.values())
                     await in_thread(partial(self._journal.write, rows, time.time()))
                     batch.is_written = True
-                    if self._head.facts != knowledge.facts:
-                        head = replace(self._head, facts=knowledge.facts)
+                    if self._head.facts != calibration.facts:
+                        head = replace(self._head, facts=calibration.facts)
                         await in_thread(partial(self._journal.write_head, head))
                         self._head = head
                 except JournalError as error:

@@ -13,18 +13,26 @@ import anyio
 from anyio.abc import TaskGroup
 
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.decide import unauthorized
 from bulkrestart.core.decision import Accept, Confirm, End, Look, Prove, Send, Watch
 from bulkrestart.core.history import with_row
-from bulkrestart.core.look import reboots_since
-from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
+from bulkrestart.core.look import GRACE
+from bulkrestart.core.model import Action, Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.settling import decide_back, decide_escalation, decide_proof, gone, has_ended_badly, late
+from bulkrestart.core.settling import (
+    decide_back,
+    decide_escalation,
+    decide_proof,
+    find_accepted,
+    gone,
+    has_ended_badly,
+    late,
+)
 from bulkrestart.core.sight import Sight
 from bulkrestart.run.crew import unhurried, work_through
 from bulkrestart.run.gate import Gate
-from bulkrestart.run.knowledge import LogKnowledge
 from bulkrestart.run.sweep import Sweep, Swept
 from bulkrestart.run.verify import Verifier
 
@@ -69,7 +77,7 @@ class Settler:
         compute: The cloud.
         gate: The way to it.
         sweep: Reads the states of the servers.
-        knowledge: What the run knows of the action log.
+        calibration: What the run knows of the action log.
         escalate: Sends HARD after a SOFT that was accepted and ended as told.
         verifier: Lets the servers that are back be checked; None if that is not asked for.
         keep: Writes down how far a server has come.
@@ -85,7 +93,7 @@ class Settler:
         compute: Compute,
         gate: Gate,
         sweep: Sweep,
-        knowledge: LogKnowledge,
+        calibration: ActionLogCalibration,
         escalate: Callable[[Progress, End], Awaitable[Accept | End]],
         verifier: Verifier | None,
         keep: Callable[[Progress], None],
@@ -98,7 +106,7 @@ class Settler:
         self._gate = gate
         self._sweep = sweep
         self._course = gate.course
-        self._knowledge = knowledge
+        self._calibration = calibration
         self._escalate = escalate
         self._verifier = verifier
         self._keep = keep
@@ -256,8 +264,9 @@ class Settler:
     async def _prove(self, server_id: str) -> None:
         watched = self._watched[server_id]
         is_late = self._is_late(watched, anyio.current_time())
-        log = await self._read_log(watched.progress)
-        end = decide_proof(log, watched.progress, self._knowledge.log_time(watched.progress), is_late=is_late)
+        log, row = await self._find_row(watched)
+        can_date = self._calibration.can_date(watched.progress)
+        end = decide_proof(log, row, watched.progress, can_date=can_date, is_late=is_late)
         if isinstance(end, End) and end.outcome is Outcome.COMPLETED and self._verifier is not None:
             del self._watched[server_id]
             watched.progress.back = end
@@ -270,10 +279,10 @@ class Settler:
         """Read in the action log how the SOFT of a server in error ended, and let HARD follow if it may."""
         watched, failure = self._watched[server_id], failed[server_id]
         is_late = self._is_late(watched, anyio.current_time())
-        row = await self._read_log(watched.progress)
+        read, row = await self._find_row(watched)
         log, _ = await self._gate.ask(lambda: self._compute.actions(server_id), server_id)
         if isinstance(log, tuple):
-            log = with_row(log, row)
+            log = with_row(log, read if row is None else (row,))
         decision = decide_escalation(log, watched.progress, failure, is_late=is_late)
         if isinstance(decision, End):
             self._end(watched.progress, decision)
@@ -292,21 +301,57 @@ class Settler:
             self._finish(progress, decision)
         self._news.set()
 
-    async def _read_log(self, progress: Progress) -> Log | Observation:
-        """Read the row of the accepted reboot; if its request id is unknown, find it in the whole log first."""
-        request_id = progress.request_id
-        if request_id is None:
-            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
-            log_time = self._knowledge.log_time(progress)
-            rows = reboots_since(log, progress, log_time) if isinstance(log, tuple) and log_time else []
-            if not rows:
-                return log
-            request_id = rows[0].request_id
-            progress.identify(request_id)
-        log, _ = await self._gate.ask(partial(self._compute.action, progress.server_id, request_id), progress.server_id)
+    async def _find_row(self, watched: Watched) -> tuple[Log | Observation, Action | None]:
+        """Read the row of the accepted reboot: by its id, and where the log has none of it, in the whole log.
+
+        Returns:
+            What was read, and the row in it; None if there is none.
+        """
+        progress = watched.progress
+        named: Action | None = None
+        # The id of an answer, as against one that the log has shown, may be a gateway's.
+        is_foreign = self._calibration.are_ids_foreign and progress.request_id == progress.sends.attempts[-1].request_id
+        if progress.request_id is not None and not is_foreign:
+            read = await self._read_row(watched, progress.request_id)
+            named = self._find(read, watched) if isinstance(read, tuple) else None
+            if named is not None and not named.is_error:
+                return read, named
+            if not isinstance(read, tuple) and not (isinstance(read, Answer) and read.is_not_found):
+                return read, None
+        log, asked = await self._gate.ask(partial(self._compute.actions, progress.server_id), progress.server_id)
+        if not isinstance(log, tuple):
+            return (log, None) if named is None else ((named,), named)
+        self._observe(log, watched, asked)
+        row = self._find(log, watched)
+        if row is None or row.request_id == progress.request_id:
+            return log, row if named is None else named
+        progress.identify(row.request_id)
+        read = with_row((row,), await self._read_row(watched, row.request_id))
+        return read, read[0] if isinstance(read, tuple) else None
+
+    async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
+        server_id = watched.progress.server_id
+        log, asked = await self._gate.ask(partial(self._compute.action, server_id, request_id), server_id)
         if isinstance(log, tuple):
-            self._knowledge.learn(log, progress.sends.attempts[-1].request_id)
+            self._observe(log, watched, asked)
         return log
+
+    def _observe(self, log: Log, watched: Watched, asked: float) -> None:
+        """Let the run learn from the log of a server whose reboot was accepted."""
+        self._calibration.learn_user(log, watched.progress.sends.attempts[-1].request_id)
+        sample = self._calibration.sample_of(watched.progress, watched.accepted)
+        if sample is not None:
+            self._calibration.observe(log, sample, asked_at=asked)
+
+    def _find(self, log: Log, watched: Watched) -> Action | None:
+        now = anyio.current_time()
+        return find_accepted(
+            log,
+            watched.progress,
+            self._calibration.log_time(watched.progress, now),
+            self._calibration.facts.user_id,
+            is_shown=now - watched.accepted >= GRACE + self._calibration.lag,
+        )
 
     def _end(self, progress: Progress, end: End) -> None:
         del self._watched[progress.server_id]

@@ -15,17 +15,18 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from bulkrestart.cloud.compute import Compute
-from bulkrestart.core.clock import CloudClock
+from bulkrestart.cloud.instants import present
+from bulkrestart.core.calibration import ActionLogCalibration
+from bulkrestart.core.clock import CloudClock, Instant
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
-from bulkrestart.core.look import decide_look
+from bulkrestart.core.look import decide_look, is_log_unreadable
 from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
-from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
+from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.run.gate import Gate
-from bulkrestart.run.knowledge import LogKnowledge, Witness
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
 
@@ -33,13 +34,17 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for which a look stands, before a HARD.
+#: Seconds for which a look stands. A send that was to follow it, and leaves later, is kept back.
 LOOK_LIFE: Final = 60.0
+#: The same with `since`, and where HARD follows a SOFT: another client's reboot in between would be doubled. A slow API
+#: takes up to 6 s for an answer (a real Nova with 50 requests at once).
+CLOSE_LOOK_LIFE: Final = 15.0
 #: Seconds: the ceiling of the first random wait, doubled at each more, up to the last.
 FIRST_CEILING: Final = 0.5
 LAST_CEILING: Final = 30.0
-#: Seconds between two questions for a row that is not shown yet.
-_WITNESS_INTERVAL: Final = 2.0
+#: Seconds between two rounds of questions for the rows of accepted sends, and how many there are in each.
+_CALIBRATION_INTERVAL: Final = 2.0
+_CALIBRATION_SAMPLES: Final = 3
 #: More than it takes to the last ceiling; a float overflows at 1024.
 _MOST_DOUBLINGS: Final = 10
 
@@ -53,7 +58,7 @@ class Submitter:
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
         options: What was asked for.
-        knowledge: What the run knows of the action log.
+        calibration: What the run knows of the action log.
         recorder: Keeps the journal.
         rng: The source of jitter.
     """
@@ -66,7 +71,7 @@ class Submitter:
         shields: Shields,
         clock: CloudClock,
         options: Options,
-        knowledge: LogKnowledge,
+        calibration: ActionLogCalibration,
         recorder: Recorder,
         rng: random.Random,
     ) -> None:
@@ -75,7 +80,7 @@ class Submitter:
         self._shields = shields
         self._clock = clock
         self._options = options
-        self._knowledge = knowledge
+        self._calibration = calibration
         self._course = gate.course
         self._recorder = recorder
         self._rng = rng
@@ -105,7 +110,7 @@ class Submitter:
                 # The trouble passed before anybody knew whose it was.
                 return progress.out_of_attempts()
             sent_at = passage.left_at
-            if self._looks_in_slot(progress) or not self._has_looked(progress, sent_at):
+            if self._looks_in_slot(progress) or not self._has_looked(progress):
                 reboot_type = progress.reboot_type
                 decision = await self._look_first(progress)
                 # The journal has the send that was meant at first.
@@ -115,19 +120,27 @@ class Submitter:
                 if self._gate.is_held or self._course.stop is not None:
                     return decision
                 sent_at = anyio.current_time()
-            cloud_time = self._clock.at(sent_at)
-            progress.sends.leave(sent_at, cloud_time)
+            progress.sends.leave(sent_at, self._clock.at(sent_at))
+            look = progress.last_look.instant
+            may_leave = None if look is None else partial(self._object_to_age, progress, look)
             # What stands if the end of the shield, and not an answer, ends the wait.
             seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
             with self._shields.up():
-                seen = await self._compute.reboot(progress.server_id, progress.reboot_type)
-                self._gate.heed(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
+                seen = await self._compute.reboot(progress.server_id, progress.reboot_type, may_leave=may_leave)
+                if not (isinstance(seen, Unsent) and seen.is_withheld):
+                    self._gate.heed(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
             answered_at = anyio.current_time()
             progress.answer(answered_at, seen, decision)
-        if isinstance(decision, Accept):
-            self._call_witness(progress.server_id, decision, cloud_time, self._clock.at(answered_at))
+        if isinstance(decision, Accept) and (sample := self._calibration.sample_of(progress, answered_at)) is not None:
+            self._calibration.add(sample)
         return decision
+
+    def _object_to_age(self, progress: Progress, look: Instant) -> str | None:
+        """Say why a send must not follow its look any more; None if it may. Called right before it leaves."""
+        life = CLOSE_LOOK_LIFE if self._looks_in_slot(progress) else LOOK_LIFE
+        age = look.age(present())
+        return None if age <= life else f"the look at the server before it was {age:.0f} s old"
 
     async def escalate(self, progress: Progress, failure: End) -> Accept | End:
         """Send HARD after a SOFT that was accepted, and left its server in error.
@@ -145,15 +158,16 @@ class Submitter:
         A HARD starts a server that was stopped meanwhile, and with `since` nobody's reboot is to fit between the look
         and ours, but one that begins in this very instant. Nor is one where HARD follows a SOFT that was accepted.
         """
-        since = self._options.since
-        at = anyio.current_time()
+        since = None if self._options.since is None else self._calibration.moment(self._options.since)
+        at, instant = anyio.current_time(), present()
         server = await self._see(self._compute.show(progress.server_id), progress)
         log: Log | Observation | None = None
         if since is not None and needs_log(server, since):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
+            instant = present()
             log = await self._see(self._compute.actions(progress.server_id), progress)
-        if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since)):
+        if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since.earliest)):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id), progress))
@@ -161,7 +175,7 @@ class Submitter:
                 return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
             server = await self._see(self._compute.show(progress.server_id), progress)
-        sighting = Sighting(server=server, log=log, at=at)
+        sighting = Sighting(server=server, log=log, at=at, instant=instant)
         decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
         progress.look(sighting, decision)
         return decision
@@ -174,25 +188,21 @@ class Submitter:
         self._gate.heed(seen, sent_at=asked, server_id=progress.server_id)
         return seen
 
-    def _call_witness(
-        self, server_id: str, accept: Accept, since: tuple[float, float] | None, until: tuple[float, float] | None
-    ) -> None:
-        if accept.request_id is not None and since is not None and until is not None:
-            self._knowledge.note(Witness(server_id, accept.request_id, (since[0], until[1])))
-
-    def _has_looked(self, progress: Progress, now: float) -> bool:
+    def _has_looked(self, progress: Progress) -> bool:
         """Tell whether a look is fresh enough, which only a HARD needs: it starts a server that was stopped since."""
         if progress.reboot_type is not RebootType.HARD:
             return True
-        return now - progress.last_look.at <= LOOK_LIFE
+        look = progress.last_look.instant
+        return look is not None and look.age(present()) <= LOOK_LIFE
 
     async def look(self, progress: Progress) -> Decision:
         """Look at the server, the action log first if the fate of a send is unknown, and decide on what is seen."""
         log: Log | Observation | None = None
         at = anyio.current_time()
         if progress.fate.is_unresolved:
-            await self._ask_witness()
+            await self._calibrate()
             log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
+        instant = present()
         server, _ = await self._gate.ask(
             lambda: self._compute.show(progress.server_id),
             progress.server_id,
@@ -201,18 +211,21 @@ class Submitter:
         if isinstance(server, Unsent) and self._is_given_up(progress):
             return progress.so_far(is_over=True)
         if isinstance(log, tuple):
-            self._knowledge.learn(log, progress.sends.attempts[-1].request_id)
+            self._calibration.learn_user(log, progress.sends.attempts[-1].request_id)
         sighting = Sighting(
             server=server,
             log=log,
             at=at,
-            is_log_proven=self._knowledge.facts.is_proven,
-            user_id=self._knowledge.facts.user_id,
-            log_time=self._knowledge.log_time(progress),
+            instant=instant,
+            is_log_proven=self._calibration.facts.is_proven,
+            user_id=self._calibration.facts.user_id,
+            log_time=self._calibration.log_time(progress, anyio.current_time()),
+            lag=self._calibration.lag,
+            is_log_being_dated=self._calibration.is_coming,
         )
         decision = decide_look(sighting, progress)
         if isinstance(decision, Accept) and decision.request_id is not None:
-            self._knowledge.prove()
+            self._calibration.prove()
         if isinstance(decision, Look | End) and progress.fate.is_unresolved:
             decision = await self._satisfied_meanwhile(sighting, progress) or decision
         progress.look(sighting, decision)
@@ -222,8 +235,10 @@ class Submitter:
 
     async def _satisfied_meanwhile(self, sighting: Sighting, progress: Progress) -> Look | End | None:
         """With `since`, a reboot by whomever ends also a server whose send is of unknown fate; it is waited for."""
-        since, log = self._options.since, sighting.log
-        last = last_reboot(log, since) if since is not None and isinstance(log, tuple) else None
+        since, log = None, sighting.log
+        if self._options.since is not None:
+            since = self._calibration.moment(self._options.since)
+        last = last_reboot(log, since.likeliest) if since is not None and isinstance(log, tuple) else None
         if since is None or last is None or not isinstance(log, tuple):
             return None
         row, _ = await self._gate.ask(
@@ -237,30 +252,33 @@ class Submitter:
                 # Whatever else a look back says, it does not tell the fate of the send.
                 return None
 
-    async def _ask_witness(self) -> None:
-        """Read the row of an accepted send, once in a run: it tells how the log names and dates what is ours.
+    async def _calibrate(self) -> None:
+        """Read the logs of some servers whose reboot was accepted: they tell how the log names, dates and delays rows.
 
         One look asks, and those that come meanwhile await what it learns.
         """
         if self._asking is not None:
             await self._asking.wait()
             return
-        witness = self._knowledge.witness
-        if witness is None or anyio.current_time() < self._asked_at + _WITNESS_INTERVAL:
+        now = anyio.current_time()
+        sample = self._calibration.next_sample(now)
+        if sample is None or now < self._asked_at + _CALIBRATION_INTERVAL:
             return
-        self._asking, self._asked_at = anyio.Event(), anyio.current_time()
+        self._asking, self._asked_at = anyio.Event(), now
         try:
-            log, _ = await self._gate.ask(
-                lambda: self._compute.action(witness.server_id, witness.request_id), witness.server_id
-            )
+            for _ in range(_CALIBRATION_SAMPLES):
+                log, asked = await self._gate.ask(partial(self._compute.actions, sample.server_id), sample.server_id)
+                if not isinstance(log, tuple):
+                    if is_log_unreadable(log):
+                        self._calibration.give_up()
+                    return
+                self._calibration.observe(log, sample, asked_at=asked)
+                former, sample = sample, self._calibration.next_sample(anyio.current_time())
+                if sample is None or sample is former:
+                    return
         finally:
             self._asking.set()
             self._asking = None
-        if isinstance(log, tuple):
-            self._knowledge.compare(log, witness)
-        elif isinstance(log, Answer) and log.status == 403:
-            # The log is kept from us: this one will never tell.
-            self._knowledge.witness = None
 
     def _is_given_up(self, progress: Progress) -> bool:
         """Tell whether nothing more is asked about it: its fate is known, or the cloud is lost."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Collection, Hashable
 from typing import Final
 
+from bulkrestart.cloud.instants import present
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.rollout import Rollout
@@ -27,10 +28,12 @@ class Survey:
 
     Attributes:
         domains: The failure domain of each server that has one.
+        began: When the servers were looked at first.
     """
 
     def __init__(self, sweep: Sweep, rollout: Rollout, *, keeps_states: bool, is_thorough: bool = False) -> None:
         self.domains: dict[str, Hashable] = {}
+        self.began = present()
         self._sweep = sweep
         self._domain = rollout.domain
         self._is_by_zone = rollout.spread == "az"
@@ -48,6 +51,7 @@ class Survey:
 
     async def read(self, server_ids: Collection[str]) -> None:
         """Look at these servers."""
+        self.began = present()
         unseen = dict.fromkeys(server_ids)
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:

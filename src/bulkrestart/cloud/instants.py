@@ -1,0 +1,32 @@
+"""The present moment, on clocks that count the time in which this process or machine stood still."""
+
+import time
+from typing import Final
+
+import anyio
+
+from bulkrestart.core.clock import Instant
+
+#: Two clocks of the system, of which the first counts the time in which the machine is suspended. Event loops go by
+#: `time.monotonic`, the second: CLOCK_MONOTONIC on Linux, CLOCK_UPTIME_RAW on macOS. On Windows it counts suspension.
+_CLOCKS: Final = next(
+    (
+        (getattr(time, counting), getattr(time, standing))
+        for counting, standing in (("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"), ("CLOCK_MONOTONIC", "CLOCK_UPTIME_RAW"))
+        if hasattr(time, counting) and hasattr(time, standing)
+    ),
+    None,
+)
+
+
+def present() -> Instant:
+    """Return the present moment."""
+    return Instant(running=anyio.current_time(), asleep=_asleep(), wall=time.time())
+
+
+def _asleep() -> float:
+    """Return the seconds that this machine has been suspended; 0.0 where the system does not tell."""
+    if _CLOCKS is None:
+        return 0.0
+    counting, standing = _CLOCKS
+    return time.clock_gettime(counting) - time.clock_gettime(standing)
