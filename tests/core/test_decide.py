@@ -34,6 +34,7 @@ LOOK = Look(is_unresolved=False)
 LOOK_FOR_IT = Look(is_unresolved=True)
 AGAIN = Send(reboot_type=SOFT)
 #: A state that passes by itself: the server is not to blame.
+LOOK_LATER = Look(is_unresolved=False, delay=2.0, is_attempt=False)
 AGAIN_LATER = Send(reboot_type=SOFT, delay=2.0, is_attempt=False)
 AGAIN_WITH_THE_TOKEN = Send(reboot_type=SOFT, delay=5.0, is_attempt=False)
 #: Everybody waits, because everybody sends with that token.
@@ -187,7 +188,7 @@ CONFLICTS = [
     row("Ecs.0605", ecs(400, "Ecs.0605", "ECS locked."), refused(Reason.LOCKED, "ECS locked.")),
     row("ECS.0605 in upper case", ecs(400, "ECS.0605", "ECS locked."), refused(Reason.LOCKED, "ECS locked.")),
     *(
-        soft(f"409 on {state}, a task_state that ends in active", in_task(state), AGAIN_LATER)
+        soft(f"409 on {state}, a task_state that ends in active", in_task(state), LOOK_LATER)
         for state in (
             *("scheduling", "block_device_mapping", "networking", "spawning"),
             *("image_snapshot", "image_snapshot_pending", "image_pending_upload", "image_uploading", "image_backup"),
@@ -196,7 +197,7 @@ CONFLICTS = [
             *("rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"),
         )
     ),
-    row("409 on vm_state building", conflict("vm_state", "building"), AGAIN_LATER),
+    row("409 on vm_state building", conflict("vm_state", "building"), LOOK_LATER),
     *(
         soft(
             f"409 on {state}, a task_state that ends elsewhere",
@@ -210,7 +211,7 @@ CONFLICTS = [
         )
     ),
     *(
-        soft(f"409 on {state} with leave to escalate", in_task(state), AGAIN_LATER, may_escalate=True)
+        soft(f"409 on {state} with leave to escalate", in_task(state), LOOK_LATER, may_escalate=True)
         for state in ("pausing", "suspending")
     ),
     soft(
@@ -222,7 +223,7 @@ CONFLICTS = [
     soft(
         "409 on powering-off with leave to escalate and to start it",
         in_task("powering-off"),
-        AGAIN_LATER,
+        LOOK_LATER,
         may_escalate=True,
         may_start=True,
     ),

@@ -159,6 +159,11 @@ def row(
 
 NOT_REBOOTED = failed(Reason.NOT_REBOOTED, "the action log says that the reboot ended in Error")
 ME: Final = "me"
+DISPUTED: Final = End(
+    outcome=Outcome.IN_DOUBT,
+    reason=Reason.UNANSWERED,
+    detail="of two reboots at about that time one ended in Error, and the clocks do not tell whether it is this one",
+)
 #: The send by clocks that were never compared, and by one that nothing vouches for.
 UNCHECKED: Final = LogTime((SENT_AT, SENT_AT + 2.0), SENT_AT + 60.0, UNCHECKED_SKEW)
 UNDATED: Final = LogTime((SENT_AT, SENT_AT + 2.0), float("inf"), float("inf"))
@@ -228,7 +233,20 @@ BY_ID: Final = [
     always("Error, delivered once before", [row(is_error=True), row(OTHER_REQUEST, after=-1.0)], COMPLETED),
     always("Error, delivered once more", [row(OTHER_REQUEST, after=1.0), row(is_error=True)], COMPLETED),
     always("Error, and one of yesterday", [row(is_error=True), row(OTHER_REQUEST, after=-86400.0)], NOT_REBOOTED),
-    always("Error, and one a minute before", [row(is_error=True), row(OTHER_REQUEST, after=-60.0)], NOT_REBOOTED),
+    always("Error, and one a minute before", [row(is_error=True), row(OTHER_REQUEST, after=-60.0)], DISPUTED),
+    always("Error, and one long before", [row(is_error=True), row(OTHER_REQUEST, after=-150.0)], NOT_REBOOTED),
+    always(
+        "Error, and one a minute before, by clocks that were never compared",
+        [row(is_error=True), row(OTHER_REQUEST, after=-60.0)],
+        DISPUTED,
+        log_time=UNCHECKED,
+    ),
+    always(
+        "Error, and one right before, by no clock at all",
+        [row(is_error=True), row(OTHER_REQUEST, after=-1.0)],
+        COMPLETED,
+        log_time=None,
+    ),
     always(
         "Error, and another user's before",
         [row(is_error=True), row(OTHER_REQUEST, after=-1.0, user_id="another")],
@@ -286,6 +304,13 @@ BY_TIME: Final = [
             NOT_REBOOTED,
             request_id=request_id,
             log_time=UNDATED,
+        ),
+        always(
+            f"id {id_words}: one in Error and one well, and the user not known",
+            [row("req-second", after=2.0, is_error=True, user_id="another"), row(OTHER_REQUEST, after=1.0)],
+            DISPUTED,
+            request_id=request_id,
+            user_id=None,
         ),
         once_shown(
             f"id {id_words}: without a clock",

@@ -135,21 +135,22 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
     if conflict is None:
         return Look(is_unresolved=True)
     kind, state = conflict[1], conflict[2]
-    again = Send(reboot_type=progress.reboot_type, delay=PASSING_DELAY, is_attempt=False)
+    # A look shows when the state has passed, and whether the request was delivered once more meanwhile. A HARD without
+    # one would start a server that is stopped.
+    wait = Look(is_unresolved=False, delay=PASSING_DELAY, is_attempt=False)
     if kind == "vm_state":
         # Nova tests vm_state before task_state, so a server that is being started reads "stopped" here.
         # A reboot of our own that was delivered before this answer's, and failed, leaves the server in error.
-        return again if state == BUILDING else Look(is_unresolved=state == ERROR)
+        return wait if state == BUILDING else Look(is_unresolved=state == ERROR)
     if state in REBOOT_TASKS:
         # It may be our own: something between us and the cloud may have delivered the request twice.
         return Look(is_unresolved=True, is_attempt=False)
     if progress.reboot_type is RebootType.HARD:
-        # The message does not show the vm_state, and HARD would start a server that is stopped.
-        return Look(is_unresolved=False, delay=PASSING_DELAY, is_attempt=False)
+        return wait
     ends_in = state_after(state, ACTIVE)
     if ends_in is None:
         return Look(is_unresolved=False)
-    return again if sendable_type(ends_in, progress) else refuse(Reason.WRONG_STATE, answer)
+    return wait if sendable_type(ends_in, progress) else refuse(Reason.WRONG_STATE, answer)
 
 
 def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:

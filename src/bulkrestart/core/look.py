@@ -132,6 +132,22 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
     return _look_on(age, progress, "the action log does not tell")
 
 
+def decide_delivered_again(log: Log, progress: Progress, log_time: LogTime, user_id: str | None) -> Accept | None:
+    """Decide whether a request that the cloud refused for a passing state was delivered once more, and accepted then.
+
+    Args:
+        log: The action log, read right before the next send.
+        progress: The server's way so far.
+        log_time: The last send in the log's time.
+        user_id: Who we are, as the log names us; None while unknown.
+
+    Returns:
+        The acceptance; None where the log shows no reboot of ours since the send.
+    """
+    since = (row for row in reboots_since(log, progress, log_time) if user_id in (None, row.user_id))
+    return next((Accept(request_id=row.request_id) for row in since), None)
+
+
 def _is_untouched(server: Server | Observation, log_time: LogTime) -> bool:
     """Tell whether the server itself says, like a log without a row, that nothing was started since the send.
 

@@ -3,12 +3,11 @@
 Only a snapshot that was asked for after the acceptance may come here; the run sees to that.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from bulkrestart.core.clock import LogTime
+from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, LogTime
 from bulkrestart.core.decision import Confirm, End, Look, Prove, Send, Unmet, Watch
-from bulkrestart.core.look import is_log_unreadable
+from bulkrestart.core.look import LATE_GRACE, is_log_unreadable
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
@@ -53,14 +52,30 @@ def _is_over(server: Server) -> bool:
     return server.vm_state is not None and server.task_state not in REBOOT_TASKS
 
 
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """The row of an accepted reboot in the action log.
+
+    Attributes:
+        row: The row.
+        is_disputed: It ended in Error, and another row, which did not, may be that of another delivery of the same
+            send: the clocks do not tell.
+    """
+
+    row: Action
+    is_disputed: bool = False
+
+
 def find_accepted(
     log: Log, progress: Progress, log_time: LogTime | None, user_id: str | None, *, is_shown: bool
-) -> Action | None:
+) -> FoundRow | None:
     """Find the row of an accepted reboot in the action log of its server.
 
-    By the id that an answer carried. Where the log has no such row (a gateway hides or replaces Nova's ids), by the
-    user and the time. A reboot that was delivered twice has two rows, of which the second may end in Error although the
-    first one cycled the guest (nova/compute/manager.py `reboot_instance` drops it): the one without Error counts.
+    By the id that an answer carried. Where the log has no such row (a gateway hides or replaces Nova's ids), it is the
+    newest reboot of our user that may have begun since the send.
+
+    A reboot that was delivered twice has two rows, of which one may end in Error although the other cycled the guest
+    (nova/compute/manager.py `reboot_instance` drops the second): then the one without Error counts.
 
     Args:
         log: The action log, the newest row first.
@@ -71,28 +86,37 @@ def find_accepted(
             row that seems to precede the send is not taken for it: it may be an earlier one.
     """
     settled = progress.settled_ids
-    rows = [row for row in reversed(log) if row.action == "reboot" and row.request_id not in settled]
+    rows = [row for row in log if row.action == "reboot" and row.request_id not in settled]
     named = next((row for row in rows if row.request_id == progress.request_id), None)
-    user_id = user_id if named is None else named.user_id or None
-    ours = [row for row in rows if user_id in (None, row.user_id)]
-    if named is not None:
-        # The delivery before the one that was answered left with it, as far as anybody can tell.
-        width = log_time.since[1] - log_time.since[0] if log_time is not None else 0.0
-        since = [row for row in ours if row.start_time > named.start_time - width - 2.0]
-        return named if not named.is_error else _best([named, *since])
-    if log_time is not None and (since := [row for row in ours if row.start_time + 1.0 > log_time.since[0]]):
-        return _best(since)
-    near = [row for row in ours if log_time is None or row.start_time + log_time.skew > log_time.since[0]]
-    return near[-1] if near and is_shown else None
-
-
-def _best(rows: Sequence[Action]) -> Action:
-    """Give the first row without Error; the first of all if there is none."""
-    return next((row for row in rows if not row.is_error), rows[0])
+    if user_id is None and named is not None and named.request_id == progress.sends.attempts[-1].request_id:
+        user_id = named.user_id or None
+    ours = [row for row in rows if row is named or user_id in (None, row.user_id)]
+    skew = float("inf") if log_time is None else log_time.skew
+    since = float("-inf") if log_time is None else log_time.since[0]
+    newest = next((row for row in ours if row.start_time + skew > since), None)
+    found = named or newest
+    if found is None or (named is None and not is_shown and (log_time is None or found.start_time + 1.0 <= since)):
+        return None
+    if not found.is_error:
+        return FoundRow(found)
+    # Deliveries of one send are not further apart than a request may be late.
+    others = [
+        row
+        for row in ours
+        if not row.is_error
+        and row.start_time > found.start_time - LATE_GRACE - SKEW
+        and (row.start_time + skew > since or found is named)
+    ]
+    can_date = log_time is not None and skew < UNCHECKED_SKEW
+    for row in reversed(others):
+        is_since = (can_date and row.start_time + 1.0 > since) or row.start_time > found.start_time - 2.0
+        if is_since and user_id is not None:
+            return FoundRow(row)
+    return FoundRow(found, is_disputed=bool(others))
 
 
 def decide_proof(
-    log: Log | Observation, row: Action | None, progress: Progress, *, can_date: bool, is_late: bool
+    log: Log | Observation, found: FoundRow | None, progress: Progress, *, can_date: bool, is_late: bool
 ) -> Watch | End:
     """Decide on the action log of a server that is back by its state.
 
@@ -100,8 +124,8 @@ def decide_proof(
 
     Args:
         log: The action log, or what came instead.
-        row: The row of the accepted reboot in it (`find_accepted`), read singly where that is granted; None if there is
-            none.
+        found: The row of the accepted reboot in it (`find_accepted`), read singly where that is granted; None if there
+            is none.
         progress: The server's way so far; it is not changed.
         can_date: The log's clock is known well enough to say that a row is older than the send.
         is_late: The wait for this server is over.
@@ -112,7 +136,7 @@ def decide_proof(
     if not log:
         # An empty log is no log: every server has the row of its creation.
         return by_state
-    if row is None:
+    if found is None:
         if not is_late:
             return Watch()
         if not can_date and any(one.action == "reboot" for one in log):
@@ -120,10 +144,15 @@ def decide_proof(
             return by_state
         detail = "the action log shows no reboot since it was sent"
         return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)
-    if row.is_error:
+    if found.is_disputed:
+        detail = (
+            "of two reboots at about that time one ended in Error, and the clocks do not tell whether it is this one"
+        )
+        return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
+    if found.row.is_error:
         detail = "the action log says that the reboot ended in Error"
         return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)
-    match row.is_finished:
+    match found.row.is_finished:
         case True:
             return End(outcome=Outcome.COMPLETED, proof=Proof.ACTION)
         case None:

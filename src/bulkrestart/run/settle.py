@@ -18,10 +18,11 @@ from bulkrestart.core.decide import unauthorized
 from bulkrestart.core.decision import Accept, Confirm, End, Look, Prove, Send, Watch
 from bulkrestart.core.history import with_row
 from bulkrestart.core.look import GRACE
-from bulkrestart.core.model import Action, Log, Outcome, Server, Stop, StopReason
+from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.settling import (
+    FoundRow,
     decide_back,
     decide_escalation,
     decide_proof,
@@ -264,9 +265,9 @@ class Settler:
     async def _prove(self, server_id: str) -> None:
         watched = self._watched[server_id]
         is_late = self._is_late(watched, anyio.current_time())
-        log, row = await self._find_row(watched)
+        log, found = await self._find_row(watched)
         can_date = self._calibration.can_date(watched.progress)
-        end = decide_proof(log, row, watched.progress, can_date=can_date, is_late=is_late)
+        end = decide_proof(log, found, watched.progress, can_date=can_date, is_late=is_late)
         if isinstance(end, End) and end.outcome is Outcome.COMPLETED and self._verifier is not None:
             del self._watched[server_id]
             watched.progress.back = end
@@ -279,10 +280,10 @@ class Settler:
         """Read in the action log how the SOFT of a server in error ended, and let HARD follow if it may."""
         watched, failure = self._watched[server_id], failed[server_id]
         is_late = self._is_late(watched, anyio.current_time())
-        read, row = await self._find_row(watched)
+        read, found = await self._find_row(watched)
         log, _ = await self._gate.ask(lambda: self._compute.actions(server_id), server_id)
         if isinstance(log, tuple):
-            log = with_row(log, read if row is None else (row,))
+            log = with_row(log, read if found is None else (found.row,))
         decision = decide_escalation(log, watched.progress, failure, is_late=is_late)
         if isinstance(decision, End):
             self._end(watched.progress, decision)
@@ -301,33 +302,35 @@ class Settler:
             self._finish(progress, decision)
         self._news.set()
 
-    async def _find_row(self, watched: Watched) -> tuple[Log | Observation, Action | None]:
+    async def _find_row(self, watched: Watched) -> tuple[Log | Observation, FoundRow | None]:
         """Read the row of the accepted reboot: by its id, and where the log has none of it, in the whole log.
 
         Returns:
             What was read, and the row in it; None if there is none.
         """
         progress = watched.progress
-        named: Action | None = None
+        named: FoundRow | None = None
         # The id of an answer, as against one that the log has shown, may be a gateway's.
         is_foreign = self._calibration.are_ids_foreign and progress.request_id == progress.sends.attempts[-1].request_id
         if progress.request_id is not None and not is_foreign:
             read = await self._read_row(watched, progress.request_id)
             named = self._find(read, watched) if isinstance(read, tuple) else None
-            if named is not None and not named.is_error:
+            if named is not None and not named.row.is_error:
                 return read, named
             if not isinstance(read, tuple) and not (isinstance(read, Answer) and read.is_not_found):
                 return read, None
         log, asked = await self._gate.ask(partial(self._compute.actions, progress.server_id), progress.server_id)
         if not isinstance(log, tuple):
-            return (log, None) if named is None else ((named,), named)
+            return (log, None) if named is None else ((named.row,), named)
         self._observe(log, watched, asked)
-        row = self._find(log, watched)
-        if row is None or row.request_id == progress.request_id:
-            return log, row if named is None else named
-        progress.identify(row.request_id)
-        read = with_row((row,), await self._read_row(watched, row.request_id))
-        return read, read[0] if isinstance(read, tuple) else None
+        found = self._find(log, watched)
+        if found is None or found.is_disputed:
+            return log, found
+        if named is not None and found.row.request_id == named.row.request_id:
+            return log, named
+        progress.identify(found.row.request_id)
+        read = with_row((found.row,), await self._read_row(watched, found.row.request_id))
+        return read, FoundRow(read[0]) if isinstance(read, tuple) else None
 
     async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
         server_id = watched.progress.server_id
@@ -343,7 +346,7 @@ class Settler:
         if sample is not None:
             self._calibration.observe(log, sample, asked_at=asked)
 
-    def _find(self, log: Log, watched: Watched) -> Action | None:
+    def _find(self, log: Log, watched: Watched) -> FoundRow | None:
         now = anyio.current_time()
         return find_accepted(
             log,

@@ -21,7 +21,7 @@ from bulkrestart.core.clock import CloudClock, Instant
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
-from bulkrestart.core.look import decide_look, is_log_unreadable
+from bulkrestart.core.look import decide_delivered_again, decide_look, is_log_unreadable
 from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
 from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
@@ -226,12 +226,24 @@ class Submitter:
         decision = decide_look(sighting, progress)
         if isinstance(decision, Accept) and decision.request_id is not None:
             self._calibration.prove()
+        if isinstance(decision, Send) and log is None and progress.sends.has_reached:
+            decision = await self._delivered_again(progress) or decision
         if isinstance(decision, Look | End) and progress.fate.is_unresolved:
             decision = await self._satisfied_meanwhile(sighting, progress) or decision
         progress.look(sighting, decision)
         self._recorder.note(progress)
         self._stop_if_told(decision)
         return decision
+
+    async def _delivered_again(self, progress: Progress) -> Accept | None:
+        """Read the action log before a send that follows a refusal, which may have been delivered once more."""
+        log, _ = await self._gate.ask(
+            partial(self._compute.actions, progress.server_id), progress.server_id, is_for_send=True
+        )
+        log_time = self._calibration.log_time(progress, anyio.current_time())
+        if not isinstance(log, tuple) or log_time is None:
+            return None
+        return decide_delivered_again(log, progress, log_time, self._calibration.facts.user_id)
 
     async def _satisfied_meanwhile(self, sighting: Sighting, progress: Progress) -> Look | End | None:
         """With `since`, a reboot by whomever ends also a server whose send is of unknown fate; it is waited for."""
