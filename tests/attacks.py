@@ -164,38 +164,6 @@ def late_rows(servers: int, seed: int = 0) -> Iterator[World]:
         )
 
 
-def tasks(servers: int, seed: int = 0) -> Iterator[World]:
-    """Give worlds in which the first delivery meets a task that passes, and the second comes when that is over.
-
-    The answer to the first says that it started nothing, and is true.
-    """
-    for reboot_type, reboot_seconds in product(RebootType, REBOOTS):
-        rng = random.Random(f"tasks {seed} {reboot_type} {reboot_seconds}")
-        seconds = [rng.uniform(1.0, 4.0) for _ in range(servers)]
-        fates = [
-            Fate(
-                sends=(
-                    Fault(
-                        applied_after=0.0,
-                        task_state="image_snapshot",
-                        task_seconds=task,
-                        again_after=rng.uniform(task, 2.0 * task),
-                        answered_by="first",
-                    ),
-                )
-            )
-            for task in seconds
-        ]
-        yield World(
-            seed=rng.randrange(2**32),
-            fates=tuple(fates),
-            reboot_type=reboot_type,
-            reboot_seconds=reboot_seconds,
-            kinds=(reboot_type, f"reboots of {reboot_seconds[0]:g} s and more"),
-            may_doubt=True,
-        )
-
-
 def drawn(servers: int, seed: int = 0) -> Iterator[World]:
     """Give worlds in which all this is mixed with lost replies, other users, and processes that end."""
     while servers > 0:
@@ -213,7 +181,6 @@ PARTS: Final[Mapping[str, tuple[Callable[[int, int], Iterator[World]], int]]] = 
     "reverted": (reverted, 100),
     "words": (words, 100),
     "late-rows": (late_rows, 400),
-    "tasks": (tasks, 100),
     "drawn": (drawn, 10_000),
 }
 

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from bulkrestart import Outcome, Reason, Report, RestartClient, Rollout, ServerResult, Token
 from bulkrestart.run import recorder
-from bulkrestart.simulator import Cloud, Fault, Faults, asgi
+from bulkrestart.simulator import Cloud, Fault, Faults, RequestIds, asgi
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ class CloudSettings(TypedDict, total=False):
     max_microversion: str
     log_delay: float
     date_skew: float
+    has_date: bool
+    request_ids: RequestIds
     legacy_host: bool
     latency: float
     capacity: tuple[int, float]

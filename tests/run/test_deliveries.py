@@ -1,0 +1,120 @@
+"""A send that something on the way delivers twice: what is sent again, and what becomes of the server."""
+
+from typing import TypedDict, Unpack
+
+import pytest
+
+from bulkrestart import Outcome, Reason, ServerResult
+from bulkrestart.core.model import RebootType
+from bulkrestart.simulator import Call, Fault, RequestIds
+from tests.virtual import client_of, cloud_of, virtually
+
+
+class Cloudy(TypedDict, total=False):
+    """How the cloud shows what it did."""
+
+    date_skew: float
+    reboot_seconds: tuple[float, float]
+    request_ids: RequestIds
+    has_date: bool
+
+
+def delivered(
+    *faults: Fault, reboot_type: RebootType = RebootType.SOFT, witnesses: int = 0, **cloudy: Unpack[Cloudy]
+) -> tuple[ServerResult, int, int]:
+    """Restart a server whose sends meet these faults, after others that meet none.
+
+    Returns:
+        Its result, the sends of ours to it, and how often its guest was cycled.
+    """
+
+    async def main() -> tuple[ServerResult, int, int]:
+        cloud = cloud_of(witnesses + 1, **cloudy)
+        server_id = cloud.ids[-1]
+        cloud.script(server_id, *faults)
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids, reboot_type=reboot_type)
+        return report[server_id], cloud.posts[server_id], cloud.cycles[server_id]
+
+    return virtually(main)
+
+
+@pytest.mark.parametrize("witnesses", [0, 4])
+@pytest.mark.parametrize("request_ids", RequestIds)
+@pytest.mark.parametrize("reboot_type", RebootType)
+def test_refusal_of_the_second_delivery_is_not_taken_for_ours(
+    reboot_type: RebootType, request_ids: RequestIds, witnesses: int
+) -> None:
+    """The first delivery is found in the log whatever the second was answered with: nothing is sent again."""
+    result, posts, cycles = delivered(
+        Fault.delivered_twice(1.0), reboot_type=reboot_type, witnesses=witnesses, request_ids=request_ids
+    )
+
+    assert (result.outcome, posts, cycles) == (Outcome.COMPLETED, 1, 1)
+
+
+@pytest.mark.parametrize("date_skew", [5.0, 60.0])
+def test_lone_server_whose_log_is_behind_is_in_doubt(date_skew: float) -> None:
+    """With nothing to date the log by, a reboot that seems to precede the send may be ours: it is not sent again."""
+    result, posts, cycles = delivered(Fault.delivered_twice(1.0), date_skew=date_skew)
+
+    assert (result.outcome, result.reason, posts, cycles) == (Outcome.IN_DOUBT, Reason.UNANSWERED, 1, 1)
+
+
+@pytest.mark.parametrize("has_date", [True, False])
+@pytest.mark.parametrize("request_ids", RequestIds)
+def test_fleet_dates_the_log_without_ids_and_without_a_date(request_ids: RequestIds, has_date: bool) -> None:
+    """Servers that were accepted before date the log, also where a gateway hides its ids, its `Date`, or both."""
+    result, posts, cycles = delivered(
+        Fault.delivered_twice(1.0), witnesses=6, date_skew=30.0, request_ids=request_ids, has_date=has_date
+    )
+
+    assert (result.outcome, posts, cycles) == (Outcome.COMPLETED, 1, 1)
+
+
+@pytest.mark.parametrize("reboot_type", RebootType)
+def test_request_that_is_accepted_at_its_second_delivery_is_not_sent_again(reboot_type: RebootType) -> None:
+    """A request that met a passing task, and was delivered once more when that was over, is found before the next."""
+    result, posts, cycles = delivered(
+        Fault(applied_after=0.0, task_state="image_snapshot", task_seconds=5.0, again_after=5.01, answered_by="first"),
+        reboot_type=reboot_type,
+        reboot_seconds=(0.3, 0.3),
+    )
+
+    assert (result.outcome, posts, cycles) == (Outcome.COMPLETED, 1, 1)
+    assert [attempt.answer for attempt in result.attempts] == ["409 conflictingRequest"]
+
+
+@pytest.mark.parametrize(
+    "log", [Fault.error(500), Fault.error(403), Fault.no_reply(applied=False)], ids=["500", "403", "lost"]
+)
+def test_log_that_fails_before_the_next_send_does_not_hold_it_up(log: Fault) -> None:
+    """A refusal for a passing task says that nothing was started: where the log does not answer, that is enough."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        [server_id] = cloud.ids
+        cloud.script(server_id, Fault.busy(3.0))
+        cloud.script(server_id, log, call=Call.LOG)
+        async with client_of(cloud) as client:
+            [result] = await client.restart(cloud.ids)
+        assert (result.outcome, cloud.posts[server_id], cloud.cycles[server_id]) == (Outcome.COMPLETED, 2, 1)
+
+    virtually(main)
+
+
+def test_reboot_of_somebody_elses_after_a_refusal_is_not_ours() -> None:
+    """Once the log has told who we are, another user's reboot after a refusal does not stand for ours."""
+
+    async def main() -> None:
+        cloud = cloud_of(5)
+        server_id = cloud.ids[-1]
+        cloud.script(server_id, Fault.busy(20.0))
+        cloud.script(cloud.ids[0], Fault.no_reply(applied=True))
+        cloud.later(25.0, lambda: cloud.reboot_by_other(server_id))
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 5}
+        assert cloud.posts[server_id] == 2
+
+    virtually(main)
