@@ -60,10 +60,10 @@ ACCEPTED = Then(posts=1, looks=None)
 LOOKED_UP = Then(looks=LOOKS, resent=10.0)
 #: The request may still be at work behind a gateway.
 LOOKED_UP_LONG = replace(LOOKED_UP, resent=90.0)
-#: Nothing was started, and the state decides.
-LOOKED_AT = Then(looks=("show",))
+#: Nothing was started, and the state decides; the log tells whether the send was delivered once more.
+LOOKED_AT = Then(looks=("show", "log"))
 #: A state that passes.
-WAITED = Then(waits=2.0)
+WAITED = Then(looks=("show", "log"), waits=2.0)
 #: No wait is named, so the brake's own first one.
 THROTTLED = Then(holds=1.0)
 #: Nobody waits for as long as that.

@@ -183,15 +183,17 @@ class LogProof:
     log_time: LogTime | None = CHECKED
     user_id: str | None = ME
 
-    def decide(self, *, is_shown: bool, is_late: bool) -> Settling:
+    def decide(self, *, is_shown: bool, is_late: bool, is_view_fresh: bool = True) -> Settling:
         """Find the row, and decide."""
         progress = accepted(self.request_id)
         can_date = self.log_time is not None and self.log_time.skew <= SKEW
         if not isinstance(self.log, Sequence):
-            return decide_proof(self.log, None, progress, can_date=can_date, is_late=is_late)
+            return decide_proof(
+                self.log, None, progress, can_date=can_date, is_view_fresh=is_view_fresh, is_late=is_late
+            )
         log = tuple(self.log)
         found = find_accepted(log, progress, self.log_time, self.user_id, is_shown=is_shown)
-        return decide_proof(log, found, progress, can_date=can_date, is_late=is_late)
+        return decide_proof(log, found, progress, can_date=can_date, is_view_fresh=is_view_fresh, is_late=is_late)
 
 
 class Others(TypedDict, total=False):
@@ -358,6 +360,14 @@ def test_proof(one: LogProof) -> None:
     assert one.decide(is_shown=False, is_late=False) == one.at_once
     assert one.decide(is_shown=True, is_late=False) == one.shown
     assert one.decide(is_shown=True, is_late=True) == one.at_last
+
+
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.words) for one in (*BY_ID, *BY_TIME, *NO_LOG)])
+def test_state_alone_is_no_proof_while_it_may_be_of_the_time_before(one: LogProof) -> None:
+    """A view that lags shows the server active before its reboot as well; what the log says needs no view."""
+    early = one.decide(is_shown=True, is_late=False, is_view_fresh=False)
+    assert early == (Watch() if one.shown == BY_STATE else one.shown)
+    assert one.decide(is_shown=True, is_late=True, is_view_fresh=False) == one.at_last
 
 
 def test_server_that_is_gone_has_failed() -> None:

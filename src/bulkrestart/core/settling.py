@@ -116,7 +116,13 @@ def find_accepted(
 
 
 def decide_proof(
-    log: Log | Observation, found: FoundRow | None, progress: Progress, *, can_date: bool, is_late: bool
+    log: Log | Observation,
+    found: FoundRow | None,
+    progress: Progress,
+    *,
+    can_date: bool,
+    is_view_fresh: bool,
+    is_late: bool,
 ) -> Watch | End:
     """Decide on the action log of a server that is back by its state.
 
@@ -128,9 +134,11 @@ def decide_proof(
             is none.
         progress: The server's way so far; it is not changed.
         can_date: The log's clock is known well enough to say that a row is older than the send.
+        is_view_fresh: The snapshot that shows the server back cannot be of the time before the reboot, though views of
+            servers may lag: the server was seen in it, or so much time has passed since the acceptance.
         is_late: The wait for this server is over.
     """
-    by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
+    by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE) if is_view_fresh or is_late else Watch()
     if not isinstance(log, tuple):
         return by_state if is_log_unreadable(log) or is_late else Watch()
     if not log:

@@ -32,6 +32,7 @@ from bulkrestart.core.settling import (
     late,
 )
 from bulkrestart.core.sight import Sight
+from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.run.crew import unhurried, work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.sweep import Sweep, Swept
@@ -60,6 +61,7 @@ class Watched:
         deadline: When the wait for it ends, on the clock of `Settler`, which stands still at times.
         seen: When the request left that last showed its state; None before the first.
         back: The snapshot that last showed it back; None as long as none has.
+        was_rebooting: A snapshot has shown it in a reboot since it was accepted.
         has_ended_badly: That showed the reboot ended, and the server not active.
     """
 
@@ -68,6 +70,7 @@ class Watched:
     deadline: float
     seen: float | None = None
     back: Server | None = None
+    was_rebooting: bool = False
     has_ended_badly: bool = False
 
 
@@ -256,6 +259,7 @@ class Settler:
             return gone(server) if isinstance(server, Answer) and server.is_not_found else Watch()
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
+        watched.was_rebooting |= server.task_state in REBOOT_TASKS
         if self._verifier is not None and isinstance(decision, Prove):
             watched.back = server
         # One that has ended, and is not active, is seen once more: it is not late, it has failed in its own way.
@@ -267,7 +271,11 @@ class Settler:
         is_late = self._is_late(watched, anyio.current_time())
         log, found = await self._find_row(watched)
         can_date = self._calibration.can_date(watched.progress)
-        end = decide_proof(log, found, watched.progress, can_date=can_date, is_late=is_late)
+        age = anyio.current_time() - watched.accepted
+        is_view_fresh = watched.was_rebooting or age >= self._calibration.lag
+        end = decide_proof(
+            log, found, watched.progress, can_date=can_date, is_view_fresh=is_view_fresh, is_late=is_late
+        )
         if isinstance(end, End) and end.outcome is Outcome.COMPLETED and self._verifier is not None:
             del self._watched[server_id]
             watched.progress.back = end
