@@ -323,9 +323,10 @@ class RestartClient:
             since: A moment of the past, with a zone. A server that the action log shows to have rebooted since, without
                 Error, is `satisfied` and left alone; so asking twice is asking once. Only the reboot action counts: not
                 a stop and a start, a rebuild, or a reboot from inside the guest. Each server is looked at right before
-                its own send, which costs a request; where its log cannot be read it is left alone
-                (`history_unreadable`). Two runs at once reboot a server twice only if both found it idle in the same
-                instant.
+                its own send, which costs a request, and a send whose look is older than 15 s does not leave. Where its
+                log cannot be read (`history_unreadable`), or its last reboot is so shortly before the moment that the
+                cloud's clocks do not tell (`history_uncertain`, a minute), it is left alone. Two runs at once reboot a
+                server twice if both looked at it before either of them sent.
             deadline: A moment that is yet to come, with a zone. The run ends then as if it were cancelled, but that the
                 report is returned: what is in flight is awaited for up to 10 s, and nothing more is sent.
             journal: A file that outlives the process. Every send is written to it before it leaves. The same call again
