@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 
 from bulkrestart import Report, RestartClient, Token
+from bulkrestart.run import submit
 
 #: Seconds besides the stop in which the run must end: nobody is there to end it if its parent is killed.
 BOUND: Final = 400.0
@@ -25,7 +26,10 @@ def main() -> int:
     parser.add_argument("id")
     parser.add_argument("type")
     parser.add_argument("--since", type=float, help="seconds since the epoch")
+    parser.add_argument("--look-life", type=float, help="seconds for which a look stands before a send")
     options = parser.parse_args()
+    if options.look_life is not None:
+        submit.LOOK_LIFE = submit.CLOSE_LOOK_LIFE = options.look_life  # type: ignore[misc]
     [result] = anyio.run(_restart, options)
     sys.stdout.write(json.dumps((result.outcome, result.reason, len(result.attempts))))
     return 0

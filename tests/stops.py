@@ -161,7 +161,13 @@ class Stops:
 
 
 def stop_processes(
-    number: int, seconds: float, *, at_once: int = 100, seed: int = 0, whens: tuple[When, ...] = tuple(When)
+    number: int,
+    seconds: float,
+    *,
+    at_once: int = 100,
+    seed: int = 0,
+    whens: tuple[When, ...] = tuple(When),
+    look_life: float | None = None,
 ) -> Stops:
     """Stop so many processes between look and send.
 
@@ -171,6 +177,7 @@ def stop_processes(
         at_once: How many there are at once.
         seed: Of the moments.
         whens: When they are stopped, one after the other.
+        look_life: Seconds for which a look stands before a send; None for as long as it does.
     """
     cloud, stops = StoppingCloud(number + len(Way)), Stops(seconds)
     with LoopbackCloud(cloud) as served, ThreadPoolExecutor(at_once) as pool:
@@ -182,18 +189,23 @@ def stop_processes(
         tries = []
         for server_id, way, when in zip(ids, ways, moments, strict=False):
             delay = rng.uniform(0.0, _SOON) if when is When.AFTER else 0.0
-            tries.append(pool.submit(_stop, served, way, when, server_id, Aim(looks[way], delay), seconds))
+            aim = Aim(looks[way], delay)
+            tries.append(pool.submit(_stop, served, way, when, server_id, aim, seconds, look_life))
         stops.each.extend(one.result() for one in tries)
     return stops
 
 
 @contextmanager
-def _started(served: LoopbackCloud, way: Way, server_id: str) -> Iterator[subprocess.Popen[str]]:
+def _started(
+    served: LoopbackCloud, way: Way, server_id: str, look_life: float | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Start a process; at the end of the block it is dead."""
     reboot_type = RebootType.SOFT if way in (Way.SOFT_SINCE, Way.SOFT_LOG) else RebootType.HARD
     command = [sys.executable, "-m", "tests.stop_child", served.endpoint, server_id, reboot_type]
     if way is not Way.HARD_STOPPED:
         command.append(f"--since={time.time()}")
+    if look_life is not None:
+        command.append(f"--look-life={look_life}")
     if way is Way.SOFT_LOG:
         served.cloud.change(server_id, locked=False)
     environment = {**os.environ, "OS_TOKEN": served.cloud.token, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -216,12 +228,14 @@ def _count_looks(served: LoopbackCloud, way: Way, server_id: str) -> int:
     return calls.index(Call.REBOOT)
 
 
-def _stop(served: LoopbackCloud, way: Way, when: When, server_id: str, aim: Aim, seconds: float) -> Stop:
+def _stop(
+    served: LoopbackCloud, way: Way, when: When, server_id: str, aim: Aim, seconds: float, look_life: float | None
+) -> Stop:
     cloud = served.cloud
     assert isinstance(cloud, StoppingCloud)
     out = trouble = ""
     acted_at = time.time()
-    with _started(served, way, server_id) as process:
+    with _started(served, way, server_id, look_life) as process:
         aim.process = process
         cloud.aims[server_id] = aim
         if not aim.stopped.wait(PATIENCE):

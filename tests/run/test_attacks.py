@@ -18,12 +18,13 @@ SMALL: dict[str, list[World]] = {
     "words": list(words(5)),
     "late rows": list(late_rows(20)),
 }
-#: Seconds that a process is stopped: longer than any look may stand before a send.
+#: Seconds for which a look stands before a send in processes that are stopped, and for which they are stopped.
+LOOK_LIFE = 3.0
 STOPPED = 8.0
 
 
-#: The share of a world's servers that may be in doubt. Where every send is delivered twice no server is accepted, and so
-#: nothing tells who we are, or how the log's clock compares with `Date`.
+#: The share of a world's servers that may be in doubt, where not a tenth. Where every send is delivered twice no server
+#: is accepted: nothing tells who we are, or how the log's clock compares with `Date`.
 DOUBTS = {"words": 1.0}
 
 
@@ -67,7 +68,7 @@ def test_drawn_worlds() -> None:
 @pytest.mark.unmeasured
 def test_stopped_between_look_and_send() -> None:
     """A process that is stopped between its look and its send looks again, and leaves alone what was done meanwhile."""
-    stops = stop_processes(4, STOPPED, whens=(When.BEFORE,))
+    stops = stop_processes(4, STOPPED, whens=(When.BEFORE,), look_life=LOOK_LIFE)
 
     assert len(stops.each) == 4
     assert not any(one.has_sent_before for one in stops.each)
