@@ -8,6 +8,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Generic, NoReturn, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -27,8 +28,8 @@ _MOST_ENCODINGS: Final = 8
 
 #: Escapes of JSON, JavaScript, Python, C, URLs and HTML. `&#43`, without a semicolon, is valid HTML too.
 _ESCAPE: Final = re.compile(
-    r"(?:\\u00|\\U000000|\\u\{0{0,4}|\\x|%u00|%|&\#[xX]0{0,6})([2-7][0-9A-Fa-f])[;}]?"
-    r"|&\#0{0,6}([0-9]{2,3});?|\\([01][0-7]{2})|(&[A-Za-z]{2,10}[0-9]{0,2};)|\\(.)",
+    r"(?:\\u|%u)([0-9A-Fa-f]{4})|(?:\\x|%)([0-9A-Fa-f]{2})|\\u\{([0-9A-Fa-f]{1,6})\}|\\U([0-9A-Fa-f]{8})"
+    r"|&\#[xX]([0-9A-Fa-f]{1,8});?|&\#([0-9]{1,8});?|\\([0-3][0-7]{2})|(&[A-Za-z]{2,31}[0-9]{0,2};)|\\(.)",
     re.DOTALL,
 )
 _TAG: Final = re.compile(r"<[^<>]*>")
@@ -92,7 +93,8 @@ class SecretMask:
     __slots__ = ("_forms", "_values")
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._values = tuple(value for value in dict.fromkeys(values) if _is_long_enough(value))
+        # The longest first: one may be a part of another.
+        self._values = tuple(sorted({value for value in values if _is_long_enough(value)}, key=len, reverse=True))
         self._forms: tuple[Sequence[str], Sequence[str]] | None = None
 
     def __repr__(self) -> str:
@@ -147,16 +149,20 @@ def _is_random(chunk: str) -> bool:
     )
 
 
-def _forms_of(values: Iterable[str]) -> tuple[Sequence[str], Sequence[str]]:
+@lru_cache(maxsize=4)  # a token signs many requests, and Huawei Cloud's are of several KiB
+def _forms_of(values: tuple[str, ...]) -> tuple[Sequence[str], Sequence[str]]:
     """Derive what is looked for: forms that are found as a whole, and forms that are found in part too."""
     whole: dict[str, None] = {}
     random: dict[str, None] = {}
     for value in values:
-        whole.update(dict.fromkeys(_encodings(value)))
-        for chunk in _SEPARATOR.split(value):
-            if len(chunk) >= _PART and _is_random(chunk):
-                random.update(dict.fromkeys(_encodings(chunk)))
-    return [form for form in whole if form not in random], list(random)
+        chunks = [chunk for chunk in _SEPARATOR.split(value) if len(chunk) >= _PART and _is_random(chunk)]
+        for chunk in chunks:
+            random.update(dict.fromkeys(_encodings(chunk)))
+        if chunks != [value]:
+            whole.update(dict.fromkeys(_encodings(value)))
+    # All of a form that is too short for a part of it.
+    whole.update((form, None) for form in random if len(form) < _PART)
+    return list(whole), [form for form in random if len(form) >= _PART]
 
 
 def _encodings(value: str) -> Iterator[str]:
@@ -165,8 +171,8 @@ def _encodings(value: str) -> Iterator[str]:
     # A base64 digit holds 6 bits: those at the ends that share bits with a neighbour are left out.
     parts = [b64encode(b"\0" * offset + data).decode().rstrip("=") for offset in range(3)]
     whole = [part[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6] for offset, part in enumerate(parts)]
-    for form in (value, data.hex(), *whole):
-        skeleton = _view(_decoded(form)).text
+    for form in (_decoded(value)[0], data.hex(), *whole):
+        skeleton = "".join(_ALPHANUMERIC.findall(form)).lower()
         if len(skeleton) >= _SHORTEST_MIXED:
             yield skeleton
 
@@ -183,22 +189,22 @@ def _find(text: str, whole: Iterable[str], random: Iterable[str]) -> Iterator[tu
         places.setdefault(text[place : place + _PART], []).append(place)
     for form in random:
         last = len(form) - _PART
-        if last < 0:
-            # All of it: it has punctuation besides, or it would be no secret.
-            yield from _find(text, [form], [])
-            continue
         is_found = bytearray(len(text))
-        for offset in {*range(0, last, _STEP), last}:
-            for place in places.get(form[offset : offset + _PART], ()):
-                if is_found[place] and is_found[place + _PART - 1]:
+        for offset in [at for at in (*range(0, last, _STEP), last) if form[at : at + _PART] in places]:
+            for start in places[form[offset : offset + _PART]]:
+                if is_found[start] and is_found[start + _PART - 1]:
                     continue
-                start, end = place, place + _PART
-                while start > 0 and offset > place - start and text[start - 1] == form[offset - (place - start) - 1]:
-                    start -= 1
-                while end < len(text) and (at := offset + end - place) < len(form) and text[end] == form[at]:
-                    end += 1
-                is_found[start:end] = b"\1" * (end - start)
-                yield start, end
+                before = _shared(form[:offset][::-1], text[:start][::-1])
+                after = _shared(form[offset:], text[start:])
+                is_found[start - before : start + after] = b"\1" * (before + after)
+                yield start - before, start + after
+
+
+def _shared(one: str, other: str) -> int:
+    """Count the characters that two texts have in common at their beginning."""
+    return next(
+        (at for at, (char, its) in enumerate(zip(one, other, strict=False)) if char != its), min(len(one), len(other))
+    )
 
 
 def _views(text: str) -> Iterator[_View]:
@@ -244,16 +250,15 @@ def _substituted(decoded: _Decoded, pattern: re.Pattern[str], read: Callable[[re
 
 
 def _unescape(match: re.Match[str]) -> str:
-    hexadecimal, decimal, octal, entity, other = match.groups()
-    if hexadecimal:
-        return chr(int(hexadecimal, 16))
-    if decimal:
-        return chr(int(decimal))
-    if octal:
-        return chr(int(octal, 8))
+    """Read an escape; a blank stands for what no secret holds."""
+    *hexadecimal, decimal, octal, entity, other = match.groups()
     if entity:
-        return html.unescape(entity)[:1]
-    return " " if other in "nrtbf" else str(other)
+        return html.unescape(entity)[0]
+    if other:
+        return " " if other in "nrtbf" else str(other)
+    digits = next(filter(None, hexadecimal), "")
+    code = int(decimal or octal or digits, 10 if decimal else 8 if octal else 16)
+    return chr(code) if code < 0x7F else " "
 
 
 def _view(decoded: _Decoded) -> _View:
