@@ -326,8 +326,9 @@ ECHOES: Final = ("as it is", "json, some characters", "url, every character", "h
 
 
 def _echo(request: httpx.Request) -> str:
-    values = [value for name, value in request.headers.items() if name not in ("host", "content-length")]
-    return " ".join(FORMS[form](value) for value in values for form in ECHOES)
+    names = ("x-auth-token", "authorization", "x-security-token", "cookie", "x-api-key")
+    values = [request.headers[name] for name in names if name in request.headers]
+    return " ".join(FORMS[form](value) for form in ECHOES for value in values)
 
 
 def _answer(request: httpx.Request) -> httpx.Response:

@@ -92,13 +92,11 @@ def check_format(sources: Sequence[str], ids_format: IdsFormat, column: str | No
 
 def _read_ids(source: str, ids_format: IdsFormat, column: str) -> list[str]:
     name = "standard input" if source == "-" else source
-    match ids_format:
-        case IdsFormat.LINES:
-            ids = list(_read_plain(source, name))
-        case IdsFormat.CSV:
-            ids = list(_read_csv(source, name, column))
-        case IdsFormat.JSON:
-            ids = list(_read_json(source, name, column))
+    if ids_format is IdsFormat.LINES:
+        ids = list(_read_plain(source, name))
+    else:
+        read = _read_csv if ids_format is IdsFormat.CSV else _read_json
+        ids = list(read(source, name, column))
     if not ids:
         remedy = "write one a line" if ids_format is IdsFormat.LINES else f"it was read as {ids_format}"
         raise InputError(f"{name} holds no server ids: {remedy}")

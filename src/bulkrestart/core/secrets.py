@@ -34,9 +34,7 @@ _ESCAPE: Final = re.compile(
 )
 _TAG: Final = re.compile(r"<[^<>]*>")
 _ALPHANUMERIC: Final = re.compile(r"[0-9A-Za-z]+")
-_MARKED: Final = re.compile(rb"\x01+")
-#: Characters between two parts of a secret that are taken for a part of it too.
-_LONGEST_GAP: Final = 4
+_RUN: Final = re.compile(rb"\x01+|\x00+")
 #: What separates the parts of a header's value.
 _SEPARATOR: Final = re.compile(r"[\s,;:=&|\"'()<>{}\[\]]+")
 
@@ -125,7 +123,7 @@ class SecretMask:
             for start, end in _find(view.text, *self._forms):
                 first, last = view.starts[start], view.ends[end - 1]
                 is_secret[first:last] = b"\1" * (last - first)
-        return _replace_marked(text, is_secret) if any(is_secret) else text
+        return "".join(MASK if run[0][0] else text[slice(*run.span())] for run in _RUN.finditer(is_secret))
 
 
 #: Masks nothing.
@@ -269,15 +267,3 @@ def _view(decoded: _Decoded) -> _View:
         [starts[place] for place in kept],
         [ends[place] for place in kept],
     )
-
-
-def _replace_marked(text: str, is_secret: bytearray) -> str:
-    """Replace each marked stretch; two that no white space separates are one."""
-    pieces: list[str] = []
-    position = 0
-    for run in _MARKED.finditer(bytes(is_secret)):
-        between = text[position : run.start()]
-        if not pieces or len(between) > _LONGEST_GAP or " " in between:
-            pieces += (between, MASK)
-        position = run.end()
-    return "".join((*pieces, text[position:]))
