@@ -2,11 +2,12 @@
 
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +15,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
+import httpx
 import pytest
 
+from bulkrestart import AccessKey, RestartClient, Rollout, Token
 from bulkrestart.simulator import Cloud, Face, Fault, LoopbackCloud
+from tests.core.test_secrets import ACCESS_KEY, BASE64_KEY, FERNET, FORMS, JWT, UUID_TOKEN, letters
+from tests.core.test_secrets import PASSWORD as PASSPHRASE
 
 ROOT: Final = Path(__file__).parents[1]
 PASSWORD: Final = "s3cret-of-the-user"
@@ -314,3 +319,75 @@ def test_command_line(name: str, tmp_path: Path) -> None:
     assert (code == 0) is name.startswith(("nothing", "lost")), written
     assert scenario.says in written
     assert not told(written)
+
+
+#: What the cloud repeats of each header, and of what a Basic one holds.
+ECHOES: Final = ("as it is", "json, some characters", "url, every character", "html, decimal", "base64", "hexadecimal")
+
+
+def _echo(request: httpx.Request) -> str:
+    names = ("x-auth-token", "authorization", "x-security-token", "cookie", "x-api-key")
+    values = [request.headers[name] for name in names if name in request.headers]
+    return " ".join(FORMS[form](value) for form in ECHOES for value in values)
+
+
+def _answer(request: httpx.Request) -> httpx.Response:
+    """Show a server, accept nothing, and repeat the request in each answer."""
+    echo = _echo(request)
+    server_id = request.url.path.split("/")[4]
+    if request.method == "GET":
+        row = {"id": server_id, "name": request.headers["x-api-key"], "status": "ACTIVE", "OS-EXT-STS:task_state": None}
+        return httpx.Response(200, json={"server": {**row, "fault": {"message": echo}}})
+    bodies = {
+        "page": httpx.Response(500, html=f"<p>{echo}</p>"),
+        "nova": httpx.Response(403, json={"forbidden": {"code": 403, "message": f"{server_id} {echo}"}}),
+        "huawei": httpx.Response(400, json={"error": {"code": echo[:90], "message": echo}}),
+        "busy": httpx.Response(200, json={"error": {"code": "x", "message": echo}}),
+    }
+    return bodies[server_id]
+
+
+def files_of(folder: Path) -> list[str]:
+    """Read all files of a folder."""
+    return [path.read_bytes().decode("latin-1") for path in folder.iterdir()]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("auth", "secrets"),
+    [
+        (lambda: Token(FERNET), (FERNET,)),
+        (lambda: AccessKey(ACCESS_KEY, FERNET, security_token=JWT), (ACCESS_KEY, FERNET, JWT)),
+        (lambda: httpx.BasicAuth("operator", PASSPHRASE), (PASSPHRASE,)),
+    ],
+    ids=["token", "keys", "basic"],
+)
+async def test_what_a_run_leaves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, auth: Callable[[], httpx.Auth], secrets: tuple[str, ...]
+) -> None:
+    """Of a cloud that repeats every header in many forms, nothing is left in reports, pickles, journals and logs."""
+    headers = {"X-Api-Key": UUID_TOKEN, "Cookie": f"session={BASE64_KEY}"}
+    journal = tmp_path / "journal"
+    ids = ["page", "nova", "huawei", "busy"]
+    with caplog.at_level("DEBUG"):
+        async with (
+            httpx.AsyncClient(transport=httpx.MockTransport(_answer), headers=headers, trust_env=False) as http,
+            RestartClient("http://cloud.test/v2.1/p", auth=auth(), http=http) as client,
+        ):
+            report = await client.restart(
+                ids,
+                wait=False,
+                max_attempts=1,
+                server_timeout=0.05,
+                journal=journal,
+                rollout=Rollout(max_refused="100%"),
+            )
+    left = [repr(report), json.dumps(report.to_dict()), pickle.dumps(report).decode("latin-1"), caplog.text]
+    left += files_of(tmp_path)
+    assert all(server_id in left[1] for server_id in ids)
+    assert "***" in left[1]
+    for secret in (*secrets, UUID_TOKEN, BASE64_KEY):
+        lines = [line[:200] for text in left for line in text.splitlines() if secret in line or secret[:12] in line]
+        assert not lines
+        forms = {letters(FORMS[form](secret))[4:20] for form in ECHOES}
+        assert not [form for form in forms for text in left if form in letters(text)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkrestart.cli.ids import gather_ids
+from bulkrestart.cli.ids import IdsFormat, gather_ids
 from bulkrestart.simulator import Cloud
 
 from .conftest import Cli, Serve
@@ -107,6 +107,204 @@ def test_bad_file(cli: Cli, tmp_path: Path, content: bytes, words: str) -> None:
     assert (end.code, end.err.count("\n")) == (2, 1), end.err
     assert str(path) in end.err
     assert words in end.err
+
+
+CSV, JSON = "give --ids-format csv --ids-column id", "give --ids-format json"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        pytest.param(f'"{ID}"\n', 1, ("it holds '\"'", CSV), id="quotes"),
+        pytest.param(f"'{ID}'\n", 1, ('it holds "\'"', CSV), id="single quotes"),
+        pytest.param(f"{ID}\n{OTHER},\n", 2, ("it holds ','", CSV), id="comma at the end"),
+        pytest.param(f"{ID},web-1\n", 1, (f"'{ID},web-1' cannot be", CSV), id="columns"),
+        pytest.param(f"{ID}, web-1\n", 1, ("white space", CSV), id="columns and blanks"),
+        pytest.param(f"{ID};web-1\n", 1, ("it holds ';'", CSV), id="semicolon"),
+        pytest.param(f"{ID}\tweb-1\n", 1, ("white space", CSV), id="tab"),
+        pytest.param(f"id,name\n{ID},web-1\n", 1, ("it holds ','", CSV), id="a header of two"),
+        pytest.param(f'"ID","Name"\n"{ID}","web-1"\n', 1, ('\'"ID","Name"\' cannot be', CSV), id="openstack -f csv"),
+        pytest.param(f"\n# fleet\nID\n{ID}\n", 3, ("'ID' is a header", "remove the line", CSV), id="a header"),
+        pytest.param(f"\ufeffserver_id\n{ID}\n", 1, ("'server_id' is a header", CSV), id="a header, marked"),
+        pytest.param("Name\nweb-1\n", 1, ("'Name' is a header", CSV), id="a header of names"),
+        pytest.param(f"{ID}\nweb server 1\n", 2, ("'web server 1'", "white space"), id="a name with blanks"),
+        pytest.param(f"{ID}\nJürgen\n", 2, ("it holds 'ü'", "select servers by name"), id="a name with an umlaut"),
+        pytest.param(f'["{ID}"]\n', 1, ("cannot be", JSON), id="json"),
+        pytest.param(f'[\n  "{ID}"\n]\n', 1, ("'[' cannot be", JSON), id="json in lines"),
+        pytest.param(f'{{"id": "{ID}"}}\n', 1, ("cannot be", JSON), id="json object"),
+        pytest.param(f'  "ID": "{ID}",\n', 1, ("cannot be", JSON), id="json in the middle"),
+        pytest.param("+------+------+\n| ID   | Name |\n", 1, ("openstack server list -f value -c ID",), id="table"),
+        pytest.param(f"| {ID} | web-1 |\n", 1, ("openstack server list -f value -c ID",), id="row of a table"),
+        pytest.param(f"{ID}#web\n", 1, ("it holds '#'",), id="comment without a blank"),
+        pytest.param(f"{ID}?x=1\n", 1, ("it holds '?'", "give ids"), id="query"),
+        pytest.param(f"{ID}%2f\n", 1, ("it holds '%'",), id="percent"),
+        pytest.param(f"{ID}\\n\n", 1, ("cannot be",), id="backslash"),
+        pytest.param(f"http://h/servers/{ID}\n", 1, ("a slash; give the id alone",), id="URL"),
+        pytest.param("--all\n", 1, ("it begins with '-'",), id="option"),
+        pytest.param(f"{ID}\n\0\n", 2, ("null bytes", "UTF-8"), id="NUL"),
+        pytest.param(f"{ID}\x1b[2J\x07\n", 1, ("\\x1b[2J\\x07' cannot be",), id="escape sequence"),
+        pytest.param("x" * 4000 + "\n", 1, ("...' cannot be the id",), id="long"),
+    ],
+)
+def test_what_a_file_holds_besides(cli: Cli, tmp_path: Path, content: str, line: int, words: tuple[str, ...]) -> None:
+    """What is no list of ids is refused with the file, the line, what is in it, and how to read it; nothing is sent."""
+    path = tmp_path / "ids"
+    path.write_bytes(content.encode())
+    end = cli("restart", "--endpoint", NOWHERE, "--ids-from", str(path))
+    assert (end.code, end.out, end.err.count("\n")) == (2, "", 1), end.err
+    assert end.err.startswith(f"bulkrestart: {path}, line {line}: ")
+    assert end.err.strip().isprintable()
+    assert len(end.err) < 400
+    for word in words:
+        assert word in end.err
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp500"])
+@pytest.mark.parametrize(
+    "options", [(), ("--ids-format", "csv"), ("--ids-format", "json")], ids=["lines", "csv", "json"]
+)
+def test_other_encodings(cli: Cli, tmp_path: Path, encoding: str, options: tuple[str, ...]) -> None:
+    """A file in another encoding is refused, whichever half of its bytes looks like text."""
+    path = tmp_path / "ids"
+    path.write_bytes(f"{ID}\n{OTHER}\n".encode(encoding))
+    end = cli("restart", "--endpoint", NOWHERE, "--ids-from", str(path), *options)
+    assert (end.code, end.out, end.err.count("\n")) == (2, "", 1), end.err
+    assert end.err.strip().isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "column"),
+    [
+        pytest.param(f"id\n{ID}\n{OTHER}\n", None, id="one column"),
+        pytest.param(f'"ID","Name"\n"{ID}","web-1"\n"{OTHER}","web, 2"\n', None, id="openstack server list -f csv"),
+        pytest.param(f"\ufeffname;id\r\nweb;{ID}\r\n;{OTHER}\r\n", None, id="spreadsheet"),
+        pytest.param(f"name\tID\nweb\t{ID}\nx\t{OTHER}\tmore\n", None, id="tabs"),
+        pytest.param(f'\n\nname,id\n"two\nlines",{ID}\n\n"a ""b""", {OTHER} \n', None, id="lines in a field"),
+        pytest.param(f"id,Server\n1,{ID}\n2,{OTHER}", "server", id="another column"),
+        pytest.param(f"ID,id\n1,{ID}\n2,{OTHER}", None, id="two spellings"),
+    ],
+)
+def test_csv(tmp_path: Path, content: str, column: str | None) -> None:
+    """The column of a CSV file is read as spreadsheets and openstackclient write it."""
+    path = tmp_path / "ids"
+    path.write_bytes(content.encode())
+    assert gather_ids([], [str(path)], ids_format=IdsFormat.CSV, column=column) == ([ID, OTHER], 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "words"),
+    [
+        pytest.param("", "", "holds no server ids", id="empty"),
+        pytest.param("id\n", "", "holds no server ids", id="header alone"),
+        pytest.param(f"{ID}\n", ", line 1", f"the header '{ID}' has no column 'id'", id="no header"),
+        pytest.param("uuid,name\n", ", line 1", "has no column 'id': name it with --ids-column", id="other columns"),
+        pytest.param("\nid,ID,Id,id\n", ", line 2", "2 columns are named 'id'", id="two of them"),
+        pytest.param("ID,Id\n", ", line 1", "2 columns are named 'id'", id="two in other case"),
+        pytest.param(f"name,id\nweb,{ID}\nalone\n", ", line 3", "'alone' has no column 'id'", id="short row"),
+        pytest.param("name,id\nweb,\n", ", line 2", "'' cannot be the id", id="empty cell"),
+        pytest.param(
+            'name,id\n"a\nb",web 1\n', ", line 2", "'web 1' cannot be the id", id="name in a row of two lines"
+        ),
+        pytest.param('id\n"a"b\n', ", line 2", "it is no CSV", id="quote in the middle"),
+        pytest.param('id\n"a\n', ", line 2", "it is no CSV", id="quote that is not closed"),
+        pytest.param("id\na\0\n", ", line 2", "null bytes", id="NUL"),
+        pytest.param("id\n" + "a" * 70_000, ", line 2", "longer than 65536", id="endless row"),
+        pytest.param("x" * 900 + "\n", ", line 1", "xxx...' has no column", id="long header"),
+    ],
+)
+def test_bad_csv(cli: Cli, tmp_path: Path, content: str, where: str, words: str) -> None:
+    """A CSV file without such a column, or with something else in it, is refused by file and line."""
+    path = tmp_path / "ids"
+    path.write_text(content)
+    end = cli("restart", "--endpoint", NOWHERE, "--ids-from", str(path), "--ids-format", "csv")
+    assert (end.code, end.out, end.err.count("\n")) == (2, "", 1), end.err
+    assert f"{path}{where}" in end.err
+    assert words in end.err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'["{ID}", "{OTHER}"]',
+        f'\ufeff[{{"ID": "{ID}", "Name": "a"}},\n {{"ID": "{OTHER}", "Networks": {{"n": ["10.0.0.1"]}}}}]',
+        f'[{{"id": "{ID}", "ID": 7}}, "{OTHER}"]',
+    ],
+)
+def test_json(tmp_path: Path, content: str) -> None:
+    """A list of ids, or of objects, is read as openstackclient writes it."""
+    path = tmp_path / "ids"
+    path.write_text(content)
+    assert gather_ids([], [str(path)], ids_format=IdsFormat.JSON) == ([ID, OTHER], 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "it is no JSON"),
+        (ID, "it is no JSON"),
+        ("[" * 100_000, "it is no JSON"),
+        ("[1" + "0" * 5000 + "]", "it is no JSON"),
+        ("[]", "holds no server ids"),
+        ('{"servers": []}', "it is no list: give what openstack server list -f json prints"),
+        ("7", "it is no list"),
+        (f'["{ID}", 7]', "entry 2: a server id must be a string, not int"),
+        (f'["{ID}", "web 1"]', "entry 2: 'web 1' cannot be the id"),
+        ('[{"Name": "web"}]', "entry 1: '{\"Name\": \"web\"}' has no key 'id': name it with --ids-column"),
+        ('[{"ID": "a", "Id": "b"}]', "entry 1: "),
+        ('["a\\u0000"]', "entry 1: 'a\\x00' cannot be the id"),
+        ("x" * 300, "it is longer than 200 characters"),
+        ('["a\0"]', "null bytes"),
+    ],
+)
+def test_bad_json(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, words: str) -> None:
+    """What is no such list is refused by file and entry."""
+    if words.startswith("it is longer"):
+        monkeypatch.setattr("bulkrestart.cli.ids._LONGEST_DOCUMENT", 200)
+    path = tmp_path / "ids"
+    path.write_text(content)
+    end = cli("restart", "--endpoint", NOWHERE, "--ids-from", str(path), "--ids-format", "json")
+    assert (end.code, end.out, end.err.count("\n")) == (2, "", 1), end.err
+    assert str(path) in end.err
+    assert words in end.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--ids-format", "csv", ID), "give --ids-from FILE too"),
+        (("--ids-column", "id", ID), "give --ids-from FILE too"),
+        (("--ids-format", "json", "--all"), "give --ids-from FILE too"),
+        (("--ids-from", "-", "--ids-column", "id"), "give --ids-format csv, or json, too"),
+        (("--ids-from", "-", "--ids-format", "xml"), "'lines', 'csv', 'json'"),
+    ],
+)
+def test_options_about_files(cli: Cli, options: tuple[str, ...], words: str) -> None:
+    """Options that say how a file is read, without such a file, are refused and not ignored."""
+    end = cli("restart", "--endpoint", NOWHERE, *options)
+    assert (end.code, end.err.count("\n")) == (2, 1), end.err
+    assert words in end.err
+
+
+def test_csv_on_a_command_line(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """A CSV file restarts the servers of its column, and those only."""
+    served = serve(Cloud(3))
+    path = tmp_path / "servers.csv"
+    path.write_text("Name,ID\n" + "".join(f"web-{server_id[:2]},{server_id}\n" for server_id in served.cloud.ids[:2]))
+    options = ("--ids-from", str(path), "--ids-format", "csv", "--ids-column", "id")
+    assert cli("restart", "--endpoint", served.endpoint, "--no-wait", *options).code == 0
+    assert [served.cloud.posts[server_id] for server_id in served.cloud.ids] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "server_id", [f'"{ID}"', f"{ID},{OTHER}", f"{ID}?a", f"{ID}#a", "%2e", "-", "a b", "ü", "a\\b"]
+)
+def test_odd_arguments(cli: Cli, serve: Serve, server_id: str) -> None:
+    """An argument that cannot be an id is refused before anything is sent."""
+    served = serve(Cloud(1))
+    end = cli("restart", "--endpoint", served.endpoint, "--", served.cloud.ids[0], server_id)
+    assert (end.code, end.out, end.err.count("\n")) == (2, "", 1), end.err
+    assert "cannot be the id of a server" in end.err
+    assert not served.cloud.posts
 
 
 @pytest.mark.parametrize(

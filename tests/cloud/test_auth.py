@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from bulkrestart import Outcome, RestartClient, Token
-from bulkrestart.cloud.credentials import Issued, SignInError, Trouble
+from bulkrestart.cloud.credentials import SignInError, Trouble
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.observation import Unanswered, Unsent
 from bulkrestart.simulator import Cloud, asgi
@@ -182,7 +182,7 @@ def test_a_function_gives_the_token(backend: str, source: Callable[[], str | Awa
     """Whatever can be called, plain or async, gives the token, and it lasts until it is refused."""
 
     async def main() -> None:
-        assert await Token(source).fetch() == Issued({"X-Auth-Token": SECRET})
+        assert (await Token(source).fetch()).headers == {"X-Auth-Token": SECRET}
 
     anyio.run(main, backend=backend)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bulkrestart import AccessKey, AuthError, Outcome, Reason, RestartClient, StopReason
 from bulkrestart.cloud.signature import sign
+from bulkrestart.core.secrets import Secret
 from bulkrestart.simulator import Call, Cloud, Face, Fault, asgi
 from tests.virtual import EPOCH, virtually
 
@@ -184,7 +185,15 @@ def test_the_order_of_the_query_does_not_matter(pairs: list[tuple[str, str]], sh
 
     def signed(query: list[tuple[str, str]]) -> str:
         headers = {"host": HOST, "x-sdk-date": "20240101T000000Z"}
-        return sign(method="GET", path="/a", query=query, headers=headers, body=b"", access_key=AK, secret_key=SK)
+        return sign(
+            method="GET",
+            path="/a",
+            query=query,
+            headers=Secret(headers),
+            body=b"",
+            access_key=Secret(AK),
+            secret_key=Secret(SK),
+        )
 
     assert signed(pairs) == signed(pairs[shift:] + pairs[:shift])
 

@@ -117,19 +117,20 @@ def _read_endpoint(url: str, trust: Trust) -> Access:
 
 
 def _read_auth(endpoint: Endpoint) -> CloudAuth:
-    token = os.environ.get("OS_TOKEN", "")
+    # No local variable holds a secret: a traceback may show them.
+    has_token = bool(os.environ.get("OS_TOKEN"))
     has_access_key, has_secret_key = (bool(os.environ.get(f"{_HUAWEI}{name}")) for name in ("AK", "SK"))
-    if token and has_access_key:
+    if has_token and has_access_key:
         raise InputError(f"OS_TOKEN and {_HUAWEI}AK are both set: unset the one that is not meant")
-    if not token and has_access_key and has_secret_key:
+    if not has_token and has_access_key and has_secret_key:
         return _read_access_key(endpoint)
-    if not token and (has_access_key or has_secret_key):
+    if not has_token and (has_access_key or has_secret_key):
         given, missing = ("AK", "SK") if has_access_key else ("SK", "AK")
         raise InputError(f"{_HUAWEI}{given} is set without {_HUAWEI}{missing}: export both")
-    if not token:
+    if not has_token:
         raise InputError(f"no token in OS_TOKEN: {_TOKEN_REMEDY}, or give --cloud NAME in place of --endpoint")
     with input_checked("OS_TOKEN: "):
-        return _TokenOfEnvironment(token)
+        return _TokenOfEnvironment(os.environ["OS_TOKEN"])
 
 
 def _read_access_key(endpoint: Endpoint) -> AccessKey:

@@ -15,6 +15,7 @@ from bulkrestart.cli.ask import ASKS_OVER, check_terminal, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
 from bulkrestart.cli.fleet import choose
+from bulkrestart.cli.ids import IdsFormat, check_format
 from bulkrestart.cli.journal import contents_of, new_path, print_journal
 from bulkrestart.cli.loop import run_async, run_before_sending
 from bulkrestart.cli.options import (
@@ -140,6 +141,19 @@ def _restart(
             help="A file of ids, one a line; blank lines and # comments are ignored. - reads standard input. "
             "May be repeated; the arguments come first.",
         ),
+    ] = None,
+    ids_format: Annotated[
+        IdsFormat,
+        typer.Option(
+            metavar="FORMAT",
+            case_sensitive=False,
+            help="What those files are: lines; csv with a header; or json, a list of ids or of objects. The last two "
+            "as openstack server list -f prints them.",
+        ),
+    ] = IdsFormat.LINES,
+    ids_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column (csv) or key (json) that holds the ids; id or ID by default."),
     ] = None,
     is_all: AllOption = False,
     name: NameOption = None,
@@ -315,6 +329,7 @@ def _restart(
     )
     if selectors is not None and (ids or ids_from):
         raise InputError("give ids, or select servers, not both")
+    check_format(ids_from or (), ids_format, ids_column)
 
     access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
 
@@ -334,6 +349,8 @@ def _restart(
         chosen = choose(
             arguments=ids or (),
             sources=ids_from or (),
+            ids_format=ids_format,
+            ids_column=ids_column,
             selectors=selectors,
             contents=contents,
             goal=options.goal,

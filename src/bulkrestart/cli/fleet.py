@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bulkrestart.cli.access import Access
-from bulkrestart.cli.ids import gather_ids
+from bulkrestart.cli.ids import IdsFormat, gather_ids
 from bulkrestart.cli.loop import run_before_sending
 from bulkrestart.cli.select import Selectors, select
 from bulkrestart.cli.streams import Streams
@@ -34,6 +34,8 @@ def choose(
     *,
     arguments: Sequence[str],
     sources: Sequence[str],
+    ids_format: IdsFormat,
+    ids_column: str | None,
     selectors: Selectors | None,
     contents: Contents | None,
     goal: Outcome,
@@ -45,6 +47,8 @@ def choose(
     Args:
         arguments: Ids from the command line.
         sources: Files of ids.
+        ids_format: What those files are.
+        ids_column: The column of them that holds the ids; None for "id".
         selectors: What servers are selected by; None if they are not.
         contents: What the journal holds; None if its run has not begun.
         goal: How far the servers are to come.
@@ -57,7 +61,7 @@ def choose(
     if contents is None and selectors is not None:
         return Chosen.untouched([server.id for server in run_before_sending(select(access, selectors))])
     if contents is None or arguments or sources:
-        ids, duplicates = gather_ids(arguments, sources)
+        ids, duplicates = gather_ids(arguments, sources, ids_format=ids_format, column=ids_column)
         if duplicates:
             streams.warn(f"{duplicates} of the ids given are duplicates; each server is restarted once")
     else:

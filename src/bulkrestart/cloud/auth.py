@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from datetime import UTC, datetime
 from inspect import isawaitable, iscoroutinefunction
 from typing import Final
@@ -14,6 +14,7 @@ import httpx
 from bulkrestart.cloud.credentials import CloudAuth, Credential, Issued, Renewed, SignInError, Trouble, in_thread
 from bulkrestart.cloud.signature import sign
 from bulkrestart.core.faults import cloud_time
+from bulkrestart.core.secrets import Secret
 
 #: The most that Huawei Cloud's gateway lets a clock be off, in seconds.
 _CLOCK_BOUND: Final = 900.0
@@ -48,31 +49,42 @@ class AccessKey(CloudAuth):
         security_token: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._access_key = _check_word("access_key", access_key)
-        self._secret_key = _check_word("secret_key", secret_key)
-        self._extra: dict[str, str] = {}
-        if project_id is not None:
-            self._extra["x-project-id"] = _check_word("project_id", project_id)
-        if security_token is not None:
-            self._extra["x-security-token"] = _check_word("security_token", security_token)
+        keys = (Secret(access_key), Secret(secret_key), Secret(security_token))
+        # From here on no local variable holds a secret: a traceback may show them.
+        del access_key, secret_key, security_token
+        self._access_key = _check_word("access_key", keys[0])
+        self._secret_key = _check_word("secret_key", keys[1])
+        self._project_id = None if project_id is None else _check_word("project_id", Secret(project_id)).reveal()
+        self._security_token = None if keys[2].reveal() is None else _check_word("security_token", keys[2])
         self._clock = clock
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Add the date, the project and the signature of this very request."""
-        date = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y%m%dT%H%M%SZ")
-        request.headers.update({**self._extra, "x-sdk-date": date})
+        request.headers["x-sdk-date"] = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y%m%dT%H%M%SZ")
         # Proxies may change other headers on the way.
-        signed = ("content-type", "host", "x-sdk-date", *self._extra)
+        signed = ["content-type", "host", "x-sdk-date"]
+        if self._project_id is not None:
+            request.headers["x-project-id"] = self._project_id
+            signed.append("x-project-id")
+        if self._security_token is not None:
+            request.headers["x-security-token"] = self._security_token.reveal()
+            signed.append("x-security-token")
         request.headers["Authorization"] = sign(
             method=request.method,
             path=request.url.raw_path.decode("ascii").partition("?")[0],
             query=request.url.params.multi_items(),
-            headers={name: request.headers[name] for name in signed if name in request.headers},
+            headers=Secret({name: request.headers[name] for name in signed if name in request.headers}),
             body=request.content,
             access_key=self._access_key,
             secret_key=self._secret_key,
         )
         yield request
+
+    @property
+    def secrets(self) -> Sequence[Secret[str]]:
+        """The keys, and the security token."""
+        keys = (self._access_key, self._secret_key)
+        return keys if self._security_token is None else (*keys, self._security_token)
 
     def remedy(self, refusal: httpx.Response) -> str:
         """Name this machine's clock if it is off, and else the keys."""
@@ -102,14 +114,18 @@ class Token(Renewed):
 
     def __init__(self, value: str | TokenSource) -> None:
         super().__init__()
-        self._source = value
-        if not callable(value):
+        # The repr of a function may show what is bound to it.
+        self._source: Secret[TokenSource] | None = Secret(value) if callable(value) else None
+        given = Secret(value)
+        # From here on no local variable holds the token: a traceback may show them.
+        del value
+        if self._source is None:
             self.can_renew = False
-            self._newest = Credential(_token_headers(value))
+            self._newest = Credential(_token_headers(given))
 
     async def fetch(self) -> Issued:
         """Ask for the token."""
-        assert callable(self._source), "a token that was given as such lasts"
+        assert self._source is not None, "a token that was given as such lasts"
         try:
             value = await _call(self._source)
         except (Exception, anyio.get_cancelled_exc_class()) as error:
@@ -119,7 +135,7 @@ class Token(Renewed):
             words = f"the function that gives the token fails: {type(error).__name__}"
             raise SignInError(Trouble(words, "see why")) from error
         try:
-            return Issued(_token_headers(value))
+            return Issued(_token_headers(value).reveal())
         except ValueError as error:
             raise SignInError(Trouble(str(error), "see the function that gives it")) from error
 
@@ -128,12 +144,13 @@ class Token(Renewed):
         return "get a new token for this project"
 
 
-async def _call(source: TokenSource) -> str:
+async def _call(source: Secret[TokenSource]) -> Secret[object]:
     """Call a function, plain or async; a plain one in a thread."""
-    is_async = iscoroutinefunction(source) or iscoroutinefunction(type(source).__call__)
-    # In a tuple, because trio takes a coroutine that comes out of a thread for a mistake.
-    (value,) = (source(),) if is_async else await in_thread(lambda: (source(),))
-    return await value if isawaitable(value) else value
+    function = type(source.reveal()).__call__
+    is_async = iscoroutinefunction(source.reveal()) or iscoroutinefunction(function)
+    given = Secret(source.reveal()()) if is_async else await in_thread(lambda: Secret(source.reveal()()))
+    value = given.reveal()
+    return Secret(await value) if isawaitable(value) else given
 
 
 def _is_cancelled() -> bool:
@@ -147,13 +164,20 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _token_headers(value: object) -> dict[str, str]:
-    if not isinstance(value, str) or not _WORD.fullmatch(value):
+def _token_headers(token: Secret[object]) -> Secret[dict[str, str]]:
+    word = _checked(token.reveal())
+    if word is None:
         raise ValueError("the token is empty or holds white space: give it as `openstack token issue` prints it")
-    return {"X-Auth-Token": value}
+    return Secret({"X-Auth-Token": word.reveal()})
 
 
-def _check_word(name: str, value: object) -> str:
-    if not isinstance(value, str) or not _WORD.fullmatch(value):
+def _check_word(name: str, value: Secret[object]) -> Secret[str]:
+    word = _checked(value.reveal())
+    if word is None:
         raise ValueError(f"{name} is empty or holds white space: give it as the console shows it")
-    return value
+    return word
+
+
+def _checked(value: object) -> Secret[str] | None:
+    """Give what a header can carry; None otherwise: an error raised here would show the value in a traceback."""
+    return Secret(value) if isinstance(value, str) and _WORD.fullmatch(value) else None

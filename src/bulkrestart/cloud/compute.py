@@ -15,6 +15,7 @@ import anyio
 import httpx
 
 from bulkrestart.cloud.credentials import CloudAuth, Renewed
+from bulkrestart.cloud.masking import secrets_of
 from bulkrestart.cloud.rows import Rows
 from bulkrestart.cloud.sender import Draft, Sender, Trace, is_other
 from bulkrestart.cloud.transport import EMPTY
@@ -23,6 +24,7 @@ from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import Body, cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.secrets import NO_SECRETS, SecretMask
 
 T = TypeVar("T")
 
@@ -43,8 +45,6 @@ _HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
 #: Servers of a page that are read without a pause: some 30 microseconds each.
 _ROWS_AT_ONCE: Final = 50
 _LONGEST_WORD: Final = 64
-#: Characters; UUID tokens, the shortest that Keystone has had, are of 32.
-_SHORTEST_TOKEN: Final = 8
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
 
 
@@ -110,13 +110,13 @@ class Compute:
         if may_leave is not None and (words := may_leave()) is not None:
             return Unsent(words, is_withheld=True)
         path = f"/servers/{quote(server_id, safe='')}/action"
-        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND)
+        seen, _, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND)
         return seen
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
         path = f"/servers/{quote(server_id, safe='')}"
-        return await self._get(path, _RECORD_BOUND, lambda body: _read_server(_member(_parse(body), "server")))
+        return await self._get(path, _RECORD_BOUND, _read_shown)
 
     async def page(
         self,
@@ -138,9 +138,9 @@ class Compute:
             query["marker"] = marker
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        seen, body = await self._ask("/servers/detail", _PAGE_BOUND, query)
-        page = await _read_page(body)
-        return _with_fault(seen, body) if page is None else page
+        seen, body, secrets = await self._ask("/servers/detail", _PAGE_BOUND, query)
+        page = await _read_page(body, secrets)
+        return _with_fault(seen, body, secrets) if page is None else page
 
     async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -154,12 +154,14 @@ class Compute:
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
-        return await self._get(path, _RECORD_BOUND, lambda body: _read_log(_member(_parse(body), "instanceActions")))
+        return await self._get(path, _RECORD_BOUND, lambda body, _: _read_log(_member(_parse(body), "instanceActions")))
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
-        return await self._get(path, _RECORD_BOUND, lambda body: _read_log([_member(_parse(body), "instanceAction")]))
+        return await self._get(
+            path, _RECORD_BOUND, lambda body, _: _read_log([_member(_parse(body), "instanceAction")])
+        )
 
     def lower_microversion(self, refusal: Answer) -> bool:
         """Take the newest microversion that a 406 names; False if there is nothing to lower."""
@@ -180,23 +182,30 @@ class Compute:
         return Draft("GET", self._root, headers)
 
     async def _get(
-        self, path: str, bound: int, read: Callable[[bytes], T | None], query: Mapping[str, str] | None = None
+        self,
+        path: str,
+        bound: int,
+        read: Callable[[bytes, SecretMask], T | None],
+        query: Mapping[str, str] | None = None,
     ) -> T | Observation:
-        seen, body = await self._ask(path, bound, query)
-        found = read(body)
-        return _with_fault(seen, body) if found is None else found
+        seen, body, secrets = await self._ask(path, bound, query)
+        found = read(body, secrets)
+        return _with_fault(seen, body, secrets) if found is None else found
 
-    async def _ask(self, path: str, bound: int, query: Mapping[str, str] | None = None) -> tuple[Observation, bytes]:
+    async def _ask(
+        self, path: str, bound: int, query: Mapping[str, str] | None = None
+    ) -> tuple[Observation, bytes, SecretMask]:
         """Make a request that changes nothing; give its body where it is a whole success, and else none."""
-        seen, body = await self._exchange(self._read, path, bound, query)
+        seen, body, secrets = await self._exchange(self._read, path, bound, query)
         is_success = isinstance(seen, Answer) and seen.status == 200 and seen.fault.body is not Body.CUT_SHORT
-        return seen, body if is_success else b""
+        return seen, body if is_success else b"", secrets
 
     async def _exchange(
         self, draft: Draft, path: str, bound: int, query: Mapping[str, str] | None = None
-    ) -> tuple[Observation, bytes]:
+    ) -> tuple[Observation, bytes, SecretMask]:
+        """Send a request; return what came of it, the body of the answer, and a mask of the request's secrets."""
         if self._sender.is_closed:
-            return Unsent("the client is closed", is_final=True), b""
+            return Unsent("the client is closed", is_final=True), b"", NO_SECRETS
         request = self._sender.write(draft, path, query=query, seconds=self._seconds)
         trace = Trace()
         sent = anyio.current_time()
@@ -206,12 +215,19 @@ class Compute:
                 response = await self._sender.send(request, self._auth, trace)
             except Exception as error:  # whatever a lent client's transport, hook or sign-in may raise
                 if not isinstance(error, httpx.HTTPStatusError) or is_other(error.request, request):
-                    return _explain(error, request, trace), b""
+                    return _explain(error, request, trace, self._auth), b"", NO_SECRETS
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
+            except BaseException as error:
+                # Frames of transports hold headers in local variables, and error trackers print those.
+                error.__traceback__ = None
+                raise
             body, is_cut_short = await _read_body(response, bound)
-            if body:
-                body = _without_tokens(body, response.request)
+            secrets = NO_SECRETS
+            # An answer without a body, as every good one to a send is, says nothing that could hold a secret.
+            if body or response.status_code >= 300:
+                secrets = secrets_of(response.request, trace, self._auth)
+                body = secrets.replace_bytes(body)
             headers = _read_headers(response.headers)
             date = cloud_time(headers)
             received = anyio.current_time()
@@ -223,43 +239,41 @@ class Compute:
             is_found = draft is self._read and response.status_code == 200 and not is_cut_short
             answer = Answer(
                 response.status_code,
-                read_fault(response.status_code, headers, b"" if is_found else body, is_cut_short=is_cut_short),
+                read_fault(
+                    response.status_code,
+                    headers,
+                    b"" if is_found else body,
+                    is_cut_short=is_cut_short,
+                    secrets=secrets,
+                ),
                 is_redirected=is_other(response.request, request),
                 has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, response.status_code),
             )
             if answer.status == 401 and isinstance(self._auth, CloudAuth):
                 answer = replace(answer, remedy=self._auth.remedy(response))
-            return answer, body
+            return answer, body, secrets
         words = f"no answer within {self._seconds:g} s"
-        return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
+        return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b"", NO_SECRETS
 
 
-def _without_tokens(body: bytes, request: httpx.Request) -> bytes:
-    """Take the tokens of a request out of its answer: reports and journals show its words."""
-    for name in ("X-Auth-Token", "X-Security-Token"):
-        # What is shorter might be any word of the answer.
-        if len(token := request.headers.get(name, "")) >= _SHORTEST_TOKEN:
-            body = body.replace(token.encode(), b"***")
-    return body
-
-
-def _explain(error: Exception, request: httpx.Request, trace: Trace) -> Observation:
+def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx.Auth) -> Observation:
     words = type(error).__name__
+    failed = (_request_of(error) if isinstance(error, httpx.HTTPError) else None) or request
     # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
-    if not isinstance(error, httpx.LocalProtocolError) and (text := _text_of(error)):
+    if not isinstance(error, httpx.LocalProtocolError) and (text := _text_of(error, secrets_of(failed, trace, auth))):
         words = f"{words}: {text}"
-    is_ours = not isinstance(error, httpx.HTTPError) or not is_other(_request_of(error) or request, request)
+    is_ours = not is_other(failed, request)
     is_unsent = trace.is_unsent or (is_ours and isinstance(error, httpx.PoolTimeout))
     return Unsent(words) if is_unsent else Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(error: Exception, secrets: SecretMask) -> str:
     """Read what an error says. Where TLS fails on trio, httpx's is empty: then what it came from."""
     source: BaseException | None = error
     if isinstance(error, httpx.ConnectError):
         while source is not None and not str(source):
             source = source.__cause__ or source.__context__
-    return plain(str(source or ""))
+    return plain(str(source or ""), secrets=secrets)
 
 
 def _request_of(error: httpx.HTTPError) -> httpx.Request | None:
@@ -341,19 +355,23 @@ def _plain_word(text: str) -> str:
     return plain(text, _LONGEST_WORD)
 
 
-def _read_server(row: object) -> Server | None:
+def _read_shown(body: bytes, secrets: SecretMask) -> Server | None:
+    return _read_server(_member(_parse(body), "server"), secrets)
+
+
+def _read_server(row: object, secrets: SecretMask) -> Server | None:
     server_id = _id(_member(row, "id"))
     if server_id is None:
         return None
     locked = _member(row, "locked")
     return Server(
         id=server_id,
-        name=_text(_member(row, "name")) or "",
+        name=secrets.replace(_text(_member(row, "name")) or ""),
         status=_word(_member(row, "status")) or "",
         vm_state=_word(_member(row, "OS-EXT-STS:vm_state")),
         task_state=_word(_member(row, "OS-EXT-STS:task_state")),
         locked=locked if isinstance(locked, bool) else None,
-        fault=plain(_text(_member(_member(row, "fault"), "message")) or ""),
+        fault=plain(_text(_member(_member(row, "fault"), "message")) or "", secrets=secrets),
         updated=_time(_member(row, "updated")),
         availability_zone=_text(_member(row, "OS-EXT-AZ:availability_zone")) or "",
         host_id=_text(_member(row, "hostId")) or "",
@@ -363,7 +381,7 @@ def _read_server(row: object) -> Server | None:
     )
 
 
-async def _read_page(body: bytes) -> Page | None:
+async def _read_page(body: bytes, secrets: SecretMask) -> Page | None:
     """Read a page of servers, and let others run in between; None if it is none."""
     servers: list[Server] = []
     count = 0
@@ -371,7 +389,7 @@ async def _read_page(body: bytes) -> Page | None:
         rows = Rows(body.decode("utf-8-sig"), "servers")
         for row in rows:
             count += 1
-            if (server := _read_server(row)) is not None:
+            if (server := _read_server(row, secrets)) is not None:
                 servers.append(server)
             if not count % _ROWS_AT_ONCE:
                 await anyio.lowlevel.checkpoint()
@@ -391,16 +409,16 @@ def _parse(body: bytes) -> object:
         return None
 
 
-def _with_fault(seen: Observation, body: bytes) -> Observation:
+def _with_fault(seen: Observation, body: bytes, secrets: SecretMask) -> Observation:
     """Read what a success says where it does not hold what was asked for."""
     if not body or not isinstance(seen, Answer):
         return seen
-    fault = read_fault(seen.status, {}, body)
+    fault = read_fault(seen.status, {}, body, secrets=secrets)
     retry_after = fault.retry_after if seen.fault.retry_after is None else seen.fault.retry_after
     return replace(seen, fault=replace(fault, retry_after=retry_after, request_id=seen.fault.request_id))
 
 
-def _read_groups(body: bytes) -> list[ServerGroup] | None:
+def _read_groups(body: bytes, _: SecretMask) -> list[ServerGroup] | None:
     rows = _member(_parse(body), "server_groups")
     return [_read_group(row) for row in rows] if isinstance(rows, list) else None
 

@@ -5,9 +5,9 @@ turn.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,6 +15,7 @@ import httpx
 
 from bulkrestart.core.faults import Fault
 from bulkrestart.core.observation import Answer
+from bulkrestart.core.secrets import Secret
 
 T = TypeVar("T")
 
@@ -44,21 +45,36 @@ class CloudAuth(httpx.Auth, ABC):
     def remedy(self, refusal: httpx.Response) -> str:
         """Say in a few words what may help against a 401."""
 
+    @property
+    def secrets(self) -> Sequence[Secret[str]]:
+        """Secrets that it knows, whether it sends them or not: they are masked in what the cloud answers."""
+        return ()
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} holds secrets and is neither pickled nor copied: make a new one")
 
-@dataclass(frozen=True, slots=True)
+
 class Issued:
     """What a sign-in gives.
 
-    Attributes:
+    Args:
         headers: What signs a request.
         seconds: How long it is good for; None if that is unknown.
     """
 
-    headers: Mapping[str, str] = field(repr=False)
-    seconds: float | None = None
+    __slots__ = ("seconds", "secret")
+
+    def __init__(self, headers: Mapping[str, str], seconds: float | None = None) -> None:
+        self.secret = Secret(headers)
+        self.seconds = seconds
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that sign a request."""
+        return self.secret.reveal()
 
 
 @dataclass(slots=True, eq=False)
@@ -66,13 +82,13 @@ class Credential:
     """What requests are signed with now.
 
     Attributes:
-        headers: What signs a request.
+        headers: The headers that sign a request.
         renew_at: When to renew it, in seconds on the event loop's clock; infinite where its end is unknown.
         ends_at: When it ends, on the same clock; infinite where that is unknown.
         was_accepted: Whether the cloud has taken it.
     """
 
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Secret[Mapping[str, str]]
     renew_at: float = float("inf")
     ends_at: float = float("inf")
     was_accepted: bool = False
@@ -177,8 +193,7 @@ class Renewed(CloudAuth):
         """
         if self._newest is None:
             raise SignInError(self._trouble or Trouble("not signed in", "call sign_in first"))
-        for name, value in self._newest.headers.items():
-            request.headers[name] = value
+        request.headers.update(self._newest.headers.reveal())
         request.extensions[_CREDENTIAL] = self._newest
         yield request
 
@@ -219,7 +234,7 @@ class Renewed(CloudAuth):
                 return
             # Not from now: its life began when it was issued, at some time since we asked.
             margin = min(_MARGIN, life * _SHARE)
-            self._newest = Credential(issued.headers, renew_at=began + life - margin, ends_at=began + life)
+            self._newest = Credential(issued.secret, renew_at=began + life - margin, ends_at=began + life)
             self._was_signed_in = True
             self._trouble = None
         finally:

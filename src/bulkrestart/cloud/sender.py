@@ -4,7 +4,7 @@ Law: a request is sent with its auth, once, without following redirects; and its
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,21 +40,32 @@ class Trace:
     says nothing.
     """
 
-    __slots__ = ("_is_connecting", "_is_sending", "is_handed_out")
+    __slots__ = ("_is_connecting", "_is_sending", "_sent", "is_handed_out")
 
     def __init__(self) -> None:
         #: The transport has it; before that, only a sign-in can have been sent.
         self.is_handed_out = False
         self._is_connecting = False
         self._is_sending = False
+        #: The requests of httpcore that were written.
+        self._sent: list[object] = []
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
         """Hear of a step, as httpx's `trace` extension has it."""
         if not event.startswith("http"):
             self._is_connecting = True
         elif ".send_request_" in event and event.endswith(".started"):
+            request = info.get("request")
             # What a proxy is asked for first, to be connected to the cloud, is no request to the cloud.
-            self._is_sending |= getattr(info.get("request"), "method", None) != b"CONNECT"
+            self._is_sending |= getattr(request, "method", None) != b"CONNECT"
+            if not isinstance(request, httpx.Request):
+                self._sent.append(request)
+
+    @property
+    def headers(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+        """The headers as httpcore wrote them: to a proxy it writes more than the request has."""
+        for request in self._sent:
+            yield getattr(request, "headers", ())
 
     @property
     def is_unsent(self) -> bool:

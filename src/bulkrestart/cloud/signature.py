@@ -5,6 +5,8 @@ import hmac
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote
 
+from bulkrestart.core.secrets import Secret
+
 ALGORITHM = "SDK-HMAC-SHA256"
 
 
@@ -13,10 +15,10 @@ def sign(
     method: str,
     path: str,
     query: Iterable[tuple[str, str]],
-    headers: Mapping[str, str],
+    headers: Secret[Mapping[str, str]],
     body: bytes,
-    access_key: str,
-    secret_key: str,
+    access_key: Secret[str],
+    secret_key: Secret[str],
 ) -> str:
     """Sign a request.
 
@@ -34,21 +36,23 @@ def sign(
     """
     # The gateway ends the path with a slash; the URL that is sent is left alone.
     segments = "/".join(_encode(segment) for segment in unquote(path).split("/"))
-    names = sorted(headers)
-    canonical_request = "\n".join(
-        (
-            method,
-            segments if segments.endswith("/") else f"{segments}/",
-            "&".join(f"{_encode(name)}={_encode(value)}" for name, value in sorted(query)),
-            "".join(f"{name}:{headers[name].strip()}\n" for name in names),
-            ";".join(names),
-            hashlib.sha256(body).hexdigest(),
-        )
-    )
-    digest = hashlib.sha256(canonical_request.encode()).hexdigest()
-    to_sign = f"{ALGORITHM}\n{headers['x-sdk-date']}\n{digest}"
-    signature = hmac.new(secret_key.encode(), to_sign.encode(), hashlib.sha256).hexdigest()
-    return f"{ALGORITHM} Access={access_key}, SignedHeaders={';'.join(names)}, Signature={signature}"
+    names = sorted(headers.reveal())
+    # No local variable holds the canonical request: a temporary security token is in it.
+    digest = hashlib.sha256(
+        "\n".join(
+            (
+                method,
+                segments if segments.endswith("/") else f"{segments}/",
+                "&".join(f"{_encode(name)}={_encode(value)}" for name, value in sorted(query)),
+                "".join(f"{name}:{headers.reveal()[name].strip()}\n" for name in names),
+                ";".join(names),
+                hashlib.sha256(body).hexdigest(),
+            )
+        ).encode()
+    ).hexdigest()
+    to_sign = f"{ALGORITHM}\n{headers.reveal()['x-sdk-date']}\n{digest}"
+    signature = hmac.new(secret_key.reveal().encode(), to_sign.encode(), hashlib.sha256).hexdigest()
+    return f"{ALGORITHM} Access={access_key.reveal()}, SignedHeaders={';'.join(names)}, Signature={signature}"
 
 
 def _encode(text: str) -> str:

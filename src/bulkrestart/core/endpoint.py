@@ -13,6 +13,9 @@ _PATH: Final = re.compile(r"/(v2|v2\.1)/([^/]+)/?$")
 _PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UUID_DIGITS: Final = re.compile(r"[0-9a-f]{32}")
 _LONGEST_ID: Final = 255
+#: Nova's ids are UUIDs; other clouds have made ids of these characters. What else a word may hold ends a path, begins a
+#: query, or comes from a table, a CSV file or a list of names.
+_ID: Final = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.:-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,16 @@ def check_id(raw: object) -> str:
     shown = repr(raw if len(raw) <= 60 else f"{raw[:60]}...")
     if not raw or raw in (".", "..") or len(raw) > _LONGEST_ID:
         raise ValueError(f"{shown} cannot be the id of a server")
+    digits = raw.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "").lower()
+    if _UUID_DIGITS.fullmatch(digits):
+        return str(UUID(digits))
+    if _ID.fullmatch(raw):
+        return raw
     if "/" in raw:
         # A cloud takes it for another path, and answers as whoever is not the compute API of the project would.
         raise ValueError(f"{shown} cannot be the id of a server: it holds a slash; give the id alone")
     if not raw.isprintable() or any(character.isspace() for character in raw):
         raise ValueError(f"{shown} cannot be the id of a server: it holds white space or control characters")
-    digits = raw.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "").lower()
-    return str(UUID(digits)) if _UUID_DIGITS.fullmatch(digits) else raw
+    odd = next((char for char in raw if not _ID.fullmatch(f"_{char}")), "")
+    why = f"it holds {odd!r}" if odd else f"it begins with {raw[0]!r}"
+    raise ValueError(f"{shown} cannot be the id of a server: {why}; give ids, or select servers by name")

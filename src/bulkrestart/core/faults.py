@@ -15,6 +15,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
+from bulkrestart.core.secrets import NO_SECRETS, SecretMask
+
 
 class Body(StrEnum):
     """What the body of an answer was."""
@@ -111,7 +113,7 @@ _TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<]{1,600})", re.IGNORECASE)
 #: Ends at the end of the text if nothing closes it, so that no page makes the search quadratic.
 _UNSEEN: Final = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\b[^>]*>?|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG: Final = re.compile(r"<[^<>]*>")
-#: What may be a secret of ours: a body can name the token it did not find, or echo our headers as debugging proxies do.
+#: What may be a secret that we do not know: another user's token, or the password of a URL.
 #: A run of 64 characters is a signature or a token; ids are shorter. A URL may hold a name and a password.
 _SECRET: Final = re.compile(
     r"""((?:token|authorization|signature|password|secret)["'\\]*\s*[:=]\s*["'\\]*(?:(?:bearer|basic)\s+)?)"""
@@ -120,7 +122,14 @@ _SECRET: Final = re.compile(
 )
 
 
-def read_fault(status: int, headers: Mapping[str, str], body: bytes, *, is_cut_short: bool = False) -> Fault:
+def read_fault(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    is_cut_short: bool = False,
+    secrets: SecretMask = NO_SECRETS,
+) -> Fault:
     """Read what an answer says, whoever wrote it.
 
     A success is read too: Huawei Cloud documents `Common.0024` "Flow limit exceeded" with status 202.
@@ -137,6 +146,7 @@ def read_fault(status: int, headers: Mapping[str, str], body: bytes, *, is_cut_s
         headers: Its headers; looked up by lower-case names, so any mapping that ignores case will do.
         body: Its body, as far as it came.
         is_cut_short: Whether the connection ended before the body did.
+        secrets: Masks the secrets of the request in what is read.
 
     Returns:
         The fault; without a code and a message where the answer names no error.
@@ -162,10 +172,10 @@ def read_fault(status: int, headers: Mapping[str, str], body: bytes, *, is_cut_s
         words = _first_text(record, _MESSAGES) or (text if document else "")
 
     return Fault(
-        code=plain(code, _LONGEST_CODE),
-        message=plain(words),
+        code=plain(code, _LONGEST_CODE, secrets=secrets),
+        message=plain(words, secrets=secrets),
         retry_after=_retry_after(status, headers, _first_text(record, ("retryAfter",)), words),
-        request_id=_request_id(headers),
+        request_id=_request_id(headers, secrets),
         body=Body.CUT_SHORT if is_cut_short else kind,
     )
 
@@ -243,24 +253,34 @@ def _without_markup(text: str) -> str:
     return html.unescape(words.strip()[:_LONGEST_READ])
 
 
-def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
-    """Make one line of what a cloud wrote: printable characters, without secrets, and at most so many."""
+def plain(text: str, longest: int = LONGEST_MESSAGE, *, secrets: SecretMask = NO_SECRETS) -> str:
+    """Make one line of what a cloud wrote: printable characters, without secrets, and at most so many.
+
+    Secrets are masked in the cleaned line, where no invisible character splits them, and before it is cut, where none
+    is so short that it is not found.
+
+    Args:
+        text: What the cloud wrote, decoded.
+        longest: The most characters of the line.
+        secrets: Masks the secrets of the request. What looks like a secret of others is masked besides.
+    """
     if not text:
         return ""
     # What is not printable includes lone surrogates, which no file takes, and marks that turn a terminal's line around.
     printable = "".join(char for char in text[:_LONGEST_READ] if char.isprintable() or char.isspace())
-    line = _SECRET.sub(r"\1…", " ".join(printable.split()))
+    line = _SECRET.sub(r"\1…", secrets.apply(" ".join(printable.split())))
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
-def _request_id(headers: Mapping[str, str]) -> str | None:
+def _request_id(headers: Mapping[str, str], secrets: SecretMask) -> str | None:
     """Read Nova's own id of the request."""
     # The first is Nova's by its name. Any OpenStack service on the way may write the second.
     for name in ("x-compute-request-id", "x-openstack-request-id"):
         # A header that came twice is joined by a comma. Two ids leave open which one the log shows.
         ids = {part.strip() for part in headers.get(name, "").split(",") if _REQUEST_ID.fullmatch(part.strip())}
         if len(ids) == 1:
-            return ids.pop()
+            request_id = ids.pop()
+            return request_id if secrets.apply(request_id) == request_id else None
     return None
 
 

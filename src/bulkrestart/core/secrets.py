@@ -1,0 +1,269 @@
+"""Keep secrets out of everything that is shown: reprs, tracebacks with locals, and text that a cloud wrote.
+
+Law: a secret that a request carried is masked in the final text, in whatever encoding the cloud wrote it.
+"""
+
+import html
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Generic, NoReturn, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: What stands in place of a secret.
+MASK: Final = "***"
+#: Characters. What is shorter could be any word of a message. UUID tokens, the shortest of Keystone's, have 32.
+_SHORTEST: Final = 8
+#: The same for a value that mixes letters and digits: no word does.
+_SHORTEST_MIXED: Final = 6
+#: A part of a random secret is masked if it has this many letters and digits at either end of the secret. In the
+#: middle, where one position in `_STEP` is looked up, every part of `_PART + _STEP - 1` (11) is found.
+_PART: Final = 8
+_STEP: Final = 4
+#: How many encodings on top of one another are decoded: "%25252B" has three.
+_MOST_ENCODINGS: Final = 8
+
+#: Escapes of JSON, JavaScript, Python, C, URLs and HTML. `&#43`, without a semicolon, is valid HTML too.
+_ESCAPE: Final = re.compile(
+    r"(?:\\u|%u)([0-9A-Fa-f]{4})|(?:\\x|%)([0-9A-Fa-f]{2})|\\u\{([0-9A-Fa-f]{1,6})\}|\\U([0-9A-Fa-f]{8})"
+    r"|&\#[xX]([0-9A-Fa-f]{1,8});?|&\#([0-9]{1,8});?|\\([0-3][0-7]{2})|(&[A-Za-z]{2,31}[0-9]{0,2};)|\\(.)",
+    re.DOTALL,
+)
+_TAG: Final = re.compile(r"<[^<>]*>")
+_ALPHANUMERIC: Final = re.compile(r"[0-9A-Za-z]+")
+_RUN: Final = re.compile(rb"\x01+|\x00+")
+#: What separates the parts of a header's value.
+_SEPARATOR: Final = re.compile(r"[\s,;:=&|\"'()<>{}\[\]]+")
+
+
+class Secret(Generic[T_co]):
+    """Holds a value that no repr, traceback, pickle or copy shows.
+
+    Args:
+        value: The value; `reveal` gives it back.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T_co) -> None:
+        self._value = value
+
+    def reveal(self) -> T_co:
+        """Give the value. Use it where it is needed, and keep it in no local variable."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret is neither pickled nor copied")
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The letters and digits of a text, decoded and in lower case.
+
+    Attributes:
+        text: Those characters.
+        starts: Where each begins in the text as it was given.
+        ends: Where each ends there: an escape is several characters.
+    """
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+
+class SecretMask:
+    """Masks secrets in text.
+
+    Each secret is found as it is, in any case, escaped (JSON, URL, HTML, also several times), in base64 or hexadecimal,
+    split by white space, punctuation or markup, and in part: a part of a value that looks random, of at least 8
+    letters and digits at either end of it, or 11 in the middle. A value of plain words is masked as a whole only.
+
+    Args:
+        values: The secrets. One of less than 8 characters is left out (6 if it mixes letters and digits).
+    """
+
+    __slots__ = ("_forms", "_values")
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        # The longest first: one may be a part of another.
+        self._values = tuple(sorted({value for value in values if _is_long_enough(value)}, key=len, reverse=True))
+        self._forms: tuple[Sequence[str], Sequence[str]] | None = None
+
+    def __repr__(self) -> str:
+        return f"SecretMask({MASK})"
+
+    def replace(self, text: str) -> str:
+        """Replace the secrets that stand in a text just as they are. It takes a microsecond."""
+        for value in self._values:
+            if value in text:
+                text = text.replace(value, MASK)
+        return text
+
+    def replace_bytes(self, data: bytes) -> bytes:
+        """Replace the secrets that stand in these bytes just as they are."""
+        for value in self._values:
+            data = data.replace(value.encode(), MASK.encode())
+        return data
+
+    def apply(self, text: str) -> str:
+        """Replace the secrets in a text, whatever form they have in it. It may take a millisecond."""
+        if not self._values or not text:
+            return text
+        text = self.replace(text)
+        if self._forms is None:
+            self._forms = _forms_of(self._values)
+        is_secret = bytearray(len(text))
+        for view in _views(text):
+            for start, end in _find(view.text, *self._forms):
+                first, last = view.starts[start], view.ends[end - 1]
+                is_secret[first:last] = b"\1" * (last - first)
+        return "".join(MASK if run[0][0] else text[slice(*run.span())] for run in _RUN.finditer(is_secret))
+
+
+#: Masks nothing.
+NO_SECRETS: Final = SecretMask()
+
+
+def _is_long_enough(value: str) -> bool:
+    return len(value) >= (_SHORTEST_MIXED if _is_mixed(value) else _SHORTEST)
+
+
+def _is_mixed(word: str) -> bool:
+    return any(char.isdigit() for char in word) and any(char.isalpha() for char in word)
+
+
+def _is_random(chunk: str) -> bool:
+    """Tell whether it looks random: some part of it mixes letters with digits, or upper with lower case."""
+    words = [word for word in _ALPHANUMERIC.findall(chunk) if len(word) >= 4]
+    return any(
+        _is_mixed(word) or (word.isalpha() and not (word.islower() or word.isupper() or word.istitle()))
+        for word in words
+    )
+
+
+@lru_cache(maxsize=4)  # a token signs many requests, and Huawei Cloud's are of several KiB
+def _forms_of(values: tuple[str, ...]) -> tuple[Sequence[str], Sequence[str]]:
+    """Derive what is looked for: forms that are found as a whole, and forms that are found in part too."""
+    whole: dict[str, None] = {}
+    random: dict[str, None] = {}
+    for value in values:
+        chunks = [chunk for chunk in _SEPARATOR.split(value) if len(chunk) >= _PART and _is_random(chunk)]
+        for chunk in chunks:
+            random.update(dict.fromkeys(_encodings(chunk)))
+        if chunks != [value]:
+            whole.update(dict.fromkeys(_encodings(value)))
+    # All of a form that is too short for a part of it.
+    whole.update((form, None) for form in random if len(form) < _PART)
+    return list(whole), [form for form in random if len(form) >= _PART]
+
+
+def _encodings(value: str) -> Iterator[str]:
+    """Yield the skeletons of a value, of its hexadecimal and of its base64 at each offset within a longer text."""
+    data = value.encode()
+    # A base64 digit holds 6 bits: those at the ends that share bits with a neighbour are left out.
+    parts = [b64encode(b"\0" * offset + data).decode().rstrip("=") for offset in range(3)]
+    whole = [part[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6] for offset, part in enumerate(parts)]
+    for form in (_decoded(value)[0], data.hex(), *whole):
+        skeleton = "".join(_ALPHANUMERIC.findall(form)).lower()
+        if len(skeleton) >= _SHORTEST_MIXED:
+            yield skeleton
+
+
+def _find(text: str, whole: Iterable[str], random: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Yield where forms, or long enough parts of them, stand in a skeleton."""
+    for form in whole:
+        start = text.find(form)
+        while start >= 0:
+            yield start, start + len(form)
+            start = text.find(form, start + len(form))
+    places: dict[str, list[int]] = {}
+    for place in range(len(text) - _PART + 1):
+        places.setdefault(text[place : place + _PART], []).append(place)
+    for form in random:
+        last = len(form) - _PART
+        is_found = bytearray(len(text))
+        for offset in [at for at in (*range(0, last, _STEP), last) if form[at : at + _PART] in places]:
+            for start in places[form[offset : offset + _PART]]:
+                if is_found[start] and is_found[start + _PART - 1]:
+                    continue
+                before = _shared(form[:offset][::-1], text[:start][::-1])
+                after = _shared(form[offset:], text[start:])
+                is_found[start - before : start + after] = b"\1" * (before + after)
+                yield start - before, start + after
+
+
+def _shared(one: str, other: str) -> int:
+    """Count the characters that two texts have in common at their beginning."""
+    return next(
+        (at for at, (char, its) in enumerate(zip(one, other, strict=False)) if char != its), min(len(one), len(other))
+    )
+
+
+def _views(text: str) -> Iterator[_View]:
+    """Yield the views of a text: with its markup, and without."""
+    decoded = _decoded(text)
+    yield _view(decoded)
+    if _TAG.search(decoded[0]):
+        yield _view(_substituted(decoded, _TAG, lambda _: ""))
+
+
+#: Characters, and where each begins and ends in the text that they were decoded from.
+_Decoded = tuple[str, Sequence[int], Sequence[int]]
+
+
+def _decoded(text: str) -> _Decoded:
+    """Decode the escapes in a text, and those that come out of them."""
+    decoded: _Decoded = (text, range(len(text)), range(1, len(text) + 1))
+    for _ in range(_MOST_ENCODINGS):
+        if _ESCAPE.search(decoded[0]) is None:
+            break
+        decoded = _substituted(decoded, _ESCAPE, _unescape)
+    return decoded
+
+
+def _substituted(decoded: _Decoded, pattern: re.Pattern[str], read: Callable[[re.Match[str]], str]) -> _Decoded:
+    """Put at most one character in place of each match."""
+    text, starts, ends = decoded
+    pieces: list[str] = []
+    new_starts: list[int] = []
+    new_ends: list[int] = []
+    position = 0
+    for match in pattern.finditer(text):
+        char = read(match)
+        pieces += (text[position : match.start()], char)
+        new_starts += starts[position : match.start()]
+        new_ends += ends[position : match.start()]
+        if char:
+            new_starts.append(starts[match.start()])
+            new_ends.append(ends[match.end() - 1])
+        position = match.end()
+    pieces.append(text[position:])
+    return "".join(pieces), [*new_starts, *starts[position:]], [*new_ends, *ends[position:]]
+
+
+def _unescape(match: re.Match[str]) -> str:
+    """Read an escape; a blank stands for what no secret holds."""
+    *hexadecimal, decimal, octal, entity, other = match.groups()
+    if entity:
+        return html.unescape(entity)[0]
+    if other:
+        return " " if other in "nrtbf" else str(other)
+    digits = next(filter(None, hexadecimal), "")
+    code = int(decimal or octal or digits, 10 if decimal else 8 if octal else 16)
+    return chr(code) if code < 0x7F else " "
+
+
+def _view(decoded: _Decoded) -> _View:
+    text, starts, ends = decoded
+    kept = [place for match in _ALPHANUMERIC.finditer(text) for place in range(*match.span())]
+    return _View(
+        "".join(text[place] for place in kept).lower(),
+        [starts[place] for place in kept],
+        [ends[place] for place in kept],
+    )
