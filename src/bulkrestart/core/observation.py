@@ -96,10 +96,12 @@ class Unsent:
     Attributes:
         words: Why.
         is_final: Nothing will ever leave again: the client is closed.
+        is_withheld: Our own check kept it back right before it would have left: it says nothing about the cloud.
     """
 
     words: str
     is_final: bool = False
+    is_withheld: bool = False
 
     def __str__(self) -> str:
         return f"unsent: {self.words}"
