@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -61,10 +61,12 @@ class TimedCompute(Compute):
 
     sends: Final[list[tuple[float, float]]] = []
 
-    async def reboot(self, server_id: str, reboot_type: RebootType) -> Observation:
+    async def reboot(
+        self, server_id: str, reboot_type: RebootType, *, may_leave: Callable[[], str | None] | None = None
+    ) -> Observation:
         """Send."""
         began = time.perf_counter()
-        seen = await super().reboot(server_id, reboot_type)
+        seen = await super().reboot(server_id, reboot_type, may_leave=may_leave)
         self.sends.append((began, time.perf_counter()))
         return seen
 

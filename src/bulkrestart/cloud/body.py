@@ -132,10 +132,10 @@ async def read_body(response: httpx.Response, bound: int, rows: Rows[T] | None =
     kept = bytearray()
     is_whole = False
     try:
-        async with aclosing(_arriving(response)) as chunks:
-            is_whole = await _read(chunks, _inflater_of(response), bound, rows, kept)
-    except Exception:  # whatever a lent client's transport may raise, and what zlib raises
-        is_whole = False
+        # Whatever a lent client's transport may raise, and what zlib raises.
+        with suppress(Exception):
+            async with aclosing(_arriving(response)) as chunks:
+                is_whole = await _read(chunks, _inflater_of(response), bound, rows, kept)
     finally:
         with suppress(Exception):
             await response.aclose()
@@ -182,10 +182,12 @@ async def _read(
         if inflater is None:
             return False
         raw_left -= len(chunk)
+        if raw_left < 0:
+            return False
         for piece in inflater.feed(chunk):
             kept += piece[: most - len(kept)]
             left -= len(piece)
-            if left < 0 or raw_left < 0:
+            if left < 0:
                 return False
             if rows is not None:
                 rows.feed(piece)

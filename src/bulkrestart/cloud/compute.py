@@ -236,10 +236,11 @@ class Compute:
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
             signed = response.request
-            taken_by = rows if response.status_code == 200 else None
-            if taken_by is not None:
-                taken_by.begin(lambda text: _without_tokens(text.encode(), signed).decode())
-            body, is_cut_short = await read_body(response, bound, taken_by)
+            if rows is not None:
+                rows.begin(lambda text: _without_tokens(text.encode(), signed).decode())
+                if response.status_code != 200:
+                    rows.refuse()
+            body, is_cut_short = await read_body(response, bound, rows)
             if body:
                 body = _without_tokens(body, signed)
             headers = _read_headers(response.headers)
@@ -247,7 +248,7 @@ class Compute:
             if date is not None:
                 self._clock.learn(date, sent=sent, received=anyio.current_time())
             # What was asked for is read by its rows, and holds no fault.
-            is_found = taken_by is not None and not is_cut_short
+            is_found = rows is not None and rows.is_valid and not is_cut_short
             answer = Answer(
                 response.status_code,
                 read_fault(response.status_code, headers, b"" if is_found else body, is_cut_short=is_cut_short),

@@ -82,7 +82,7 @@ class Rows(Generic[T]):
         except StopIteration:
             return False
         except (ValueError, RecursionError):
-            self._refuse()
+            self.refuse()
             return False
 
     def _extend(self, data: bytes, *, is_last: bool) -> None:
@@ -91,14 +91,15 @@ class Rows(Generic[T]):
         try:
             text = self._decode_bytes.decode(data, is_last)
         except UnicodeDecodeError:
-            self._refuse()
+            self.refuse()
             return
         self._text = self._text[self._at :] + text
         self._at = 0
         if self._clean is not None:
             self._text = self._clean(self._text)
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """Read no more: the text is not what was asked for."""
         self.is_valid = False
         self.items, self.others, self._text = [], {}, ""
 

@@ -108,8 +108,8 @@ class Trace:
         elif ".send_request_" in event and event.endswith(".started"):
             # What a proxy is asked for first, to be connected to the cloud, is no request to the cloud.
             if getattr(info.get("request"), "method", None) != b"CONNECT":
-                if not self._is_sending:
-                    self._check(is_unsent=True)
+                if event.endswith("_headers.started"):
+                    self._check(is_unsent=not self._is_sending)
                 self._is_sending = True
         elif event.endswith(".receive_response_headers.complete") and self._answered is not None:
             _check_answer(info.get("return_value"), self._answered)
@@ -133,7 +133,7 @@ def _check_answer(head: object, answered: AnsweredIds) -> None:
     later request with the answer to the one before it. An `Age` says that a cache gave the answer (RFC 9111, section
     5.1), which may give it twice.
     """
-    headers = head[-1] if isinstance(head, tuple) else None
+    headers = head[-1] if isinstance(head, tuple) and head else None
     named = {name.lower(): value for name, value in headers} if isinstance(headers, list) else {}
     if b"age" in named:
         return

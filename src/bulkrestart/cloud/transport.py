@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain
-from typing import Final, Self, TypeVar
+from typing import Final, Protocol, Self
 
 import anyio
 import anyio.abc
@@ -42,11 +42,16 @@ _PLAIN: Final = bytes(code for code in range(256) if code >= 0x20 and code != 0x
 _UNBOUNDED: Final = nullcontext()
 _CLOSED: Final = "the client is closed"
 
-T_Attr = TypeVar("T_Attr")
 #: Seconds for each phase, as httpx's `timeout` extension has them: connect, read, write, pool.
 _Timeout = Mapping[str, float | None]
 #: httpx's `trace` extension: called with the name of each step.
 _Trace = Callable[[str, Mapping[str, object]], Awaitable[None]]
+
+
+class _Socket(Protocol):
+    """What is needed of a socket: asyncio and trio wrap it, each in a way of its own."""
+
+    def fileno(self) -> int: ...
 
 
 class LaneTransport(httpx.AsyncBaseTransport):
@@ -126,29 +131,31 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await lane.aclose()
         if not self._is_closed:
             with _within(timeout.get("connect"), httpx.ConnectTimeout):
-                lane = _Lane(origin, await self._connect(*origin))
+                lane = _Lane(origin, *await self._connect(*origin))
             if not self._is_closed:
                 return lane
             await lane.aclose()
         raise httpx.ConnectError(_CLOSED)
 
-    async def _connect(self, scheme: str, host: str, port: int) -> anyio.abc.ByteStream:
+    async def _connect(self, scheme: str, host: str, port: int) -> tuple[anyio.abc.ByteStream, _Socket]:
         if scheme not in PORTS:
             raise httpx.UnsupportedProtocol("the URL is not one of http or https")
         try:
             stream = await anyio.connect_tcp(host, port)
             try:
                 await _pause(stream)
+                socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 (anyio's `extra`, not Django's)
                 if scheme == "http":
-                    return stream
+                    return stream, socket
                 # Many close without the notice that TLS asks for, and HTTP tells by itself what is whole.
-                return await TLSStream.wrap(
+                secured = await TLSStream.wrap(
                     _ReadsAll(stream),
                     server_side=False,
                     hostname=host,
                     ssl_context=self._verify,
                     standard_compatible=False,
                 )
+                return secured, socket
             except BaseException:
                 await anyio.aclose_forcefully(stream)
                 raise
@@ -191,12 +198,12 @@ class _Lane:
 
     __slots__ = ("_is_written", "_socket", "_stream", "_tls", "answers", "idle_until", "origin")
 
-    def __init__(self, origin: Origin, stream: anyio.abc.ByteStream) -> None:
+    def __init__(self, origin: Origin, stream: anyio.abc.ByteStream, socket: _Socket) -> None:
         self.origin = origin
         self.answers = Answers()
         self.idle_until = float("inf")
         self._stream = stream
-        self._socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 (anyio's `extra`, not Django's)
+        self._socket = socket
         self._tls: ssl.SSLObject | None = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610
         self._is_written = True
 
@@ -287,10 +294,6 @@ class _ReadsAll(anyio.abc.ByteStream):
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
-
-    @property
-    def extra_attributes(self) -> Mapping[T_Attr, Callable[[], T_Attr]]:
-        return self._stream.extra_attributes
 
     async def receive(self, max_bytes: int = _READ_SIZE) -> bytes:
         return await self._stream.receive(max_bytes)
