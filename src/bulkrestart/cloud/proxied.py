@@ -30,7 +30,7 @@ class _Lane:
 
     Attributes:
         transport: The transport.
-        stream: The connection of its latest answer; None before that.
+        stream: The connection of its latest answer; None before that, and where a mock has answered.
     """
 
     transport: httpx.AsyncHTTPTransport
@@ -105,9 +105,9 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
         request.extensions = {**request.extensions, "trace": check}
         try:
             response = await lane.transport.handle_async_request(request)
-            lane.stream = response.extensions.get("network_stream")
             if not isinstance(response.stream, httpx.AsyncByteStream):
-                raise TypeError(f"the body of an answer is read with {type(response.stream).__name__}")
+                raise TypeError(f"the body of an answer is a {type(response.stream).__name__}, as of a mock")
+            lane.stream = response.extensions.get("network_stream")
         except BaseException:
             await self._drop(lane)
             raise
@@ -131,7 +131,7 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
             if lane.stream is not None:
                 with anyio.CancelScope(shield=True):
                     await lane.stream.aclose()
-        elif lane.is_quiet() and response.num_bytes_downloaded <= _LONGEST_ANSWER:
+        elif lane.stream is not None and lane.is_quiet() and response.num_bytes_downloaded <= _LONGEST_ANSWER:
             self._busy.remove(lane)
             self._idle.append(lane)
         else:
