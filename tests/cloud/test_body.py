@@ -46,7 +46,7 @@ async def arriving(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 
 def read(
-    pieces: Sequence[bytes], coding: str | None = None, bound: int = HEAD, rows: Rows[object] | None = None
+    pieces: Sequence[bytes], coding: str | None = None, bound: int = 2**16, rows: Rows[object] | None = None
 ) -> tuple[bytes, bool]:
     """Read a body that arrives in these pieces."""
 

@@ -171,7 +171,7 @@ def test_reading_pauses() -> None:
     steps = 0
     while rows.step():
         steps += 1
-    assert steps == 4
+    assert steps == 8
     assert len(rows.items) == 120
 
 

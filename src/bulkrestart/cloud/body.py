@@ -25,8 +25,8 @@ CODINGS: Final = "gzip, deflate"
 _STEP: Final = 64 * 1024
 #: Bytes that take as long as a piece does by itself: a server may send one byte at a time, each as a chunk.
 _PIECE: Final = 2048
-#: Bytes that are read of a body that turns out not to be what was asked for: what it says went wrong.
-HEAD: Final = 64 * 1024
+#: Bytes that are read of a body that is not what was asked for: what went wrong stands in its beginning.
+HEAD: Final = 16 * 1024
 #: Bytes that a compressed body may be longer than what it holds: headers, checksums, padding.
 _OVERHEAD: Final = 64 * 1024
 _GZIP: Final = frozenset({"gzip", "x-gzip"})

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import anyio
 import httpx
 
-from bulkrestart.cloud.body import HEAD, read_body
+from bulkrestart.cloud.body import read_body
 from bulkrestart.cloud.credentials import CloudAuth, Renewed
 from bulkrestart.cloud.rows import Rows
 from bulkrestart.cloud.sender import Draft, Sender, Trace, is_other
@@ -31,8 +31,9 @@ MICROVERSION: Final = (2, 60)
 #: Servers a page: Nova's default `max_limit`; more is refused by Huawei Cloud.
 PAGE_LIMIT: Final = 1000
 
-#: Bytes that are read of one server or its log, and of a page; the rest is cut off. The last is ten times a page of a
-#: thousand servers at 5 KiB each. The rows of a page are read as they arrive, so its bytes are never in memory at once.
+#: Bytes that are read of an answer to a send, of one server or its log, and of a page; the rest is cut off. The last
+#: is ten times a page of a thousand servers at 5 KiB each; its rows are read as they arrive, and its bytes not kept.
+_FAULT_BOUND: Final = 64 * 1024
 _RECORD_BOUND: Final = 1024 * 1024
 _PAGE_BOUND: Final = 50 * 1024 * 1024
 _BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).encode() for reboot_type in RebootType}
@@ -113,7 +114,7 @@ class Compute:
                 transport.
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
-        seen, _ = await self._exchange(self._reboots[reboot_type], path, HEAD, may_leave=may_leave)
+        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND, may_leave=may_leave)
         return seen
 
     async def show(self, server_id: str) -> Server | Observation:
@@ -205,7 +206,9 @@ class Compute:
         seen, body = await self._exchange(self._read, path, bound, query, rows=rows)
         if not isinstance(seen, Answer) or seen.status != 200 or seen.fault.body is Body.CUT_SHORT:
             return seen
-        found = take() if rows.is_valid else None
+        if not rows.is_valid:
+            return seen
+        found = take()
         return _with_fault(seen, body) if found is None else found
 
     async def _exchange(
