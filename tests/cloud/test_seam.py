@@ -374,3 +374,21 @@ async def test_a_whole_client() -> None:
     assert str(report).startswith("1 accepted")
     assert reboot.call_count == 1
     assert not server.requests
+
+
+@pytest.mark.asyncio
+async def test_a_sign_in_that_is_refused_has_no_trace() -> None:
+    """A request of an auth flow is refused like ours, though nothing listens to its steps."""
+    with mock.patch.object(httpx.AsyncClient, "post"), pytest.raises(httpx.ConnectError, match="post is replaced"):
+        await Seam(lambda: ProxiedTransport(TLS)).send(httpx.Request("POST", NOWHERE))
+
+
+@pytest.mark.asyncio
+async def test_an_answer_of_a_mock_that_outlives_the_transport() -> None:
+    """It has no connection that could be closed."""
+    transport = ProxiedTransport(TLS)
+    with respx_httpcore():
+        response = await transport.handle_async_request(httpx.Request("POST", NOWHERE))
+    await transport.aclose()
+    await response.aclose()
+    assert transport._idle == []
