@@ -17,10 +17,11 @@ from bulkrestart.cloud.seam import Seam
 #: What httpx's own client says of itself, and what is decoded here.
 _HEADERS: Final = {"Accept-Encoding": CODINGS, "User-Agent": f"python-httpx/{httpx.__version__}"}
 
-#: Headers that carry Nova's own id of the request: nova/api/openstack/wsgi.py, oslo_middleware/request_id.py.
-_REQUEST_ID_HEADERS: Final = frozenset({b"x-compute-request-id", b"x-openstack-request-id"})
-#: Ids of answers that are remembered: an answer that comes twice comes twice in a short time.
-_MOST_IDS: Final = 4096
+_AGE: Final = b"age"
+#: That, and what carries Nova's own id of the request: nova/api/openstack/wsgi.py, oslo_middleware/request_id.py.
+_NAMES: Final = frozenset({_AGE, b"x-compute-request-id", b"x-openstack-request-id"})
+#: So many of the latest ids, or twice as many, are remembered: an answer that comes twice does so in a short time.
+_MOST_IDS: Final = 2048
 #: Different ids after which it is known that this cloud does not give the same id to all its answers.
 _FEW_IDS: Final = 3
 
@@ -46,15 +47,16 @@ class AnsweredIds:
     """The request ids of the latest answers: the cloud gives each request its own, so none may come twice."""
 
     def __init__(self) -> None:
-        self._ids: dict[bytes, None] = {}
+        self._latest: set[bytes] = set()
+        self._before: set[bytes] = set()
 
     def is_repeated(self, request_id: bytes) -> bool:
         """Note an id; tell whether an earlier answer had it, in a cloud whose ids do differ."""
-        if request_id in self._ids:
-            return len(self._ids) >= _FEW_IDS
-        self._ids[request_id] = None
-        if len(self._ids) > _MOST_IDS:
-            del self._ids[next(iter(self._ids))]
+        if request_id in self._latest or request_id in self._before:
+            return len(self._latest) + len(self._before) >= _FEW_IDS
+        if len(self._latest) == _MOST_IDS:
+            self._latest, self._before = set(), self._latest
+        self._latest.add(request_id)
         return False
 
 
@@ -134,10 +136,13 @@ def _check_answer(head: object, answered: AnsweredIds) -> None:
     5.1), which may give it twice.
     """
     headers = head[-1] if isinstance(head, tuple) and head else None
-    named = {name.lower(): value for name, value in headers} if isinstance(headers, list) else {}
-    if b"age" in named:
+    if not isinstance(headers, list):
         return
-    for request_id in {named[name] for name in _REQUEST_ID_HEADERS if name in named}:
+    named = {key: value for name, value in headers if (key := name.lower()) in _NAMES}
+    if _AGE in named:
+        return
+    # Both headers of an answer carry the same id.
+    for request_id in set(named.values()):
         if answered.is_repeated(request_id):
             raise httpx.RemoteProtocolError("the answer carries the request id of an earlier answer")
 
