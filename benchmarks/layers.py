@@ -17,10 +17,11 @@ from benchmarks.contenders import TOKEN
 from benchmarks.loopback import fleet, serving
 from benchmarks.tables import Section, spread, table
 from bulkrestart import Outcome, RebootType, Token
+from bulkrestart.cloud.body import EMPTY
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.cloud.sender import LaneSender
-from bulkrestart.cloud.transport import EMPTY, LaneTransport
+from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.admission import Admission
 from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.clock import CloudClock

@@ -30,6 +30,7 @@ ROOMS: Final[dict[str, set[str]]] = {
 #: Where each package of others lives: a room, or one file of it.
 HOMES: Final[dict[str, set[str]]] = {
     "httpx": {"cloud", "client"},
+    "httpcore": {"cloud"},
     "httptools": {"cloud/answer.py"},
     "tenacity": {"run/submit.py"},
     "anyio": {"run", "cloud", "cli", "client", "simulator"},

@@ -18,6 +18,7 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.credentials import CatalogAuth, Renewed
 from bulkrestart.cloud.network import proxy_of, tls_context
 from bulkrestart.cloud.proxied import ProxiedTransport
+from bulkrestart.cloud.seam import Seam
 from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.admission import Admission
@@ -562,7 +563,8 @@ class RestartClient:
                 context = tls_context() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             proxy = proxy_of(endpoint.url)
             lanes = LaneTransport(context, max_at_once=self._max_at_once)
-            self._sender = LaneSender(lanes if proxy is None else ProxiedTransport(context, proxy))
+            seam = Seam(lambda: ProxiedTransport(context, proxy))
+            self._sender = LaneSender(lanes if proxy is None else ProxiedTransport(context, proxy), seam)
         auth = self._auth or self._sender.auth
         compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout)
         signs_in = auth if isinstance(auth, Renewed) else None

@@ -375,3 +375,18 @@ def test_a_long_body_in_small_chunks_is_no_fault() -> None:
         answers.feed(b"1;name=value\r\nx\r\n")
     answers.feed(b"0\r\n\r\n")
     assert (answers.is_complete, answers.fault, len(answers.take())) == (True, "", 50_000)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+@pytest.mark.parametrize("count", [1000, 1001])
+def test_headers_are_counted(count: int, is_split: bool) -> None:
+    """A thousand headers are more than any answer has; what has more is a fault, however it arrives."""
+    answers = Answers()
+    head = OK + b"a: b\r\n" * (count - 1) + b"Content-Length: 0\r\n\r\n"
+    for piece in (head[:5000], head[5000:]) if is_split else (head,):
+        answers.feed(piece)
+    assert answers.is_complete == (count == 1000)
+    assert answers.fault == ("" if count == 1000 else "the answer has too many headers")
+    assert len(answers.headers) == 1000
+    answers.feed(b"more")
+    assert answers.is_complete == (count == 1000)

@@ -333,8 +333,8 @@ def test_nothing_is_read_ahead_from_a_new_lane(backend: str) -> None:
                 for _ in range(5):
                     await anyio.lowlevel.checkpoint()
                 raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 (anyio's `extra`, not Django's)
-                assert transport_module._has_news(raw.fileno())
-            assert transport_module._has_news(raw.fileno())
+                assert transport_module.has_news(raw.fileno())
+            assert transport_module.has_news(raw.fileno())
 
     anyio.run(main, backend=backend)
 
@@ -792,7 +792,11 @@ def test_the_trace_tells_what_may_have_left(backend: str, way: str) -> None:
             request = httpx.Request("POST", url, extensions={"trace": trace})
             with suppress(httpx.ConnectError):
                 await transport.handle_async_request(request)
-        told = ["connection.wait.started", "http11.send_request_headers.started"]
+        told = [
+            "connection.wait.started",
+            "http11.send_request_headers.started",
+            "http11.receive_response_headers.complete",
+        ]
         assert steps == (told if way == "answered" else told[:1])
 
     anyio.run(main, backend=backend)
@@ -872,3 +876,59 @@ async def test_a_task_that_is_cancelled_anywhere_breaks_nothing() -> None:
             passes += 1
         assert passes > 10
     await server.until(lambda: server.open == 0)
+
+
+@both_backends
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_much_that_arrives_at_once_is_read_with_pauses(backend: str, is_followed: bool) -> None:
+    """Other tasks run while many small chunks are parsed, and what follows the answer is noticed all the same."""
+
+    async def main() -> None:
+        runs = 0
+
+        async def count() -> None:
+            nonlocal runs
+            while True:
+                runs += 1
+                await anyio.lowlevel.checkpoint()
+
+        fed: list[int] = []
+        chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
+        pieces = [chunks + ACCEPTED if is_followed else chunks]
+        lane = transport_module._Lane(("http", "h", 80), cast(anyio.abc.ByteStream, Ready(pieces)), Ready(pieces))
+        feed = lane.answers.feed
+
+        def note(data: bytes) -> None:
+            fed.append(runs)
+            feed(data)
+
+        lane.answers.feed = note  # type: ignore[method-assign]
+        async with anyio.create_task_group() as group:
+            group.start_soon(count)
+            await anyio.lowlevel.checkpoint()
+            await lane.read(None)
+            group.cancel_scope.cancel()
+        assert len(fed) == 4
+        assert fed[-1] > fed[0]
+        assert (lane.answers.is_complete, lane.answers.may_follow) == (True, not is_followed)
+        assert len(lane.answers.take()) == 20_000
+
+    anyio.run(main, backend=backend)
+
+
+class Ready:
+    """Gives what is ready."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def extra(self, *_: object) -> None:
+        """Have nothing to tell."""
+
+    def fileno(self) -> int:
+        """Give none."""
+        return -1
+
+    async def receive(self, _: int) -> bytes:
+        """Give the next piece."""
+        return self._pieces.pop(0)

@@ -287,3 +287,20 @@ async def test_no_cookie_is_kept() -> None:
     for _ in range(2):
         assert await compute.reboot("s", RebootType.SOFT) == Answer(202)
     assert ["cookie" in request.headers for request in transport.requests] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("own", "asked"),
+    [
+        (None, "gzip, deflate"),
+        ("gzip, deflate, br, zstd", "gzip, deflate"),
+        ("*", "gzip, deflate"),
+        ("identity", "identity"),
+        ("gzip;q=0.5", "gzip;q=0.5"),
+    ],
+)
+def test_a_lent_client_asks_for_what_is_decoded_here(own: str | None, asked: str) -> None:
+    """With Brotli installed httpx asks for it by itself; what a client asks for and is read here stays as it is."""
+    http = httpx.AsyncClient(headers={"Accept-Encoding": own} if own is not None else None)
+    assert write(LentSender(http)).headers["Accept-Encoding"] == asked
+    assert write(LaneSender(Fake(accept))).headers["Accept-Encoding"] == "gzip, deflate"

@@ -10,6 +10,8 @@ import httptools
 #: Bytes of a head, the answers of status 1xx before it among them, and of what frames a body without being one. h11,
 #: which httpx reads with, has the same.
 _MOST_FRAMING: Final = 100 * 1024
+#: Headers of one answer. Python's http.client takes 100; a head of the size above may hold 20,000, which take 50 ms.
+_MOST_HEADERS: Final = 1000
 #: An answer of status 1xx announces another (RFC 9110, section 15.2); but nobody asked for another protocol.
 _INFORMATIONAL: Final = range(100, 200)
 _SWITCHING_PROTOCOLS: Final = 101
@@ -107,8 +109,12 @@ class Answers:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; not what trails a body, nor what belongs to another answer."""
-        if not self._is_headed:
-            self.headers.append((name, value.rstrip(b" \t")))
+        if self._is_headed:
+            return
+        if len(self.headers) >= _MOST_HEADERS:
+            self.fault = self.fault or "the answer has too many headers"
+            raise ValueError("httptools stops at an exception")
+        self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Learn that a head is in; it may be of an answer that only announces another."""

@@ -3,8 +3,7 @@
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,11 +13,11 @@ from urllib.parse import quote
 import anyio
 import httpx
 
+from bulkrestart.cloud.body import read_body
 from bulkrestart.cloud.credentials import CloudAuth, Renewed
 from bulkrestart.cloud.masking import secrets_of
 from bulkrestart.cloud.rows import Rows
 from bulkrestart.cloud.sender import Draft, Sender, Trace, is_other
-from bulkrestart.cloud.transport import EMPTY
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import Body, cloud_time, plain, read_fault
@@ -27,6 +26,7 @@ from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.secrets import NO_SECRETS, SecretMask
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: What Huawei Cloud and Open Telekom Cloud document as their newest (Nova's Queens release), and enough for all that
 #: is read here: `locked` needs 2.9, the events of an action 2.51, both for members of the project.
@@ -35,15 +35,13 @@ MICROVERSION: Final = (2, 60)
 PAGE_LIMIT: Final = 1000
 
 #: Bytes that are read of an answer to a send, of one server or its log, and of a page; the rest is cut off. The last
-#: is ten times a page of a thousand servers at 5 KiB each.
+#: is ten times a page of a thousand servers at 5 KiB each; its rows are read as they arrive, and its bytes not kept.
 _FAULT_BOUND: Final = 64 * 1024
 _RECORD_BOUND: Final = 1024 * 1024
 _PAGE_BOUND: Final = 50 * 1024 * 1024
 _BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).encode() for reboot_type in RebootType}
 #: Nova translates its messages (nova/i18n.py), and the decisions read them.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
-#: Servers of a page that are read without a pause: some 30 microseconds each.
-_ROWS_AT_ONCE: Final = 50
 _LONGEST_WORD: Final = 64
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
 
@@ -106,17 +104,25 @@ class Compute:
         """`POST /servers/{server_id}/action` with the reboot action.
 
         It carries no microversion: the action is the same in all of them, and so no cloud can refuse it for that.
+
+        Args:
+            server_id: The server.
+            reboot_type: SOFT or HARD.
+            may_leave: Called right before the first byte of the request is written, when the connection stands and
+                the request is signed; it must not block, and may be called more than once. If it returns words,
+                nothing is sent, and the observation is `Unsent` with these words and `is_withheld`. None sends always.
+                Over a transport in a lent client that tells no trace, it is called when the request is handed to that
+                transport.
         """
-        if may_leave is not None and (words := may_leave()) is not None:
-            return Unsent(words, is_withheld=True)
         path = f"/servers/{quote(server_id, safe='')}/action"
-        seen, _, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND)
+        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND, may_leave=may_leave)
         return seen
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
+        rows = Rows("", _nothing, frozenset({"server"}))
         path = f"/servers/{quote(server_id, safe='')}"
-        return await self._get(path, _RECORD_BOUND, _read_shown)
+        return await self._ask(path, _RECORD_BOUND, rows, lambda: _read_server(rows.others.get("server"), rows.secrets))
 
     async def page(
         self,
@@ -138,9 +144,8 @@ class Compute:
             query["marker"] = marker
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        seen, body, secrets = await self._ask("/servers/detail", _PAGE_BOUND, query)
-        page = await _read_page(body, secrets)
-        return _with_fault(seen, body, secrets) if page is None else page
+        rows = Rows("servers", _read_server, frozenset({"servers_links"}))
+        return await self._ask("/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows), query)
 
     async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -149,18 +154,26 @@ class Compute:
             offset: How many groups came before.
         """
         query = {"limit": str(PAGE_LIMIT), "offset": str(offset)}
-        return await self._get("/os-server-groups", _PAGE_BOUND, _read_groups, query)
+        rows = Rows("server_groups", _read_group)
+        return await self._ask(
+            "/os-server-groups", _PAGE_BOUND, rows, lambda: rows.items if rows.has_list else None, query
+        )
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
-        return await self._get(path, _RECORD_BOUND, lambda body, _: _read_log(_member(_parse(body), "instanceActions")))
+        rows = Rows("instanceActions", _read_action)
+        return await self._ask(path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
-        return await self._get(
-            path, _RECORD_BOUND, lambda body, _: _read_log([_member(_parse(body), "instanceAction")])
+        rows = Rows("", _nothing, frozenset({"instanceAction"}))
+        return await self._ask(
+            path,
+            _RECORD_BOUND,
+            rows,
+            lambda: _read_log([_read_action(rows.others.get("instanceAction"), rows.secrets)]),
         )
 
     def lower_microversion(self, refusal: Answer) -> bool:
@@ -181,52 +194,69 @@ class Compute:
             headers["OpenStack-API-Version"] = f"compute {version}"
         return Draft("GET", self._root, headers)
 
-    async def _get(
+    async def _ask(
         self,
         path: str,
         bound: int,
-        read: Callable[[bytes, SecretMask], T | None],
+        rows: Rows[R],
+        take: Callable[[], T | None],
         query: Mapping[str, str] | None = None,
     ) -> T | Observation:
-        seen, body, secrets = await self._ask(path, bound, query)
-        found = read(body, secrets)
-        return _with_fault(seen, body, secrets) if found is None else found
+        """Make a request that changes nothing, and let `rows` read its answer.
 
-    async def _ask(
-        self, path: str, bound: int, query: Mapping[str, str] | None = None
-    ) -> tuple[Observation, bytes, SecretMask]:
-        """Make a request that changes nothing; give its body where it is a whole success, and else none."""
-        seen, body, secrets = await self._exchange(self._read, path, bound, query)
-        is_success = isinstance(seen, Answer) and seen.status == 200 and seen.fault.body is not Body.CUT_SHORT
-        return seen, body if is_success else b"", secrets
+        Returns:
+            What `take` gives when the rows are in; or else what came in its place.
+        """
+        seen, body = await self._exchange(self._read, path, bound, query, rows=rows)
+        if not isinstance(seen, Answer) or seen.status != 200 or seen.fault.body is Body.CUT_SHORT:
+            return seen
+        if not rows.is_valid:
+            return seen
+        found = take()
+        return _with_fault(seen, body, rows.secrets) if found is None else found
 
     async def _exchange(
-        self, draft: Draft, path: str, bound: int, query: Mapping[str, str] | None = None
-    ) -> tuple[Observation, bytes, SecretMask]:
-        """Send a request; return what came of it, the body of the answer, and a mask of the request's secrets."""
+        self,
+        draft: Draft,
+        path: str,
+        bound: int,
+        query: Mapping[str, str] | None = None,
+        *,
+        rows: Rows[R] | None = None,
+        may_leave: Callable[[], str | None] | None = None,
+    ) -> tuple[Observation, bytes]:
+        """Make one request, and read its answer: its body too, or only the beginning of what the rows have taken."""
         if self._sender.is_closed:
-            return Unsent("the client is closed", is_final=True), b"", NO_SECRETS
+            return Unsent("the client is closed", is_final=True), b""
         request = self._sender.write(draft, path, query=query, seconds=self._seconds)
-        trace = Trace()
+        trace = Trace(may_leave, self._sender.answered)
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
         with anyio.CancelScope(deadline=sent + self._seconds):
             try:
                 response = await self._sender.send(request, self._auth, trace)
             except Exception as error:  # whatever a lent client's transport, hook or sign-in may raise
+                if trace.withheld is not None:
+                    return Unsent(trace.withheld, is_withheld=True), b""
                 if not isinstance(error, httpx.HTTPStatusError) or is_other(error.request, request):
-                    return _explain(error, request, trace, self._auth), b"", NO_SECRETS
+                    return _explain(error, request, trace, self._auth), b""
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
             except BaseException as error:
                 # Frames of transports hold headers in local variables, and error trackers print those.
                 error.__traceback__ = None
                 raise
-            body, is_cut_short = await _read_body(response, bound)
             secrets = NO_SECRETS
-            # An answer without a body, as every good one to a send is, says nothing that could hold a secret.
-            if body or response.status_code >= 300:
+            if rows is not None:
                 secrets = secrets_of(response.request, trace, self._auth)
+                rows.begin(secrets)
+                if response.status_code != 200:
+                    rows.refuse()
+            body, is_cut_short = await read_body(response, bound, rows)
+            # An answer without a body, as every good one to a send is, says nothing that could hold a secret.
+            if rows is None and (body or response.status_code >= 300):
+                secrets = secrets_of(response.request, trace, self._auth)
+            if body:
                 body = secrets.replace_bytes(body)
             headers = _read_headers(response.headers)
             date = cloud_time(headers)
@@ -235,8 +265,8 @@ class Compute:
                 self._clock.learn(date, sent=sent, received=received)
             elif self._clock.is_guess:
                 self._clock.guess(received, time.time())
-            # What was asked for is read by whoever wants it, and holds no fault.
-            is_found = draft is self._read and response.status_code == 200 and not is_cut_short
+            # What was asked for is read by its rows, and holds no fault.
+            is_found = rows is not None and rows.is_valid and not is_cut_short
             answer = Answer(
                 response.status_code,
                 read_fault(
@@ -251,9 +281,11 @@ class Compute:
             )
             if answer.status == 401 and isinstance(self._auth, CloudAuth):
                 answer = replace(answer, remedy=self._auth.remedy(response))
-            return answer, body, secrets
+            return answer, body
+        if trace.withheld is not None:
+            return Unsent(trace.withheld, is_withheld=True), b""
         words = f"no answer within {self._seconds:g} s"
-        return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b"", NO_SECRETS
+        return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
 
 
 def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx.Auth) -> Observation:
@@ -292,28 +324,8 @@ def _read_headers(headers: httpx.Headers) -> Mapping[str, str]:
     return read
 
 
-async def _read_body(response: httpx.Response, bound: int) -> tuple[bytes, bool]:
-    if response.stream is EMPTY:
-        return b"", False
-    chunks = bytearray()
-    is_cut_short = False
-    try:
-        stream = response.aiter_bytes()
-        assert isinstance(stream, AsyncGenerator)
-        async with aclosing(stream):
-            async for chunk in stream:
-                chunks += chunk
-                if len(chunks) > bound:
-                    is_cut_short = True
-                    break
-    except Exception:  # whatever a lent client's transport may raise
-        is_cut_short = True
-    finally:
-        with suppress(Exception):
-            await response.aclose()
-        # httpx's stream refers to its response, so that both, and the request, would wait for the garbage collector.
-        response.stream = httpx.ByteStream(b"")
-    return bytes(chunks[:bound]), is_cut_short
+def _nothing(row: object, secrets: SecretMask) -> None:
+    """Make nothing of a row, where no list is asked for."""
 
 
 def _member(value: object, name: str) -> object:
@@ -355,10 +367,6 @@ def _plain_word(text: str) -> str:
     return plain(text, _LONGEST_WORD)
 
 
-def _read_shown(body: bytes, secrets: SecretMask) -> Server | None:
-    return _read_server(_member(_parse(body), "server"), secrets)
-
-
 def _read_server(row: object, secrets: SecretMask) -> Server | None:
     server_id = _id(_member(row, "id"))
     if server_id is None:
@@ -381,32 +389,14 @@ def _read_server(row: object, secrets: SecretMask) -> Server | None:
     )
 
 
-async def _read_page(body: bytes, secrets: SecretMask) -> Page | None:
-    """Read a page of servers, and let others run in between; None if it is none."""
-    servers: list[Server] = []
-    count = 0
-    try:
-        rows = Rows(body.decode("utf-8-sig"), "servers")
-        for row in rows:
-            count += 1
-            if (server := _read_server(row, secrets)) is not None:
-                servers.append(server)
-            if not count % _ROWS_AT_ONCE:
-                await anyio.lowlevel.checkpoint()
-    except (ValueError, RecursionError):
-        return None
+def _read_page(rows: Rows[Server | None]) -> Page | None:
+    """Make a page of its rows; None if it is none."""
     if not rows.has_list:
         return None
+    servers = [server for server in rows.items if server is not None]
     links = _items(rows.others.get("servers_links"))
-    has_next = count >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in links)
+    has_next = len(rows.items) >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in links)
     return Page(servers, servers[-1].id if servers and has_next else None)
-
-
-def _parse(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _with_fault(seen: Observation, body: bytes, secrets: SecretMask) -> Observation:
@@ -418,12 +408,7 @@ def _with_fault(seen: Observation, body: bytes, secrets: SecretMask) -> Observat
     return replace(seen, fault=replace(fault, retry_after=retry_after, request_id=seen.fault.request_id))
 
 
-def _read_groups(body: bytes, _: SecretMask) -> list[ServerGroup] | None:
-    rows = _member(_parse(body), "server_groups")
-    return [_read_group(row) for row in rows] if isinstance(rows, list) else None
-
-
-def _read_group(row: object) -> ServerGroup:
+def _read_group(row: object, _: SecretMask) -> ServerGroup:
     # Up to microversion 2.63 there is a list of policies, of which Nova takes one.
     policies = [_member(row, "policy"), *_items(_member(row, "policies"))]
     members = [server_id for one in _items(_member(row, "members")) if (server_id := _id(one)) is not None]
@@ -460,15 +445,12 @@ def _pairs(value: object) -> dict[str, str]:
     return {name: text for name, text in value.items() if isinstance(name, str) and isinstance(text, str)}
 
 
-def _read_log(rows: object) -> tuple[Action, ...] | None:
+def _read_log(actions: Sequence[Action | None]) -> tuple[Action, ...] | None:
     """Read rows of the action log; one that cannot be read makes the log as good as none."""
-    if not isinstance(rows, list):
-        return None
-    actions = [_read_action(row) for row in rows]
     return None if None in actions else tuple(action for action in actions if action is not None)
 
 
-def _read_action(row: object) -> Action | None:
+def _read_action(row: object, _: SecretMask) -> Action | None:
     name, request_id = (_text(_member(row, key)) for key in ("action", "request_id"))
     start_time = _time(_member(row, "start_time"))
     # It may become part of a path, and what is not printable may not even be UTF-8.

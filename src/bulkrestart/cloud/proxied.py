@@ -1,17 +1,58 @@
-"""Lanes through a proxy: what httpx knows of proxies, without the cost of its pool.
+"""Connections through a proxy: what httpx knows of proxies, without the cost of its pool.
 
 A request costs more than one over `LaneTransport`, whose parser is written in C, and which knows no proxies.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import anyio
+import httpcore
 import httpx
 
+from bulkrestart.cloud.transport import has_left_over, has_news
+
 _LIMITS: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+#: Bytes of an answer after which its connection is closed. httpcore reads 64 KiB at once, and anyio keeps what asyncio
+#: has read beyond: another answer as long as this one would be there unseen.
+_LONGEST_ANSWER: Final = 32 * 1024
+
+#: httpx's `trace` extension: called with the name of each step.
+_Trace = Callable[[str, Mapping[str, object]], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One transport of httpx, with at most one connection.
+
+    Attributes:
+        transport: The transport.
+        stream: The connection of its latest answer; None before that, and where a mock has answered.
+    """
+
+    transport: httpx.AsyncHTTPTransport
+    stream: httpcore.AsyncNetworkStream | None = None
+
+    def is_quiet(self) -> bool:
+        """Tell whether nothing has come since the latest answer: no end, and no bytes that no request asked for."""
+        if self.stream is None:
+            return True
+        socket, tls = (self.stream.get_extra_info(name) for name in ("socket", "ssl_object"))
+        if socket is None or has_news(socket.fileno()) or (tls is not None and has_left_over(tls)):
+            return False
+        # The bytes that were read together with the answer are in h11's hands, and httpcore shows them to nobody.
+        pool = getattr(self.transport, "_pool", None)
+        for connection in getattr(pool, "connections", ()):
+            inner: object = connection
+            while inner is not None and not hasattr(inner, "_h11_state"):
+                inner = getattr(inner, "_connection", None)
+            trailing = getattr(getattr(inner, "_h11_state", None), "trailing_data", (b"unknown", False))
+            if trailing[0]:
+                return False
+        return True
 
 
 class ProxiedTransport(httpx.AsyncBaseTransport):
@@ -19,7 +60,8 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
 
     httpx's own pool looks through all its connections for each that is idle, so its cost per request grows with their
     number; here a free lane is found in one step. How many lanes there are follows from how many requests are made
-    at once, which is the caller's to bound.
+    at once, which is the caller's to bound. A lane on which something came after its latest answer is not used again:
+    httpcore would take what it had already read for the answer to the next request.
 
     Args:
         verify: How certificates are verified; one context for all lanes.
@@ -30,41 +72,75 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
         self._verify = verify
         self._proxy = proxy
         # The lane used last is used next: what is not needed goes idle and is closed by the cloud.
-        self._idle: list[httpx.AsyncHTTPTransport] = []
-        self._busy: set[httpx.AsyncHTTPTransport] = set()
+        self._idle: list[_Lane] = []
+        self._busy: set[_Lane] = set()
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request over a lane of its own; the lane is free again when the response is closed."""
-        if self._is_closed:
-            raise httpx.ConnectError("the client is closed")
-        lane = self._idle.pop() if self._idle else self._new_lane()
-        self._busy.add(lane)
+        extensions = request.extensions
         try:
-            response = await lane.handle_async_request(request)
+            while True:
+                try:
+                    return await self._send(request, await self._take(), extensions.get("trace"))
+                except _NotQuietError:
+                    # Nothing of it has left.
+                    continue
+        finally:
+            request.extensions = extensions
+
+    async def _send(self, request: httpx.Request, lane: _Lane, trace: _Trace | None) -> httpx.Response:
+        self._busy.add(lane)
+
+        async def check(step: str, information: Mapping[str, object]) -> None:
+            """Look at the connection as late as httpcore allows."""
+            if step.endswith(".connect_tcp.started"):
+                # httpcore has closed the connection of the latest answer, or it was to another host.
+                lane.stream = None
+            elif step == "http11.send_request_headers.started" and not lane.is_quiet():
+                raise _NotQuietError
+            if trace is not None:
+                await trace(step, information)
+
+        request.extensions = {**request.extensions, "trace": check}
+        try:
+            response = await lane.transport.handle_async_request(request)
+            if not isinstance(response.stream, httpx.AsyncByteStream):
+                raise TypeError(f"the body of an answer is a {type(response.stream).__name__}, as of a mock")
+            lane.stream = response.extensions.get("network_stream")
         except BaseException:
             await self._drop(lane)
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _LaneStream(response.stream, partial(self._free, lane, response))
         return response
 
-    def _new_lane(self) -> httpx.AsyncHTTPTransport:
-        return httpx.AsyncHTTPTransport(verify=self._verify, proxy=self._proxy, limits=_LIMITS)
+    async def _take(self) -> _Lane:
+        """Find a lane that is idle and quiet, or else make one."""
+        while self._idle:
+            lane = self._idle.pop()
+            if lane.is_quiet():
+                return lane
+            await self._drop(lane)
+        if self._is_closed:
+            raise httpx.ConnectError("the client is closed")
+        return _Lane(httpx.AsyncHTTPTransport(verify=self._verify, proxy=self._proxy, limits=_LIMITS))
 
-    async def _free(self, lane: httpx.AsyncHTTPTransport, response: httpx.Response) -> None:
-        if lane in self._busy:
+    async def _free(self, lane: _Lane, response: httpx.Response) -> None:
+        if lane not in self._busy:
+            # The transport was closed while this lane was connecting: its connection came too late to be closed.
+            if lane.stream is not None:
+                with anyio.CancelScope(shield=True):
+                    await lane.stream.aclose()
+        elif lane.stream is not None and lane.is_quiet() and response.num_bytes_downloaded <= _LONGEST_ANSWER:
             self._busy.remove(lane)
             self._idle.append(lane)
         else:
-            # The transport was closed while this lane was connecting: its connection came too late to be closed.
-            with anyio.CancelScope(shield=True):
-                await response.extensions["network_stream"].aclose()
+            await self._drop(lane)
 
-    async def _drop(self, lane: httpx.AsyncHTTPTransport) -> None:
+    async def _drop(self, lane: _Lane) -> None:
         self._busy.discard(lane)
         with anyio.CancelScope(shield=True):
-            await lane.aclose()
+            await lane.transport.aclose()
 
     async def aclose(self) -> None:
         """Close every lane, for good."""
@@ -74,6 +150,10 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
         self._busy.clear()
         for lane in lanes:
             await self._drop(lane)
+
+
+class _NotQuietError(Exception):
+    """Raised in httpcore before it writes, where something has come that no request asked for."""
 
 
 class _LaneStream(httpx.AsyncByteStream):

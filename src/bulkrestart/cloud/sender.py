@@ -4,16 +4,26 @@ Law: a request is sent with its auth, once, without following redirects; and its
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
 
+from bulkrestart.cloud.body import CODINGS, is_readable
 from bulkrestart.cloud.clone import Clone, Template
+from bulkrestart.cloud.seam import Seam
 
-#: What httpx's own client says of itself, and can always decode.
-_HEADERS: Final = {"Accept-Encoding": "gzip, deflate", "User-Agent": f"python-httpx/{httpx.__version__}"}
+#: What httpx's own client says of itself, and what is decoded here.
+_HEADERS: Final = {"Accept-Encoding": CODINGS, "User-Agent": f"python-httpx/{httpx.__version__}"}
+
+_AGE: Final = b"age"
+#: That, and what carries Nova's own id of the request: nova/api/openstack/wsgi.py, oslo_middleware/request_id.py.
+_NAMES: Final = frozenset({_AGE, b"x-compute-request-id", b"x-openstack-request-id"})
+#: So many of the latest ids, or twice as many, are remembered: an answer that comes twice does so in a short time.
+_MOST_IDS: Final = 2048
+#: Different ids after which it is known that this cloud does not give the same id to all its answers.
+_FEW_IDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,33 +43,89 @@ class Draft:
     content: bytes = b""
 
 
+class AnsweredIds:
+    """The request ids of the latest answers: the cloud gives each request its own, so none may come twice."""
+
+    def __init__(self) -> None:
+        self._latest: set[bytes] = set()
+        self._before: set[bytes] = set()
+
+    def is_repeated(self, request_id: bytes) -> bool:
+        """Note an id; tell whether an earlier answer had it, in a cloud whose ids do differ."""
+        if request_id in self._latest or request_id in self._before:
+            return len(self._latest) + len(self._before) >= _FEW_IDS
+        if len(self._latest) == _MOST_IDS:
+            self._latest, self._before = set(), self._latest
+        self._latest.add(request_id)
+        return False
+
+
+class WithheldError(Exception):
+    """Raised where a request is kept back at the last moment: no byte of it has left."""
+
+
 class Trace:
     """Tells whether a byte of a request may have left. What is unknown may have.
 
-    httpcore, and the lanes, say when they connect, and when the first byte of a request is written; another transport
-    says nothing.
+    httpcore and our own connections say when they connect, when the first byte of a request is about to be written,
+    and what the head of the answer holds; another transport says nothing.
+
+    Args:
+        may_leave: Asked right before the first byte is written, and when the request is handed to the transport. If it
+            returns words, the request is kept back. None keeps back nothing.
+        answered: The request ids of earlier answers over the same connections.
     """
 
-    __slots__ = ("_is_connecting", "_is_sending", "_sent", "is_handed_out")
+    __slots__ = ("_answered", "_is_connecting", "_is_sending", "_may_leave", "_sent", "is_handed_out", "withheld")
 
-    def __init__(self) -> None:
+    def __init__(self, may_leave: Callable[[], str | None] | None = None, answered: AnsweredIds | None = None) -> None:
         #: The transport has it; before that, only a sign-in can have been sent.
         self.is_handed_out = False
+        #: Why no byte has left, if it was kept back.
+        self.withheld: str | None = None
+        self._may_leave = may_leave
+        self._answered = answered
         self._is_connecting = False
         self._is_sending = False
         #: The requests of httpcore that were written.
         self._sent: list[object] = []
 
+    def hand_out(self) -> None:
+        """Note that the transport gets the request now.
+
+        Raises:
+            WithheldError: It must not leave.
+        """
+        self._check(is_unsent=self.is_unsent)
+        self.is_handed_out = True
+
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
-        """Hear of a step, as httpx's `trace` extension has it."""
+        """Hear of a step, as httpx's `trace` extension has it.
+
+        Raises:
+            WithheldError: The request is about to be written, and must not leave. httpcore, and our own transport,
+                then write nothing and close the connection.
+            httpx.RemoteProtocolError: The answer has come before, for another request.
+        """
         if not event.startswith("http"):
             self._is_connecting = True
         elif ".send_request_" in event and event.endswith(".started"):
             request = info.get("request")
             # What a proxy is asked for first, to be connected to the cloud, is no request to the cloud.
-            self._is_sending |= getattr(request, "method", None) != b"CONNECT"
+            if getattr(request, "method", None) != b"CONNECT":
+                if event.endswith("_headers.started"):
+                    self._check(is_unsent=not self._is_sending)
+                self._is_sending = True
             if not isinstance(request, httpx.Request):
                 self._sent.append(request)
+        elif event.endswith(".receive_response_headers.complete") and self._answered is not None:
+            _check_answer(info.get("return_value"), self._answered)
+
+    def _check(self, *, is_unsent: bool) -> None:
+        if self._may_leave is not None and (words := self._may_leave()) is not None:
+            self.withheld = words if is_unsent else None
+            raise WithheldError(words)
+        self.withheld = None
 
     @property
     def headers(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
@@ -73,8 +139,34 @@ class Trace:
         return not self.is_handed_out or (self._is_connecting and not self._is_sending)
 
 
+def _check_answer(head: object, answered: AnsweredIds) -> None:
+    """Refuse the head of an answer that repeats another answer's id.
+
+    A proxy that sends an answer twice over a kept connection would otherwise answer the next request with it, and each
+    later request with the answer to the one before it. An `Age` says that a cache gave the answer (RFC 9111, section
+    5.1), which may give it twice.
+    """
+    headers = head[-1] if isinstance(head, tuple) and head else None
+    if not isinstance(headers, list):
+        return
+    named = {key: value for name, value in headers if (key := name.lower()) in _NAMES}
+    if _AGE in named:
+        return
+    # Both headers of an answer carry the same id.
+    for request_id in set(named.values()):
+        if answered.is_repeated(request_id):
+            raise httpx.RemoteProtocolError("the answer carries the request id of an earlier answer")
+
+
 class Sender(ABC):
-    """One of the two ways."""
+    """One of the two ways.
+
+    Attributes:
+        answered: The request ids of the latest answers.
+    """
+
+    def __init__(self) -> None:
+        self.answered = AnsweredIds()
 
     @property
     @abstractmethod
@@ -118,9 +210,13 @@ class LaneSender(Sender):
 
     Args:
         transport: The transport; it is closed with the sender.
+        seam: What sends in its place while a test has replaced a part of httpx or httpcore; closed with the sender.
+            None for a transport that goes through httpx by itself, or that is a test's own.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport, seam: Seam | None = None) -> None:
+        super().__init__()
+        self._seam = seam
         self._transport = transport
         self._templates: dict[Draft, Template] = {}
         self._is_closed = False
@@ -156,7 +252,7 @@ class LaneSender(Sender):
                 if not is_other(handed_out, request):
                     # An auth flow may sign a copy.
                     handed_out.extensions["trace"] = trace
-                    trace.is_handed_out = True
+                    trace.hand_out()
                 response = await self._send(handed_out)
                 try:
                     try:
@@ -172,7 +268,10 @@ class LaneSender(Sender):
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
-            response = await self._transport.handle_async_request(request)
+            if self._seam is not None and self._seam.is_needed():
+                response = await self._seam.send(request)
+            else:
+                response = await self._transport.handle_async_request(request)
         except httpx.RequestError as error:
             error.request = request
             raise
@@ -182,6 +281,8 @@ class LaneSender(Sender):
     async def aclose(self) -> None:
         """Close the transport."""
         self._is_closed = True
+        if self._seam is not None:
+            await self._seam.aclose()
         await self._transport.aclose()
 
 
@@ -193,6 +294,7 @@ class LentSender(Sender):
     """
 
     def __init__(self, http: httpx.AsyncClient) -> None:
+        super().__init__()
         self._http = http
 
     @property
@@ -209,10 +311,14 @@ class LentSender(Sender):
         """Let the client build it, with the headers and cookies that it has at this moment."""
         # Half for each phase in which nothing is sent, so that what never left is known as such when time is up.
         timeout = httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2)
+        headers = dict(draft.headers)
+        # With the packages for them httpx asks for Brotli and Zstandard too.
+        if not is_readable(self._http.headers.get("Accept-Encoding", "")):
+            headers["Accept-Encoding"] = CODINGS
         return self._http.build_request(
             draft.method,
             draft.base + path,
-            headers=draft.headers,
+            headers=headers,
             content=draft.content or None,
             params=query,
             timeout=timeout,
@@ -241,7 +347,8 @@ class _WatchedAuth(httpx.Auth):
         try:
             handed_out = await flow.__anext__()
             while True:
-                self._trace.is_handed_out |= not is_other(handed_out, self._request)
+                if not is_other(handed_out, self._request):
+                    self._trace.hand_out()
                 response = yield handed_out
                 try:
                     handed_out = await flow.asend(response)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import anyio
 import anyio.abc
@@ -23,6 +23,7 @@ import httpx
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from bulkrestart.cloud.answer import Answers
+from bulkrestart.cloud.body import EMPTY
 from bulkrestart.cloud.clone import PORTS, Clone, Origin, address_of
 
 #: Seconds after which an idle lane is not used any more. Of the servers in wide use Apache is the quickest to close one
@@ -30,13 +31,13 @@ from bulkrestart.cloud.clone import PORTS, Clone, Origin, address_of
 _IDLE_LIFE: Final = 4.0
 #: Bytes that are read at once: what asyncio reads from a socket, so that nothing is left in its hands.
 _READ_SIZE: Final = 256 * 1024
+#: Bytes that are parsed without a pause: in chunks of one byte they take about 2 ms.
+_FEED_SIZE: Final = 32 * 1024
 #: Bytes of a request that are written at once; a reboot is a few hundred.
 _WRITE_SIZE: Final = 64 * 1024
 #: What a name is made of (RFC 9110, section 5.6.2), and what else may stand on a line but its end (section 5.5).
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLAIN: Final = bytes(code for code in range(256) if code >= 0x20 and code != 0x7F) + b"\t"
-#: An answer's body of no bytes: whoever meets it need not read it.
-EMPTY: Final = httpx.ByteStream(b"")
 
 _UNBOUNDED: Final = nullcontext()
 _CLOSED: Final = "the client is closed"
@@ -47,13 +48,20 @@ _Timeout = Mapping[str, float | None]
 _Trace = Callable[[str, Mapping[str, object]], Awaitable[None]]
 
 
+class _Socket(Protocol):
+    """What is needed of a socket: asyncio and trio wrap it, each in a way of its own."""
+
+    def fileno(self) -> int: ...
+
+
 class LaneTransport(httpx.AsyncBaseTransport):
     """A transport of lanes: each is one connection that carries one request at a time.
 
     httpx's own pool looks through all its connections for each that is idle, so its cost per request grows with their
     number; here a free lane is found in one step. It heeds the extensions `timeout` and `trace` of httpx; of the steps
-    it tells `connection.wait.started`, before anything else, and `http11.send_request_headers.started`, right before
-    the first write. It knows no proxies and no HTTP/2.
+    it tells `connection.wait.started`, before anything else, `http11.send_request_headers.started`, right before
+    the first write, and `http11.receive_response_headers.complete`. If the trace raises an exception, the connection is
+    closed; before the first write nothing has left then. It knows no proxies and no HTTP/2.
 
     Args:
         verify: How certificates are verified; one context for all lanes.
@@ -90,6 +98,9 @@ class LaneTransport(httpx.AsyncBaseTransport):
         try:
             await trace("http11.send_request_headers.started", {"request": request})
             answers = await lane.exchange(head, request, timeout)
+            version = b"HTTP/" + answers.version.encode()
+            told = (version, answers.status, answers.reason, answers.headers)
+            await trace("http11.receive_response_headers.complete", {"request": request, "return_value": told})
         except BaseException:
             await self._drop(lane)
             raise
@@ -100,7 +111,6 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await self._give_back(lane)
         else:
             stream = _Body(lane, timeout.get("read"), self._give_back)
-        version = b"HTTP/" + answers.version.encode()
         return httpx.Response(
             answers.status,
             headers=answers.headers,
@@ -121,25 +131,31 @@ class LaneTransport(httpx.AsyncBaseTransport):
             await lane.aclose()
         if not self._is_closed:
             with _within(timeout.get("connect"), httpx.ConnectTimeout):
-                lane = _Lane(origin, await self._connect(*origin))
+                lane = _Lane(origin, *await self._connect(*origin))
             if not self._is_closed:
                 return lane
             await lane.aclose()
         raise httpx.ConnectError(_CLOSED)
 
-    async def _connect(self, scheme: str, host: str, port: int) -> anyio.abc.ByteStream:
+    async def _connect(self, scheme: str, host: str, port: int) -> tuple[anyio.abc.ByteStream, _Socket]:
         if scheme not in PORTS:
             raise httpx.UnsupportedProtocol("the URL is not one of http or https")
         try:
             stream = await anyio.connect_tcp(host, port)
             try:
                 await _pause(stream)
+                socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 (anyio's `extra`, not Django's)
                 if scheme == "http":
-                    return stream
+                    return stream, socket
                 # Many close without the notice that TLS asks for, and HTTP tells by itself what is whole.
-                return await TLSStream.wrap(
-                    stream, server_side=False, hostname=host, ssl_context=self._verify, standard_compatible=False
+                secured = await TLSStream.wrap(
+                    _ReadsAll(stream),
+                    server_side=False,
+                    hostname=host,
+                    ssl_context=self._verify,
+                    standard_compatible=False,
                 )
+                return secured, socket
             except BaseException:
                 await anyio.aclose_forcefully(stream)
                 raise
@@ -182,18 +198,18 @@ class _Lane:
 
     __slots__ = ("_is_written", "_socket", "_stream", "_tls", "answers", "idle_until", "origin")
 
-    def __init__(self, origin: Origin, stream: anyio.abc.ByteStream) -> None:
+    def __init__(self, origin: Origin, stream: anyio.abc.ByteStream, socket: _Socket) -> None:
         self.origin = origin
         self.answers = Answers()
         self.idle_until = float("inf")
         self._stream = stream
-        self._socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 (anyio's `extra`, not Django's)
+        self._socket = socket
         self._tls: ssl.SSLObject | None = stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610
         self._is_written = True
 
     def is_whole(self) -> bool:
         """Tell whether nothing has come since the last answer: no end, and no bytes that nobody asked for."""
-        return not _has_news(self._socket.fileno()) and (self._tls is None or not _has_left_over(self._tls))
+        return not has_news(self._socket.fileno()) and (self._tls is None or not has_left_over(self._tls))
 
     @property
     def may_carry_more(self) -> bool:
@@ -258,12 +274,38 @@ class _Lane:
             raise httpx.ReadError(_CLOSED) from error
         except (OSError, anyio.BrokenResourceError) as error:
             raise httpx.ReadError(str(error)) from error
-        self.answers.feed(data)
+        for start in range(0, len(data) or 1, _FEED_SIZE):
+            if start:
+                await anyio.lowlevel.checkpoint()
+            self.answers.feed(data[start : start + _FEED_SIZE])
 
     async def aclose(self) -> None:
         """Close it, whoever uses it."""
         with anyio.CancelScope(shield=True):
             await self._stream.aclose()
+
+
+class _ReadsAll(anyio.abc.ByteStream):
+    """The connection under TLS, read in pieces as large as asyncio reads them.
+
+    anyio's TLS stream asks for 64 KiB at once. What asyncio had read beyond would stay in anyio's hands, where
+    `_Lane.is_whole` does not see it.
+    """
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self._stream = stream
+
+    async def receive(self, max_bytes: int = _READ_SIZE) -> bytes:
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -326,7 +368,7 @@ async def _pause(stream: anyio.abc.SocketStream) -> None:
         await stream.receive()
 
 
-def _has_news(descriptor: int) -> bool:
+def has_news(descriptor: int) -> bool:
     """Tell whether there is something to read from a socket, be it its end; of one that is closed, there is."""
     if descriptor < 0:
         return True
@@ -337,7 +379,7 @@ def _has_news(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _has_left_over(tls: ssl.SSLObject) -> bool:
+def has_left_over(tls: ssl.SSLObject) -> bool:
     """Tell whether something was left over that was read together with the last answer."""
     try:
         tls.read(1)

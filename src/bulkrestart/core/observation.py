@@ -96,7 +96,7 @@ class Unsent:
     Attributes:
         words: Why.
         is_final: Nothing will ever leave again: the client is closed.
-        is_withheld: A check of ours kept it back at the last moment: that is no trouble of the cloud's.
+        is_withheld: Our own check kept it back right before it would have left: it says nothing about the cloud.
     """
 
     words: str
