@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import anyio
@@ -259,7 +260,10 @@ async def test_every_status_is_an_answer(call: Call, status: int) -> None:
 
 @pytest.mark.asyncio
 async def test_every_answer_tells_the_time() -> None:
-    """The clock learns from the `Date` of every answer, also of a refusal; one without a date leaves it as it was."""
+    """The clock learns from the `Date` of every answer, also of a refusal; one without a date leaves it as it was.
+
+    Before any `Date` this machine's clock stands for it.
+    """
     clock = CloudClock()
     dates = ["", "Tue, 14 Nov 2023 22:13:20 GMT", "yesterday", "Tue, 14 Nov 2023 23:13:20 GMT"]
     known = iter([None, 1_700_000_000, 1_700_000_000, 1_700_003_600])
@@ -267,11 +271,12 @@ async def test_every_answer_tells_the_time() -> None:
     for seconds in known:
         await compute.show(ID)
         span = clock.at(anyio.current_time())
+        assert span is not None
+        earliest, latest = span
+        assert clock.is_guess is (seconds is None)
         if seconds is None:
-            assert span is None
+            assert earliest == latest == pytest.approx(time.time(), abs=60.0)
         else:
-            assert span is not None
-            earliest, latest = span
             assert earliest <= seconds + 1
             assert latest >= seconds
             assert 1.0 <= latest - earliest < 2.0
