@@ -70,8 +70,8 @@ def why(result: ServerResult) -> str:
 
 
 def closing_words(report: Report) -> list[str]:
-    """Sum a run up: the counts, and why it stopped if it did."""
-    lines = [str(report)]
+    """Sum a run up: where it was, the counts, and why it stopped if it did."""
+    lines = [*([] if report.target is None else [f"at {report.target}"]), str(report)]
     if report.stopped is not None:
         lines.append(f"stopped ({report.stopped.reason.replace('_', ' ')}): {report.stopped.detail}")
     return [safe(" ".join(line.split())) for line in lines]

@@ -12,6 +12,7 @@ from bulkrestart.core.observation import Observation, Sighting
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.rollout import is_harm, is_refusal
+from bulkrestart.core.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ class Plan:
         refused: How many were left out by themselves in a former process.
         requests: How many requests the run makes if all goes well, at the least.
         seconds: How long it takes at the least: pauses, polls and the pace of requests, and not the reboots themselves.
+        target: Where the servers are; None of a plan that was drawn up without a client.
     """
 
     forecasts: tuple[Forecast, ...]
@@ -79,6 +81,7 @@ class Plan:
     refused: int
     requests: int
     seconds: float
+    target: Target | None = None
 
     @cached_property
     def expected(self) -> dict[Reason | None, int]:
@@ -100,6 +103,7 @@ class Plan:
     def to_dict(self) -> dict[str, object]:
         """Give the plan as plain values that `json.dumps` takes."""
         return {
+            "target": None if self.target is None else asdict(self.target),
             "expected": {str(reason or "sent"): count for reason, count in self.expected.items()},
             "waves": [len(wave) for wave in self.waves],
             "max_down": self.max_down,
