@@ -123,7 +123,12 @@ RECORDS = st.builds(
 )
 HEADS = st.builds(
     Head,
-    purpose=st.builds(Purpose, endpoint=TEXTS, reboot_type=st.sampled_from(RebootType), since=st.none() | MOMENTS),
+    purpose=st.builds(
+        Purpose,
+        target=st.builds(Target, **dict.fromkeys(("endpoint", "project_id", "project_name", "cloud", "region"), TEXTS)),
+        reboot_type=st.sampled_from(RebootType),
+        since=st.none() | MOMENTS,
+    ),
     began=MOMENTS,
     facts=st.builds(
         LogFacts,

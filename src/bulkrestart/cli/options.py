@@ -37,8 +37,8 @@ InterfaceOption = Annotated[
     str | None,
     typer.Option(
         "--interface",
-        metavar="public|internal|admin",
-        help="The interface of the compute endpoint, in place of OS_INTERFACE.",
+        metavar="NAME",
+        help="The interface of the compute endpoint: public, internal or admin, in place of OS_INTERFACE.",
     ),
 ]
 ProjectOption = Annotated[

@@ -103,7 +103,6 @@ class Plan:
     def to_dict(self) -> dict[str, object]:
         """Give the plan as plain values that `json.dumps` takes."""
         return {
-            "target": None if self.target is None else asdict(self.target),
             "expected": {str(reason or "sent"): count for reason, count in self.expected.items()},
             "waves": [len(wave) for wave in self.waves],
             "max_down": self.max_down,
@@ -116,6 +115,7 @@ class Plan:
             "requests": self.requests,
             "seconds": self.seconds,
             "servers": [asdict(forecast) for forecast in self.forecasts],
+            "target": None if self.target is None else asdict(self.target),
         }
 
     def __str__(self) -> str:

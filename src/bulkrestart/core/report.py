@@ -88,14 +88,14 @@ class Report:
     def to_dict(self) -> dict[str, object]:
         """Give the report as plain values that `json.dumps` takes.
 
-        The keys are `target`, `summary`, `results`, `stopped` and `elapsed`.
+        The keys are `summary`, `results`, `stopped`, `elapsed` and `target`.
         """
         return {
-            "target": None if self.target is None else asdict(self.target),
             "summary": {str(outcome): count for outcome, count in self.summary.items()},
             "results": [asdict(result) for result in self],
             "stopped": None if self.stopped is None else asdict(self.stopped),
             "elapsed": self.elapsed,
+            "target": None if self.target is None else asdict(self.target),
         }
 
     def __getitem__(self, server_id: str) -> ServerResult:

@@ -26,9 +26,10 @@ class Target:
     region: str = ""
 
     def __str__(self) -> str:
-        """Name it in one line."""
-        named = [f"{kind} {name}" for kind, name in (("cloud", self.cloud), ("region", self.region)) if name]
-        return ", ".join([*named, f"project {self.project}, endpoint {self.endpoint}"])
+        """Name it in one line: by its endpoint alone where nothing else is known of it."""
+        kinds = (("cloud", self.cloud), ("region", self.region), ("project", self.project_name and self.project))
+        named = [f"{kind} {name}" for kind, name in kinds if name]
+        return ", ".join([*named, f"endpoint {self.endpoint}"]) if named else self.endpoint
 
     @property
     def project(self) -> str:
