@@ -35,11 +35,13 @@ class Taken:
         compute: The compute URLs, up to and with the project, of its requests about servers.
         posts: Those of its reboots.
         users: The ids of the users that signed in.
+        projects: The ids of the projects that they signed in for.
     """
 
     compute: set[str] = field(default_factory=set)
     posts: list[str] = field(default_factory=list)
     users: set[str] = field(default_factory=set)
+    projects: set[str] = field(default_factory=set)
 
 
 class TwoRegions(FakeKeystone):
@@ -71,7 +73,7 @@ class TwoRegions(FakeKeystone):
         if method == "POST":
             self.taken.posts.append(compute)
             return Reply(status=202, headers={"x-openstack-request-id": "req-616fb98f-46ca-475e-917e-2563e5a8cd19"})
-        server = {
+        server: dict[str, object] = {
             "id": SERVER,
             "name": "one",
             "status": "ACTIVE",
@@ -108,6 +110,7 @@ class TwoRegions(FakeKeystone):
         }
         if project is not None:
             (project_domain, name), project_id = project
+            self.taken.projects.add(project_id)
             endpoints = [
                 {
                     "id": f"{region}-{interface}",

@@ -10,6 +10,7 @@ from bulkrestart.client import RestartClient
 from bulkrestart.cloud.auth import AccessKey, Token
 from bulkrestart.cloud.credentials import CatalogAuth, CloudAuth
 from bulkrestart.cloud.network import tls_context
+from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.target import Target
 
@@ -104,7 +105,8 @@ def read_access(where: Where, trust: Trust) -> Access:
         is_insecure=trust.is_insecure,
     )
     if trust.key and not trust.cert:
-        raise InputError(f"a key without a certificate: give the certificate of {trust.key} too")
+        words = f"a key without a certificate: give the certificate of {trust.key} too"
+        raise InputError(without_userinfo(words))
     if endpoint is not None:
         return _read_endpoint(endpoint, trust)
     if cloud == "":

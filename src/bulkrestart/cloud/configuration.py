@@ -25,6 +25,9 @@ from openstack.config import OpenStackConfig
 from openstack.config.cloud_region import CloudRegion
 from openstack.exceptions import ConfigException
 
+from bulkrestart.core.arguments import without_userinfo
+from bulkrestart.core.faults import plain
+
 SERVICE: Final = "compute"
 INTERFACES: Final = ("public", "internal", "admin")
 
@@ -48,7 +51,7 @@ _PROJECT_KEYS: Final = ("project_id", "project_name", "tenant_id", "tenant_name"
 _LARGEST: Final = 100_000
 _DEEPEST: Final = 50
 _UNEXPECTED: Final = re.compile(r"unexpected keyword argument '(\w+)'")
-_USERINFO: Final = re.compile(r"://.*@", re.DOTALL)
+_AUTH_TYPE: Final = re.compile(r"[\w.-]+")
 _ONE: Final = "make them one"
 
 
@@ -177,6 +180,10 @@ def _read(name: str | None, choice: Choice) -> Configuration:
         key = unexpected[1]
         source = f"OS_{key.upper()}" if key in variables else f"auth.{key}"
         raise ConfigException(f"its auth type has no use for {source}: unset it, or set auth_type") from None
+    for key in ("region_name", "cacert", "cert", "key", *(f"{SERVICE}_{one}" for one in _OF_SERVICE)):
+        # openstack.config would write any other value as text.
+        if not isinstance(settings.config.get(key, ""), str | None) and not key.endswith("interface"):
+            raise ConfigException(f"{key} must be text, not {_kind(settings.config[key])}")
     region, interface = settings.get_region_name(SERVICE) or "", settings.get_interface(SERVICE) or "public"
     if asked and region != asked:
         raise ConfigException(f"OS_REGION_NAME is {shown(asked)}, and compute_region_name is {shown(region)}: {_ONE}")
@@ -273,13 +280,13 @@ class _Config(OpenStackConfig):
         listed = self._own.get("regions", [])
         if not isinstance(listed, list):
             raise ConfigException("regions must be a list")
-        for one in listed:
+        named = self._own.get("region_name")
+        for one in (*listed, *(named if isinstance(named, list) else ())):
             values = one.get("values", {}) if isinstance(one, dict) else {}
             if not isinstance(values, dict) or (isinstance(one, dict) and set(one) - {"name", "values"}):
                 # openstack.config would show the whole entry, and what is secret in it.
                 raise ConfigException("an entry of regions has a name, a mapping of values, and nothing else")
         names = [_text(region["name"], "the name of a region") for region in self._get_known_regions(self.cloud)]
-        named = self._own.get("region_name")
         if listed and len(names) == 1 and named not in (None, names[0]):
             # openstack.config takes that of the list.
             raise ConfigException(f"region_name is {shown(named)}, and regions has only {shown(names[0])}: {_ONE}")
@@ -310,7 +317,9 @@ class _Config(OpenStackConfig):
             auth["project_name" if self._choice.project_id is None else "project_id"] = (
                 self._choice.project_id or self._choice.project
             )
-        auth_type = str(config.get("auth_type") or _default_auth_type(config))
+        auth_type = config.get("auth_type") or _default_auth_type(config)
+        if not isinstance(auth_type, str) or not _AUTH_TYPE.fullmatch(auth_type):
+            raise ConfigException("auth_type must be the name of an auth type, such as password")
         _align_versions(auth_type, config, auth)
         return {**config, "auth_type": auth_type}
 
@@ -462,8 +471,8 @@ def _expected(auth: Mapping[str, object], variables: Mapping[str, str]) -> dict[
 
 
 def shown(value: object) -> str:
-    """Write a setting in a message: without the password that a URL may hold."""
-    return _USERINFO.sub("://…@", str(value))
+    """Write a setting in a message: on one line, and without the password that a URL may hold."""
+    return plain(without_userinfo(str(value)))
 
 
 def _without_url(interface: str) -> str:

@@ -17,7 +17,7 @@ try:
     from keystoneauth1.access import AccessInfo
     from keystoneauth1.identity.base import BaseIdentityPlugin
     from keystoneauth1.plugin import BaseAuthPlugin
-    from openstack.exceptions import SDKException
+    from openstack.exceptions import ConfigException, SDKException
 
     from bulkrestart.cloud.configuration import Choice, Configuration, read_configuration, remedy_of, shown
 except ModuleNotFoundError as error:
@@ -60,6 +60,7 @@ class Keystone(CatalogAuth):
         self._target: Target | None = None
         if isinstance(plugin, BaseIdentityPlugin):
             self._auth_url = plugin.auth_url or ""
+            _check_url(self._auth_url)
             # When to sign in again is ours to say: it would do so at every look at a token of less than two minutes.
             plugin.reauthenticate = False
 
@@ -180,7 +181,7 @@ class Keystone(CatalogAuth):
                 what = kind.replace("_", " ")
                 words = (
                     f"the sign-in to cloud {self.name} is for the {what} {plain(str(found[kind]))}, whose id is "
-                    f"configured, and not for {plain(shown(name))}, whose name is"
+                    f"configured, and not for {shown(name)}, whose name is"
                 )
                 raise SignInError(Trouble(words, f"leave out the name or the id of the {what}", is_final=True))
 
@@ -252,7 +253,7 @@ class Keystone(CatalogAuth):
         try:
             endpoint = Endpoint.parse(url)
         except ValueError as error:
-            raise EndpointError(f"the catalog names {plain(shown(url))}: {error}; nothing was sent") from error
+            raise EndpointError(f"the catalog names {shown(url)}: {error}; nothing was sent") from error
         if project_id is not None and endpoint.project_id != project_id:
             raise EndpointError(
                 f"the sign-in to cloud {self.name} is for project {plain(project_id)}, and its compute endpoint is "
@@ -264,7 +265,7 @@ class Keystone(CatalogAuth):
             project_id=endpoint.project_id,
             project_name="" if access is None else plain(str(access.project_name or "")),
             cloud=settings.cloud,
-            region=plain(shown(region)),
+            region=shown(region),
         )
 
     def _find_url(self, access: AccessInfo | None) -> tuple[str, str]:
@@ -293,8 +294,8 @@ class Keystone(CatalogAuth):
         except exceptions.CatalogException:
             url = None
         if url is None:
-            where = f"interface {settings.interface}, region {shown(settings.region) or 'any'}"
-            there = f", and it has it in {plain(shown(', '.join(filter(None, regions))))}" if any(regions) else ""
+            where = f"interface {shown(settings.interface)}, region {shown(settings.region) or 'any'}"
+            there = f", and it has it in {shown(', '.join(filter(None, regions)))}" if any(regions) else ""
             raise EndpointError(
                 f"the catalog of cloud {self.name} has no compute service ({where}){there}; check region_name and "
                 "interface, or set compute_endpoint_override; nothing was sent"
@@ -318,7 +319,7 @@ class Keystone(CatalogAuth):
         if region and regions and region not in regions:
             raise EndpointError(
                 f"compute_endpoint_override of cloud {self.name} is the endpoint of region "
-                f"{plain(shown(' and '.join(sorted(regions))))}, and region {plain(shown(region))} is asked for: make "
+                f"{shown(' and '.join(sorted(regions)))}, and region {shown(region)} is asked for: make "
                 "them one; nothing was sent"
             )
         return region or (regions.pop() if len(regions) == 1 else "")
@@ -334,6 +335,14 @@ class Keystone(CatalogAuth):
             interface=None if is_any else settings.interface,
         )
         return [(str(endpoint.url), str(endpoint.region_name or "")) for endpoint in listed]
+
+
+def _check_url(auth_url: str) -> None:
+    try:
+        # It is read only when it is asked for.
+        _ = urlsplit(auth_url).port
+    except ValueError:
+        raise ConfigException(f"auth_url must be a URL, not {shown(auth_url)}") from None
 
 
 def _is_versioned(url: str) -> bool:
@@ -361,10 +370,10 @@ def _complaint(error: Exception) -> str:
 
 
 def _words(error: Exception) -> str:
-    words = plain(str(error))
+    words = shown(error)
     return words if words and _is_meant(error) else f"{type(error).__name__}: {words}"
 
 
 def _is_meant(error: Exception) -> bool:
     """Tell whether its words are meant for users."""
-    return isinstance(error, exceptions.ClientException | SDKException)
+    return isinstance(error, exceptions.ClientException | SDKException | Warning)
