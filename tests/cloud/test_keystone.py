@@ -529,6 +529,61 @@ def test_a_catalog_without_a_compute_api_is_told(keystone: FakeKeystone, setting
     assert "check region_name and interface, or set compute_endpoint_override; nothing was sent" in str(caught.value)
 
 
+def test_a_token_without_a_catalog_is_told(keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that was issued without a catalog leads nowhere, and an endpoint that is configured needs none."""
+    issue = keystone._issue
+
+    def without_catalog(number: int) -> Reply:
+        reply = issue(number)
+        document = json.loads(reply.body)
+        del document["token"]["catalog"]
+        return keystone._json(document, 201, reply.headers)
+
+    monkeypatch.setattr(keystone, "_issue", without_catalog)
+    with pytest.raises(EndpointError, match=r"is not found|no compute service"):
+        endpoint_of(read(keystone))
+    override = f"https://own.test/v2.1/{PROJECT}"
+    assert endpoint_of(read(keystone, compute_endpoint_override=override)) == override
+
+
+def test_an_endpoint_of_another_project_is_refused(keystone: FakeKeystone) -> None:
+    """A configured endpoint that ends in another project than the sign-in's is named, with both."""
+    signs = read(keystone, compute_endpoint_override="https://own.test/v2.1/other")
+    with pytest.raises(EndpointError, match=f"is for project {PROJECT}, and its compute endpoint is that of other"):
+        endpoint_of(signs)
+
+
+def test_the_target_is_found_once(keystone: FakeKeystone) -> None:
+    """A catalog that changes after the endpoint was found leads to no other servers."""
+    keystone.catalog = [compute("https://one.test/v2.1")]
+    signs = read(keystone)
+    assert endpoint_of(signs) == f"https://one.test/v2.1/{PROJECT}"
+    keystone.catalog = [compute("https://two.test/v2.1")]
+    fetch(signs)
+    assert endpoint_of(signs) == f"https://one.test/v2.1/{PROJECT}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "region"),
+    [
+        ({"region_name": None}, "RegionTwo"),
+        ({"region_name": "RegionTwo"}, "RegionTwo"),
+        ({"region_name": None, "compute_endpoint_override": "https://other.test/v2.1"}, ""),
+        ({"compute_endpoint_override": "https://other.test/v2.1"}, "RegionOne"),
+    ],
+)
+def test_the_region_of_a_configured_endpoint(keystone: FakeKeystone, settings: Settings, region: str) -> None:
+    """The region is the catalog's for an endpoint that it has, and else the configured one, if there is any."""
+    keystone.catalog = [compute("https://own.test/v2.1", region="RegionTwo")]
+    signs = read(keystone, **{"compute_endpoint_override": "https://own.test/v2.1/%(project_id)s", **settings})
+
+    async def find() -> str:
+        assert await signs.sign_in() is None
+        return (await signs.find_target()).region
+
+    assert anyio.run(find) == region
+
+
 @pytest.mark.parametrize(
     "catalog",
     [

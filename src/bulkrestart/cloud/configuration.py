@@ -386,7 +386,7 @@ def _align_versions(auth_type: str, config: Mapping[str, object], auth: dict[str
     if auth_type.startswith("v2"):
         for key in ("id", "name"):
             if f"project_{key}" in auth:
-                auth[f"tenant_{key}"] = auth[f"project_{key}"]
+                auth[f"tenant_{key}"] = auth.pop(f"project_{key}")
     if version.startswith("2") and auth_type.endswith("password"):
         for key in ("project_domain_id", "project_domain_name", "user_domain_id", "user_domain_name"):
             auth.pop(key, None)
