@@ -34,6 +34,7 @@ from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.record import Head, LogFacts, Purpose, record_of
 from bulkrestart.core.report import Ledger
+from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
@@ -174,7 +175,8 @@ async def _journal(endpoint: str) -> float:
     ids = fleet(_SERVERS)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         journal = Journal.open(Path(folder) / "journal")
-        purpose = Purpose(endpoint=endpoint, reboot_type=RebootType.SOFT)
+        target = Target(endpoint=endpoint, project_id=endpoint.rsplit("/", 1)[1])
+        purpose = Purpose(target=target, reboot_type=RebootType.SOFT)
         journal.begin(Head(purpose=purpose, began=0.0, facts=LogFacts()), ids)
         began = time.process_time()
         for first in range(0, _SERVERS, _BATCH):

@@ -78,7 +78,7 @@ async def main(scenario: dict[str, Any]) -> None:
         client = make_client(scenario)
         held += [client, scenario]
         async with client:
-            tell(await client.locate())
+            tell((await client.locate()).endpoint)
             async with client.restarting(scenario["ids"], wait=False, journal=scenario["journal"]) as run:
                 held.append(run)
                 async for result in run:

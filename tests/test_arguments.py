@@ -276,7 +276,7 @@ def test_where_the_endpoint_is_known_nobody_is_asked(requests: list[httpx.Reques
     client = RestartClient(f"{ENDPOINT}/")
 
     async def locate() -> str:
-        return await client.locate()
+        return (await client.locate()).endpoint
 
     assert asyncio.run(locate()) == ENDPOINT
     in_asyncio(client.aclose)

@@ -21,10 +21,12 @@ from bulkrestart import JournalError, RebootType
 from bulkrestart.core.decision import End
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
+from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_journal
 
 IDS = ("a", "b", "c")
-PURPOSE = Purpose(endpoint="https://cloud.test/v2.1/p", reboot_type=RebootType.SOFT)
+TARGET = Target(endpoint="https://cloud.test/v2.1/p", project_id="p")
+PURPOSE = Purpose(target=TARGET, reboot_type=RebootType.SOFT)
 #: When it is written, in seconds since the epoch.
 NOW = 1_800_000_040.5
 HEAD = Head(purpose=PURPOSE, began=1_800_000_000.25, facts=LogFacts())
@@ -121,7 +123,12 @@ RECORDS = st.builds(
 )
 HEADS = st.builds(
     Head,
-    purpose=st.builds(Purpose, endpoint=TEXTS, reboot_type=st.sampled_from(RebootType), since=st.none() | MOMENTS),
+    purpose=st.builds(
+        Purpose,
+        target=st.builds(Target, **dict.fromkeys(("endpoint", "project_id", "project_name", "cloud", "region"), TEXTS)),
+        reboot_type=st.sampled_from(RebootType),
+        since=st.none() | MOMENTS,
+    ),
     began=MOMENTS,
     facts=st.builds(
         LogFacts,

@@ -34,6 +34,7 @@ from bulkrestart import (
     Statistics,
     Stop,
     StopReason,
+    Target,
     Token,
 )
 from bulkrestart.core.options import Options
@@ -91,6 +92,7 @@ SAMPLES: Final = [
         addresses=(ADDRESS,),
     ),
     Statistics(**{field.name: number for number, field in enumerate(fields(Statistics))}),
+    Target(endpoint="https://nova.test/v2.1/p", project_id="p", project_name="web", cloud="lab", region="eu-2"),
     BulkRestartError("words"),
     AuthError("words"),
     EndpointError("words"),
@@ -200,7 +202,7 @@ def test_a_client_is_made_in_one_way() -> None:
     """A client of a cloud by its name goes as fast as any other by default."""
     usual = inspect.signature(RestartClient).parameters
     by_name = inspect.signature(RestartClient.from_cloud).parameters
-    assert {name: by_name[name] for name in by_name if name != "name"} == {
+    assert {name: by_name[name] for name in by_name if name not in ("name", "region", "interface", "project")} == {
         name: usual[name] for name in ("max_at_once", "max_per_second", "adaptive")
     }
 

@@ -18,6 +18,7 @@ from bulkrestart import (
     Server,
     ServerResult,
     Statistics,
+    Target,
     Token,
     http_ok,
     tcp_open,
@@ -60,7 +61,7 @@ async def check(ids: list[str], servers: tuple[Server, ...], stream: AsyncIterat
         assert_type(run.report.summary, dict[Outcome, int])
     async with RestartClient.from_cloud("production", max_at_once=5, max_per_second=2, adaptive="latency") as client:
         assert_type(client, RestartClient)
-        assert_type(await client.locate(), str)
+        assert_type(await client.locate(), Target)
         assert_type(client.servers(), AsyncIterator[Server])
         await client.restart(client.servers(name="^web", status="ACTIVE", tags=["a", "b"], az={"az-1"}))
         chosen = [server async for server in client.servers(metadata={"role": "web"})]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bulkrestart.core.plan import Forecast, Plan
     from bulkrestart.core.report import FleetError, Report, Statistics
     from bulkrestart.core.rollout import Rollout
+    from bulkrestart.core.target import Target
 
 __version__ = "0.1.0"
 
@@ -50,6 +51,7 @@ __all__ = [
     "Statistics",
     "Stop",
     "StopReason",
+    "Target",
     "Token",
     "http_ok",
     "tcp_open",
@@ -70,6 +72,7 @@ _HOMES: Final = {
     "Rollout": "bulkrestart.core.rollout",
     "Run": "bulkrestart.client",
     "Statistics": "bulkrestart.core.report",
+    "Target": "bulkrestart.core.target",
     "Token": "bulkrestart.cloud.auth",
     "http_ok": "bulkrestart.cloud.verify",
     "tcp_open": "bulkrestart.cloud.verify",

@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
@@ -34,6 +35,7 @@ from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Domain, Rollout
 from bulkrestart.core.selection import Selection
+from bulkrestart.core.target import Target
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
@@ -151,7 +153,10 @@ class RestartClient:
             raise ValueError(f"verify must be True, False or an ssl.SSLContext, not {type(verify).__name__}")
         if http is not None and verify is not True:
             raise ValueError("verify is for a client of our own: set up the one that is lent")
-        self._endpoint = None if endpoint is None and isinstance(auth, CatalogAuth) else _parse_endpoint(endpoint)
+        self._target: Target | None = None
+        if endpoint is not None or not isinstance(auth, CatalogAuth):
+            parsed = _parse_endpoint(endpoint)
+            self._target = Target(endpoint=parsed.url, project_id=parsed.project_id)
         self._auth = auth
         self._verify = tls_context(verify=False) if verify is False else verify
         self._max_at_once = max_at_once
@@ -187,24 +192,36 @@ class RestartClient:
         cls,
         name: str | None = None,
         *,
+        region: str | None = None,
+        interface: str | None = None,
+        project: str | None = None,
         max_at_once: int = 50,
         max_per_second: float | None = None,
         adaptive: bool | Literal["latency"] = True,
     ) -> Self:
         """Make a client of a cloud that the OpenStack tools know: by clouds.yaml, or by `OS_*` variables.
 
-        They are read as openstack.config reads them: the auth types of keystoneauth1, secure.yaml, vendor profiles
-        (`otc`), region, interface, `compute_endpoint_override`, and `verify`, `cacert`, `cert` and `key`. Nobody is
-        asked yet, unless a profile is a URL; the sign-in and the look into the catalog come with the first use.
+        They are read as `openstack` (python-openstackclient) reads them in the same shell: the auth types of
+        keystoneauth1, secure.yaml, vendor profiles (`otc`), region, interface, `compute_endpoint_override`, and
+        `verify`, `cacert`, `cert` and `key`. For a named cloud, too, an `OS_*` variable counts before the file. Where
+        two settings contradict each other, and where a cloud has several regions and none is named, it is refused.
+        The network is not used yet, unless a profile is a URL; the sign-in and the look into the catalog come with the
+        first use.
 
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or for the cloud that the `OS_*` variables describe.
+            region: The region; it counts before `OS_REGION_NAME`, which counts before the file. None: it is not said.
+            interface: "public", "internal" or "admin"; it counts before `OS_INTERFACE` and the file.
+            project: The project; it counts before `OS_PROJECT_NAME`, `OS_PROJECT_ID` and the file. 32 hexadecimal
+                digits, with or without dashes, are an id; anything else is a name, in the project domain that is
+                configured.
             max_at_once: Requests in flight at once, over all concurrent calls.
             max_per_second: Requests a second; `RestartClient` says more.
             adaptive: Whether fewer are in flight where the cloud is overcharged; `RestartClient` says more.
 
         Raises:
-            ValueError: There is no such cloud, or something that it needs is missing.
+            ValueError: There is no such cloud, something that it needs is missing, settings contradict each other, or
+                its configuration has several regions and none is named.
             ImportError: The extra `openstack` is not installed.
 
         Example:
@@ -216,7 +233,7 @@ class RestartClient:
         # It takes half a second, which is for those to pay who use it.
         from bulkrestart.cloud.keystone import Keystone
 
-        keystone = Keystone.from_cloud(name)
+        keystone = Keystone.from_cloud(name, region=region, interface=interface, project=project)
         return cls(
             None,
             auth=keystone,
@@ -226,16 +243,18 @@ class RestartClient:
             adaptive=adaptive,
         )
 
-    async def locate(self) -> str:
-        """Tell the project's compute endpoint; sign in first if only the catalog knows it.
+    async def locate(self) -> Target:
+        """Tell which servers a run would be about: cloud, region, project and endpoint.
+
+        The client signs in first if only the catalog knows the endpoint.
 
         Raises:
-            AuthError: Nobody signs us in.
-            EndpointError: The catalog has no compute API.
+            AuthError: The sign-in fails.
+            EndpointError: The catalog has no compute API, or has it in several regions and none is named.
             RuntimeError: The client has been used in another event loop.
         """
         self._check_usable()
-        return (await self._locate()).url
+        return await self._locate()
 
     def servers(
         self,
@@ -435,13 +454,15 @@ class RestartClient:
             is_listed = recorder.contents is not None and isinstance(ids, Listing)
             given = None if is_listed else await _collect(ids)
             compute, gate = await self._way(options.request_timeout, options.max_at_once)
-            endpoint = await self._locate()
-            purpose = Purpose(endpoint=endpoint.url, reboot_type=options.reboot_type, since=options.since)
+            target = await self._locate()
+            purpose = Purpose(target=target, reboot_type=options.reboot_type, since=options.since)
             fleet = Fleet(
                 compute=compute,
                 gate=gate,
                 clock=self._clock,
-                ledger=Ledger(recorder.prepare(purpose, given), options.reboot_type, keeps_details=keep_details),
+                ledger=Ledger(
+                    recorder.prepare(purpose, given), options.reboot_type, target=target, keeps_details=keep_details
+                ),
                 recorder=recorder,
                 options=options,
                 deadline=until,
@@ -499,13 +520,13 @@ class RestartClient:
         is_listed = contents is not None and isinstance(ids, Listing)
         given = None if is_listed else await _collect(ids)
         compute, gate = await self._way(_REQUEST_TIMEOUT)
-        endpoint = await self._locate()
+        target = await self._locate()
         if contents is not None:
-            purpose = Purpose(endpoint=endpoint.url, reboot_type=options.reboot_type, since=options.since)
+            purpose = Purpose(target=target, reboot_type=options.reboot_type, since=options.since)
             contents.check(path, purpose, given)
         fleet = given if contents is None else contents.ids
         assert fleet is not None, "without a journal the ids are read"
-        return await make_plan(
+        plan = await make_plan(
             fleet,
             options,
             compute=compute,
@@ -515,6 +536,7 @@ class RestartClient:
             max_per_second=self._max_per_second,
             records={} if contents is None else contents.records,
         )
+        return replace(plan, target=target)
 
     async def anti_affinity(self) -> Domain:
         """Give a `Rollout.spread` by which no two servers of one anti-affinity group are down at once.
@@ -554,33 +576,34 @@ class RestartClient:
 
     async def _way(self, request_timeout: float, max_at_once: int | None = None) -> tuple[Compute, Gate]:
         """Give the cloud, and the way to it; find out first where it is."""
-        endpoint = await self._locate()
+        target = await self._locate()
         if self._sender is None:
             context = self._verify
             if not isinstance(context, ssl.SSLContext):
                 # Those of the system take a while to read, for which everybody is held.
-                is_secure = endpoint.url.startswith("https")
+                is_secure = target.endpoint.startswith("https")
                 context = tls_context() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            proxy = proxy_of(endpoint.url)
+            proxy = proxy_of(target.endpoint)
             lanes = LaneTransport(context, max_at_once=self._max_at_once)
             seam = Seam(lambda: ProxiedTransport(context, proxy))
             self._sender = LaneSender(lanes if proxy is None else ProxiedTransport(context, proxy), seam)
         auth = self._auth or self._sender.auth
-        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout)
+        compute = Compute(Endpoint.parse(target.endpoint), self._sender, auth, self._clock, request_timeout)
         signs_in = auth if isinstance(auth, Renewed) else None
         return compute, Gate(self._traffic, signs_in, max_at_once)
 
-    async def _locate(self) -> Endpoint:
-        if self._endpoint is not None:
-            return self._endpoint
+    async def _locate(self) -> Target:
+        if self._target is not None:
+            return self._target
         assert isinstance(self._auth, CatalogAuth), "only with such an auth is the endpoint unknown"
         await require_sign_in(Gate(self._traffic, self._auth))
-        url = await self._auth.find_endpoint()
+        target = await self._auth.find_target()
         try:
-            self._endpoint = _parse_endpoint(url)
+            _parse_endpoint(target.endpoint)
         except ValueError as error:
-            raise EndpointError(f"the catalog names {plain(url)}: {error}; nothing was sent") from error
-        return self._endpoint
+            raise EndpointError(f"the catalog names {plain(target.endpoint)}: {error}; nothing was sent") from error
+        self._target = target
+        return target
 
 
 def _parse_endpoint(url: str | None) -> Endpoint:

@@ -22,6 +22,7 @@ from bulkrestart.core.endpoint import check_id
 from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
+from bulkrestart.core.target import Target
 
 #: What marks a database as a journal of ours ("blkr"), and the version of its tables.
 _APPLICATION_ID: Final = 0x626C6B72
@@ -393,7 +394,9 @@ def _read_head(text: str) -> Head:
     purpose, facts = values.pop("purpose"), values.pop("facts")
     shift = facts.pop("shift")
     return Head(
-        purpose=Purpose(**purpose | {"reboot_type": RebootType(purpose["reboot_type"])}),
+        purpose=Purpose(
+            **purpose | {"target": Target(**purpose["target"]), "reboot_type": RebootType(purpose["reboot_type"])}
+        ),
         facts=LogFacts(
             shift=None if shift is None else _pair(shift),
             **facts,

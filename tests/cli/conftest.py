@@ -104,8 +104,12 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
 
 
 @pytest.fixture
-def clouds(tmp_path: Path) -> Clouds:
-    """Give a function that writes clouds.yaml; each cloud has a user, a password, and what it is given besides."""
+def clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clouds:
+    """Give a function that writes clouds.yaml; each cloud has a user, a password, and what it is given besides.
+
+    OS_TOKEN is for --endpoint: a sign-in by password has no use for it, with `openstack` as here.
+    """
+    monkeypatch.delenv("OS_TOKEN", raising=False)
 
     def write(**given: dict[str, object]) -> None:
         auth = {"username": "demo", "password": PASSWORD, "project_name": "demo"}

@@ -10,8 +10,10 @@ from typing import Final
 
 import pytest
 
-from bulkrestart.cli.access import Access, Trust, read_access
+from bulkrestart.cli.access import Access, Trust, Where, read_access
 from bulkrestart.cloud.auth import AccessKey, Token
+from bulkrestart.cloud.keystone import Keystone
+from bulkrestart.core.target import Target
 from bulkrestart.simulator import Cloud, Face, LoopbackCloud
 from tests.cloud.certificates import Authority
 
@@ -75,9 +77,8 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
 def test_endpoint(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], kind: type) -> None:
     """With --endpoint the token signs, or the access keys do; nothing else in the environment counts."""
     export(monkeypatch, environment)
-    access = read_access(ENDPOINT, None, Trust())
-    assert access.endpoint is not None
-    assert (access.endpoint.url, access.endpoint.project_id, access.cloud) == (ENDPOINT, PROJECT, "")
+    access = read_access(Where(endpoint=ENDPOINT), Trust())
+    assert access.target == Target(endpoint=ENDPOINT, project_id=PROJECT)
     assert signed_by(access) is kind
 
 
@@ -112,7 +113,7 @@ def test_endpoint(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str
             "cloud 'missing' cannot be used: there is none of that name; there are: bad_ca, bad_type, no_url",
         ),
         (None, "", {}, "--cloud"),
-        (None, None, {"OS_CLOUD": "missing"}, "the cloud in OS_CLOUD or OS_* cannot be used: Cloud missing was not"),
+        (None, None, {"OS_CLOUD": "missing"}, "cloud 'missing' cannot be used: there is none of that name; there are:"),
         (None, "no_url", {}, "cloud 'no_url' cannot be used: "),
         (None, "bad_type", {}, "cloud 'bad_type' cannot be used: "),
         (None, "bad_ca", {}, "cannot read certificates from /no/such/file"),
@@ -146,7 +147,7 @@ def test_no_way_in(
     [
         ("one", {}, "one"),
         ("one", {"OS_CLOUD": "two"}, "one"),
-        ("two", {"OS_TOKEN": "t", **KEYS}, "two:west"),
+        ("two", KEYS, "two:west"),
         (None, {"OS_CLOUD": "one"}, "one"),
         (None, OPENRC, "envvars"),
         (None, OPENRC | {"OS_REGION_NAME": "north"}, "envvars:north"),
@@ -158,8 +159,10 @@ def test_cloud(
     """A cloud is that of --cloud, that of OS_CLOUD, or that of an openrc file; only the catalog knows its endpoint."""
     clouds(one={}, two={"region_name": "west"})
     export(monkeypatch, environment)
-    access = read_access(None, name, Trust())
-    assert (access.endpoint, access.cloud) == (None, shown)
+    access = read_access(Where(cloud=name), Trust())
+    assert access.target is None
+    assert isinstance(access.auth, Keystone)
+    assert access.auth.name == shown
     assert PASSWORD not in repr(access)
 
 
@@ -169,7 +172,7 @@ def test_the_extra_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("OS_TOKEN", "t")
     end = cli("restart", "ID", "--cloud", "one")
     assert (end.code, end.err.count("\n")) == (2, 1)
-    assert read_access(ENDPOINT, None, Trust()).cloud == ""
+    assert read_access(Where(endpoint=ENDPOINT), Trust()).target is not None
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +191,7 @@ def test_files(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, 
         for name, file in good.items():
             monkeypatch.setenv(f"OS_{name.upper()}", file if by == "environment" else "/no/such/file")
     trust = Trust() if by == "environment" else Trust(cacert=cert, cert=cert, key=key)
-    access = read_access(ENDPOINT, None, trust)
+    access = read_access(Where(endpoint=ENDPOINT), trust)
     assert access.tls.cert_store_stats()["x509"] == 1
 
 
@@ -248,7 +251,7 @@ def test_insecure(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, comma
 def test_insecure_cloud(clouds: Clouds, caplog: pytest.LogCaptureFixture) -> None:
     """--insecure holds for a cloud of clouds.yaml as well, whatever that says, and is warned of once."""
     clouds(one={"verify": True})
-    access = read_access(None, "one", Trust(is_insecure=True))
+    access = read_access(Where(cloud="one"), Trust(is_insecure=True))
     assert not access.tls.check_hostname
     assert [record.message for record in caplog.records] == [NOT_VERIFIED.removeprefix("bulkrestart: ").strip()]
 

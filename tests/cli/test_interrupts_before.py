@@ -107,10 +107,14 @@ def test_while_a_large_run_signs_in(clouds: Clouds, number: signal.Signals) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("is_known", [True, False])
-def test_while_the_run_begins(clouds: Clouds, number: signal.Signals, is_known: bool) -> None:
+def test_while_the_run_begins(
+    clouds: Clouds, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, is_known: bool
+) -> None:
     """Once servers are named, an interrupted sign-in or first look accounts for each of them as not sent."""
     with silent() as (other, url):
         clouds(one={"auth": {"auth_url": f"{url}/v3"}})
+        if is_known:
+            monkeypatch.setenv("OS_TOKEN", "token")
         where = ["--endpoint", f"{url}/v2.1/p"] if is_known else ["--cloud", "one"]
         with running("restart", *where, "first", "second") as process:
             connection, _ = other.accept()

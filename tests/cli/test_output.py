@@ -100,7 +100,7 @@ def test_json(cli: Cli, serve: Serve) -> None:
     ids = [*served.cloud.ids[::-1], "unknown"]
     end = cli("restart", "--endpoint", served.endpoint, "--no-wait", "--output", "json", *ids)
     report = json.loads(end.out)
-    assert list(report) == ["summary", "results", "stopped", "elapsed"]
+    assert list(report) == ["summary", "results", "stopped", "elapsed", "target"]
     assert [one["server_id"] for one in report["results"]] == ids
     assert (report["summary"], report["stopped"]) == ({"accepted": 2, "refused": 1}, None)
     assert end.out.startswith('{\n  "summary"')

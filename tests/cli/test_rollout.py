@@ -92,19 +92,21 @@ def test_dry_run(cli: Cli, serve: Serve, tmp_path: Path) -> None:
     end = cli(*command, *cloud.ids, STRANGER)
     rows = end.out.splitlines()
     assert (end.code, end.err) == (0, "")
-    assert len(rows) == 13 + 5
+    assert len(rows) == 13 + 7
     expected = ["SOFT", "locked", "wrong_state", "busy", *["SOFT"] * 8, "not_found"]
     assert [row.split()[:4] for row in rows[:13]] == [
         [server_id, word, "wave", "1," if number == 0 else "2" if server_id == STRANGER else "2,"]
         for number, (server_id, word) in enumerate(zip([*cloud.ids, STRANGER], expected, strict=True))
     ]
     assert "web-0002  vm_state active, task_state None, locked" in rows[1]
-    assert rows[13] == "expected  9 to be sent to, 1 locked, 1 wrong state, 1 not found, 1 busy"
-    assert rows[14] == "waves     2 of 1, 12 servers, at most 50 down at once"
-    assert rows[15] == "stops     if more than 5 fail, or more than 20 are refused (3 expected)"
-    assert rows[17] == "nothing was sent"
+    assert rows[13] == f"project   {cloud.project_id}"
+    assert rows[14] == f"endpoint  {served.endpoint}"
+    assert rows[15] == "expected  9 to be sent to, 1 locked, 1 wrong state, 1 not found, 1 busy"
+    assert rows[16] == "waves     2 of 1, 12 servers, at most 50 down at once"
+    assert rows[17] == "stops     if more than 5 fail, or more than 20 are refused (3 expected)"
+    assert rows[19] == "nothing was sent"
     few = cli(*command, "--max-refused", "2", *cloud.ids, STRANGER)
-    assert few.out.splitlines()[15].endswith(", or more than 2 are refused (3 expected): it will")
+    assert few.out.splitlines()[17].endswith(", or more than 2 are refused (3 expected): it will")
     assert not cloud.posts
     assert not journal.exists()
 
@@ -136,18 +138,19 @@ def test_dry_run_of_what_is_left(cli: Cli, serve: Serve, tmp_path: Path) -> None
     assert cli(*command, *budget, *served.cloud.ids).code == 4
     end = cli(*command, "--dry-run", *served.cloud.ids)
     assert end.code == 0
-    assert [line.split()[0] for line in end.out.splitlines()[:-5]] == [served.cloud.ids[2]]
+    assert [line.split()[0] for line in end.out.splitlines()[:-7]] == [served.cloud.ids[2]]
     end = cli(*command, "--dry-run", *budget[:2], *served.cloud.ids)
     assert end.out.splitlines()[-3] == "stops     if more than 0 fail (1 already), or more than 20 are refused: it will"
 
 
 def test_dry_run_of_nothing(cli: Cli, serve: Serve, tmp_path: Path) -> None:
-    """Where the journal leaves nothing to do, the plan says so, and nothing else."""
+    """Where the journal leaves nothing to do, the plan says so, and where."""
     served = serve(Cloud(1))
     command = ["restart", "--endpoint", served.endpoint, "--no-wait", "--journal", str(tmp_path / "journal")]
     assert cli(*command, *served.cloud.ids).code == 0
     end = cli(*command, "--dry-run")
-    assert (end.code, end.out, end.err) == (0, "nothing is left to do\nnothing was sent\n", "")
+    target = f"project   {served.cloud.project_id}\nendpoint  {served.endpoint}\n"
+    assert (end.code, end.out, end.err) == (0, f"{target}nothing is left to do\nnothing was sent\n", "")
 
 
 def test_dry_run_that_is_refused(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

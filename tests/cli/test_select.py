@@ -8,6 +8,7 @@ import pytest
 from bulkrestart.cli.select import Selectors, read_selectors
 from bulkrestart.cloud.credentials import CatalogAuth, Issued, SignInError, Trouble
 from bulkrestart.core.errors import EndpointError
+from bulkrestart.core.target import Target
 from bulkrestart.simulator import Call, Cloud, Fault
 
 from .conftest import Cli, Clouds, Serve, sdk_warns
@@ -183,8 +184,6 @@ def test_tags_that_are_not_shown(cli: Cli, serve: Serve) -> None:
 class OtherKeystone(CatalogAuth):
     """A sign-in that gives the simulator's token, and knows where it is."""
 
-    name = "production:west"
-
     def __init__(self, endpoint: str, trouble: Trouble | None = None) -> None:
         super().__init__()
         self._endpoint = endpoint
@@ -198,11 +197,17 @@ class OtherKeystone(CatalogAuth):
             raise SignInError(self._signs_in_with)
         return Issued({"X-Auth-Token": "token"}, 3600.0)
 
-    async def find_endpoint(self) -> str:
-        """Give the endpoint, if there is one."""
+    async def find_target(self) -> Target:
+        """Give the target, if there is one."""
         if not self._endpoint:
             raise EndpointError("the catalog has no compute service; nothing was sent")
-        return self._endpoint
+        return Target(
+            endpoint=self._endpoint,
+            project_id=self._endpoint.rsplit("/", 1)[1],
+            project_name="web",
+            cloud="production",
+            region="west",
+        )
 
     def remedy(self, refusal: object) -> str:
         """Say what may help."""
@@ -241,9 +246,10 @@ def test_question(
     named = [server.name for server in listed]
     assert (
         "SOFT restart of 11 servers, at most 50 requests at once\n"
-        "  cloud     production:west\n"
+        "  cloud     production\n"
+        "  region    west\n"
+        f"  project   web ({cloud.project_id})\n"
         f"  endpoint  {served.endpoint}\n"
-        f"  project   {cloud.project_id}\n"
         f"  servers   {', '.join(named)} and 8 more\n"
         "  expected  11 to be sent to\n"
         "  waves     1 of 11 servers\n"

@@ -96,7 +96,7 @@ def endpoint_of(signs: Keystone) -> str:
 
     async def find() -> str:
         assert await signs.sign_in() is None
-        return await signs.find_endpoint()
+        return (await signs.find_target()).endpoint
 
     return anyio.run(find)
 
@@ -400,11 +400,6 @@ def test_a_sign_in_can_be_cancelled(backend: str, keystone: FakeKeystone) -> Non
         pytest.param("https://nova.test/compute/v2.1", f"https://nova.test/compute/v2.1/{PROJECT}", id="path"),
         pytest.param(f"https://nova.test:8774/v2/{PROJECT}", f"https://nova.test:8774/v2/{PROJECT}", id="v2"),
         pytest.param("https://nova.test/v2", f"https://nova.test/v2/{PROJECT}", id="v2 without the project"),
-        pytest.param(
-            "https://ecs.eu-de.otc.t-systems.com/v2.1/other",
-            "https://ecs.eu-de.otc.t-systems.com/v2.1/other",
-            id="other",
-        ),
     ],
 )
 def test_the_endpoint_stands_in_the_catalog(keystone: FakeKeystone, listed: str, found: str) -> None:
@@ -460,7 +455,7 @@ def test_an_endpoint_that_hangs_is_given_up(keystone: FakeKeystone, monkeypatch:
         assert await signs.sign_in() is None
         keystone.going.clear()
         with pytest.raises(EndpointError, match=r"is not found in .*; nothing was sent"), anyio.fail_after(5.0):
-            await signs.find_endpoint()
+            await signs.find_target()
 
     anyio.run(main)
 
@@ -502,7 +497,6 @@ def test_an_override_counts_before_the_catalog(keystone: FakeKeystone, override:
         ({"interface": "internal", "region_name": "RegionTwo"}, "internal-two"),
         ({"compute_interface": "internal"}, "internal-one"),
         ({"endpoint_type": "internal"}, "internal-one"),
-        ({"region_name": None}, "public-one"),
         ({"compute_region_name": "RegionTwo"}, "public-two"),
         ({"compute_service_type": "own-compute"}, "own"),
     ],
@@ -533,6 +527,61 @@ def test_a_catalog_without_a_compute_api_is_told(keystone: FakeKeystone, setting
     with pytest.raises(EndpointError, match=words) as caught:
         endpoint_of(signs)
     assert "check region_name and interface, or set compute_endpoint_override; nothing was sent" in str(caught.value)
+
+
+def test_a_token_without_a_catalog_is_told(keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that was issued without a catalog leads nowhere, and an endpoint that is configured needs none."""
+    issue = keystone._issue
+
+    def without_catalog(number: int) -> Reply:
+        reply = issue(number)
+        document = json.loads(reply.body)
+        del document["token"]["catalog"]
+        return keystone._json(document, 201, reply.headers)
+
+    monkeypatch.setattr(keystone, "_issue", without_catalog)
+    with pytest.raises(EndpointError, match=r"is not found|no compute service"):
+        endpoint_of(read(keystone))
+    override = f"https://own.test/v2.1/{PROJECT}"
+    assert endpoint_of(read(keystone, compute_endpoint_override=override)) == override
+
+
+def test_an_endpoint_of_another_project_is_refused(keystone: FakeKeystone) -> None:
+    """A configured endpoint that ends in another project than the sign-in's is named, with both."""
+    signs = read(keystone, compute_endpoint_override="https://own.test/v2.1/other")
+    with pytest.raises(EndpointError, match=f"is for project {PROJECT}, and its compute endpoint is that of other"):
+        endpoint_of(signs)
+
+
+def test_the_target_is_found_once(keystone: FakeKeystone) -> None:
+    """A catalog that changes after the endpoint was found leads to no other servers."""
+    keystone.catalog = [compute("https://one.test/v2.1")]
+    signs = read(keystone)
+    assert endpoint_of(signs) == f"https://one.test/v2.1/{PROJECT}"
+    keystone.catalog = [compute("https://two.test/v2.1")]
+    fetch(signs)
+    assert endpoint_of(signs) == f"https://one.test/v2.1/{PROJECT}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "region"),
+    [
+        ({"region_name": None}, "RegionTwo"),
+        ({"region_name": "RegionTwo"}, "RegionTwo"),
+        ({"region_name": None, "compute_endpoint_override": "https://other.test/v2.1"}, ""),
+        ({"compute_endpoint_override": "https://other.test/v2.1"}, "RegionOne"),
+    ],
+)
+def test_the_region_of_a_configured_endpoint(keystone: FakeKeystone, settings: Settings, region: str) -> None:
+    """The region is the catalog's for an endpoint that it has, and else the configured one, if there is any."""
+    keystone.catalog = [compute("https://own.test/v2.1", region="RegionTwo")]
+    signs = read(keystone, **{"compute_endpoint_override": "https://own.test/v2.1/%(project_id)s", **settings})
+
+    async def find() -> str:
+        assert await signs.sign_in() is None
+        return (await signs.find_target()).region
+
+    assert anyio.run(find) == region
 
 
 @pytest.mark.parametrize(
@@ -842,7 +891,7 @@ def test_a_fleet_is_restarted_by_the_name_of_its_cloud(
             servers = [server async for server in client.servers()]
             report = await client.restart(servers, wait=False)
             version = "v2" if listed.endswith("v2") else "v2.1"
-            assert await client.locate() == f"{served.url}/{version}/{PROJECT}"
+            assert (await client.locate()).endpoint == f"{served.url}/{version}/{PROJECT}"
         assert report.summary == {Outcome.ACCEPTED: 12}
 
     anyio.run(main, backend=backend)
@@ -903,7 +952,8 @@ def test_a_name_that_is_no_text_is_refused(name: str) -> None:
 def test_the_extra_may_be_missing_in_part(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """Whatever is missing of the extra, from_cloud says what to install."""
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "bulkrestart.cloud.keystone")
+    for name in ("keystone", "configuration"):
+        monkeypatch.delitem(sys.modules, f"bulkrestart.cloud.{name}")
     with pytest.raises(ImportError, match=r"need an extra: pip install 'bulkrestart\[openstack\]'"):
         RestartClient.from_cloud("test")
 

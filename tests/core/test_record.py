@@ -18,6 +18,7 @@ from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, leaves_nothing_to_do, record_of
 from bulkrestart.core.sends import Fate, Sends
+from bulkrestart.core.target import Target
 from tests.core.samples import (
     HARD,
     OTHER_REQUEST,
@@ -300,7 +301,7 @@ def test_report_of_a_journal() -> None:
         record_of(waited_for, 105.0),
         record_of(back, 130.0, End(outcome=Outcome.COMPLETED, proof=Proof.ACTION)),
     ]
-    purpose = Purpose(endpoint="https://cloud.test/v2.1/p", reboot_type=SOFT)
+    purpose = Purpose(target=Target(endpoint="https://cloud.test/v2.1/p", project_id="p"), reboot_type=SOFT)
     contents = Contents(
         head=Head(purpose=purpose, began=1000.0, facts=LogFacts()),
         ids=("not-begun", "waited-for", "in-flight", "back"),

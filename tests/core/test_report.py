@@ -12,6 +12,7 @@ from bulkrestart.core.decision import Accept, End, Look
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.report import FleetError, Ledger
+from bulkrestart.core.target import Target
 from tests.core.samples import HARD, REQUEST, SOFT, answer, begun, report
 
 STOP = Stop(StopReason.OUTAGE, "the cloud did not answer for 300 s")
@@ -142,12 +143,26 @@ def test_to_dict_is_json() -> None:
         ],
         "stopped": {"reason": "outage", "detail": "the cloud did not answer for 300 s"},
         "elapsed": 312.4,
+        "target": None,
     }
 
 
 def test_to_dict_of_a_run_that_was_not_stopped() -> None:
     """A run that came to its end was not stopped."""
-    assert report().to_dict() == {"summary": {}, "results": [], "stopped": None, "elapsed": 312.4}
+    assert report().to_dict() == {"summary": {}, "results": [], "stopped": None, "elapsed": 312.4, "target": None}
+
+
+def test_to_dict_names_the_target() -> None:
+    """A report says which servers it is of: cloud, region, project and endpoint."""
+    target = Target(endpoint="https://nova.test/v2.1/p", project_id="p", project_name="web", cloud="lab", region="eu-2")
+
+    assert replace(report(), target=target).to_dict()["target"] == {
+        "endpoint": "https://nova.test/v2.1/p",
+        "project_id": "p",
+        "project_name": "web",
+        "cloud": "lab",
+        "region": "eu-2",
+    }
 
 
 #: One server's way, step by step: what is done to the ledger, and what the report says then and if the run broke off.

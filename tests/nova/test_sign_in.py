@@ -161,7 +161,7 @@ class TestTheLibrary:
         ids = nova.take(2)
         async with RestartClient.from_cloud(cloud) as client:
             report = await client.restart(ids)
-            endpoint = await client.locate()
+            endpoint = (await client.locate()).endpoint
         assert endpoint == nova.endpoint
         assert_rebooted_once(nova, ids, completed(report))
 
@@ -181,7 +181,7 @@ class TestTheLibrary:
         ids = nova.take(1)
         async with RestartClient.from_cloud("older_url") as client:
             report = await client.restart(ids)
-            endpoint = await client.locate()
+            endpoint = (await client.locate()).endpoint
         assert endpoint == nova.legacy_endpoint
         assert_rebooted_once(nova, ids, completed(report), endpoint=nova.legacy_endpoint)
 

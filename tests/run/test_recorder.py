@@ -19,6 +19,7 @@ import trio
 from bulkrestart import AuthError, JournalError, Outcome, Report, RestartClient, StopReason, Token
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose
+from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_journal
 from bulkrestart.run.recorder import in_thread, recording
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, asgi
@@ -26,7 +27,8 @@ from tests.virtual import assert_accounted, client_of, cloud_of, virtually
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
-PURPOSE: Final = Purpose(endpoint="http://cloud.test/v2.1/p", reboot_type=RebootType.SOFT)
+TARGET: Final = Target(endpoint="http://cloud.test/v2.1/p", project_id="p")
+PURPOSE: Final = Purpose(target=TARGET, reboot_type=RebootType.SOFT)
 
 
 class Watched(httpx.ASGITransport):
@@ -126,7 +128,7 @@ def test_what_came_of_it_follows(tmp_path: Path) -> None:
     assert holder is None
     assert {*report.summary} == {Outcome.COMPLETED, Outcome.REFUSED, Outcome.FAILED}
     assert contents.ids == tuple(cloud.ids)
-    assert contents.head.purpose.endpoint == f"http://cloud.test/v2.1/{cloud.project_id}"
+    assert contents.head.purpose.target.endpoint == f"http://cloud.test/v2.1/{cloud.project_id}"
     told = [contents.records[server_id].result() for server_id in cloud.ids]
     for result, recorded in zip(report, told, strict=True):
         assert recorded.elapsed == pytest.approx(result.elapsed)

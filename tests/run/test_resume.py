@@ -15,6 +15,7 @@ from bulkrestart import Outcome, Proof, Reason, RebootType, Report, RestartClien
 from bulkrestart.core.decision import End
 from bulkrestart.core.model import Attempt
 from bulkrestart.core.record import Head, LogFacts, Purpose, Record
+from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_journal
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault, LogAccess
 from tests.virtual import EPOCH, assert_accounted, client_of, cloud_of, slow_down, virtually
@@ -39,7 +40,8 @@ def killed(journal: Path) -> Path:
 
 def keep(journal: Path, cloud: Cloud, *records: Record, reboot_type: RebootType = SOFT) -> None:
     """Write the journal that a process would have left."""
-    purpose = Purpose(endpoint=f"http://cloud.test/v2.1/{cloud.project_id}", reboot_type=reboot_type)
+    target = Target(endpoint=f"http://cloud.test/v2.1/{cloud.project_id}", project_id=cloud.project_id)
+    purpose = Purpose(target=target, reboot_type=reboot_type)
     head = Head(purpose=purpose, began=EPOCH, facts=LogFacts())
     with closing(Journal.open(journal)) as held:
         held.begin(head, cloud.ids)

@@ -8,9 +8,11 @@ from typing import Final
 from bulkrestart.cli.errors import InputError, input_checked, refusals_told
 from bulkrestart.client import RestartClient
 from bulkrestart.cloud.auth import AccessKey, Token
-from bulkrestart.cloud.credentials import CloudAuth
+from bulkrestart.cloud.credentials import CatalogAuth, CloudAuth
 from bulkrestart.cloud.network import tls_context
+from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.endpoint import Endpoint
+from bulkrestart.core.target import Target
 
 _ENDPOINT_REMEDY: Final = "give --endpoint https://HOST/v2.1/PROJECT_ID, or --cloud NAME"
 _TOKEN_REMEDY: Final = "export OS_TOKEN=$(openstack token issue -f value -c id)"  # noqa: S105 - how to get one
@@ -32,22 +34,24 @@ class Access:
     """A way in, read and checked.
 
     Attributes:
-        endpoint: The project's compute endpoint; None where only the catalog knows it.
-        auth: What signs requests.
+        target: Where the servers are; None where only the catalog knows it.
+        auth: What signs requests. That of a cloud finds the target once, and keeps it for each client.
         tls: Whose certificates are trusted, and who we are.
-        cloud: The cloud's name in clouds.yaml; "" without one.
     """
 
-    endpoint: Endpoint | None
+    target: Target | None
     auth: CloudAuth
     tls: ssl.SSLContext
-    cloud: str = ""
 
     def client(self, *, max_at_once: int = 1, max_per_second: float | None = None) -> RestartClient:
         """Make a client."""
-        url = None if self.endpoint is None else self.endpoint.url
+        target = None if isinstance(self.auth, CatalogAuth) else self.target
         return RestartClient(
-            url, auth=self.auth, verify=self.tls, max_at_once=max_at_once, max_per_second=max_per_second
+            None if target is None else target.endpoint,
+            auth=self.auth,
+            verify=self.tls,
+            max_at_once=max_at_once,
+            max_per_second=max_per_second,
         )
 
 
@@ -61,16 +65,39 @@ class Trust:
     is_insecure: bool = False
 
 
-def read_access(endpoint: str | None, cloud: str | None, trust: Trust) -> Access:
-    """Read how to get in from options, files and the environment; nobody signs in yet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """What the options say of the target; None where one is not given.
+
+    Attributes:
+        endpoint: The project's compute endpoint.
+        cloud: The cloud in clouds.yaml.
+        region: The region of the cloud.
+        interface: The interface of its endpoint.
+        project: The project, by its name or id.
+    """
+
+    endpoint: str | None = None
+    cloud: str | None = None
+    region: str | None = None
+    interface: str | None = None
+    project: str | None = None
+
+
+def read_access(where: Where, trust: Trust) -> Access:
+    """Read how to get in from options, files and the environment, without a sign-in.
 
     Raises:
         InputError: Something is missing, or cannot be used.
     """
+    endpoint, cloud = where.endpoint, where.cloud
     if endpoint is not None and cloud is not None:
         raise InputError(
             "give --endpoint or --cloud, not both; compute_endpoint_override in clouds.yaml sets an endpoint"
         )
+    for option in ("region", "interface", "project"):
+        if endpoint is not None and getattr(where, option) is not None:
+            raise InputError(f"give --endpoint or --{option}, not both: the endpoint names its region and its project")
     trust = Trust(
         cacert=trust.cacert or os.environ.get("OS_CACERT", ""),
         cert=trust.cert or os.environ.get("OS_CERT", ""),
@@ -78,27 +105,28 @@ def read_access(endpoint: str | None, cloud: str | None, trust: Trust) -> Access
         is_insecure=trust.is_insecure,
     )
     if trust.key and not trust.cert:
-        raise InputError(f"a key without a certificate: give the certificate of {trust.key} too")
+        words = f"a key without a certificate: give the certificate of {trust.key} too"
+        raise InputError(without_userinfo(words))
     if endpoint is not None:
         return _read_endpoint(endpoint, trust)
     if cloud == "":
         raise InputError("--cloud is empty: give the name of a cloud in clouds.yaml")
     if cloud is None and not os.environ.get("OS_CLOUD"):
         _check_variables()
-    return _read_cloud(cloud, trust)
+    return _read_cloud(where, trust)
 
 
 async def locate(access: Access) -> Access:
     """Find out where the compute API is.
 
     Raises:
-        InputError: Nobody signs us in, or the catalog has no compute API.
+        InputError: The sign-in fails, or the catalog leaves open where the compute API is.
     """
-    if access.endpoint is not None:
+    if access.target is not None:
         return access
     with refusals_told():
         async with access.client() as client:
-            return replace(access, endpoint=Endpoint.parse(await client.locate()))
+            return replace(access, target=await client.locate())
 
 
 def _check_variables() -> None:
@@ -113,7 +141,8 @@ def _check_variables() -> None:
 def _read_endpoint(url: str, trust: Trust) -> Access:
     with input_checked("--endpoint: "):
         endpoint = Endpoint.parse(url)
-    return Access(endpoint=endpoint, auth=_read_auth(endpoint), tls=_read_trust(trust))
+    target = Target(endpoint=endpoint.url, project_id=endpoint.project_id)
+    return Access(target=target, auth=_read_auth(endpoint), tls=_read_trust(trust))
 
 
 def _read_auth(endpoint: Endpoint) -> CloudAuth:
@@ -151,16 +180,23 @@ def _read_access_key(endpoint: Endpoint) -> AccessKey:
         raise InputError(f"{_HUAWEI}{_VARIABLES.get(argument, argument.upper())} {words}") from error
 
 
-def _read_cloud(name: str | None, trust: Trust) -> Access:
+def _read_cloud(where: Where, trust: Trust) -> Access:
     try:
         from bulkrestart.cloud.keystone import Keystone
     except ImportError as error:
         raise InputError(str(error)) from error
     with input_checked():
         keystone = Keystone.from_cloud(
-            name, cacert=trust.cacert, cert=trust.cert, key=trust.key, is_insecure=trust.is_insecure
+            where.cloud,
+            region=where.region,
+            interface=where.interface,
+            project=where.project,
+            cacert=trust.cacert,
+            cert=trust.cert,
+            key=trust.key,
+            is_insecure=trust.is_insecure,
         )
-        return Access(endpoint=None, auth=keystone, tls=keystone.tls_context(), cloud=keystone.name)
+        return Access(target=None, auth=keystone, tls=keystone.tls_context())
 
 
 def _read_trust(trust: Trust) -> ssl.SSLContext:

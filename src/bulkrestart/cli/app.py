@@ -10,7 +10,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from bulkrestart import __version__
-from bulkrestart.cli.access import Access, Trust, locate, read_access
+from bulkrestart.cli.access import Access, Trust, Where, locate, read_access
 from bulkrestart.cli.ask import ASKS_OVER, check_terminal, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
@@ -26,10 +26,13 @@ from bulkrestart.cli.options import (
     CloudOption,
     EndpointOption,
     InsecureOption,
+    InterfaceOption,
     KeyOption,
     MetadataOption,
     NameOption,
     OutputOption,
+    ProjectOption,
+    RegionOption,
     StatusOption,
     TagOption,
 )
@@ -163,6 +166,9 @@ def _restart(
     metadata: MetadataOption = None,
     endpoint: EndpointOption = None,
     cloud: CloudOption = None,
+    region: RegionOption = None,
+    interface: InterfaceOption = None,
+    project: ProjectOption = None,
     cacert: CacertOption = "",
     cert: CertOption = "",
     key: KeyOption = "",
@@ -331,7 +337,10 @@ def _restart(
         raise InputError("give ids, or select servers, not both")
     check_format(ids_from or (), ids_format, ids_column)
 
-    access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
+    access = read_access(
+        Where(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
+        Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure),
+    )
 
     spreading = read_spreading(
         canary=canary,
@@ -381,7 +390,6 @@ def _restart(
             confirm(
                 question(
                     plan_by(way_in),
-                    access=way_in,
                     reboot_type=reboot_type,
                     max_at_once=max_at_once,
                     since=since,
@@ -418,6 +426,9 @@ def _servers(
     metadata: MetadataOption = None,
     endpoint: EndpointOption = None,
     cloud: CloudOption = None,
+    region: RegionOption = None,
+    interface: InterfaceOption = None,
+    project: ProjectOption = None,
     cacert: CacertOption = "",
     cert: CertOption = "",
     key: KeyOption = "",
@@ -430,7 +441,10 @@ def _servers(
     )
     if selectors is None:
         raise InputError(f"nothing selects servers: give {SELECTORS}")
-    access = read_access(endpoint, cloud, Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure))
+    access = read_access(
+        Where(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
+        Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure),
+    )
     return lambda streams: run_before_sending(list_servers(access, selectors, output, streams))
 
 

@@ -4,9 +4,8 @@ import io
 import os
 from pathlib import Path
 
-from bulkrestart.cli.access import Access
 from bulkrestart.cli.errors import InputError
-from bulkrestart.cli.plan import in_short
+from bulkrestart.cli.plan import in_short, target_lines
 from bulkrestart.cli.streams import safe
 from bulkrestart.core.plan import Plan
 
@@ -20,7 +19,6 @@ _NAMED = 3
 def question(
     plan: Plan,
     *,
-    access: Access,
     reboot_type: str,
     max_at_once: int,
     since: str | None,
@@ -30,19 +28,15 @@ def question(
 
     Args:
         plan: What would be done.
-        access: The way in.
         reboot_type: What is asked of their hosts.
         max_at_once: Requests in flight at once.
         since: Who has rebooted since is left alone; None: nobody is.
         journal: Where it is written down; None: nowhere.
     """
-    assert access.endpoint is not None, "it is found out before"
     named = ", ".join(one.name or one.server_id for one in plan.forecasts[:_NAMED])
     lines = (
         f"{reboot_type} restart of {len(plan.forecasts)} servers, at most {max_at_once} requests at once",
-        *([f"  cloud     {access.cloud}"] if access.cloud else []),
-        f"  endpoint  {access.endpoint.url}",
-        f"  project   {access.endpoint.project_id}",
+        *(f"  {line}" for line in target_lines(plan.target)),
         f"  servers   {named} and {len(plan.forecasts) - _NAMED} more",
         *([f"  but not   those that have rebooted since {since}"] if since else []),
         *(f"  {line}" for line in in_short(plan)),

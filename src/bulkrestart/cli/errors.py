@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.errors import BulkRestartError
 
 
@@ -16,7 +17,7 @@ def input_checked(prefix: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise InputError(f"{prefix}{error}") from error
+        raise InputError(without_userinfo(f"{prefix}{error}")) from error
 
 
 @contextmanager

@@ -100,6 +100,6 @@ def _heading(contents: Contents, holder: int | None) -> str:
     since = f" since {moment_text(head.purpose.since)}" if head.purpose.since is not None else ""
     held = "" if holder is None else f", held by process {holder}"
     return (
-        f"{head.purpose.reboot_type} restart of {len(contents.ids)} servers at {head.purpose.endpoint}{since}, "
+        f"{head.purpose.reboot_type} restart of {len(contents.ids)} servers at {head.purpose.target}{since}, "
         f"begun {moment_text(head.began)}, last written {moment_text(contents.written)}{held}"
     )

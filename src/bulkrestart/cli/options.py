@@ -21,7 +21,33 @@ CloudOption = Annotated[
         "--cloud",
         metavar="NAME",
         help="A cloud in clouds.yaml, in place of --endpoint. Without either it is OS_CLOUD, or the cloud that the "
-        "OS_* variables describe.",
+        "OS_* variables describe. The OS_* variables mean what they mean to `openstack` in the same shell, and count "
+        "before the file.",
+    ),
+]
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--region",
+        metavar="NAME",
+        help="The region, in place of OS_REGION_NAME. A cloud with several needs one of them named.",
+    ),
+]
+InterfaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--interface",
+        metavar="NAME",
+        help="The interface of the compute endpoint: public, internal or admin, in place of OS_INTERFACE.",
+    ),
+]
+ProjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--project",
+        metavar="NAME_OR_ID",
+        help="The project, in place of OS_PROJECT_NAME and OS_PROJECT_ID. 32 hexadecimal digits are an id, anything "
+        "else is a name.",
     ),
 ]
 CacertOption = Annotated[

@@ -13,6 +13,7 @@ from bulkrestart.cli.streams import Streams, safe
 from bulkrestart.core.model import Reason
 from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Forecast, Plan
+from bulkrestart.core.target import Target
 
 _EXPECTED_WIDTH = max(map(len, Reason))
 #: Waves whose sizes are named.
@@ -66,9 +67,18 @@ def print_plan(plan: Plan, output: Output, streams: Streams) -> End:
         elif output is Output.JSONL:
             streams.line(json.dumps(asdict(one)))
     write = streams.line if output is Output.TABLE else streams.say
-    for line in (*in_short(plan), "nothing was sent"):
-        write(line)
+    for line in (*target_lines(plan.target), *in_short(plan), "nothing was sent"):
+        write(safe(line))
     return End(ExitCode.WELL)
+
+
+def target_lines(target: Target | None) -> list[str]:
+    """Say where the servers are, what is known of it a line each."""
+    if target is None:
+        return []
+    named = (("cloud", target.cloud), ("region", target.region), ("project", target.project))
+    lines = [f"{kind:<10}{name}" for kind, name in named if name]
+    return [*lines, f"endpoint  {target.endpoint}"]
 
 
 def in_short(plan: Plan) -> list[str]:

@@ -70,8 +70,9 @@ def why(result: ServerResult) -> str:
 
 
 def closing_words(report: Report) -> list[str]:
-    """Sum a run up: the counts, and why it stopped if it did."""
-    lines = [str(report)]
+    """Sum a run up: where it was, unless the command named the endpoint itself; the counts; and why it stopped."""
+    is_found = report.target is not None and report.target.cloud != ""
+    lines = [*([f"at {report.target}"] if is_found else []), str(report)]
     if report.stopped is not None:
         lines.append(f"stopped ({report.stopped.reason.replace('_', ' ')}): {report.stopped.detail}")
     return [safe(" ".join(line.split())) for line in lines]

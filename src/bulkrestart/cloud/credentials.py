@@ -16,6 +16,7 @@ import httpx
 from bulkrestart.core.faults import Fault
 from bulkrestart.core.observation import Answer
 from bulkrestart.core.secrets import Secret
+from bulkrestart.core.target import Target
 
 T = TypeVar("T")
 
@@ -260,8 +261,8 @@ class CatalogAuth(Renewed):
     """Signs with what a sign-in gives, and knows from it where the project's compute API is."""
 
     @abstractmethod
-    async def find_endpoint(self) -> str:
-        """Find the compute endpoint of the project; `sign_in` comes first.
+    async def find_target(self) -> Target:
+        """Find the compute endpoint of the project, and the names of what it is; `sign_in` comes first.
 
         Raises:
             EndpointError: There is none.

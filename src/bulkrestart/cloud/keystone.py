@@ -3,12 +3,9 @@
 Both block, so what they do over the network they do in a worker thread. They come with the extra `openstack`.
 """
 
-import logging
 import os
 import re
 import ssl
-import warnings
-from argparse import Namespace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,20 +17,21 @@ try:
     from keystoneauth1.access import AccessInfo
     from keystoneauth1.identity.base import BaseIdentityPlugin
     from keystoneauth1.plugin import BaseAuthPlugin
-    from openstack.config import OpenStackConfig
-    from openstack.config.cloud_region import CloudRegion
     from openstack.exceptions import ConfigException, SDKException
+
+    from bulkrestart.cloud.configuration import Choice, Configuration, read_configuration, remedy_of, shown
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
 from bulkrestart.cloud.credentials import LONGEST_FETCH, CatalogAuth, Issued, SignInError, Trouble, in_thread
 from bulkrestart.cloud.network import proxy_of, tls_context
+from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain, read_fault
+from bulkrestart.core.target import Target
 
 #: Seconds for one request to Keystone, where the configuration names none.
 _TIMEOUT: Final = 60.0
-_SERVICE: Final = "compute"
 #: A compute endpoint with its version, and one with its project as well.
 _VERSIONED: Final = re.compile(r"/v2(\.1)?$")
 _SCOPED: Final = re.compile(r"/v2(\.1)?/[^/]+$")
@@ -47,56 +45,71 @@ class Keystone(CatalogAuth):
     """Signs with tokens of an OpenStack cloud, and knows where its compute API is.
 
     Args:
-        region: The cloud's configuration, for one region.
+        configuration: What is known of the cloud.
     """
 
-    def __init__(self, region: CloudRegion) -> None:
+    def __init__(self, configuration: Configuration) -> None:
         super().__init__()
-        self._region = region
-        self._session = region.get_session()
+        self._configuration = configuration
+        self._session = configuration.settings.get_session()
         self._session.timeout = self._session.timeout or _TIMEOUT
-        plugin = region.get_auth()
+        plugin = configuration.settings.get_auth()
         assert plugin is not None, "get_session raises without one"
         self._plugin: BaseAuthPlugin = plugin
         self._auth_url = ""
+        self._target: Target | None = None
         if isinstance(plugin, BaseIdentityPlugin):
             self._auth_url = plugin.auth_url or ""
+            _check_url(self._auth_url)
             # When to sign in again is ours to say: it would do so at every look at a token of less than two minutes.
             plugin.reauthenticate = False
 
     @classmethod
     def from_cloud(
-        cls, name: str | None = None, *, cacert: str = "", cert: str = "", key: str = "", is_insecure: bool = False
+        cls,
+        name: str | None = None,
+        *,
+        region: str | None = None,
+        interface: str | None = None,
+        project: str | None = None,
+        cacert: str = "",
+        cert: str = "",
+        key: str = "",
+        is_insecure: bool = False,
     ) -> "Keystone":
-        """Read a cloud's configuration: files and the environment. Nobody is asked, unless its profile is a URL.
+        """Read a cloud's configuration: files and the environment. The network is not used, unless a profile is a URL.
 
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or the cloud that the `OS_*` variables describe.
+            region: The region; None as the environment and the files have it, here as with the others.
+            interface: The interface of the endpoint: "public", "internal" or "admin".
+            project: The project's id, if it is 32 hexadecimal digits, or else its name.
             cacert: A file of certificates that are trusted; "" as the configuration has it, here as with the others.
             cert: A file of a certificate of one's own.
             key: The file of its key.
             is_insecure: Whether no certificate is verified.
 
         Raises:
-            ValueError: There is no such cloud, or something that it needs is missing.
+            ValueError: There is no such cloud, something that it needs is missing, or settings contradict each other.
         """
         if name is not None and not isinstance(name, str):
             raise ValueError(f"the name of a cloud must be a string, not {type(name).__name__}")
-        given = Namespace(cacert=cacert, cert=cert, key=key, insecure=is_insecure or None)
+        choice = Choice(
+            region=region,
+            interface=interface,
+            project=project,
+            cacert=cacert or None,
+            cert=cert or None,
+            key=key or None,
+            is_insecure=is_insecure,
+        )
         try:
-            with warnings.catch_warnings():
-                # openstacksdk 4.22 warns of its own future whenever it reads a configuration, and of a profile that it
-                # does not find.
-                warnings.simplefilter("ignore")
-                warnings.filterwarnings("error", message="Couldn't find the vendor profile")
-                keystone = cls(_read(name, given))
+            keystone = cls(read_configuration(name, choice))
         except Exception as error:  # whatever openstack.config and the plugins make of what a user wrote
-            shown = f"cloud {name!r:.60}" if name else "the cloud in OS_CLOUD or OS_*"
-            words = _words(error)
-            if not _is_meant(error):
-                words = f"something in it is missing or of the wrong type ({words})"
+            named = name or os.environ.get("OS_CLOUD")
+            cloud = f"cloud {shown(named)!r:.60}" if named else "the cloud in OS_CLOUD or OS_*"
             # Its own words are in ours, without secrets.
-            raise ValueError(f"{shown} cannot be used: {words}; see clouds.yaml, or OS_*") from None
+            raise ValueError(f"{cloud} cannot be used: {_complaint(error)}; see clouds.yaml, or OS_*") from None
         # A proxy that cannot be used is named before it is needed.
         proxy_of(keystone._auth_url)
         return keystone
@@ -104,7 +117,7 @@ class Keystone(CatalogAuth):
     @property
     def name(self) -> str:
         """The cloud's name and region."""
-        return str(self._region.full_name)
+        return self._configuration.name
 
     def tls_context(self) -> ssl.SSLContext:
         """Trust whom the configuration trusts, and be who it says.
@@ -116,9 +129,12 @@ class Keystone(CatalogAuth):
         # requests, and so the OpenStack tools, heed these too.
         trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
         own, key = cert if isinstance(cert, tuple) else (cert, None)
-        return tls_context(
-            verify=verify is not False, cacert=verify if isinstance(verify, str) else trusted, cert=own, key=key
-        )
+        try:
+            return tls_context(
+                verify=verify is not False, cacert=verify if isinstance(verify, str) else trusted, cert=own, key=key
+            )
+        except ValueError as error:
+            raise ValueError(shown(error)) from None
 
     async def fetch(self) -> Issued:
         """Sign in."""
@@ -141,10 +157,33 @@ class Keystone(CatalogAuth):
             if access.project_id is None:
                 words = f"the sign-in to cloud {self.name} is for no project"
                 raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
+            self._check_names(access)
         headers = self._plugin.get_headers(self._session)
         if headers is None or not all(value.isascii() and value.strip() for value in headers.values()):
             raise SignInError(self._refused("it gives no token"))
         return Issued(headers, seconds)
+
+    def _check_names(self, access: AccessInfo) -> None:
+        """See that a token is for whom the configuration names where Keystone was told an id only.
+
+        Raises:
+            SignInError: It is for another.
+        """
+        found = {
+            "project": access.project_name,
+            "project_domain": access.project_domain_name,
+            "user": access.username,
+            "user_domain": access.user_domain_name,
+        }
+        for kind, name in self._configuration.expected.items():
+            # Keystone compares names as its database does, which is mostly without case.
+            if found[kind] is not None and str(found[kind]).casefold() != name.casefold():
+                what = kind.replace("_", " ")
+                words = (
+                    f"the sign-in to cloud {self.name} is for the {what} {plain(str(found[kind]))}, whose id is "
+                    f"configured, and not for {shown(name)}, whose name is"
+                )
+                raise SignInError(Trouble(words, f"leave out the name or the id of the {what}", is_final=True))
 
     def _explain(self, error: Exception) -> Trouble:
         words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
@@ -169,84 +208,141 @@ class Keystone(CatalogAuth):
         """Name who signed in."""
         return f"check that the user of cloud {self.name} may use the compute API"
 
-    async def find_endpoint(self) -> str:
-        """Find the compute endpoint of the project: in the configuration, or else in the catalog."""
-        try:
-            with anyio.fail_after(LONGEST_FETCH):
-                return await in_thread(self._find_endpoint)
-        except TimeoutError as error:
-            raise EndpointError(
-                f"the compute API of cloud {self.name} is not found in {LONGEST_FETCH:.0f} s; "
-                "set compute_endpoint_override; nothing was sent"
-            ) from error
+    async def find_target(self) -> Target:
+        """Find the compute endpoint of the project: in the configuration, or else in the catalog.
 
-    def _find_endpoint(self) -> str:
-        region = self._region
-        interface, region_name = region.get_interface(_SERVICE), region.get_region_name(_SERVICE)
+        It is found once: a catalog that changes while a run goes on leads it nowhere else.
+        """
+        if self._target is None:
+            try:
+                with anyio.fail_after(LONGEST_FETCH):
+                    self._target = await in_thread(self._find_target)
+            except TimeoutError as error:
+                raise EndpointError(
+                    f"the compute API of cloud {self.name} is not found in {LONGEST_FETCH:.0f} s; "
+                    "set compute_endpoint_override; nothing was sent"
+                ) from error
+        return self._target
+
+    def _find_target(self) -> Target:
         try:
-            url = region.get_endpoint(_SERVICE) or self._plugin.get_endpoint(
-                self._session,
-                service_type=region.get_service_type(_SERVICE),
-                service_name=region.get_service_name(_SERVICE),
-                interface=interface,
-                region_name=region_name,
-                skip_discovery=True,
-            )
-            if url is not None and not _is_versioned(url):
-                found = self._plugin.get_endpoint_data(self._session, endpoint_override=url, min_version="2.1")
-                url = found.url if found is not None else url
-            project_id = self._plugin.get_project_id(self._session)
-        except exceptions.CatalogException:
-            url = project_id = None
+            return self._read_catalog()
+        except EndpointError:
+            raise
         except Exception as error:  # whatever a plugin makes of what it is answered; its words are in ours
             raise EndpointError(
                 f"the compute API of cloud {self.name} is not found: {_words(error)}; "
                 "set compute_endpoint_override; nothing was sent"
             ) from None
-        if url is None:
-            where = f"interface {interface or 'public'}, region {region_name or 'any'}"
-            raise EndpointError(
-                f"the catalog of cloud {self.name} has no compute service ({where}); check region_name and interface, "
-                "or set compute_endpoint_override; nothing was sent"
-            )
+
+    def _read_catalog(self) -> Target:
+        settings, access = self._configuration, None
+        if isinstance(self._plugin, BaseIdentityPlugin):
+            access = self._plugin.get_access(self._session)
+        if settings.override is None:
+            url, region = self._find_url(access)
+        else:
+            url, region = settings.override, self._region_of(settings.override, access)
+        if not _is_versioned(url):
+            found = self._plugin.get_endpoint_data(self._session, endpoint_override=url, min_version="2.1")
+            url = found.url or url if found is not None else url
+        project_id = None if access is None else access.project_id
         url = _PROJECT.sub(project_id or "", url).rstrip("/")
-        return f"{url}/{project_id}" if _VERSIONED.search(url) and project_id is not None else url
+        if project_id is not None and _VERSIONED.search(url):
+            url = f"{url}/{project_id}"
+        try:
+            endpoint = Endpoint.parse(url)
+        except ValueError as error:
+            raise EndpointError(f"the catalog names {shown(url)}: {error}; nothing was sent") from error
+        if project_id is not None and endpoint.project_id != project_id:
+            raise EndpointError(
+                f"the sign-in to cloud {self.name} is for project {plain(project_id)}, and its compute endpoint is "
+                f"that of {plain(endpoint.project_id)}: check compute_endpoint_override and project_name; nothing was "
+                "sent"
+            )
+        return Target(
+            endpoint=endpoint.url,
+            project_id=endpoint.project_id,
+            project_name="" if access is None else plain(str(access.project_name or "")),
+            cloud=settings.cloud,
+            region=shown(region),
+        )
+
+    def _find_url(self, access: AccessInfo | None) -> tuple[str, str]:
+        """Find the URL of the compute API as the catalog has it, and its region.
+
+        Raises:
+            EndpointError: There is none, or there are some of several regions and none is named.
+        """
+        settings = self._configuration
+        regions = [] if access is None else list(dict.fromkeys(region for _, region in self._listed(access)))
+        if not settings.region and len(regions) > 1:
+            names = ", ".join(region or "one without a name" for region in map(shown, regions))
+            raise EndpointError(
+                f"the catalog of cloud {self.name} has the compute API in several regions ({plain(names)}): name one, "
+                f"such as {plain(remedy_of(regions))}; nothing was sent"
+            )
+        try:
+            url = self._plugin.get_endpoint(
+                self._session,
+                service_type=settings.service_type,
+                service_name=settings.service_name,
+                interface=settings.interface,
+                region_name=settings.region or None,
+                skip_discovery=True,
+            )
+        except exceptions.CatalogException:
+            url = None
+        if url is None:
+            where = f"interface {shown(settings.interface)}, region {shown(settings.region) or 'any'}"
+            there = f", and it has it in {shown(', '.join(filter(None, regions)))}" if any(regions) else ""
+            raise EndpointError(
+                f"the catalog of cloud {self.name} has no compute service ({where}){there}; check region_name and "
+                "interface, or set compute_endpoint_override; nothing was sent"
+            )
+        return url, settings.region or next(iter(regions), "")
+
+    def _region_of(self, url: str, access: AccessInfo | None) -> str:
+        """Give the region of an endpoint that is configured: as the catalog shows it, or else as it is configured.
+
+        Raises:
+            EndpointError: It is the endpoint of another region than the configured one.
+        """
+        region = self._configuration.region
+        if access is None:
+            return region
+
+        def place(one: str) -> str:
+            return _PROJECT.sub(access.project_id or "", one).rstrip("/").removesuffix(f"/{access.project_id}")
+
+        regions = {there for listed, there in self._listed(access, is_any=True) if place(listed) == place(url)}
+        if region and regions and region not in regions:
+            raise EndpointError(
+                f"compute_endpoint_override of cloud {self.name} is the endpoint of region "
+                f"{shown(' and '.join(sorted(regions)))}, and region {shown(region)} is asked for: make "
+                "them one; nothing was sent"
+            )
+        return region or (regions.pop() if len(regions) == 1 else "")
+
+    def _listed(self, access: AccessInfo, *, is_any: bool = False) -> list[tuple[str, str]]:
+        """Give the compute endpoints of the catalog, by one interface or by any, and their regions."""
+        if not access.has_service_catalog():
+            return []
+        settings = self._configuration
+        listed = access.service_catalog.get_endpoint_data_list(
+            service_type=settings.service_type,
+            service_name=settings.service_name,
+            interface=None if is_any else settings.interface,
+        )
+        return [(str(endpoint.url), str(endpoint.region_name or "")) for endpoint in listed]
 
 
-def _read(name: str | None, given: Namespace) -> CloudRegion:
-    """Read a cloud's configuration.
-
-    Raises:
-        ConfigException: It is not there, or a file that may hold it cannot be read. openstack.config only logs that.
-    """
-    skipped = _Skipped()
-    logger = logging.getLogger("openstack.config")
-    logger.addHandler(skipped)
+def _check_url(auth_url: str) -> None:
     try:
-        config = OpenStackConfig()
-    finally:
-        logger.removeHandler(skipped)
-    if skipped.words:
-        raise ConfigException(skipped.words)
-    # openstack.config makes up a cloud of that name where there is none.
-    names = [one for one in config.get_cloud_names() if one != "defaults"]
-    if name is not None and name not in names:
-        file = os.environ.get("OS_CLIENT_CONFIG_FILE")
-        if file and not os.path.isfile(file):
-            raise ConfigException(f"OS_CLIENT_CONFIG_FILE names {file}, and there is no such file")
-        raise ConfigException(f"there is none of that name; there are: {', '.join(sorted(names)) or 'none'}")
-    return config.get_one(name, argparse=given)
-
-
-class _Skipped(logging.Handler):
-    """Keeps what is said of files that are skipped."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.words = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.words = self.words or record.getMessage()
+        # It is read only when it is asked for.
+        _ = urlsplit(auth_url).port
+    except ValueError:
+        raise ConfigException(f"auth_url must be a URL, not {shown(auth_url)}") from None
 
 
 def _is_versioned(url: str) -> bool:
@@ -263,11 +359,21 @@ def _life_of(access: AccessInfo) -> float | None:
     return None if expires is None or issued is None else (expires - issued).total_seconds()
 
 
+def _complaint(error: Exception) -> str:
+    """Say what is wrong with a configuration, without what is written in it where nobody wrote that for users."""
+    if _is_meant(error):
+        return _words(error)
+    # The words of these tell of types, and those of others of values, such as a KeyError's.
+    kind = type(error).__name__
+    words = f"{kind}: {error}" if isinstance(error, TypeError | AttributeError) else kind
+    return f"something in it is missing or of the wrong type ({plain(words)})"
+
+
 def _words(error: Exception) -> str:
-    words = plain(str(error))
+    words = shown(error)
     return words if words and _is_meant(error) else f"{type(error).__name__}: {words}"
 
 
 def _is_meant(error: Exception) -> bool:
     """Tell whether its words are meant for users."""
-    return isinstance(error, exceptions.ClientException | SDKException)
+    return isinstance(error, exceptions.ClientException | SDKException | Warning)

@@ -1,5 +1,6 @@
 """What an argument may not be: each check raises a `ValueError` that names the argument and the remedy."""
 
+import re
 import sys
 from typing import Final
 
@@ -7,6 +8,8 @@ from typing import Final
 _SLOWEST: Final = 1.0 / 86_400.0
 #: No fleet and no bound is larger.
 _LARGEST: Final = 1_000_000_000
+#: What a URL holds before its host; a path that was made of one has a single slash.
+_USERINFO: Final = re.compile(r":/+.*@", re.DOTALL)
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
@@ -45,3 +48,11 @@ def check_verify(value: object) -> None:
         raise ValueError(
             f"verify must be an async function that takes a Server, such as tcp_open(22), not {value!r:.60}"
         )
+
+
+def without_userinfo(text: str) -> str:
+    """Take the user and the password out of a URL, or of a path that was made of one.
+
+    Where there are several @ all before the last one is taken out: a password may hold the others, and slashes too.
+    """
+    return _USERINFO.sub("://…@", text)

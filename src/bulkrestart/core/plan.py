@@ -12,6 +12,7 @@ from bulkrestart.core.observation import Observation, Sighting
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.rollout import is_harm, is_refusal
+from bulkrestart.core.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ class Plan:
         refused: How many were left out by themselves in a former process.
         requests: How many requests the run makes if all goes well, at the least.
         seconds: How long it takes at the least: pauses, polls and the pace of requests, and not the reboots themselves.
+        target: Where the servers are; None of a plan that was drawn up without a client.
     """
 
     forecasts: tuple[Forecast, ...]
@@ -79,6 +81,7 @@ class Plan:
     refused: int
     requests: int
     seconds: float
+    target: Target | None = None
 
     @cached_property
     def expected(self) -> dict[Reason | None, int]:
@@ -112,6 +115,7 @@ class Plan:
             "requests": self.requests,
             "seconds": self.seconds,
             "servers": [asdict(forecast) for forecast in self.forecasts],
+            "target": None if self.target is None else asdict(self.target),
         }
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.progress import FailedSoft, Order, Progress
 from bulkrestart.core.report import Ledger, Report
 from bulkrestart.core.sends import SETTLED, Fate, Sends
+from bulkrestart.core.target import Target
 
 #: Refusals of us, or of the run, and not of the server: whoever goes on with the run tries again.
 _TRIED_AGAIN: Final = frozenset(
@@ -27,12 +28,12 @@ class Purpose:
     """What a run is for. Pace and patience may change from one process to the next; this may not.
 
     Attributes:
-        endpoint: The project's compute endpoint.
+        target: The servers of which project. Its endpoint says which they are, and its names may change.
         reboot_type: The type that was asked for.
         since: Servers that have rebooted since are left alone, in seconds since the epoch; None: nobody is.
     """
 
-    endpoint: str
+    target: Target
     reboot_type: RebootType
     since: float | None = None
 
@@ -218,8 +219,8 @@ class Contents:
 
     def _difference(self, purpose: Purpose, fleet: Sequence[str] | None) -> str | None:
         held = self.head.purpose
-        if held.endpoint != purpose.endpoint:
-            return f"at {held.endpoint}, not at {purpose.endpoint}"
+        if held.target.endpoint != purpose.target.endpoint:
+            return f"at {held.target}, not at {purpose.target}"
         if held.reboot_type is not purpose.reboot_type:
             return f"of type {held.reboot_type}, not {purpose.reboot_type}"
         if held.since != purpose.since:
@@ -239,7 +240,7 @@ class Contents:
         Args:
             is_over: No process is at it.
         """
-        ledger = Ledger(self.ids, self.head.purpose.reboot_type)
+        ledger = Ledger(self.ids, self.head.purpose.reboot_type, target=self.head.purpose.target)
         order = Order(reboot_type=self.head.purpose.reboot_type)
         for record in self.records.values():
             ledger.begin(record.progress(order))

@@ -12,6 +12,7 @@ from bulkrestart.core.endpoint import check_id
 from bulkrestart.core.errors import BulkRestartError
 from bulkrestart.core.model import Outcome, RebootType, ServerResult, Stop
 from bulkrestart.core.progress import Progress, untouched
+from bulkrestart.core.target import Target
 
 #: The outcomes that `Report.problems` and `Report.raise_for_failures` look for.
 PROBLEMS = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.IN_DOUBT})
@@ -48,6 +49,7 @@ class Report:
         reboot_type: The type that was asked for.
         stopped: Why the run stopped; None if nothing stopped it.
         elapsed: Seconds since the run began.
+        target: Where the servers are; None: the run was refused before it was known.
     """
 
     server_ids: tuple[str, ...]
@@ -55,6 +57,7 @@ class Report:
     reboot_type: RebootType
     stopped: Stop | None
     elapsed: float
+    target: Target | None = None
 
     @cached_property
     def results(self) -> tuple[ServerResult, ...]:
@@ -83,12 +86,16 @@ class Report:
             raise FleetError(self)
 
     def to_dict(self) -> dict[str, object]:
-        """Give the report as plain values that `json.dumps` takes: `summary`, `results`, `stopped`, `elapsed`."""
+        """Give the report as plain values that `json.dumps` takes.
+
+        The keys are `summary`, `results`, `stopped`, `elapsed` and `target`.
+        """
         return {
             "summary": {str(outcome): count for outcome, count in self.summary.items()},
             "results": [asdict(result) for result in self],
             "stopped": None if self.stopped is None else asdict(self.stopped),
             "elapsed": self.elapsed,
+            "target": None if self.target is None else asdict(self.target),
         }
 
     def __getitem__(self, server_id: str) -> ServerResult:
@@ -149,11 +156,20 @@ class Ledger:
     Args:
         ids: The fleet, without duplicates, in the order of the report.
         reboot_type: What was asked for.
+        target: Where the servers are; None where that is not known yet.
         keeps_details: Whether more than its outcome is kept of a server that has one.
     """
 
-    def __init__(self, ids: Iterable[str], reboot_type: RebootType, *, keeps_details: bool = True) -> None:
+    def __init__(
+        self,
+        ids: Iterable[str],
+        reboot_type: RebootType,
+        *,
+        target: Target | None = None,
+        keeps_details: bool = True,
+    ) -> None:
         self._reboot_type = reboot_type
+        self._target = target
         self._keeps_details = keeps_details
         self._entries: dict[str, Progress | ServerResult | End | None] = dict.fromkeys(ids)
         self._finished = 0
@@ -206,6 +222,7 @@ class Ledger:
             reboot_type=self._reboot_type,
             stopped=stopped,
             elapsed=now - began,
+            target=self._target,
         )
 
     def unfinished(self, now: float) -> Iterator[ServerResult]:
