@@ -22,7 +22,7 @@ BOUND: Final = 150.0
 
 
 class Mortal:
-    """A disk that kills its process at one of the journal's syncs: there is one for the first block, and for each commit.
+    """A disk that kills its process at one of the journal's syncs: there is one for the start, and for each commit.
 
     Args:
         syncs: Which sync is the last.

@@ -226,7 +226,7 @@ def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first:
 
 
 def test_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's own word that the disk is full stops the run like any other, before the send that it does not hold."""
+    """The system's own word that the disk is full stops the run, before a send that it does not hold."""
 
     async def main() -> None:
         cloud = cloud_of(300)
