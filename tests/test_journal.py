@@ -586,7 +586,7 @@ def dangling(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(folder, "Is a directory"), (os.mkfifo, "it is not a file")],
+    [(folder, "it is not a file"), (os.mkfifo, "it is not a file")],
     ids=["folder", "FIFO"],
 )
 def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:

@@ -24,17 +24,22 @@ _REMEDY: Final = "give a file in a folder that only you may write to"
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """Find the absolute path of a file, without any link, which need not exist; check all that it leads through.
+    """Find the absolute path of a journal, without any link; check it, if it exists, and all that it leads through.
 
     Raises:
-        JournalError: Another user may decide where it leads, or it is itself a symbolic link.
-        OSError: It leads nowhere.
+        JournalError: Another user may decide where it leads, or may have written it, or it is itself a symbolic link.
+        OSError: It leads nowhere, or to what is not a regular file.
     """
     folder, name = os.path.split(os.path.join(os.getcwd(), os.fspath(path)))
     file = _check_way(folder) / name
-    if file.is_symlink():
+    try:
+        status = file.lstat()
+    except FileNotFoundError:
+        return file
+    if stat.S_ISLNK(status.st_mode):
         target = os.path.realpath(file)
         raise JournalError(f"the journal {file} is a symbolic link to {target}: give {target} itself, if it is yours")
+    check_file(file, status)
     return file
 
 
