@@ -323,7 +323,10 @@ def test_what_is_moved_while_it_is_in_use(tmp_path: Path, deed: Callable[[Path],
         journal.begin(HEAD, IDS)
         journal.write(journal.dump([record()]), NOW)
         deed(tmp_path / "journal")
-        words = r" was moved, replaced, cut or deleted while it was in use; .*: give another file, and --since "
+        words = (
+            r" was moved, replaced, cut or deleted while it was in use: put it back, and the same call goes on, or "
+            r"give another file, and --since "
+        )
         with pytest.raises(JournalError, match=words):
             journal.write(journal.dump([record(doubts=1)]), NOW)
 
@@ -430,7 +433,7 @@ def test_a_disk_that_is_full_later(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with closing(Journal.open(path)) as journal:
             journal.begin(HEAD, IDS)
             journal.write(journal.dump([record("a", doubts=1)]), NOW)
-            with pytest.raises(JournalError, match=r"No space left on device$"):
+            with pytest.raises(JournalError, match=r"No space left on device; mend that, and the same call goes on$"):
                 journal.write(journal.dump(long), 2e9)
             assert path.stat().st_size < 4000
             assert journal.read() == Contents(head=HEAD, ids=IDS, records={"a": record("a", doubts=1)}, written=NOW)
@@ -461,7 +464,7 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call
                 patch.setattr(os, "pwrite", lambda fd, data, at: fail() if at < 2048 else pwrite(fd, data, at))
             if not is_cut_back:
                 patch.setattr(os, "ftruncate", fail)
-            with pytest.raises(JournalError, match=r"cannot be used: Input/output error$"):
+            with pytest.raises(JournalError, match=r"cannot be used: Input/output error; mend that"):
                 journal.write(journal.dump([record("a", doubts=1, words="x" * 1000)]), NOW)
         for doubts in (2, 3):
             journal.write(journal.dump([record("b", doubts=doubts)]), NOW)

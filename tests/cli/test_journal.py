@@ -276,6 +276,27 @@ def test_no_such_journal(cli: Cli, tmp_path: Path) -> None:
     assert end.err.startswith(f"bulkrestart: {words}")
 
 
+def test_a_journal_that_others_may_write(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """A journal that other users may have written is printed with a warning; a restart refuses it, and asks nothing."""
+    served = serve(Cloud(2, reboot_seconds=(0.0, 0.0)))
+    path = tmp_path / "journal"
+    command = ("restart", "--endpoint", served.endpoint, "--no-wait", "--journal", str(path), *served.cloud.ids)
+    assert cli(*command).code == 0
+    path.chmod(0o666)
+    doubt = f"other users may write to the journal {path} (its mode is 0666): give another file and --since"
+    shown = cli("journal", str(path))
+    assert shown.code == 0
+    assert "2 accepted" in shown.out
+    assert shown.err.startswith(
+        f"bulkrestart: what follows may not be what a run wrote, and a restart refuses it: {doubt}"
+    )
+    before = len(served.cloud.requests)
+    for refused in (cli(*command), cli(*command, "--dry-run")):
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.startswith(f"bulkrestart: {doubt}")
+    assert len(served.cloud.requests) == before
+
+
 def test_an_interrupted_run(cli: Cli, serve: Serve, tmp_path: Path) -> None:
     """While a run is at it the journal can be read, and nobody else can go on; after a signal the same command does."""
     served = serve(slow_last(Cloud(3, reboot_seconds=(0.0, 0.0))))

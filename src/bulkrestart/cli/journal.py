@@ -43,7 +43,7 @@ def contents_of(path: str | None) -> Contents | None:
     Raises:
         InputError: It cannot be read.
     """
-    # A restart without a journal needs neither SQLite nor locks, which not every system has.
+    # A restart without a journal needs no locks on files, which not every system has.
     from bulkrestart.journal import read_contents
 
     with refusals_told():
@@ -81,7 +81,7 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
         contents, holder = read_journal(path)
     doubt = why_not_trusted(path)
     if doubt is not None:
-        streams.warn(f"a run may not have written what follows, and none would go on with it: {doubt}")
+        streams.warn(f"what follows may not be what a run wrote, and a restart refuses it: {doubt}")
     report = contents.report(is_over=holder is None)
     write = streams.line if output is Output.TABLE else streams.say
     write(safe(_heading(contents, holder)))

@@ -112,7 +112,7 @@ class Journal:
         self._append([dump_head(head)])
 
     def _append(self, lines: list[bytes]) -> None:
-        with _explained(self.path):
+        with _explained(self.path, "; mend that, and the same call goes on"):
             self._check_in_place()
             self._log.append(lines)
 
@@ -124,8 +124,8 @@ class Journal:
         """
         if not _is_at(self.path, self._file, self._log.end):
             raise JournalError(
-                f"the journal {self.path} was moved, replaced, cut or deleted while it was in use; what was sent until "
-                f"then may be missing there: {_SINCE}"
+                f"the journal {self.path} was moved, replaced, cut or deleted while it was in use: put it back, and "
+                f"the same call goes on, or {_SINCE}"
             )
 
     def close(self) -> None:
