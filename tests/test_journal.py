@@ -715,7 +715,7 @@ def test_a_file_system_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pyt
 
 
 HEAD_LINE = dump_head(HEAD)
-RECORD_LINE = b'server {"server_id":"a","reboot_type":"SOFT","began":0.5}'
+RECORD_LINE = b'server a {"reboot_type":"SOFT","began":0.5}'
 
 
 def changed(line: bytes, old: str, new: str) -> bytes:
@@ -739,17 +739,21 @@ def changed(line: bytes, old: str, new: str) -> bytes:
         changed(HEAD_LINE, '"shift":null', '"shift":[1]'),
         changed(HEAD_LINE, '"shift":null', '"shift":1'),
         changed(HEAD_LINE, '"began":1800000000.25', '"began":1e300'),
-        b"server 1",
-        b"server {}",
-        b"server " + b"[" * 100_000,
-        changed(RECORD_LINE, '"server_id":"a",', ""),
-        changed(RECORD_LINE, '"server_id":"a"', '"server_id":"d"'),
+        b"server a",
+        b"server a 1",
+        b"server a {}",
+        b"server \xff {}",
+        b"server a " + b"[" * 100_000,
+        changed(RECORD_LINE, " a ", " d "),
+        changed(RECORD_LINE, " a ", " "),
+        changed(RECORD_LINE, "}", ',"server_id":"a"}'),
         changed(RECORD_LINE, "}", ',"more":1}'),
         changed(RECORD_LINE, "SOFT", "WARM"),
         changed(RECORD_LINE, '"SOFT"', "null"),
         changed(RECORD_LINE, "}", ',"attempts":1}'),
         changed(RECORD_LINE, "}", ',"attempts":[{"at":1}]}'),
-        changed(RECORD_LINE, '"a"', '"b"').replace(b"}", b',"known_attempts":9}'),
+        changed(RECORD_LINE, "}", ',"known_attempts":1}'),
+        changed(RECORD_LINE, " a ", " b ").replace(b"}", b',"known_attempts":1}'),
         changed(RECORD_LINE, "}", ',"end":{"outcome":"rebooted","reason":null,"detail":"","proof":null}}'),
         changed(RECORD_LINE, "}", ',"end":{"outcome":"refused","reason":"why not","detail":"","proof":null}}'),
         changed(RECORD_LINE, "}", ',"end":{"outcome":"completed","reason":null,"detail":"","proof":"faith"}}'),

@@ -1,7 +1,7 @@
 """What the lines of a journal say: its head, the servers of its fleet, and what is known of each of them.
 
 A line is a word and JSON: `head {...}` (the newest counts), `fleet [...]` (the next servers of the fleet),
-`server {...}` (the newest of each server counts), `time 1.8e9` (when the servers before it were written).
+`server ID {...}` (the newest of each server counts), `time 1.8e9` (when the servers before it were written).
 """
 
 import json
@@ -53,7 +53,7 @@ def dump_records(records: Iterable[Record], kept: Mapping[str, int]) -> Rows:
             attempts[record.server_id] = len(record.attempts)
             if known := kept.get(record.server_id, 0):
                 values |= {"known_attempts": known, "attempts": record.attempts[known:]}
-        lines.append(b"server " + _dump(values))
+        lines.append(b"server %s %s" % (record.server_id.encode(), _dump(values)))
     return Rows(lines=lines, attempts=attempts)
 
 
@@ -80,7 +80,8 @@ class ContentsReader:
     def __init__(self) -> None:
         self._head: Head | None = None
         self._ids: list[str] = []
-        self._records: dict[str, Record] = {}
+        # What counts of each server: one line, or several where the later ones do not repeat its attempts.
+        self._records: dict[str, list[bytes]] = {}
         self._written: float | None = None
 
     def read(self, line: bytes) -> None:
@@ -92,8 +93,11 @@ class ContentsReader:
         word, _, text = line.partition(b" ")
         match word:
             case b"server":
-                record = _read_record(text, self._records)
-                self._records[record.server_id] = record
+                server_id, _, record = text.partition(b" ")
+                lines = self._records.setdefault(server_id.decode(), [])
+                if _KNOWN not in record:
+                    lines.clear()
+                lines.append(record)
             case b"time":
                 self._written = float(json.loads(text))
             case b"fleet":
@@ -114,7 +118,7 @@ class ContentsReader:
         contents = Contents(
             head=self._head,
             ids=tuple(self._ids),
-            records=self._records,
+            records={server_id: _read_records(server_id, lines) for server_id, lines in self._records.items()},
             written=self._head.began if self._written is None else self._written,
         )
         _check_sense(contents)
@@ -125,7 +129,9 @@ class ContentsReader:
 UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 _ENCODER: Final = json.JSONEncoder(default=lambda value: _fields_of(value), allow_nan=False, separators=(",", ":"))
-_FIELDS: Final = tuple((field.name, field.default) for field in fields(Record))
+#: Whether a record repeats no attempts can be told without reading its JSON: a string has its quotes escaped.
+_KNOWN: Final = b'"known_attempts":'
+_FIELDS: Final = tuple((field.name, field.default) for field in fields(Record) if field.name != "server_id")
 
 
 def _dump(value: object) -> bytes:
@@ -164,7 +170,15 @@ def _read_head(text: bytes) -> Head:
     )
 
 
-def _read_record(text: bytes, former: Mapping[str, Record]) -> Record:
+def _read_records(server_id: str, lines: Iterable[bytes]) -> Record:
+    record = None
+    for line in lines:
+        record = _read_record(server_id, line, record)
+    assert record is not None, "each server has a line"
+    return record
+
+
+def _read_record(server_id: str, text: bytes, former: Record | None) -> Record:
     values = json.loads(text)
     end = values.pop("end", None)
     if end is not None:
@@ -176,10 +190,12 @@ def _read_record(text: bytes, former: Mapping[str, Record]) -> Record:
         )
     since = values.pop("since", None)
     attempts = tuple(Attempt(**attempt) for attempt in values.pop("attempts", ()))
-    known = values.pop("known_attempts", 0)
-    if known:
-        attempts = (*former[values["server_id"]].attempts[:known], *attempts)
+    if known := values.pop("known_attempts", 0):
+        if former is None or len(former.attempts) < known:
+            raise ValueError(f"attempts at {server_id} are missing")
+        attempts = (*former.attempts[:known], *attempts)
     return Record(
+        server_id=server_id,
         reboot_type=RebootType(values.pop("reboot_type")),
         attempts=attempts,
         since=None if since is None else _pair(since),
