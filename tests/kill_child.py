@@ -7,11 +7,10 @@ import argparse
 import json
 import os
 import signal
-import sqlite3
+import stat
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from unittest.mock import patch
 
 import anyio
@@ -22,39 +21,39 @@ from bulkrestart import BulkRestartError, Report, RestartClient, Token
 BOUND: Final = 150.0
 
 
-class Mortal(sqlite3.Connection):
-    """A database that kills its process at one of its commits.
+class Mortal:
+    """A disk that kills its process at one of the journal's syncs: there is one for the start, and for each commit.
 
-    Attributes:
-        commits: How many are left until then.
-        is_kept: Whether that one is on the disk when the process dies.
+    Args:
+        syncs: Which sync is the last.
+        is_kept: Whether what was to be synced is on the disk whole when the process dies; if not, a commit is there in
+            part, and its mark is not.
     """
 
-    commits: int
-    is_kept: bool
+    def __init__(self, syncs: int, *, is_kept: bool) -> None:
+        self._left = syncs
+        self._is_kept = is_kept
+        self._pwrite, self._fsync = os.pwrite, os.fsync
 
-    def __init__(self, *arguments: Any, commits: int, is_kept: bool, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.commits, self.is_kept = commits, is_kept
-
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Execute a statement; die at the commit that is the last, in the midst of it or right after it."""
-        # Outside of a transaction, a statement that writes is one of its own.
-        is_commit = sql == "COMMIT" or (sql.startswith("INSERT") and not self.in_transaction)
-        self.commits -= is_commit
-        is_last = is_commit and not self.commits
-        if is_last and not self.is_kept:
-            # Called by the database after so many of its own instructions, before it comes to the commit.
-            self.set_progress_handler(_die, 1 if sql == "COMMIT" else 20)
-        cursor = super().execute(sql, parameters)
-        if is_last:
+    def pwrite(self, descriptor: int, data: bytes, at: int) -> int:
+        """Write; die in the midst of the last commit, or after its mark."""
+        is_commit = at == os.fstat(descriptor).st_size > 0
+        if is_commit and self._left == 1 and not self._is_kept:
+            self._pwrite(descriptor, data[: len(data) // 2], at)
             _die()
-        return cursor
+        written = self._pwrite(descriptor, data, at)
+        if self._left == 0:
+            _die()
+        return written
+
+    def fsync(self, descriptor: int) -> None:
+        """Sync, and count."""
+        self._left -= stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._fsync(descriptor)
 
 
-def _die() -> int:
+def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-    return 0
 
 
 def main() -> int:
@@ -71,8 +70,9 @@ def main() -> int:
     parser.add_argument("--committed", type=int, default=0, help="die at this commit, right after it")
     options = parser.parse_args()
     if commits := options.committing or options.committed:
-        mortal = partial(Mortal, commits=commits, is_kept=bool(options.committed))
-        patch("sqlite3.connect", partial(sqlite3.connect, factory=mortal)).start()
+        mortal = Mortal(commits, is_kept=bool(options.committed))
+        patch("os.pwrite", mortal.pwrite).start()
+        patch("os.fsync", mortal.fsync).start()
     # The graces allow for gateways that deliver a request long after they have given up. Who starts this process knows
     # of the cloud that it acts on a request within these seconds, or never.
     for name in ("look.GRACE", "look.LATE_GRACE"):

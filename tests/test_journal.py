@@ -1,5 +1,6 @@
 """The journal on a real disk: what was written is read, nobody else writes it, and what goes wrong is one line."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,10 @@ from bulkrestart.core.decision import End
 from bulkrestart.core.model import Attempt, Outcome, Proof, Reason
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
 from bulkrestart.core.target import Target
-from bulkrestart.journal import Journal, read_journal
+from bulkrestart.journal import Journal, read_contents, read_journal
+from bulkrestart.journal.codec import dump_head
+from bulkrestart.journal.log import Log
+from tests.full_disk import fill_disk
 
 IDS = ("a", "b", "c")
 TARGET = Target(endpoint="https://cloud.test/v2.1/p", project_id="p")
@@ -54,7 +58,7 @@ def begun(path: Path, *records: Record) -> Path:
     """Make a journal whose run has begun, and which nobody holds."""
     with closing(Journal.open(path)) as journal:
         journal.begin(HEAD, IDS)
-        journal.write(Journal.dump(records), NOW)
+        journal.write(journal.dump(records), NOW)
     return path
 
 
@@ -74,12 +78,13 @@ def held_elsewhere(path: Path, *, then: str = "") -> Iterator[subprocess.Popen[s
     assert child.returncode == -signal.SIGKILL
 
 
-def edit(path: Path, *statements: str) -> None:
-    """Change a journal as somebody with another program may."""
-    with closing(sqlite3.connect(path)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
+def append(path: Path, *lines: bytes) -> None:
+    """Write lines with good digests, as another program may."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        Log.open(descriptor).append(lines)
+    finally:
+        os.close(descriptor)
 
 
 # The journal's law: what is read is what was written.
@@ -147,9 +152,9 @@ def test_what_is_read_is_what_was_written(head: Head, first: Record, last: Recor
         path = Path(folder, "run.journal")
         with closing(Journal.open(path)) as journal:
             journal.begin(HEAD, IDS)
-            journal.write(Journal.dump([first]), NOW)
+            journal.write(journal.dump([first]), NOW)
             journal.write_head(head)
-            journal.write(Journal.dump([last]), NOW + 1)
+            journal.write(journal.dump([last]), NOW + 1)
             assert journal.read() == Contents(head=head, ids=IDS, records={"a": last}, written=NOW + 1)
         with closing(Journal.open(path)) as journal:
             assert journal.read() == Contents(head=head, ids=IDS, records={"a": last}, written=NOW + 1)
@@ -161,7 +166,7 @@ def test_the_order_of_the_fleet(tmp_path: Path) -> None:
     ids = [f"{(number * 7919) % 1000:03}" for number in range(1000)]
     with closing(Journal.open(tmp_path / "journal")) as journal:
         journal.begin(HEAD, ids)
-        journal.write(Journal.dump([record(ids[900]), record(ids[3])]), NOW)
+        journal.write(journal.dump([record(ids[900]), record(ids[3])]), NOW)
         contents = journal.read()
 
     assert contents is not None
@@ -170,18 +175,20 @@ def test_the_order_of_the_fleet(tmp_path: Path) -> None:
 
 
 def test_a_journal_whose_run_has_not_begun(tmp_path: Path) -> None:
-    """One that was made for a run that never began is not left behind, nor its lock."""
+    """One that was made for a run that never began is not left behind."""
     for _ in range(2):
         with closing(Journal.open(tmp_path / "journal")) as journal:
             assert journal.read() is None
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_was_there_is_left_there(tmp_path: Path) -> None:
-    """An empty file that somebody else made stays, though its run never began; to read it says so."""
+def test_a_journal_that_was_there_is_left_there(tmp_path: Path) -> None:
+    """A journal whose run never began stays if another process made it; to read it says so."""
     path = tmp_path / "journal"
-    path.touch()
+    with held_elsewhere(path):
+        pass
     for _ in range(2):
+        assert read_contents(path) is None
         with closing(Journal.open(path)) as journal:
             assert journal.read() is None
 
@@ -190,36 +197,49 @@ def test_a_file_that_was_there_is_left_there(tmp_path: Path) -> None:
     assert read_journal(begun(path))[0].ids == IDS
 
 
-def test_only_the_journal_is_left(tmp_path: Path) -> None:
-    """Once it is closed a journal is one file, which may be copied."""
-    begun(tmp_path / "journal")
+@pytest.mark.parametrize("deed", [Path.unlink, lambda path: replace_file(path)], ids=["deleted", "replaced"])
+def test_only_its_own_file_is_removed(tmp_path: Path, deed: Callable[[Path], None]) -> None:
+    """Closing a journal that never began removes the file that it made, and no other one in its place."""
+    path = tmp_path / "journal"
+    with closing(Journal.open(path)):
+        deed(path)
+        before = path.exists()
+
+    assert path.exists() is before
+
+
+def test_a_journal_is_one_file(tmp_path: Path) -> None:
+    """While it is in use and afterwards a journal is one file, so whatever copies that file has all of it."""
+    with closing(Journal.open(tmp_path / "journal")) as journal:
+        journal.begin(HEAD, IDS)
+        journal.write(journal.dump([record()]), NOW)
+        assert [file.name for file in tmp_path.iterdir()] == ["journal"]
 
     assert [file.name for file in tmp_path.iterdir()] == ["journal"]
 
 
-def test_an_empty_file_is_new(tmp_path: Path) -> None:
-    """A file that `mktemp` or `touch` made is taken as a new journal, and closed to others."""
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    """A copy to a full disk is an empty file: it may have been a journal, so no run begins in it."""
     path = tmp_path / "journal"
-    path.touch(mode=0o644)
-
-    begun(path)
-
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read_journal(path)[0].ids == IDS
+    path.touch(mode=0o600)
+    words = rf"^the journal {path} is an empty file: if it was the journal of a run, .* --since .*; if not, remove it$"
+    for open_ in (Journal.open, read_contents, read_journal):
+        with pytest.raises(JournalError, match=words):
+            open_(path)
+    assert path.read_bytes() == b""
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
 def test_only_the_owner_may_read_it(tmp_path: Path, umask: int) -> None:
-    """The journal, what the database keeps beside it, and the lock are 0600 or less, whatever the umask."""
+    """The journal is 0600, whatever the umask."""
     before = os.umask(umask)
     try:
         with closing(Journal.open(tmp_path / "journal")) as journal:
             journal.begin(HEAD, IDS)
-            modes = {file.name: stat.S_IMODE(file.stat().st_mode) & 0o177 for file in tmp_path.iterdir()}
     finally:
         os.umask(before)
 
-    assert modes == dict.fromkeys(("journal", "journal-wal", "journal-shm", "journal.held"), 0)
+    assert stat.S_IMODE((tmp_path / "journal").stat().st_mode) == 0o600
 
 
 def test_relative_paths_stay_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,12 +274,15 @@ def test_a_second_process(tmp_path: Path) -> None:
     with held_elsewhere(path, then=BEGIN) as holder:
         with pytest.raises(JournalError, match=rf"is held by process {holder.pid}: wait for it, or end it$"):
             Journal.open(path)
-        assert read_journal(path) == (Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began), holder.pid)
+        assert read_journal(path) == (
+            Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began),
+            f"process {holder.pid}",
+        )
 
     assert read_journal(path) == (Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began), None)
     with closing(Journal.open(path)) as journal:
         assert journal.read() == Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began)
-        journal.write(Journal.dump([record()]), NOW)
+        journal.write(journal.dump([record()]), NOW)
 
 
 def test_killed_before_it_began(tmp_path: Path) -> None:
@@ -283,41 +306,6 @@ def test_a_journal_is_not_inherited(tmp_path: Path) -> None:
             child.kill()
 
 
-@pytest.mark.parametrize("text", ["", "\n"])
-def test_lock_without_a_name(tmp_path: Path, text: str) -> None:
-    """A holder that has not written its number yet is refused to as well, without its number."""
-    path = begun(tmp_path / "journal")
-    with closing(Journal.open(path)):
-        (tmp_path / "journal.held").write_text(text)
-        with pytest.raises(JournalError, match="is held by another process: "):
-            Journal.open(path)
-        assert read_journal(path)[1] is None
-
-
-@pytest.mark.parametrize("text", ["\udcff", "x", "# yarn lockfile v1"])
-def test_a_file_of_others_where_the_lock_would_be(tmp_path: Path, text: str) -> None:
-    """A file that is no lock of ours is not written over, and the remedy is another journal."""
-    lock = tmp_path / "journal.held"
-    lock.write_text(text, errors="surrogateescape")
-    with pytest.raises(JournalError, match=rf"^{lock} is no lock of a journal, .*: give another file$"):
-        Journal.open(tmp_path / "journal")
-    assert lock.read_text(errors="surrogateescape") == text
-    assert [path.name for path in tmp_path.iterdir()] == ["journal.held"]
-
-
-@pytest.mark.parametrize(
-    "make", [lambda path: path.symlink_to("elsewhere"), os.mkfifo, Path.mkdir], ids=["link", "FIFO", "folder"]
-)
-def test_what_cannot_be_a_lock(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """Where a link, a FIFO or a folder stands in the place of the lock, nobody waits, and nothing is made elsewhere."""
-    begun(tmp_path / "journal")
-    make(tmp_path / "journal.held")
-    for open_ in (Journal.open, read_journal):
-        with pytest.raises(JournalError, match=r" cannot be used: .*; give another file$"):
-            open_(tmp_path / "journal")
-    assert not (tmp_path / "elsewhere").exists()
-
-
 def move_away(path: Path) -> None:
     """Give a file another name."""
     path.rename(path.with_name("moved"))
@@ -330,100 +318,102 @@ def replace_file(path: Path) -> None:
     copy.replace(path)
 
 
-@pytest.mark.parametrize("name", ["journal", "journal.held"])
-@pytest.mark.parametrize(
-    "deed", [Path.unlink, lambda path: path.rename(f"{path}.old"), lambda path: replace_file(path)]
-)
-def test_what_is_moved_while_it_is_in_use(tmp_path: Path, name: str, deed: Callable[[Path], None]) -> None:
-    """A journal that nobody would find, or that somebody else could hold, is not written any more."""
+def cut_to_nothing(path: Path) -> None:
+    """Cut a file, as the `>` of a shell does."""
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("deed", [Path.unlink, move_away, replace_file, cut_to_nothing])
+def test_what_is_moved_while_it_is_in_use(tmp_path: Path, deed: Callable[[Path], None]) -> None:
+    """A journal that the next process would not find is not written any more, and the line names the remedy."""
     with closing(Journal.open(tmp_path / "journal")) as journal:
         journal.begin(HEAD, IDS)
-        journal.write(Journal.dump([record()]), NOW)
-        deed(tmp_path / name)
-        with pytest.raises(JournalError, match=r" or its lock was moved, replaced or deleted while it was in use$"):
-            journal.write(Journal.dump([record(doubts=1)]), NOW)
+        journal.write(journal.dump([record()]), NOW)
+        deed(tmp_path / "journal")
+        words = (
+            r" was moved, replaced, cut or deleted while it was in use: put it back, and the same call goes on, or "
+            r"give another file, and --since "
+        )
+        with pytest.raises(JournalError, match=words):
+            journal.write(journal.dump([record(doubts=1)]), NOW)
 
 
-def test_one_journal_by_two_names(tmp_path: Path) -> None:
-    """A symbolic link leads to the same lock, and a second name, which would have another one, is refused."""
-    path = begun(tmp_path / "journal")
-    (tmp_path / "link").symlink_to(path)
-    with closing(Journal.open(path)), pytest.raises(JournalError, match="is held by process"):
-        Journal.open(tmp_path / "link")
-    (tmp_path / "name").hardlink_to(path)
-    with pytest.raises(JournalError, match="it has more than one name"):
-        Journal.open(tmp_path / "name")
+def test_a_folder_that_vanishes(tmp_path: Path) -> None:
+    """When the folder is moved while the journal is in use the write is refused in one line."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with closing(Journal.open(folder / "journal")) as journal:
+        journal.begin(HEAD, IDS)
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(JournalError, match="was moved, replaced, cut or deleted while it was in use"):
+            journal.write(journal.dump([record()]), NOW)
+        folder.touch()
+        with pytest.raises(JournalError, match="cannot be used: Not a directory"):
+            journal.write(journal.dump([record()]), NOW)
 
 
-def test_a_lock_that_was_left(tmp_path: Path) -> None:
-    """A lock that no living process holds, as one that was killed leaves it, keeps nobody out."""
-    path = begun(tmp_path / "journal")
-    (tmp_path / "journal.held").write_text("1\n")
-
-    assert read_journal(path) == (Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began), None)
-
-
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_lock_that_is_taken_away_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_replaced: bool) -> None:
-    """A lock whose file its former holder took away, or that another has made anew since, is the lock of nothing."""
-    lock, flock = tmp_path / "journal.held", fcntl.flock
-    calls: list[int] = []
-
-    def late(descriptor: int, operation: int) -> None:
-        if not calls:
-            lock.unlink()
-            if is_replaced:
-                lock.touch()
-        calls.append(descriptor)
-        flock(descriptor, operation)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", late)
-        journal = Journal.open(tmp_path / "journal")
-    with closing(journal), pytest.raises(JournalError, match=f"is held by process {os.getpid()}: "):
-        Journal.open(tmp_path / "journal")
-    assert len(calls) == 2
-
-
-def test_reading_holds_nobody_up(tmp_path: Path) -> None:
-    """Readers see one moment of it, and a commit does not wait for them."""
+def test_a_reader_holds_no_writer_up(tmp_path: Path) -> None:
+    """A program that keeps the file open, and locks all of it as far as it can, keeps no commit from the disk."""
     path = tmp_path / "journal"
     with closing(Journal.open(path)) as journal:
         journal.begin(HEAD, IDS)
-        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-            reader.execute("BEGIN")
-            assert reader.execute("SELECT count(*) FROM records").fetchone() == (0,)
-            journal.write(Journal.dump([record("a"), record("b")]), NOW)
-            assert reader.execute("SELECT count(*) FROM records").fetchone() == (0,)
+        with path.open("rb") as reader:
+            fcntl.flock(reader, fcntl.LOCK_SH)
+            fcntl.lockf(reader, fcntl.LOCK_SH, path.stat().st_size)
+            journal.write(journal.dump([record("a"), record("b")]), NOW)
         assert read_journal(path) == (
             Contents(head=HEAD, ids=IDS, records={"a": record("a"), "b": record("b")}, written=NOW),
-            os.getpid(),
+            f"process {os.getpid()}",
         )
 
 
+def test_reading_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads between two steps of a commit reads what was committed before, or all of the commit."""
+    path = tmp_path / "journal"
+    pwrite, fsync = os.pwrite, os.fsync
+    seen: list[int] = []
+
+    def look() -> None:
+        contents, holder = read_journal(path)
+        assert holder == f"process {os.getpid()}"
+        seen.append(sum(record.doubts for record in contents.records.values()))
+
+    def write_in_halves(descriptor: int, data: bytes, at: int) -> int:
+        half = pwrite(descriptor, data[: len(data) // 2], at)
+        look()
+        rest = pwrite(descriptor, data[half:], at + half)
+        look()
+        return half + rest
+
+    def sync(descriptor: int) -> None:
+        fsync(descriptor)
+        look()
+
+    with closing(Journal.open(path)) as journal:
+        journal.begin(HEAD, IDS)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", write_in_halves)
+            patch.setattr(os, "fsync", sync)
+            for number in range(1, 4):
+                journal.write(journal.dump([record("a", doubts=number), record("b", doubts=number)]), NOW)
+                assert seen[0] == 2 * (number - 1)
+                assert set(seen) == {2 * (number - 1), 2 * number}
+                assert seen[-1] == 2 * number
+                assert seen == sorted(seen)
+                seen.clear()
+
+
 # All or nothing.
-
-
-def limit_pages(monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
-    """Let the database be full at so many pages, as a disk may be: SQLite says of both "database or disk is full"."""
-    connect = sqlite3.connect
-
-    def limited(database: Path, *, isolation_level: None, check_same_thread: bool) -> sqlite3.Connection:
-        connection = connect(database, isolation_level=isolation_level, check_same_thread=check_same_thread)
-        connection.execute(f"PRAGMA max_page_count = {pages}")
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", limited)
 
 
 def test_a_disk_that_is_full_at_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fleet that the disk does not take is refused whole, and the journal is as good as new."""
     path = tmp_path / "journal"
     with monkeypatch.context() as patch:
-        limit_pages(patch, 8)
+        fill_disk(patch, room=50_000)
         with closing(Journal.open(path)) as journal:
             with pytest.raises(
-                JournalError, match=rf"^the journal {path} cannot be used: database or disk is full; give another file$"
+                JournalError, match=rf"^the journal {path} cannot be used: No space left on device; give another file$"
             ):
                 journal.begin(HEAD, [f"{number:036}" for number in range(10_000)])
             assert journal.read() is None
@@ -431,24 +421,67 @@ def test_a_disk_that_is_full_at_the_beginning(tmp_path: Path, monkeypatch: pytes
     assert read_journal(begun(path))[0].ids == IDS
 
 
+def test_a_disk_that_takes_no_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even the start of a journal fits nothing is left behind."""
+    fill_disk(monkeypatch, room=1000)
+
+    with pytest.raises(JournalError, match=r" cannot be used: No space left on device; give another file$"):
+        Journal.open(tmp_path / "journal")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_disk_that_is_full_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was committed before the disk was full is kept, the rest is not there in part, and it is written later."""
     path = tmp_path / "journal"
     long = [record("a"), record("b", words="x" * 100_000), record("c")]
     with monkeypatch.context() as patch:
-        limit_pages(patch, 16)
+        fill_disk(patch, room=50_000)
         with closing(Journal.open(path)) as journal:
             journal.begin(HEAD, IDS)
-            journal.write(Journal.dump([record("a", doubts=1)]), NOW)
-            with pytest.raises(JournalError, match=r"database or disk is full$"):
-                journal.write(Journal.dump(long), 2e9)
+            journal.write(journal.dump([record("a", doubts=1)]), NOW)
+            with pytest.raises(JournalError, match=r"No space left on device; mend that, and the same call goes on$"):
+                journal.write(journal.dump(long), 2e9)
+            assert path.stat().st_size < 4000
             assert journal.read() == Contents(head=HEAD, ids=IDS, records={"a": record("a", doubts=1)}, written=NOW)
-            journal.write(Journal.dump([record("a", doubts=2)]), NOW)
+            journal.write(journal.dump([record("a", doubts=2)]), NOW)
 
     with closing(Journal.open(path)) as journal:
         assert journal.read() == Contents(head=HEAD, ids=IDS, records={"a": record("a", doubts=2)}, written=NOW)
-        journal.write(Journal.dump(long), NOW)
+        journal.write(journal.dump(long), NOW)
     assert set(read_journal(path)[0].records) == set(IDS)
+
+
+@pytest.mark.parametrize("call", ["fsync", "mark"])
+@pytest.mark.parametrize("is_cut_back", [True, False])
+def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, *, is_cut_back: bool) -> None:
+    """A commit that could not be synced, or marked, is not there, or is written over by the next one."""
+    path = tmp_path / "journal"
+    pwrite = os.pwrite
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with closing(Journal.open(path)) as journal:
+        journal.begin(HEAD, IDS)
+        with monkeypatch.context() as patch:
+            if call == "fsync":
+                patch.setattr(os, "fsync", fail)
+            else:
+                patch.setattr(os, "pwrite", lambda fd, data, at: fail() if at < 2048 else pwrite(fd, data, at))
+            if not is_cut_back:
+                patch.setattr(os, "ftruncate", fail)
+            with pytest.raises(JournalError, match=r"cannot be used: Input/output error; mend that"):
+                journal.write(journal.dump([record("a", doubts=1, words="x" * 1000)]), NOW)
+        for doubts in (2, 3):
+            journal.write(journal.dump([record("b", doubts=doubts)]), NOW)
+            records = {"b": record("b", doubts=doubts)}
+            assert journal.read() == Contents(head=HEAD, ids=IDS, records=records, written=NOW)
+
+    assert read_contents(path) == Contents(head=HEAD, ids=IDS, records=records, written=NOW)
+    with closing(Journal.open(path)) as journal:
+        journal.write(journal.dump([record("c")]), NOW)
+    assert set(read_journal(path)[0].records) == {"b", "c"}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -467,33 +500,54 @@ def test_a_write_that_breaks_off(tmp_path: Path, error: type[BaseException]) -> 
         assert journal.read() == Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began)
 
 
-def test_a_database_that_another_program_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal that cannot be written for a time says so, each time, and is written again afterwards."""
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", partial(connect, timeout=0.0))
+def test_many_attempts_are_written_once(tmp_path: Path) -> None:
+    """A server that is sent to for hours takes bytes in proportion to its sends, and all of them are read again."""
     path = tmp_path / "journal"
+    sizes: list[int] = []
+
+    def known(count: int, end: End | None = None) -> Record:
+        attempts = tuple(Attempt(float(number), "429 overLimit", f"req-{number}") for number in range(count))
+        return replace(record(end=end), attempts=attempts)
+
     with closing(Journal.open(path)) as journal:
         journal.begin(HEAD, IDS)
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            for _ in range(2):
-                with pytest.raises(JournalError, match=rf"^the journal {path} cannot be used: database is locked$"):
-                    journal.write(Journal.dump([record()]), NOW)
-            other.execute("ROLLBACK")
-        journal.write(Journal.dump([record()]), NOW)
+        for count in range(200):
+            before = path.stat().st_size
+            if count % 7 == 3:
+                # A commit that fails is not counted on.
+                with pytest.MonkeyPatch.context() as patch:
+                    fill_disk(patch, room=before + 100)
+                    with pytest.raises(JournalError, match="No space left"):
+                        journal.write(journal.dump([known(count)]), NOW)
+            journal.write(journal.dump([known(count)]), NOW)
+            sizes.append(path.stat().st_size - before)
+            contents = journal.read()
+            assert contents is not None
+            assert contents.records == {"a": known(count)}
+    assert max(sizes[10:]) < 2 * sizes[1] + 300
+    end = End(outcome=Outcome.REFUSED, reason=Reason.BUSY)
+    with closing(Journal.open(path)) as journal:
+        for last in (known(201), known(202), known(203, end)):
+            journal.write(journal.dump([last]), NOW)
+            assert read_journal(path)[0].records == {"a": last}
 
 
 # What is none of ours.
 
 
 def other_database(path: Path) -> None:
-    """Make somebody else's database."""
-    edit(path, "CREATE TABLE letters (text TEXT)", "PRAGMA application_id = 7")
+    """Make a database of another program."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE letters (text TEXT)")
+        connection.execute("PRAGMA application_id = 7")
 
 
-def unmarked_database(path: Path) -> None:
-    """Make a database that does not say whose it is."""
-    edit(path, "CREATE TABLE run (name TEXT, value TEXT)")
+def version_1(path: Path) -> None:
+    """Make a journal as the first version kept it, in SQLite."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE run (only INTEGER PRIMARY KEY, head TEXT NOT NULL)")
+        connection.execute(f"PRAGMA application_id = {0x626C6B72}")
+        connection.execute("PRAGMA user_version = 1")
 
 
 def text_file(path: Path) -> None:
@@ -503,13 +557,31 @@ def text_file(path: Path) -> None:
 
 def newer(path: Path) -> None:
     """Make a journal of a version that is yet to come."""
-    edit(begun(path), "PRAGMA user_version = 2")
+    path.write_bytes(begun(path).read_bytes().replace(b"bulkrestart journal 2", b"bulkrestart journal 3", 1))
 
 
-def cut_off(path: Path) -> None:
-    """Make a journal that lost its second half."""
-    size = begun(path).stat().st_size
-    os.truncate(path, size // 2)
+NOT_OURS: list[tuple[Callable[[Path], None], str]] = [
+    (other_database, "it is not a journal of bulkrestart, or its first line is damaged"),
+    (text_file, "it is not a journal of bulkrestart, or its first line is damaged"),
+    (version_1, "it is of version 1, and this is bulkrestart for version 2"),
+    (newer, "it is of version 3, and this is bulkrestart for version 2"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), NOT_OURS, ids=[make.__name__ for make, _ in NOT_OURS])
+def test_a_file_that_is_none_of_ours(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    """A file that is no journal is refused in one line that says why, is left as it was, and is not held."""
+    path = tmp_path / "journal"
+    make(path)
+    path.chmod(0o600)
+    before = path.read_bytes()
+    remedy = "give another file, and --since if it was a journal"
+
+    for open_ in (Journal.open, read_journal, read_contents, Journal.open):
+        with pytest.raises(JournalError, match=rf"^the journal {path} cannot be used: {words}; {remedy}$"):
+            open_(path)
+
+    assert path.read_bytes() == before
 
 
 def folder(path: Path) -> None:
@@ -522,37 +594,13 @@ def dangling(path: Path) -> None:
     path.symlink_to(path.parent / "nowhere" / "journal")
 
 
-NOT_OURS: list[tuple[Callable[[Path], None], str]] = [
-    (other_database, " is a database of another program: give another file"),
-    (unmarked_database, " is a database of another program: give another file"),
-    (text_file, " cannot be used: file is not a database; give another file"),
-    (newer, "a newer version of bulkrestart wrote the journal "),
-    (cut_off, " cannot be used: database disk image is malformed; give another file"),
-]
-
-
-@pytest.mark.parametrize(("make", "words"), NOT_OURS, ids=[make.__name__ for make, _ in NOT_OURS])
-def test_a_file_that_is_none_of_ours(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
-    """A file that is no journal is refused in one line that says why, is left as it was, and is not held."""
-    path = tmp_path / "journal"
-    make(path)
-    before = path.read_bytes()
-
-    for open_ in (Journal.open, read_journal, Journal.open):
-        with pytest.raises(JournalError, match=words) as caught:
-            open_(path)
-        assert str(path) in str(caught.value)
-
-    assert path.read_bytes() == before
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(folder, "Is a directory"), (os.mkfifo, "it is not a file"), (dangling, "No such file or directory")],
-    ids=["folder", "FIFO", "dangling link"],
+    [(folder, "it is not a file"), (os.mkfifo, "it is not a file")],
+    ids=["folder", "FIFO"],
 )
 def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
-    """A folder, a FIFO and a link to nowhere are refused at once: nothing waits for a writer."""
+    """A folder and a FIFO are refused at once: nothing waits for a writer."""
     path = tmp_path / "journal"
     make(path)
 
@@ -619,21 +667,8 @@ def test_reading_a_path_that_is_none() -> None:
         read_journal("a\0b")
 
 
-def refuse_lock(descriptor: int, operation: int) -> None:
-    """Refuse as a network's file system does that has no locks."""
-    raise OSError(37, "No locks available")
-
-
-def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing can be locked no journal is kept: two processes might write it."""
-    monkeypatch.setattr("fcntl.flock", refuse_lock)
-
-    with pytest.raises(JournalError, match="cannot be used: No locks available"):
-        Journal.open(tmp_path / "journal")
-
-
 def test_a_file_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is another user's is refused, and the lock beside it is let go."""
+    """A file that the system does not let us open is refused in its words, and is not held."""
     path = begun(tmp_path / "journal")
     really = os.open
 
@@ -650,59 +685,120 @@ def test_a_file_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monke
     Journal.open(path).close()
 
 
-# What somebody has edited.
+def test_a_file_that_another_process_makes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was not there, and is when it is to be made, is opened as any other."""
+    path, really = tmp_path / "journal", os.open
+    calls: list[int] = []
+
+    def late(file: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and not calls:
+            calls.append(flags)
+            begun(path)
+        return really(file, flags, mode)
+
+    monkeypatch.setattr(os, "open", late)
+    with closing(Journal.open(path)) as journal:
+        contents = journal.read()
+
+    assert contents is not None
+    assert contents.ids == IDS
+
+
+def test_a_file_system_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a folder cannot be synced a journal is kept all the same."""
+    really = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+    assert read_journal(begun(tmp_path / "journal"))[0].ids == IDS
+
+
+# Lines that another program wrote, with good digests.
+
+
+HEAD_LINE = dump_head(HEAD)
+RECORD_LINE = b'server a {"reboot_type":"SOFT","began":0.5}'
+
+
+def changed(line: bytes, old: str, new: str) -> bytes:
+    """Change a line."""
+    assert old.encode() in line
+    return line.replace(old.encode(), new.encode(), 1)
 
 
 @pytest.mark.parametrize(
-    "statement",
+    "line",
     [
-        "DELETE FROM run",
-        "UPDATE run SET head = 'no JSON'",
-        "UPDATE run SET head = '[]'",
-        "UPDATE run SET head = json_remove(head, '$.purpose')",
-        "UPDATE run SET head = json_set(head, '$.purpose.reboot_type', 'WARM')",
-        "UPDATE run SET head = json_set(head, '$.facts.shift', json('[1]'))",
-        "UPDATE run SET head = json_set(head, '$.facts.shift', 1)",
-        "UPDATE records SET record = '1'",
-        "UPDATE records SET record = json_remove(record, '$.server_id')",
-        "UPDATE records SET record = json_set(record, '$.more', 1)",
-        "UPDATE records SET record = json_set(record, '$.reboot_type', 'WARM')",
-        "UPDATE records SET record = json_set(record, '$.reboot_type', NULL)",
-        "UPDATE records SET record = json_set(record, '$.attempts', 1)",
-        "UPDATE records SET record = json_set(record, '$.end.outcome', 'rebooted')",
-        "UPDATE records SET record = json_set(record, '$.end.reason', 'why not')",
-        "UPDATE records SET record = json_set(record, '$.end.proof', 'faith')",
-        "UPDATE records SET record = json_set(record, '$.proof', 'faith')",
-        "UPDATE records SET record = replace(record, '\"began\":0.5', '\"began\":Infinity')",
-        "UPDATE records SET record = json_set(record, '$.elapsed', 'long')",
-        "UPDATE records SET written = 'yesterday'",
-        "UPDATE run SET head = json_set(head, '$.began', 1e300)",
-        "UPDATE fleet SET server_id = 'a'",
-        "UPDATE fleet SET server_id = '../../x' WHERE server_id = 'a'",
-        "UPDATE fleet SET server_id = x'00' WHERE server_id = 'c'",
-        "DELETE FROM fleet",
+        b"",
+        b"word {}",
+        b"server",
+        b"\xff",
+        b"head no JSON",
+        b"head []",
+        b"head {}",
+        changed(HEAD_LINE, '"purpose"', '"aim"'),
+        changed(HEAD_LINE, "SOFT", "WARM"),
+        changed(HEAD_LINE, '"shift":null', '"shift":[1]'),
+        changed(HEAD_LINE, '"shift":null', '"shift":1'),
+        changed(HEAD_LINE, '"began":1800000000.25', '"began":1e300'),
+        b"server a",
+        b"server a 1",
+        b"server a {}",
+        b"server \xff {}",
+        b"server a " + b"[" * 100_000,
+        changed(RECORD_LINE, " a ", " d "),
+        changed(RECORD_LINE, " a ", " "),
+        changed(RECORD_LINE, "}", ',"server_id":"a"}'),
+        changed(RECORD_LINE, "}", ',"more":1}'),
+        changed(RECORD_LINE, "SOFT", "WARM"),
+        changed(RECORD_LINE, '"SOFT"', "null"),
+        changed(RECORD_LINE, "}", ',"attempts":1}'),
+        changed(RECORD_LINE, "}", ',"attempts":[{"at":1}]}'),
+        changed(RECORD_LINE, "}", ',"known_attempts":1}'),
+        changed(RECORD_LINE, " a ", " b ").replace(b"}", b',"known_attempts":1}'),
+        changed(RECORD_LINE, "}", ',"end":{"outcome":"rebooted","reason":null,"detail":"","proof":null}}'),
+        changed(RECORD_LINE, "}", ',"end":{"outcome":"refused","reason":"why not","detail":"","proof":null}}'),
+        changed(RECORD_LINE, "}", ',"end":{"outcome":"completed","reason":null,"detail":"","proof":"faith"}}'),
+        changed(RECORD_LINE, "}", ',"proof":"faith"}'),
+        changed(RECORD_LINE, "}", ',"since":[1]}'),
+        changed(RECORD_LINE, "0.5", "Infinity"),
+        changed(RECORD_LINE, "}", ',"elapsed":"long"}'),
+        b"time yesterday",
+        b"time 1e300",
+        b'fleet ["a"]',
+        b'fleet ["../../x"]',
+        b"fleet [7]",
+        b"fleet 7",
     ],
 )
-def test_rows_that_were_edited(tmp_path: Path, statement: str) -> None:
-    """A journal whose rows make no sense is refused in one line; it is not held afterwards."""
-    path = begun(tmp_path / "journal", record(end=End(outcome=Outcome.REFUSED, reason=Reason.LOCKED)))
-    edit(path, statement)
-    words = rf"^the journal {path} is damaged \(.*\): restore it, or give another file"
+def test_lines_that_make_no_sense(tmp_path: Path, line: bytes) -> None:
+    """A journal whose lines make no sense is refused in one line that names the remedy; it is not held afterwards."""
+    path = begun(tmp_path / "journal", record())
+    append(path, line)
+    words = (
+        rf"^the journal {path} is damaged \(.*\): give another file, and --since with the time at which its run began"
+    )
 
     for _ in range(2):
         with closing(Journal.open(path)) as journal, pytest.raises(JournalError, match=words):
             journal.read()
-        with pytest.raises(JournalError, match=words):
-            read_journal(path)
+        for read in (read_journal, read_contents):
+            with pytest.raises(JournalError, match=words):
+                read(path)
 
 
-@pytest.mark.parametrize("table", ["run", "fleet", "records"])
-def test_tables_that_are_missing(tmp_path: Path, table: str) -> None:
-    """A journal without one of its tables is refused in the database's own words."""
-    path = begun(tmp_path / "journal")
-    edit(path, f"DROP TABLE {table}")
+@pytest.mark.parametrize("lines", [[b'fleet ["a"]'], [RECORD_LINE], [b"time 1.5"]])
+def test_a_run_without_a_head(tmp_path: Path, lines: list[bytes]) -> None:
+    """A journal that does not say what its run is for is refused."""
+    path = tmp_path / "journal"
+    with held_elsewhere(path):
+        pass
+    append(path, *lines)
 
-    with pytest.raises(
-        JournalError, match=rf"^the journal {path} cannot be used: no such table: {table}; give another file$"
-    ):
-        read_journal(path)
+    with pytest.raises(JournalError, match=r"is damaged \(it has no head\): give another file, and --since"):
+        read_contents(path)

@@ -573,12 +573,15 @@ class _Process:
         """Do what blocks, and end in its midst or right after it if that is the moment."""
         if self.is_dead:
             return function()
-        before = _size(_wal(self._path))
+        before = _bytes(self._path)
         result = function()
         if self._is_next(Moment.COMMITTING):
             assert self._cut is not None
-            grown = _size(_wal(self._path)) - before
-            self._end(keep=before + int(grown * self._cut.torn) if grown > 0 else None)
+            after = _bytes(self._path)
+            # The mark at the start of the file follows the commit. A new file's first write is whole or not there.
+            is_commit = 0 < len(before) < len(after)
+            kept = len(before) + int((len(after) - len(before)) * self._cut.torn)
+            self._end(keep=before + after[len(before) : kept] if is_commit else None)
         self.come_to(Moment.COMMITTED)
         return result
 
@@ -587,7 +590,7 @@ class _Process:
         cut = self._cut
         return not self.is_cut and cut is not None and cut.moment is moment and cut.number == self._counts[moment]
 
-    def _end(self, keep: int | None = None) -> None:
+    def _end(self, keep: bytes | None = None) -> None:
         assert self._cut is not None
         self.is_cut = True
         match self._cut.way:
@@ -603,13 +606,11 @@ class _Process:
                 self._scope.cancel()
                 self._line.cut()
 
-    def _bequeath(self, keep: int | None) -> None:
-        for source, copy in ((self._path, self._heir), (_wal(self._path), _wal(self._heir))):
-            if source.exists():
-                shutil.copyfile(source, copy)
+    def _bequeath(self, keep: bytes | None) -> None:
         if keep is not None:
-            with _wal(self._heir).open("r+b") as file:
-                file.truncate(keep)
+            self._heir.write_bytes(keep)
+        elif self._path.exists():
+            shutil.copyfile(self._path, self._heir)
 
 
 @asynccontextmanager
@@ -629,12 +630,8 @@ async def _client(stage: "_Stage", line: _Line) -> AsyncIterator[RestartClient]:
             yield client
 
 
-def _wal(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 class _Stage:

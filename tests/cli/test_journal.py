@@ -203,14 +203,14 @@ def test_bad_options(cli: Cli, options: tuple[str, ...], words: str) -> None:
 def test_not_a_journal(cli: Cli, tmp_path: Path) -> None:
     """A file of another kind is refused in one line, by both commands."""
     path = tmp_path / "file"
-    path.write_text("something else, and longer than a header of a database would be: a hundred bytes and more, in all")
+    path.write_text("something else")
     for command in (
         ("restart", "--endpoint", "http://127.0.0.1:9/v2.1/p", "--journal", str(path)),
         ("journal", str(path)),
     ):
         end = cli(*command)
         assert (end.code, end.out) == (2, "")
-        assert end.err.startswith(f"bulkrestart: the journal {path} cannot be used: file is not a database")
+        assert end.err.startswith(f"bulkrestart: the journal {path} cannot be used: it is not a journal of bulkrestart")
 
 
 def test_since(cli: Cli, serve: Serve) -> None:
@@ -269,8 +269,32 @@ def test_no_such_journal(cli: Cli, tmp_path: Path) -> None:
     assert (end.code, end.err) == (2, f"bulkrestart: there is no journal {tmp_path}/nowhere\n")
     (tmp_path / "empty").write_bytes(b"")
     end = cli("journal", str(tmp_path / "empty"))
-    words = f"the run of the journal {tmp_path}/empty has not begun: there is nothing to read"
-    assert (end.code, end.err) == (2, f"bulkrestart: {words}\n")
+    words = (
+        f"the journal {tmp_path}/empty is an empty file: if it was the journal of a run, give another file, and --since"
+    )
+    assert (end.code, end.out) == (2, "")
+    assert end.err.startswith(f"bulkrestart: {words}")
+
+
+def test_a_journal_that_others_may_write(cli: Cli, serve: Serve, tmp_path: Path) -> None:
+    """A journal that other users may have written is printed with a warning; a restart refuses it, and asks nothing."""
+    served = serve(Cloud(2, reboot_seconds=(0.0, 0.0)))
+    path = tmp_path / "journal"
+    command = ("restart", "--endpoint", served.endpoint, "--no-wait", "--journal", str(path), *served.cloud.ids)
+    assert cli(*command).code == 0
+    path.chmod(0o666)
+    doubt = f"other users may write to the journal {path} (its mode is 0666): give another file and --since"
+    shown = cli("journal", str(path))
+    assert shown.code == 0
+    assert "2 accepted" in shown.out
+    assert shown.err.startswith(
+        f"bulkrestart: what follows may not be what a run wrote, and a restart refuses it: {doubt}"
+    )
+    before = len(served.cloud.requests)
+    for refused in (cli(*command), cli(*command, "--dry-run")):
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.startswith(f"bulkrestart: {doubt}")
+    assert len(served.cloud.requests) == before
 
 
 def test_an_interrupted_run(cli: Cli, serve: Serve, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """However a run with a journal ends, and at its deadline: nothing is forgotten, and everything is released."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ import trio
 
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Run, StopReason
 from bulkrestart.journal import Journal, read_journal
+from bulkrestart.journal.codec import Rows
 from bulkrestart.simulator import Call, Cloud, Fault
 from tests.run.test_ends import slow_cloud, until
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
@@ -181,7 +183,7 @@ def test_cancelled_while_the_disk_is_slow(
     started, go_on, write = threading.Event(), threading.Event(), Journal.write
     commits = [0]
 
-    def slow(held: Journal, rows: str, now: float) -> None:
+    def slow(held: Journal, rows: Rows, now: float) -> None:
         commits[0] += 1
         if commits[0] == commit:
             started.set()
@@ -234,8 +236,8 @@ def test_connections_are_let_go(tmp_path: Path, backend: str, monkeypatch: pytes
     anyio.run(main, backend=backend)
     assert len(opened) == 3
     for journal in opened:
-        with pytest.raises(Exception, match="Cannot operate on a closed database"):
-            journal._connection.execute("SELECT 1")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(journal._descriptor)
 
 
 # A deadline, with a journal and without.

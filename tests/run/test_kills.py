@@ -1,5 +1,7 @@
 """A process that is killed loses no server and doubles no reboot: real processes, SIGKILL, and the cloud's count."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,54 @@ def test_killed_while_it_settles() -> None:
     assert after is not None
     assert all(record.is_accepted for record in after.records.values())
     assert any(record.end is None for record in after.records.values())
+
+
+@pytest.mark.parametrize("reboot_type", RebootType)
+@pytest.mark.parametrize("kill", [Kill(Moment.COMMITTED, 3), Kill(Moment.COMMITTING, 4), Kill(Moment.ANSWERED, 12)])
+def test_only_the_file_is_taken_along(tmp_path: Path, reboot_type: RebootType, kill: Kill) -> None:
+    """The journal's file, copied alone to another folder after each kill, is all that the next process needs."""
+    cloud = LethalCloud(60, reboot_seconds=REBOOT_SECONDS, latency=0.02, legacy_host=True)
+    with LoopbackCloud(cloud) as served:
+        program = Program(
+            endpoint=served.endpoint,
+            token=cloud.token,
+            ids=cloud.ids,
+            reboot_type=reboot_type,
+            folder=tmp_path,
+            grace=GRACE,
+            poll=POLL,
+        )
+        for number in range(2):
+            assert run_once(cloud, program, kill).is_killed
+            assert program.contents() is not None
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            shutil.copy(program.journal, folder)
+            program = replace(program, folder=folder)
+        assert cloud.posts
+        end = run_once(cloud, program)
+    assert end.code == 0, end.err
+    assert [(server_id, outcome) for server_id, outcome, *_ in end.results] == [(id_, "completed") for id_ in cloud.ids]
+    assert cloud.cycles == dict.fromkeys(cloud.ids, 1)
+
+
+def test_a_journal_that_was_damaged(tmp_path: Path) -> None:
+    """After a kill, a journal that was cut or damaged is refused in one line, and nothing is asked."""
+    cloud = LethalCloud(40, reboot_seconds=REBOOT_SECONDS, latency=0.02)
+    with LoopbackCloud(cloud) as served:
+        program = Program(
+            endpoint=served.endpoint, token=cloud.token, ids=cloud.ids, reboot_type=RebootType.SOFT, folder=tmp_path
+        )
+        assert run_once(cloud, program, Kill(Moment.ARRIVED, 30)).is_killed
+        before, data = len(cloud.requests), program.journal.read_bytes()
+        place = data.index(b"server ", len(data) // 2)
+        for damaged in (b"", data[:place], data[:place] + b"S" + data[place + 1 :]):
+            program.journal.write_bytes(damaged)
+            end = run_once(cloud, program)
+            assert end.code == 2
+            assert "give another file, and --since with the time at which its run began" in end.err
+            assert end.err.count("\n") == 1
+        assert len(cloud.requests) == before
 
 
 def test_two_at_once(tmp_path: Path) -> None:

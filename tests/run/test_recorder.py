@@ -1,7 +1,6 @@
 """The journal beside a run: no send leaves before it is on the disk, and a disk that fails sends nothing more."""
 
 import asyncio
-import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,8 +20,10 @@ from bulkrestart.core.model import RebootType
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose
 from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_journal
+from bulkrestart.journal.codec import Rows
 from bulkrestart.run.recorder import in_thread, recording
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, asgi
+from tests.full_disk import fill_disk
 from tests.virtual import assert_accounted, client_of, cloud_of, virtually
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -66,7 +67,7 @@ def watch_of(journal: Path, posts: dict[str, int]) -> Callable[[str], None]:
     def watch(server_id: str) -> None:
         contents, holder = read_journal(journal)
         record = contents.records[server_id]
-        assert holder == os.getpid()
+        assert holder == f"process {os.getpid()}"
         assert record.sent_at is not None
         assert record.has_reached is (posts.get(server_id, 0) > 0)
         assert len(record.attempts) == posts.get(server_id, 0)
@@ -141,8 +142,8 @@ def test_commits_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     sizes: list[int] = []
     write = Journal.write
 
-    def counted(journal: Journal, rows: str, now: float) -> None:
-        sizes.append(len(json.loads(rows)))
+    def counted(journal: Journal, rows: Rows, now: float) -> None:
+        sizes.append(len(rows.lines))
         write(journal, rows, now)
 
     monkeypatch.setattr(Journal, "write", counted)
@@ -184,10 +185,10 @@ def fail_writes(patch: pytest.MonkeyPatch, *, first: int, times: int) -> None:
     """Let some commits fail as on a full disk."""
     calls, write = [0], Journal.write
 
-    def failing(journal: Journal, rows: str, now: float) -> None:
+    def failing(journal: Journal, rows: Rows, now: float) -> None:
         calls[0] += 1
         if first <= calls[0] < first + times:
-            raise JournalError("the journal cannot be used: database or disk is full")
+            raise JournalError("the journal cannot be used: No space left on device")
         write(journal, rows, now)
 
     patch.setattr(Journal, "write", failing)
@@ -214,7 +215,7 @@ def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first:
             assert_accounted(report, cloud)
             assert report.stopped is not None
             assert report.stopped.reason is StopReason.JOURNAL
-            assert "database or disk is full" in report.stopped.detail
+            assert "No space left on device" in report.stopped.detail
             if first == 1:
                 assert not cloud.posts
             assert cloud.posts.total() < 100
@@ -227,26 +228,20 @@ def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first:
 
 
 def test_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database's own word that it is full stops the run like any other, before the send that it does not hold."""
-
-    class Small(Journal):
-        def begin(self, head: Head, ids: Iterable[str]) -> None:
-            super().begin(head, ids)
-            (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
-            self._connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+    """The system's own word that the disk is full stops the run, before a send that it does not hold."""
 
     async def main() -> None:
         cloud = cloud_of(300)
         journal = tmp_path / "journal"
         async with client_of(cloud, max_at_once=5) as client:
             with monkeypatch.context() as patch:
-                patch.setattr("bulkrestart.journal.Journal", Small)
+                fill_disk(patch, room=100_000)
                 report = await client.restart(cloud.ids, journal=journal)
             assert_accounted(report, cloud)
             assert {*report.summary} == {Outcome.COMPLETED, Outcome.SKIPPED}
             assert report.stopped is not None
             assert report.stopped.reason is StopReason.JOURNAL
-            assert str(journal) in report.stopped.detail
+            assert f"the journal {journal} cannot be used: No space left on device" in report.stopped.detail
             again = await client.restart(cloud.ids, journal=journal)
         assert_accounted(again, cloud)
         assert again.summary == {Outcome.COMPLETED: 300}
@@ -258,14 +253,14 @@ def test_disk_that_is_full_before_the_first_send(tmp_path: Path, monkeypatch: py
     """A journal that cannot even be begun is an error, and nothing was sent."""
 
     def full(journal: Journal, head: Head, ids: Iterable[str]) -> None:
-        raise JournalError(f"the journal {journal.path} cannot be used: database or disk is full")
+        raise JournalError(f"the journal {journal.path} cannot be used: No space left on device")
 
     async def main() -> None:
         cloud = cloud_of(5)
         async with client_of(cloud) as client:
             with monkeypatch.context() as patch:
                 patch.setattr(Journal, "begin", full)
-                with pytest.raises(JournalError, match="database or disk is full"):
+                with pytest.raises(JournalError, match="No space left on device"):
                     await client.restart(cloud.ids, journal=tmp_path / "journal")
             assert not cloud.posts
             report = await client.restart(cloud.ids, journal=tmp_path / "journal")

@@ -43,7 +43,7 @@ def contents_of(path: str | None) -> Contents | None:
     Raises:
         InputError: It cannot be read.
     """
-    # A restart without a journal needs neither SQLite nor locks, which not every system has.
+    # A restart without a journal needs no locks on files, which not every system has.
     from bulkrestart.journal import read_contents
 
     with refusals_told():
@@ -75,10 +75,13 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
     Raises:
         InputError: There is none, or it cannot be read.
     """
-    from bulkrestart.journal import read_journal
+    from bulkrestart.journal import read_journal, why_not_trusted
 
     with refusals_told():
         contents, holder = read_journal(path)
+    doubt = why_not_trusted(path)
+    if doubt is not None:
+        streams.warn(f"what follows may not be what a run wrote, and a restart refuses it: {doubt}")
     report = contents.report(is_over=holder is None)
     write = streams.line if output is Output.TABLE else streams.say
     write(safe(_heading(contents, holder)))
@@ -95,10 +98,10 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
     return End(ExitCode.WELL, display.account(report))
 
 
-def _heading(contents: Contents, holder: int | None) -> str:
+def _heading(contents: Contents, holder: str | None) -> str:
     head = contents.head
     since = f" since {moment_text(head.purpose.since)}" if head.purpose.since is not None else ""
-    held = "" if holder is None else f", held by process {holder}"
+    held = "" if holder is None else f", held by {holder}"
     return (
         f"{head.purpose.reboot_type} restart of {len(contents.ids)} servers at {head.purpose.target}{since}, "
         f"begun {moment_text(head.began)}, last written {moment_text(contents.written)}{held}"

@@ -145,7 +145,7 @@ class Recorder:
                         await in_thread(partial(self._journal.write_head, head))
                         self._head = head
                 except JournalError as error:
-                    course.halt(Stop(StopReason.JOURNAL, f"{error}; mend that, and the same call goes on"))
+                    course.halt(Stop(StopReason.JOURNAL, str(error)))
                     self._batch.records = batch.records | self._batch.records
                 finally:
                     batch.over.set()
@@ -193,7 +193,7 @@ async def recording(path: str | os.PathLike[str] | None) -> AsyncIterator[Record
     if path is None:
         yield Recorder()
         return
-    # Only whoever keeps a journal needs SQLite, and locks that not every system has.
+    # A run without a journal needs no locks on files, which not every system has.
     from bulkrestart.journal import Journal
 
     # A cancellation may come while it is opened: then the stack has it nonetheless.
