@@ -22,6 +22,7 @@ from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import Body, cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.stall import Asked
 
 T = TypeVar("T")
 
@@ -84,12 +85,20 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
+        hear: Is told how each request ended; None: nothing is.
     """
 
     def __init__(
-        self, endpoint: Endpoint, sender: Sender, auth: httpx.Auth | None, clock: CloudClock, timeout: float
+        self,
+        endpoint: Endpoint,
+        sender: Sender,
+        auth: httpx.Auth | None,
+        clock: CloudClock,
+        timeout: float,
+        hear: Callable[[Asked, object], None] | None = None,
     ) -> None:
         self._sender = sender
+        self._hear = hear
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
@@ -106,12 +115,13 @@ class Compute:
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
         seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND)
-        return seen
+        return self._heard(Asked.SEND, seen)
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
         path = f"/servers/{quote(server_id, safe='')}"
-        return await self._get(path, _RECORD_BOUND, lambda body: _read_server(_member(_parse(body), "server")))
+        seen = await self._get(path, _RECORD_BOUND, lambda body: _read_server(_member(_parse(body), "server")))
+        return self._heard(Asked.SERVER, seen)
 
     async def page(
         self,
@@ -135,7 +145,7 @@ class Compute:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         seen, body = await self._ask("/servers/detail", _PAGE_BOUND, query)
         page = await _read_page(body)
-        return _with_fault(seen, body) if page is None else page
+        return self._heard(Asked.LIST, _with_fault(seen, body) if page is None else page)
 
     async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -144,17 +154,24 @@ class Compute:
             offset: How many groups came before.
         """
         query = {"limit": str(PAGE_LIMIT), "offset": str(offset)}
-        return await self._get("/os-server-groups", _PAGE_BOUND, _read_groups, query)
+        return self._heard(Asked.GROUPS, await self._get("/os-server-groups", _PAGE_BOUND, _read_groups, query))
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
-        return await self._get(path, _RECORD_BOUND, lambda body: _read_log(_member(_parse(body), "instanceActions")))
+        seen = await self._get(path, _RECORD_BOUND, lambda body: _read_log(_member(_parse(body), "instanceActions")))
+        return self._heard(Asked.LOG, seen)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
-        return await self._get(path, _RECORD_BOUND, lambda body: _read_log([_member(_parse(body), "instanceAction")]))
+        seen = await self._get(path, _RECORD_BOUND, lambda body: _read_log([_member(_parse(body), "instanceAction")]))
+        return self._heard(Asked.LOG, seen)
+
+    def _heard(self, asked: Asked, seen: T) -> T:
+        if self._hear is not None:
+            self._hear(asked, seen)
+        return seen
 
     def lower_microversion(self, refusal: Answer) -> bool:
         """Take the newest microversion that a 406 names; False if there is nothing to lower."""

@@ -69,10 +69,12 @@ class Preflight:
 
     Attributes:
         compute: The cloud.
+        stall: Ends what makes no progress.
     """
 
     def __init__(self, compute: Compute, gate: Gate, rng: random.Random) -> None:
         self.compute = compute
+        self.stall = gate.stall
         self._gate = gate
         self._rng = rng
 
