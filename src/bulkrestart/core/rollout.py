@@ -31,10 +31,11 @@ _FAILURES: Final = ("5%", 5)
 _REFUSED: Final = ("10%", 20)
 
 #: Outcomes that tell of the cloud, of us or of the run, and not of the server.
-_NOT_OF_SERVER: Final = frozenset(
+NOT_OF_SERVER: Final = frozenset(
     {
         *(Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
         *(Reason.HISTORY_UNREADABLE, Reason.STOPPED, Reason.NOT_STARTED, Reason.PARKED, Reason.HELD_BACK),
+        Reason.INTERRUPTED,
     }
 )
 #: Outcomes of a server that was tried in vain, which may be its own doing or the cloud's.
@@ -187,7 +188,7 @@ def tells_of_server(result: ServerResult, *, others_progress: bool) -> bool:
     """
     if result.reason in _IN_VAIN:
         return others_progress
-    return result.reason not in _NOT_OF_SERVER
+    return result.reason not in NOT_OF_SERVER
 
 
 def is_harm(result: ServerResult) -> bool:
@@ -197,7 +198,7 @@ def is_harm(result: ServerResult) -> bool:
 
 def is_refusal(result: ServerResult) -> bool:
     """Tell whether a server was left out for what it is, and not because of the cloud, of us or of the run."""
-    return result.outcome in (Outcome.REFUSED, Outcome.SKIPPED) and result.reason not in _NOT_OF_SERVER
+    return result.outcome in (Outcome.REFUSED, Outcome.SKIPPED) and result.reason not in NOT_OF_SERVER
 
 
 def stays_down(result: ServerResult) -> bool:

@@ -195,7 +195,8 @@ def describe(seen: Observation) -> str:
 
 
 def _lasting(row: Row, now: float) -> str:
-    assert row.since is not None and row.last is not None, "it covers a time"
+    assert row.since is not None, "it covers a time"
+    assert row.last is not None, "its first failure was noted"
     words = _words(row.last)
     return span(now - row.since) + (f" ({words})" if words else "")
 

@@ -11,7 +11,8 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
-from bulkrestart.core.errors import AuthError, EndpointError
+from bulkrestart.core.errors import AuthError, EndpointError, StalledError
+from bulkrestart.core.model import StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.gate import Gate
 
@@ -55,8 +56,9 @@ def require_past(since: float | None, clock: CloudClock) -> None:
 
 
 def _check(gate: Gate) -> None:
-    if gate.course.stop is not None:
-        raise EndpointError(f"{gate.course.stop.detail}; nothing was sent")
+    if (stop := gate.course.stop) is not None:
+        kind = StalledError if stop.reason is StopReason.STALLED else EndpointError
+        raise kind(f"{stop.detail}; nothing was sent")
 
 
 class Preflight:
