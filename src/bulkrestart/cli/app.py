@@ -130,7 +130,8 @@ def _common(
     short_help="Restart servers of a project.",
     epilog="Exit code, the first that fits: 130 interrupted; 2 bad input, nothing was sent; "
     "5 standard output could not be written, and the problems and the summary are on standard error; "
-    "4 the run stopped itself, or made no progress before anything was sent; 3 some servers are in doubt; 1 some were refused, failed or skipped; 0 all is well.",
+    "4 the run stopped itself, or nothing could be sent because the cloud made no progress; "
+    "3 some servers are in doubt; 1 some were refused, failed or skipped; 0 all is well.",
 )
 def _restart(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Ids of servers.")] = None,

@@ -197,8 +197,9 @@ def is_harm(result: ServerResult) -> bool:
 
 
 def is_refusal(result: ServerResult) -> bool:
-    """Tell whether a server was left out for what it is, and not because of the cloud, of us or of the run."""
-    return result.outcome in (Outcome.REFUSED, Outcome.SKIPPED) and result.reason not in NOT_OF_SERVER
+    """Tell whether a server was left out for what it is, and not because the run stopped or held it back."""
+    is_ours = result.reason in (Reason.STOPPED, Reason.NOT_STARTED, Reason.PARKED, Reason.HELD_BACK)
+    return result.outcome in (Outcome.REFUSED, Outcome.SKIPPED) and not is_ours
 
 
 def stays_down(result: ServerResult) -> bool:

@@ -77,8 +77,11 @@ class Row:
 
     def covers(self, began: float, now: float) -> bool:
         """Tell whether it is the cause of a time without progress: it lasted for most of it, and goes on."""
-        lasts = self.since is not None and now - self.since >= (now - began) * _SHARE
-        return lasts and not self.is_silent(began, now)
+        return self.lasts(now) >= (now - began) * _SHARE and not self.is_silent(began, now)
+
+    def lasts(self, now: float) -> float:
+        """Seconds since the first of them; negative without any."""
+        return -1.0 if self.since is None else now - self.since
 
     def is_silent(self, began: float, now: float) -> bool:
         """Tell whether no request has ended for most of a time."""
@@ -162,9 +165,12 @@ class Stall:
         began = self._progress_at
         if self._sign_in.covers(began, now):
             return f"no sign-in has succeeded for {_lasting(self._sign_in, now)}"
-        for what, row in (("request", self._all), *self._rows.items()):
-            if row.covers(began, now):
-                return f"{_claim(what, tuple(row.kinds))} for {_lasting(row, now)}"
+        rows = [("request", self._all), *self._rows.items()]
+        covering = [(what, row) for what, row in rows if row.covers(began, now)]
+        if covering:
+            # The longest says most, and of several "every request" does.
+            what, row = max(covering, key=lambda named: named[1].lasts(now) // _MINUTE)
+            return f"{_claim(what, tuple(row.kinds))} for {_lasting(row, now)}"
         lacking = f"{self._lacking} for {span(now - began)}"
         if self._all.is_silent(began, now):
             waiting = f"all requests wait because of an earlier answer ({holding})"
@@ -172,10 +178,8 @@ class Stall:
         for what in (Asked.LIST, Asked.GROUPS):
             if self._rows[what].good == self._all.good > 0:
                 return f"{lacking}; the list has not ended after {self._rows[what].good} pages"
-        last = self._all.last
-        return f"{lacking}; the cloud answers" + (
-            "" if last is None else f", and the last failure was {describe(last)}"
-        )
+        failure = "" if self._all.last is None else f", and the last failure was {describe(self._all.last)}"
+        return f"{lacking}; the cloud answers{failure}"
 
 
 def bound(timeout: float, max_per_second: float | None) -> float:
@@ -195,10 +199,9 @@ def describe(seen: Observation) -> str:
 
 
 def _lasting(row: Row, now: float) -> str:
-    assert row.since is not None, "it covers a time"
-    assert row.last is not None, "its first failure was noted"
+    assert row.last is not None, "it covers a time"
     words = _words(row.last)
-    return span(now - row.since) + (f" ({words})" if words else "")
+    return span(row.lasts(now)) + (f" ({words})" if words else "")
 
 
 def _claim(what: str, kinds: Sequence[str]) -> str:
