@@ -56,9 +56,7 @@ class Refusing:
         grace: Requests that are let through first.
     """
 
-    def __init__(
-        self, cloud: Cloud, which: Which, answer: Callable[[], httpx.Response], *, grace: int = 0
-    ) -> None:
+    def __init__(self, cloud: Cloud, which: Which, answer: Callable[[], httpx.Response], *, grace: int = 0) -> None:
         self._inner = httpx.ASGITransport(asgi(cloud))
         self._which = which
         self._answer = answer

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from bulkrestart import (
 )
 from bulkrestart.cloud.credentials import Issued, Renewed, SignInError, Trouble
 from bulkrestart.core.errors import StalledError
-from bulkrestart.simulator import Call, Fault, HostFault, asgi
+from bulkrestart.simulator import Cloud, Fault, HostFault, asgi
 from tests.stalls import (
     FLOW_LIMIT,
     GATEWAY,
@@ -118,11 +119,9 @@ def test_other_requests_refused_for_ever(tmp_path: Path, which: Which, name: str
             restart = partial(client.restart, cloud.ids, journal=tmp_path / "journal", **MODES[mode])
             moments = [trio.current_time()]
             async with client.restarting(cloud.ids, journal=tmp_path / "journal", **MODES[mode]) as run:
-                async for result in run:
-                    if result.outcome is Outcome.COMPLETED:
-                        moments.append(trio.current_time())
+                moments += [trio.current_time() async for result in run if result.outcome is Outcome.COMPLETED]
             moments.append(trio.current_time())
-            assert max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False)) <= DEFAULT + SLACK
+            assert max(later - earlier for earlier, later in pairwise(moments)) <= DEFAULT + SLACK
             assert_accounted(run.report, cloud)
             if run.report.stopped is not None:
                 assert_stopped(run.report, name[:3], reasons=(StopReason.STALLED, StopReason.OUTAGE))
@@ -137,20 +136,22 @@ def test_other_requests_refused_for_ever(tmp_path: Path, which: Which, name: str
 
 
 @pytest.mark.parametrize("retry_after", [None, 0, 1, 60, 600, 899, 901, 1e9])
-@pytest.mark.parametrize(("status", "body"), [(429, OVER_LIMIT), (503, PAGE), (202, FLOW_LIMIT), (500, b""), (504, b"")])
+@pytest.mark.parametrize(
+    ("status", "body"), [(429, OVER_LIMIT), (503, PAGE), (202, FLOW_LIMIT), (500, b""), (504, b"")]
+)
 @pytest.mark.parametrize("which", Which)
 def test_it_ends_in_its_bound(which: Which, status: int, body: bytes, retry_after: float | None) -> None:
     """Whatever is answered to whichever requests, and however long it asks to wait, a run ends within its bound."""
 
     async def main() -> None:
-        cloud = cloud_of(20, reboot_seconds=(2.0, 9.0))
+        cloud = cloud_of(8, reboot_seconds=(2.0, 9.0))
         answer = answering(status, body) if retry_after is None else retry(status, body, retry_after)
         way = Refusing(cloud, which, answer, grace=1)
         async with client_through(cloud, way, max_at_once=5) as client:
             began = trio.current_time()
             report = await client.restart(cloud.ids)
-        # What is back or given up in between is progress.
-        assert trio.current_time() - began <= 2 * DEFAULT + SLACK
+        # The acceptances at its beginning are progress, and so is what comes back in spite of all.
+        assert trio.current_time() - began <= DEFAULT + SLACK + 10.0
         assert_accounted(report, cloud)
         if report.stopped is not None:
             assert report.stopped.reason in (StopReason.STALLED, StopReason.OUTAGE)
@@ -196,6 +197,8 @@ def test_a_secret_in_the_cause_is_masked() -> None:
 
     async def main() -> None:
         cloud = cloud_of(3)
+        cloud.token = "gAAAAABsecretsecretsecret"
+        cloud.add_token(cloud.token)
         echo = b'{"overLimit": {"code": 429, "message": "slow down, X-Auth-Token: ' + cloud.token.encode() + b'"}}'
         way = Refusing(cloud, Which.SENDS, answering(429, echo))
         async with client_through(cloud, way) as client:
@@ -206,22 +209,21 @@ def test_a_secret_in_the_cause_is_masked() -> None:
     virtually(main)
 
 
-@pytest.mark.parametrize("since", [False, True])
-def test_with_since(since: bool) -> None:
-    """With `since`, where each send is looked before, a cloud that throttles sends ends the run the same way."""
+@pytest.mark.parametrize("name", ["429", "429, Retry-After: 1", "429, Retry-After: 600"])
+@pytest.mark.parametrize("which", [Which.SENDS, Which.LOGS])
+def test_with_since(which: Which, name: str) -> None:
+    """With `since`, where a look precedes each send, it ends the same way, also where only the log is refused."""
 
     async def main() -> None:
-        from datetime import UTC, datetime
-
         cloud = cloud_of(30)
-        way = Refusing(cloud, Which.LOGS if since else Which.SENDS, ANSWERS["429, Retry-After: 1"][0])
-        cloud.later(1.0, lambda: None)
+        since = datetime(2026, 1, 1, tzinfo=UTC)
+        way = Refusing(cloud, which, ANSWERS[name][0])
         async with client_through(cloud, way) as client:
-            report = await client.restart(cloud.ids, wait=False, since=datetime(2026, 1, 1, tzinfo=UTC))
+            report = await client.restart(cloud.ids, wait=False, since=since)
         assert report.elapsed <= DEFAULT + SLACK
         assert_accounted(report, cloud)
-        if not since:
-            assert_stopped(report, "429")
+        assert_stopped(report, "429")
+        assert not sum(cloud.cycles.values())
 
     virtually(main)
 
@@ -263,36 +265,36 @@ def test_refused_while_the_fleet_is_surveyed() -> None:
 
 
 def test_a_slow_survey_goes_on() -> None:
-    """A survey that is shown one server every 20 min is slow, and not stalled."""
+    """A survey that is shown one server every 13 min is slow, and not stalled."""
 
     async def main() -> None:
-        cloud = cloud_of(3, max_limit=1)
+        cloud = cloud_of(4, max_limit=1)
         inner = httpx.ASGITransport(asgi(cloud))
 
         async def slow(request: httpx.Request) -> httpx.Response:
             if request.method == "GET":
-                await trio.sleep(1200.0)
+                await trio.sleep(800.0)
             return await inner.handle_async_request(request)
 
         async with httpx.AsyncClient(transport=httpx.MockTransport(slow)) as http:
             client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
             report = await client.restart(cloud.ids, reboot_type="HARD", request_timeout=3000.0, wait=False)
         assert report.stopped is None
+        assert report.summary == {Outcome.ACCEPTED: 4}
+        assert report.elapsed >= 3 * 800.0
 
     virtually(main)
 
 
-def test_stall_timeout_is_heeded() -> None:
+def test_a_shorter_bound() -> None:
     """A shorter bound ends the run sooner."""
 
     async def main() -> None:
         cloud = cloud_of(20)
         way = Refusing(cloud, Which.SENDS, ANSWERS["429, Retry-After: 1"][0])
         async with client_through(cloud, way) as client:
-            report = await client.restart(
-                cloud.ids, wait=False, server_timeout=60.0, stall_timeout=100.0
-            )
-        assert_stopped(report, "for 130 s" if False else "429 to every request for")
+            report = await client.restart(cloud.ids, wait=False, server_timeout=60.0, stall_timeout=100.0)
+        assert_stopped(report, "429 to every request for 2 min")
         assert 100.0 <= report.elapsed <= 100.0 + SLACK
 
     virtually(main)
@@ -338,7 +340,7 @@ def test_a_wait_as_long_as_the_bound_comes_first() -> None:
 
 @pytest.mark.parametrize("asks", [False, True])
 def test_the_pause_between_waves_does_not_count(asks: bool) -> None:
-    """Two hours between two waves, or for the user's word, are no stall; and one comes in the wave after."""
+    """Two hours between two waves, or until the user's function answers, are no stall; what follows may be one."""
 
     async def main() -> None:
         cloud = cloud_of(10, reboot_seconds=(1.0, 1.0))
@@ -394,18 +396,22 @@ def test_a_user_s_check_that_never_returns() -> None:
 
 
 def test_many_slow_checks_are_no_stall() -> None:
-    """Checks of which 150 run at once take an hour for a large fleet, in which each call is progress."""
+    """Where 150 checks run at once, a fleet may take longer than the bound: each call is progress."""
 
     async def main() -> None:
-        cloud = cloud_of(4000, reboot_seconds=(1.0, 1.0))
+        cloud = cloud_of(1500, reboot_seconds=(1.0, 1.0))
 
         async def check(_: Server) -> bool:
             await trio.sleep(29.0)
             return False
 
         async with client_of(cloud, max_at_once=500) as client:
-            report = await client.restart(cloud.ids, verify=check, verify_timeout=1700.0, rollout=REGARDLESS)
+            arguments: dict[str, Any] = {"server_timeout": 60.0, "wait_timeout": 60.0, "stall_timeout": 120.0}
+            report = await client.restart(
+                cloud.ids, verify=check, verify_timeout=100.0, rollout=REGARDLESS, **arguments
+            )
         assert report.stopped is None
+        assert report.elapsed > 2 * 150.0
         assert {result.reason for result in report} == {Reason.VERIFY_FAILED}
 
     virtually(main)
@@ -599,7 +605,7 @@ def test_a_sign_in_that_never_comes() -> None:
 @asynccontextmanager
 async def endless(
     answer: Callable[[httpx.Request, int], httpx.Response | None], *, servers: int = 30
-) -> AsyncIterator[tuple[Any, RestartClient]]:
+) -> AsyncIterator[tuple[Cloud, RestartClient]]:
     """Give a cloud some of whose requests are answered by a function of the request and its number."""
     cloud = cloud_of(servers, reboot_seconds=(2.0, 9.0))
     inner = httpx.ASGITransport(asgi(cloud))
@@ -682,7 +688,7 @@ def test_throttled_without_a_run(name: str) -> None:
         async with client_through(cloud, way) as client:
             for ask in (list_all, RestartClient.anti_affinity, lambda one: one.plan(cloud.ids)):
                 began = trio.current_time()
-                with pytest.raises(StalledError, match="429 to every request for 30 min"):
+                with pytest.raises(StalledError, match=r"429 to every request for (29|30) min"):
                     await ask(client)
                 assert trio.current_time() - began <= DEFAULT + SLACK
 
@@ -732,28 +738,14 @@ def test_a_walk_ends_when_all_are_seen() -> None:
 
 
 def test_a_server_missing_from_an_endless_list_is_late_in_time() -> None:
-    """While a list without an end is read no time-out of a server is forgotten: lists are given up by then."""
+    """While a list without an end is read no time-out of a server is forgotten: it is given up by then."""
 
     async def main() -> None:
         async with endless(new_page, servers=3) as (cloud, client):
-            cloud.fail_host(cloud.ids[0], HostFault.STUCK) if hasattr(cloud, "fail_host") else None
-            report = await client.restart(cloud.ids, wait_timeout=200.0)
-        assert report.summary[Outcome.COMPLETED] >= 2
-        assert report.elapsed < 600.0
-
-    virtually(main)
-
-
-def test_one_throttled_request_in_many_is_no_cause() -> None:
-    """Where the cloud answers, the cause does not claim that it throttles everything."""
-
-    async def main() -> None:
-        cloud = cloud_of(1, reboot_seconds=(1.0, 1.0))
-        [server_id] = cloud.ids
-        for call in (Call.SHOW, Call.LOG, Call.LOG_ROW):
-            cloud.script(server_id, *[None, Fault.error(500)] * 2000, call=call)
-        async with client_of(cloud) as client:
-            report = await client.restart(cloud.ids)
-        assert report.stopped is None or "every" not in report.stopped.detail
+            cloud.break_host(cloud.ids[0], HostFault.HANG)
+            report = await client.restart(cloud.ids, wait_timeout=300.0)
+        assert report.summary == {Outcome.COMPLETED: 2, Outcome.FAILED: 1}
+        assert report.results[0].reason is Reason.NOT_BACK
+        assert report.elapsed < 400.0
 
     virtually(main)

@@ -27,6 +27,8 @@ _RESOLUTION: Final = 0.001
 #: Seconds from which a span is told in minutes.
 _MINUTES_FROM: Final = 120.0
 _MINUTE: Final = 60.0
+#: Seconds that may be lacking in the last minute of a span, such as those before the first answer.
+_UNTOLD: Final = 5.0
 
 _NO_ANSWER: Final = "no answer"
 _NO_CONNECTION: Final = "no connection"
@@ -189,7 +191,7 @@ def bound(timeout: float, max_per_second: float | None) -> float:
 
 def span(seconds: float) -> str:
     """Say how long: "45 s", "30 min"."""
-    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{seconds // _MINUTE:.0f} min"
+    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{(seconds + _UNTOLD) // _MINUTE:.0f} min"
 
 
 def describe(seen: Observation) -> str:

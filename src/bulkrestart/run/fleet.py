@@ -99,7 +99,7 @@ class Fleet:
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
         self._preflight = Preflight(compute, gate, rng)
-        self._sweep = Sweep(compute, gate, clock, self._lanes, longest_walk=options.wait_timeout)
+        self._sweep = Sweep(compute, gate, clock, self._lanes, wait_timeout=options.wait_timeout)
         self._survey = Survey(
             self._sweep, options.rollout, keeps_states=options.looks_ahead, advance=self._stall.advance
         )
@@ -198,8 +198,9 @@ class Fleet:
     def _give_up(self, stop: Stop) -> None:
         """End a run that is stalled as the deadline ends one: what is in flight is awaited for `DRAIN` seconds."""
         self._stalled = stop
-        self._course.halt(stop)
+        # First, so that whatever waits is cancelled, and does not go on because the run has stopped.
         self._bounds.cancel()
+        self._course.halt(stop)
 
     async def _survey_fleet(self) -> None:
         """Look at the servers first, if there is something to know of them."""

@@ -45,7 +45,7 @@ async def make_plan(
         EndpointError: Nothing answers, or something else than the compute API of the project; or `since` is yet to
             come by the cloud's clock; or it takes too long (`StalledError`).
     """
-    sweep = Sweep(compute, gate, clock, options.max_at_once, longest_walk=options.wait_timeout)
+    sweep = Sweep(compute, gate, clock, options.max_at_once, wait_timeout=options.wait_timeout)
     survey = Survey(sweep, options.rollout, keeps_states=True, is_thorough=True)
     former = {one.server_id: one.result() for one in records.values() if one.is_finished(options.goal)}
     left = [server_id for server_id in fleet if server_id not in former]

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 #: Seconds after which a walk shows every server, also those that have not changed by the cloud's clock: `Date` may be
 #: ahead of the clock that dates changes.
 _WHOLE_INTERVAL: Final = 60.0
+#: Seconds that a walk may take however short the wait is: twenty pages of a thousand servers, at six seconds each.
+_SHORTEST_BOUND: Final = 120.0
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
@@ -62,16 +64,17 @@ class Sweep:
         gate: The way to it.
         clock: The cloud's time.
         lanes: Single requests at once.
-        longest_walk: Seconds after which a list that has not ended is taken for one without an end: servers are read
-            one by one from then on. The time in which all requests were held does not count.
+        wait_timeout: Seconds to wait for a server. A list that has not ended after half of that, and two minutes, is
+            taken for one without an end: servers are read one by one from then on, before any is late. The time in
+            which all requests were held does not count.
     """
 
-    def __init__(self, compute: Compute, gate: Gate, clock: CloudClock, lanes: int, *, longest_walk: float) -> None:
+    def __init__(self, compute: Compute, gate: Gate, clock: CloudClock, lanes: int, *, wait_timeout: float) -> None:
         self._compute = compute
         self._gate = gate
         self._clock = clock
         self._lanes = lanes
-        self._longest_walk = longest_walk
+        self._longest_walk = max(_SHORTEST_BOUND, wait_timeout / 2.0)
         self._pages = 1
         self._may_list = True
         self._failed_walks = 0
