@@ -82,7 +82,7 @@ CAUSES = [
         id="for too short a time to be the cause",
     ),
     pytest.param(
-        every(60.0, Asked.SEND, GOOD) + [(900.0, Asked.SERVER, answer(500))],
+        [*every(60.0, Asked.SEND, GOOD), (1000.0, Asked.SERVER, answer(500))],
         f"{LACKING}; the cloud answers, and the last failure was 500",
         id="one failure among many answers",
     ),

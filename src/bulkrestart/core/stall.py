@@ -77,17 +77,17 @@ class Row:
         self.last = seen
         self.kinds[_kind(seen)] = None
 
-    def covers(self, began: float, now: float) -> bool:
-        """Tell whether it is the cause of a time without progress: it lasted for most of it, and goes on."""
-        return self.lasts(now) >= (now - began) * _SHARE and not self.is_silent(began, now)
+    def lasts_most(self, began: float, now: float) -> bool:
+        """Tell whether it lasts for most of the time that began then."""
+        return self.lasts(now) >= (now - began) * _SHARE
 
     def lasts(self, now: float) -> float:
         """Seconds since the first of them; negative without any."""
         return -1.0 if self.since is None else now - self.since
 
-    def is_silent(self, began: float, now: float) -> bool:
-        """Tell whether no request has ended for most of a time."""
-        return self.last_at is None or self.last_at < began + (now - began) * _SHARE
+    def is_recent(self, began: float, now: float) -> bool:
+        """Tell whether some request has ended in the second half of the time that began then."""
+        return self.last_at is not None and self.last_at >= began + (now - began) * _SHARE
 
 
 class Stall:
@@ -165,16 +165,19 @@ class Stall:
     def cause(self, now: float, *, holding: str = "") -> str:
         """Say why there was no progress; `stop` documents the arguments."""
         began = self._progress_at
-        if self._sign_in.covers(began, now):
+        if self._sign_in.lasts_most(began, now):
             return f"no sign-in has succeeded for {_lasting(self._sign_in, now)}"
         rows = [("request", self._all), *self._rows.items()]
-        covering = [(what, row) for what, row in rows if row.covers(began, now)]
+        # While all requests wait, none can end.
+        covering = [
+            (what, row) for what, row in rows if row.lasts_most(began, now) and (holding or row.is_recent(began, now))
+        ]
         if covering:
             # The longest says most, and of several "every request" does.
             what, row = max(covering, key=lambda named: named[1].lasts(now) // _MINUTE)
             return f"{_claim(what, tuple(row.kinds))} for {_lasting(row, now)}"
         lacking = f"{self._lacking} for {span(now - began)}"
-        if self._all.is_silent(began, now):
+        if not self._all.is_recent(began, now):
             waiting = f"all requests wait because of an earlier answer ({holding})"
             return f"{lacking}; {waiting if holding else 'no request was answered'}"
         for what in (Asked.LIST, Asked.GROUPS):

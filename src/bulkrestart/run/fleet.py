@@ -150,7 +150,7 @@ class Fleet:
         try:
             async with anyio.create_task_group() as recording:
                 recording.start_soon(self._recorder.run, self._course, self._knowledge)
-                recording.start_soon(self._stall.watch, self._give_up, self._gate.holding)
+                recording.start_soon(self._stall.watch, self._give_up)
                 try:
                     await self._restart_all()
                 except BulkRestartError as error:

@@ -45,6 +45,7 @@ class Gate:
     ) -> None:
         self.course = Course()
         self.stall = stall or StallWatch(is_run=False)
+        self.stall.holding = self._holding
         self._traffic = traffic
         self._admission = traffic.admission
         self._auth = auth
@@ -157,8 +158,7 @@ class Gate:
         self._admission.note_accepted()
         self.stall.note_server()
 
-    def holding(self) -> str:
-        """Give the answer for which all requests wait; "" if they do not."""
+    def _holding(self) -> str:
         return self._admission.holding(anyio.current_time())
 
     def _judge(self) -> None:

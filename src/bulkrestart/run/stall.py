@@ -24,6 +24,9 @@ class StallWatch:
     Args:
         timeout: Seconds without progress that are too long.
         is_run: It is a run that is watched. If not, the clock stands still outside of `bounded`.
+
+    Attributes:
+        holding: Gives the answer for which all requests wait; "" if they do not.
     """
 
     def __init__(self, timeout: float = STALL_TIMEOUT, *, is_run: bool = True) -> None:
@@ -33,6 +36,7 @@ class StallWatch:
         if not is_run:
             self._stall.pause(now)
         self._closed = anyio.Event()
+        self.holding: Callable[[], str] = str
 
     def advance(self) -> None:
         """Note progress that is no server's: the run begins, or a server was seen for the first time."""
@@ -63,18 +67,17 @@ class StallWatch:
         finally:
             self._stall.resume(anyio.current_time())
 
-    async def watch(self, give_up: Callable[[Stop], None], holding: Callable[[], str]) -> None:
+    async def watch(self, give_up: Callable[[Stop], None]) -> None:
         """Watch a run until `close`.
 
         Args:
             give_up: Ends the run, once, when it is stalled.
-            holding: Gives the answer for which all requests wait; "" if they do not.
         """
         self.advance()
         while not self._closed.is_set():
             now = anyio.current_time()
             if not (left := self._stall.remaining(now)):
-                give_up(self._stall.stop(now, holding=holding()))
+                give_up(self._stall.stop(now, holding=self.holding()))
                 return
             with anyio.move_on_after(max(left, _PAUSED_INTERVAL) if self._stall.is_paused else left):
                 await self._closed.wait()
@@ -98,4 +101,5 @@ class StallWatch:
             finally:
                 self._stall.pause(anyio.current_time())
         if scope.cancelled_caught:
-            raise StalledError(f"{self._stall.cause(anyio.current_time())}; nothing was sent")
+            cause = self._stall.cause(anyio.current_time(), holding=self.holding())
+            raise StalledError(f"{cause}; nothing was sent")
