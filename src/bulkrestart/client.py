@@ -35,6 +35,7 @@ from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Domain, Rollout
 from bulkrestart.core.selection import Selection
+from bulkrestart.core.stall import STALL_TIMEOUT, bound
 from bulkrestart.core.target import Target
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.fleet import Fleet
@@ -44,6 +45,7 @@ from bulkrestart.run.listing import Listing
 from bulkrestart.run.planning import make_plan
 from bulkrestart.run.preflight import Preflight, require_sign_in
 from bulkrestart.run.recorder import read_ahead, recording
+from bulkrestart.run.stall import StallWatch
 from bulkrestart.run.traffic import Traffic
 
 #: Seconds for one request where the caller has no say in it.
@@ -307,6 +309,7 @@ class RestartClient:
         start_stopped: bool = False,
         verify: Verify | None = None,
         verify_timeout: float = 300.0,
+        stall_timeout: float = STALL_TIMEOUT,
         since: datetime | None = None,
         deadline: datetime | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -340,6 +343,12 @@ class RestartClient:
                 Anything else that it gives fails at once. One call may take 30 s, and 150 run at once, at most; one
                 that blocks the event loop blocks everything.
             verify_timeout: Seconds from the first call for a server until the last one begins.
+            stall_timeout: Seconds without any server that was accepted, came back, or got an outcome of its own, after
+                which the run stops (`stalled`), whatever the cause: a cloud that throttles without end, a sign-in that
+                never succeeds, a list without an end. `Report.stopped` names the cause in the cloud's own words, and
+                what is accepted is not waited for any longer. It ends within 60 s of that. Only the time between two
+                waves (`Rollout.pause`) does not count. The default is longer where another time-out of a server is, or
+                where `max_per_second` is so low that 60 requests take longer; a shorter one than they are is refused.
             since: A moment of the past, with a zone. A server that the action log shows to have rebooted since, without
                 Error, is `satisfied` and left alone; so asking twice is asking once. Only the reboot action counts: not
                 a stop and a start, a rebuild, or a reboot from inside the guest. Each server is looked at right before
@@ -383,6 +392,7 @@ class RestartClient:
             start_stopped=start_stopped,
             verify=verify,
             verify_timeout=verify_timeout,
+            stall_timeout=stall_timeout,
             since=since,
             deadline=deadline,
             journal=journal,
@@ -408,6 +418,7 @@ class RestartClient:
         start_stopped: bool = False,
         verify: Verify | None = None,
         verify_timeout: float = 300.0,
+        stall_timeout: float = STALL_TIMEOUT,
         since: datetime | None = None,
         deadline: datetime | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -445,6 +456,7 @@ class RestartClient:
             start_stopped=start_stopped,
             verify=verify,
             verify_timeout=verify_timeout,
+            stall_timeout=stall_timeout,
             max_at_once=self._max_at_once if max_at_once is None else max_at_once,
             since=parse_since(since, now),
             deadline=parse_deadline(deadline, now),
@@ -453,7 +465,8 @@ class RestartClient:
         async with recording(_check_path(journal)) as recorder:
             is_listed = recorder.contents is not None and isinstance(ids, Listing)
             given = None if is_listed else await _collect(ids)
-            compute, gate = await self._way(options.request_timeout, options.max_at_once)
+            stall = StallWatch(bound(options.longest_stall, self._max_per_second))
+            compute, gate = await self._way(options.request_timeout, options.max_at_once, stall)
             target = await self._locate()
             purpose = Purpose(target=target, reboot_type=options.reboot_type, since=options.since)
             fleet = Fleet(
@@ -574,8 +587,16 @@ class RestartClient:
         self._check_usable()
         return Preflight(*await self._way(_REQUEST_TIMEOUT), self._rng)
 
-    async def _way(self, request_timeout: float, max_at_once: int | None = None) -> tuple[Compute, Gate]:
-        """Give the cloud, and the way to it; find out first where it is."""
+    async def _way(
+        self, request_timeout: float, max_at_once: int | None = None, stall: StallWatch | None = None
+    ) -> tuple[Compute, Gate]:
+        """Give the cloud, and the way to it; find out first where it is.
+
+        Args:
+            request_timeout: Seconds for one request.
+            max_at_once: Requests at once; None for the client's bound.
+            stall: The watch of a run; None: there is no run.
+        """
         target = await self._locate()
         if self._sender is None:
             context = self._verify
@@ -588,16 +609,24 @@ class RestartClient:
             seam = Seam(lambda: ProxiedTransport(context, proxy))
             self._sender = LaneSender(lanes if proxy is None else ProxiedTransport(context, proxy), seam)
         auth = self._auth or self._sender.auth
-        compute = Compute(Endpoint.parse(target.endpoint), self._sender, auth, self._clock, request_timeout)
+        stall = stall or self._watch_alone()
+        endpoint = Endpoint.parse(target.endpoint)
+        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, stall.hear)
         signs_in = auth if isinstance(auth, Renewed) else None
-        return compute, Gate(self._traffic, signs_in, max_at_once)
+        return compute, Gate(self._traffic, signs_in, max_at_once, stall)
+
+    def _watch_alone(self) -> StallWatch:
+        """Give the watch of what is asked without a run."""
+        return StallWatch(bound(STALL_TIMEOUT, self._max_per_second), is_run=False)
 
     async def _locate(self) -> Target:
         if self._target is not None:
             return self._target
         assert isinstance(self._auth, CatalogAuth), "only with such an auth is the endpoint unknown"
-        await require_sign_in(Gate(self._traffic, self._auth))
-        target = await self._auth.find_target()
+        gate = Gate(self._traffic, self._auth, stall=self._watch_alone())
+        with gate.stall.bounded():
+            await require_sign_in(gate)
+            target = await self._auth.find_target()
         try:
             _parse_endpoint(target.endpoint)
         except ValueError as error:

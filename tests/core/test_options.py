@@ -24,7 +24,7 @@ GOOD = Options(
     max_at_once=1,
 )
 COUNTS = ["max_attempts", "max_at_once"]
-DURATIONS = ["request_timeout", "server_timeout", "wait_timeout", "verify_timeout"]
+DURATIONS = ["request_timeout", "server_timeout", "wait_timeout", "verify_timeout", "stall_timeout"]
 FLAGS = ["wait", "escalate", "start_stopped"]
 
 
@@ -132,3 +132,32 @@ def test_reboot_type_that_is_none(value: str) -> None:
         parse_reboot_type(value)
 
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"),
+    [
+        pytest.param({}, 1800.0, id="none is longer"),
+        pytest.param({"server_timeout": 2000.0}, 2000.0, id="server_timeout"),
+        pytest.param({"wait_timeout": 3600.0}, 3600.0, id="wait_timeout"),
+        pytest.param({"wait_timeout": 3600.0, "wait": False}, 1800.0, id="wait_timeout, and nothing is waited for"),
+        pytest.param({"verify_timeout": 7200.0}, 1800.0, id="verify_timeout, and nothing is verified"),
+        pytest.param({"verify_timeout": 7200.0, "verify": tcp_open(22)}, 7200.0, id="verify_timeout"),
+        pytest.param({"stall_timeout": 900.0}, 900.0, id="as long as the longest"),
+        pytest.param({"stall_timeout": 86_400.0}, 86_400.0, id="longer"),
+    ],
+)
+def test_the_default_stall_timeout_gives_way(arguments: dict[str, Any], bound: float) -> None:
+    """A run is not stalled before any time-out of a server that applies."""
+    options = options_with(**{"wait_timeout": 600.0, "server_timeout": 900.0} | arguments)
+
+    assert options.longest_stall == bound
+
+
+@pytest.mark.parametrize("name", ["server_timeout", "wait_timeout", "verify_timeout"])
+def test_a_shorter_stall_timeout_is_refused(name: str) -> None:
+    """A bound that would cut a server's own time-out short names that, and what to do."""
+    arguments: dict[str, Any] = {"server_timeout": 60.0, "wait_timeout": 60.0, "verify": tcp_open(22)}
+    words = f"stall_timeout must be 400 at least, which is {name}, not 399: raise it, or lower {name}"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        options_with(**arguments | {name: 400.0, "stall_timeout": 399.0})

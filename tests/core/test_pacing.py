@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkrestart.core.pacing import FIRST_HOLD, LAST_PROBE, LATENESS, LONGEST_HOLD, OUTAGE, Brake, Door, Pace
+from bulkrestart.core.pacing import (
+    FIRST_HOLD,
+    LAST_PROBE,
+    LATENESS,
+    LONGEST_HOLD,
+    OUTAGE,
+    TROUBLES,
+    Brake,
+    Door,
+    FailingSends,
+    Pace,
+    Standstill,
+)
 
 #: One throttled answer: when it came, what it asked for, when its request had left.
 Throttled = tuple[float, float | None, float]
@@ -347,3 +359,55 @@ def test_what_is_held_is_never_more_than_what_has_passed(steps: list[tuple[float
             case _:
                 pass
         assert 0.0 <= brake.held(now) + shut.held(now) <= now + 1e-6
+
+
+def test_a_standstill() -> None:
+    """The clock stands still from the first refusal to the next request that gets through, and loses that time."""
+    clock = Standstill()
+    clock.end(5.0)
+    assert clock.time(10.0) == 10.0
+    clock.begin(10.0)
+    clock.begin(20.0)
+    assert (clock.time(8.0), clock.time(10.0), clock.time(500.0)) == (8.0, 10.0, 10.0)
+    clock.end(100.0)
+    assert clock.time(100.0) == 10.0
+    assert clock.time(130.0) == 40.0
+
+
+def failing(*servers: str, has_got_through: bool) -> FailingSends:
+    """Let sends to these servers fail, one each second."""
+    sends = FailingSends()
+    if has_got_through:
+        sends.get_through()
+    for number, server_id in enumerate(servers):
+        sends.fail(float(number), server_id)
+    return sends
+
+
+@pytest.mark.parametrize(
+    ("servers", "has_got_through", "is_confirmed"),
+    [
+        pytest.param("abcde", True, True, id="several servers"),
+        pytest.param("abcaa", True, True, id="three servers are several"),
+        pytest.param("ababababab", True, False, id="two servers, of many that get through"),
+        pytest.param("abcd", True, False, id="too few"),
+        pytest.param("aaaaa", False, True, id="one server, and no send has ever got through"),
+        pytest.param("aaaa", False, False, id="one server, and too few"),
+    ],
+)
+def test_whose_trouble_failing_sends_are(servers: str, has_got_through: bool, is_confirmed: bool) -> None:
+    """It is the cloud's where several servers meet it, or where no other send has shown that it takes any."""
+    sends = failing(*servers, has_got_through=has_got_through)
+    assert sends.is_confirmed is is_confirmed
+    assert sends.lasts(100.0) == 100.0
+
+
+def test_a_send_that_gets_through_ends_the_trouble() -> None:
+    """After it the count begins again, and so does the time."""
+    sends = failing(*"abcde", has_got_through=False)
+    sends.get_through()
+    assert not sends.is_confirmed
+    for number in range(TROUBLES):
+        sends.fail(50.0 + number, f"s{number}")
+    assert sends.is_confirmed
+    assert sends.lasts(100.0) == 50.0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bulkrestart import Outcome, Reason, Rollout, Server, ServerResult, StopReason
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.rollout import Budgets, is_harm, is_refusal, stays_down
+from bulkrestart.core.rollout import Budgets, is_harm, is_refusal, stays_down, tells_of_server
 
 
 def ids(count: int) -> list[str]:
@@ -250,3 +250,25 @@ def test_budgets_are_apart() -> None:
         stop = budgets.note(one)
         assert stop is not None
         assert stop.reason is reason
+
+
+ALWAYS = [(Outcome.REFUSED, Reason.LOCKED), (Outcome.FAILED, Reason.NOT_BACK), (Outcome.COMPLETED, None)]
+ALWAYS += [(Outcome.IN_DOUBT, Reason.GONE), (Outcome.SKIPPED, Reason.WRONG_STATE)]
+NEVER = [(Outcome.REFUSED, reason) for reason in (Reason.FORBIDDEN, Reason.UNAUTHORIZED, Reason.WRONG_ENDPOINT)]
+NEVER += [(Outcome.SKIPPED, reason) for reason in (Reason.UNREACHABLE, Reason.HISTORY_UNREADABLE, Reason.STOPPED)]
+NEVER += [(Outcome.IN_DOUBT, Reason.INTERRUPTED)]
+IN_VAIN = [(Outcome.REFUSED, Reason.BUSY), (Outcome.REFUSED, Reason.ATTEMPTS_EXHAUSTED)]
+IN_VAIN += [(Outcome.IN_DOUBT, Reason.UNANSWERED)]
+
+
+@pytest.mark.parametrize("others_progress", [False, True])
+@pytest.mark.parametrize(
+    ("cases", "alone", "among_others"), [(ALWAYS, True, True), (NEVER, False, False), (IN_VAIN, False, True)]
+)
+def test_whose_doing_an_outcome_is(
+    cases: list[tuple[Outcome, Reason | None]], alone: bool, among_others: bool, others_progress: bool
+) -> None:
+    """What the cloud does to all is no server's; and what was tried in vain is, if others got anywhere meanwhile."""
+    for case in cases:
+        told = tells_of_server(result(*case), others_progress=others_progress)
+        assert told is (among_others if others_progress else alone), case

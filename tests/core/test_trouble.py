@@ -3,7 +3,7 @@
 import pytest
 
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.core.trouble import is_overcharge, is_trouble, may_lie_in_server
+from bulkrestart.core.trouble import gets_through, is_down, is_overcharge, is_trouble, may_lie_in_server
 from tests.core.samples import SERVER, answer, ecs, nova, page
 
 #: What came back, and what it says of the cloud: it is overcharged; it may be in trouble; one server may be to blame.
@@ -39,3 +39,15 @@ def test_what_an_answer_says_of_the_cloud(
     assert is_trouble(seen) is troubled
     if in_server is not None:
         assert may_lie_in_server(seen) is in_server
+
+
+DOWN = ("502", "503")
+#: Answers about the send itself, whatever they say of it.
+ABOUT_THE_SEND = ("202", "302", "404", "409", "501 Ecs.0603")
+
+
+@pytest.mark.parametrize(("name", "seen"), [(sign.id, sign.values[0]) for sign in SIGNS])
+def test_what_an_answer_says_of_sends(name: str, seen: Observation) -> None:
+    """A gateway says that nothing is behind it; and only an answer about the send shows that sends get through."""
+    assert is_down(seen) is (name in DOWN)
+    assert gets_through(seen) is (name in ABOUT_THE_SEND)

@@ -39,7 +39,7 @@ def test_throttled_for_long_costs_no_server_its_attempts_or_its_time() -> None:
         cloud.outage = Fault.throttled(120.0)
         cloud.later(3600.0, lambda: setattr(cloud, "outage", None))
         async with client_of(cloud) as client:
-            report = await client.restart(cloud.ids, server_timeout=60.0, max_attempts=1)
+            report = await client.restart(cloud.ids, server_timeout=60.0, max_attempts=1, stall_timeout=7200.0)
         assert report.summary == {Outcome.COMPLETED: 20}
         assert len(cloud.requests) < 20 * 4 + 31
 

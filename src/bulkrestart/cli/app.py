@@ -47,6 +47,7 @@ from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Plan
+from bulkrestart.core.stall import STALL_TIMEOUT
 
 app = typer.Typer(
     name="bulkrestart",
@@ -80,7 +81,7 @@ def _run(arguments: Sequence[str] | None, streams: Streams) -> End:
             return _read(arguments)(streams)
     except InputError as error:
         streams.warn(str(error))
-        return End(ExitCode.USAGE)
+        return End(error.code)
     except Exception as error:
         if isinstance(error, _UsageError):
             streams.warn(f"{error.format_message().rstrip('.')}; see bulkrestart --help")
@@ -133,7 +134,8 @@ def _common(
     short_help="Restart servers of a project.",
     epilog="Exit code, the first that fits: 130 interrupted; 2 bad input, nothing was sent; "
     "5 standard output could not be written, and the problems and the summary are on standard error; "
-    "4 the run stopped itself; 3 some servers are in doubt; 1 some were refused, failed or skipped; 0 all is well.",
+    "4 the run stopped itself, or nothing could be sent because the cloud made no progress; "
+    "3 some servers are in doubt; 1 some were refused, failed or skipped; 0 all is well.",
 )
 def _restart(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Ids of servers.")] = None,
@@ -201,6 +203,14 @@ def _restart(
             help="From the acceptance until a server is back. Below 150, good soft reboots can count as failed.",
         ),
     ] = 600.0,
+    stall_timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Without any server accepted, back or finished, after which the run stops and says why, whatever the "
+            "cause. The time between two waves does not count. A longer time-out of a server extends it.",
+        ),
+    ] = STALL_TIMEOUT,
     wait: Annotated[
         bool,
         typer.Option("--wait/--no-wait", help="Wait until the servers are back, or only until they are accepted."),
@@ -324,6 +334,7 @@ def _restart(
             start_stopped=start_stopped,
             verify=verify,
             verify_timeout=verify_timeout,
+            stall_timeout=stall_timeout,
             max_at_once=max_at_once,
         )
         check_rate("max_per_second", max_per_second)
@@ -415,7 +426,8 @@ def _restart(
     "servers",
     short_help="List the servers that would be selected.",
     epilog="Exit code, the first that fits: 130 interrupted; 2 bad input, or the cloud does not let us in; "
-    "5 standard output could not be written; 0 all is well, also where no server fits.",
+    "5 standard output could not be written; 4 the list was not read to its end in 30 min; 0 all is well, also where "
+    "no server fits.",
 )
 def _servers(
     is_all: AllOption = False,

@@ -1,14 +1,20 @@
-"""What ends a command before anything is sent: one line that names the remedy, and exit code 2."""
+"""What ends a command before anything is sent: one line that names the remedy, and exit code 2; 4 if it stalled."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bulkrestart.cli.end import ExitCode
 from bulkrestart.core.arguments import without_userinfo
-from bulkrestart.core.errors import BulkRestartError
+from bulkrestart.core.errors import BulkRestartError, StalledError
 
 
 class InputError(Exception):
     """Raised when what was given cannot be used. Nothing was sent."""
+
+    @property
+    def code(self) -> ExitCode:
+        """The exit code: what was given may be good where the cloud made no progress."""
+        return ExitCode.STOPPED if isinstance(self.__cause__, StalledError) else ExitCode.USAGE
 
 
 @contextmanager

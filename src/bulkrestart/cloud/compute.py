@@ -24,6 +24,7 @@ from bulkrestart.core.faults import Body, cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.secrets import NO_SECRETS, SecretMask
+from bulkrestart.core.stall import Asked
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -83,12 +84,20 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
+        hear: Is told how each request ended; None: nothing is.
     """
 
     def __init__(
-        self, endpoint: Endpoint, sender: Sender, auth: httpx.Auth | None, clock: CloudClock, timeout: float
+        self,
+        endpoint: Endpoint,
+        sender: Sender,
+        auth: httpx.Auth | None,
+        clock: CloudClock,
+        timeout: float,
+        hear: Callable[[Asked, object], None] | None = None,
     ) -> None:
         self._sender = sender
+        self._hear = hear
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
@@ -116,13 +125,14 @@ class Compute:
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
         seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND, may_leave=may_leave)
-        return seen
+        return self._heard(Asked.SEND, seen)
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
         rows = Rows("", _nothing, frozenset({"server"}))
         path = f"/servers/{quote(server_id, safe='')}"
-        return await self._ask(path, _RECORD_BOUND, rows, lambda: _read_server(rows.others.get("server"), rows.secrets))
+        seen = await self._ask(path, _RECORD_BOUND, rows, lambda: _read_server(rows.others.get("server"), rows.secrets))
+        return self._heard(Asked.SERVER, seen)
 
     async def page(
         self,
@@ -145,7 +155,8 @@ class Compute:
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         rows = Rows("servers", _read_server, frozenset({"servers_links"}))
-        return await self._ask("/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows), query)
+        seen = await self._ask("/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows), query)
+        return self._heard(Asked.LIST, seen)
 
     async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -155,26 +166,34 @@ class Compute:
         """
         query = {"limit": str(PAGE_LIMIT), "offset": str(offset)}
         rows = Rows("server_groups", _read_group)
-        return await self._ask(
+        seen = await self._ask(
             "/os-server-groups", _PAGE_BOUND, rows, lambda: rows.items if rows.has_list else None, query
         )
+        return self._heard(Asked.GROUPS, seen)
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
         rows = Rows("instanceActions", _read_action)
-        return await self._ask(path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None)
+        seen = await self._ask(path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None)
+        return self._heard(Asked.LOG, seen)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
         rows = Rows("", _nothing, frozenset({"instanceAction"}))
-        return await self._ask(
+        seen = await self._ask(
             path,
             _RECORD_BOUND,
             rows,
             lambda: _read_log([_read_action(rows.others.get("instanceAction"), rows.secrets)]),
         )
+        return self._heard(Asked.LOG, seen)
+
+    def _heard(self, asked: Asked, seen: T) -> T:
+        if self._hear is not None:
+            self._hear(asked, seen)
+        return seen
 
     def lower_microversion(self, refusal: Answer) -> bool:
         """Take the newest microversion that a 406 names; False if there is nothing to lower."""

@@ -10,10 +10,19 @@ from typing import Literal
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.limit import LatencyLimit, Limit
 from bulkrestart.core.model import Stop
-from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.core.pacing import LONGEST_SAID, Brake, Door, Pace
+from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.pacing import LONGEST_SAID, OUTAGE, Brake, Door, FailingSends, Pace, Standstill
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.trouble import is_overcharge, is_trouble, may_lie_in_server, outage, too_long
+from bulkrestart.core.trouble import (
+    gets_through,
+    is_down,
+    is_overcharge,
+    is_trouble,
+    may_lie_in_server,
+    outage,
+    sends_fail,
+    too_long,
+)
 
 
 class Party:
@@ -55,6 +64,20 @@ class Slot:
     is_probe: bool
 
 
+@dataclass(slots=True, eq=False)
+class _Blame:
+    """A send that counts as an attempt of its server until the trouble is known to be the cloud's."""
+
+    progress: Progress
+    is_forgiven: bool = False
+
+    def forgive(self) -> None:
+        """Do not count it, whichever trouble is confirmed first."""
+        if not self.is_forgiven:
+            self.is_forgiven = True
+            self.progress.sends.forgive()
+
+
 class Admission:
     """Lets requests leave, and learns from what comes back.
 
@@ -88,7 +111,11 @@ class Admission:
         self._words = ""
         self._probe: Slot | None = None
         #: Sends that came to nothing while it is open whose trouble that is.
-        self._blamed: list[Progress] = []
+        self._blamed: list[_Blame] = []
+        self._failing = FailingSends()
+        self._failing_words = ""
+        self._failed_sends: list[_Blame] = []
+        self._standstills = {is_send: Standstill() for is_send in (True, False)}
 
     @property
     def free(self) -> int:
@@ -105,6 +132,17 @@ class Admission:
     def patience(self, moment: float) -> float:
         """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
         return moment - self.brake.held(moment) - self.door.held(moment)
+
+    def send_patience(self, moment: float) -> float:
+        """Read a clock that also stands still while the cloud refuses every send, or every look, of all servers.
+
+        A server that waits to be sent to is not given up for what the cloud does to all.
+        """
+        return self._standstills[False].time(self._standstills[True].time(self.patience(moment)))
+
+    def holding(self, now: float) -> str:
+        """Give the answer for which all requests wait; "" if they do not."""
+        return self._words if self.is_held(now) else ""
 
     def wait(self, party: Party, now: float) -> float:
         """Tell how long to wait with a request; `inf` until somebody is done, 0.0 if it may leave."""
@@ -166,13 +204,44 @@ class Admission:
         elif not isinstance(seen, Unsent | Unanswered):
             self.brake.release()
         if isinstance(seen, Observation) and is_trouble(seen):
-            if progress is not None and hold is None:
-                self._blamed.append(progress)
+            blame = None if progress is None or hold is not None else _Blame(progress)
+            if blame is not None:
+                self._blamed.append(blame)
             self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
+            if server_id is not None and progress is not None and is_down(seen):
+                self._note_failing_send(seen, now, server_id, blame)
         else:
             self._open(now, sent_at)
             if hold is None:
                 self._note_good(now, sent_at=sent_at, is_send=progress is not None)
+        self._note_standstill(seen, now, is_send=progress is not None)
+        if progress is not None and isinstance(seen, Observation) and gets_through(seen):
+            self.note_accepted()
+
+    def _note_failing_send(self, seen: Observation, now: float, server_id: str, blame: _Blame | None) -> None:
+        self._failing.fail(self.patience(now), server_id)
+        self._failing_words = str(seen)
+        if blame is not None:
+            self._failed_sends.append(blame)
+        if self._failing.is_confirmed:
+            for failed in self._failed_sends:
+                failed.forgive()
+            self._failed_sends.clear()
+
+    def _note_standstill(self, seen: object, now: float, *, is_send: bool) -> None:
+        if isinstance(seen, Answer) and seen.status == 401:
+            return
+        standstill = self._standstills[is_send]
+        time = self.patience(now) if is_send else self._standstills[True].time(self.patience(now))
+        if isinstance(seen, Observation) and (hold_for(seen) is not None or (is_send and self._failing.is_confirmed)):
+            standstill.begin(time)
+        elif not isinstance(seen, Observation) or gets_through(seen):
+            standstill.end(time)
+
+    def note_accepted(self) -> None:
+        """Note that a send got through: the answer says so, or a later look at the server."""
+        self._failing.get_through()
+        self._failed_sends.clear()
 
     def hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
         """Hold everybody, for no less than so many seconds; None if the cloud did not say."""
@@ -187,6 +256,16 @@ class Admission:
             return outage(now - max(party.began, self.door.began), self._words)
         return None
 
+    def sends_verdict(self, party: Party, now: float) -> Stop | None:
+        """Tell whether the sends of a party have failed for too long, though other requests are answered.
+
+        The time for which the cloud asked to wait does not count.
+        """
+        if not self._failing.is_confirmed:
+            return None
+        seconds = min(self._failing.lasts(self.patience(now)), now - party.began)
+        return sends_fail(seconds, self._failing_words) if seconds >= OUTAGE else None
+
     def _note_trouble(self, seen: Observation, now: float, *, sent_at: float, server_id: str | None) -> None:
         if is_overcharge(seen):
             self._limit.halve(now, sent_at=sent_at)
@@ -195,7 +274,7 @@ class Admission:
             self._words = str(seen)
         if self.door.is_confirmed:
             for blamed in self._blamed:
-                blamed.sends.forgive()
+                blamed.forgive()
             self._blamed.clear()
 
     def _open(self, now: float, sent_at: float) -> None:

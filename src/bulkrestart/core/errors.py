@@ -3,6 +3,7 @@
 BulkRestartError
 ├── AuthError       before the first send
 ├── EndpointError   before the first send
+│   └── StalledError
 ├── JournalError    before the first send
 └── FleetError      by `Report.raise_for_failures` alone (it lives beside the report that it carries)
 
@@ -23,6 +24,10 @@ class EndpointError(BulkRestartError):
 
     Also where its list of servers is refused, or has no end. Nothing was sent.
     """
+
+
+class StalledError(EndpointError):
+    """Raised when what comes before the first send makes no progress for too long. Nothing was sent."""
 
 
 class JournalError(BulkRestartError):

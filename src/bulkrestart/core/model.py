@@ -123,6 +123,8 @@ class StopReason(StrEnum):
     WRONG_ENDPOINT = "wrong_endpoint"
     #: The cloud did not answer, or throttled every request, for too long.
     OUTAGE = "outage"
+    #: No server was accepted, came back, or got an outcome of its own for `stall_timeout`.
+    STALLED = "stalled"
     #: More servers failed, or are in doubt, than `Rollout.max_failures` allows.
     MAX_FAILURES = "max_failures"
     #: More servers were refused, or skipped, than `Rollout.max_refused` allows.

@@ -8,6 +8,7 @@ from bulkrestart.core.arguments import check_count, check_flag, check_seconds, c
 from bulkrestart.core.model import Outcome, RebootType, Verify
 from bulkrestart.core.progress import Order
 from bulkrestart.core.rollout import Rollout
+from bulkrestart.core.stall import STALL_TIMEOUT
 
 #: Seconds that a cancelled run still awaits the requests that are in flight.
 DRAIN: Final = 10.0
@@ -32,6 +33,7 @@ class Options:
     max_at_once: int
     verify: Verify | None = None
     verify_timeout: float = 300.0
+    stall_timeout: float = STALL_TIMEOUT
     since: float | None = None
     deadline: float | None = None
     rollout: Rollout = field(default_factory=Rollout)
@@ -39,7 +41,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("max_attempts", "max_at_once"):
             check_count(name, getattr(self, name))
-        for name in ("request_timeout", "server_timeout", "wait_timeout", "verify_timeout"):
+        for name in ("request_timeout", "server_timeout", "wait_timeout", "verify_timeout", "stall_timeout"):
             check_seconds(name, getattr(self, name))
         for name in ("wait", "escalate", "start_stopped"):
             check_flag(name, getattr(self, name))
@@ -50,6 +52,26 @@ class Options:
         check_verify(self.verify)
         if self.verify is not None and not self.wait:
             raise ValueError("verify needs wait: a server is verified when it is back; leave out the one or the other")
+        longest, name = self._longest_patience
+        # The default gives way to a longer time-out.
+        if self.stall_timeout < longest and self.stall_timeout != STALL_TIMEOUT:
+            raise ValueError(
+                f"stall_timeout must be {longest:g} at least, which is {name}, not {self.stall_timeout:g}: "
+                f"raise it, or lower {name}"
+            )
+
+    @property
+    def longest_stall(self) -> float:
+        """Seconds without progress after which the run stops: no server's own time-out is cut short."""
+        return max(self.stall_timeout, self._longest_patience[0])
+
+    @property
+    def _longest_patience(self) -> tuple[float, str]:
+        """The longest time-out of a server that applies, and its name."""
+        names = ["server_timeout", *(["wait_timeout"] if self.wait else [])]
+        if self.verify is not None:
+            names.append("verify_timeout")
+        return max((getattr(self, name), name) for name in names)
 
     @property
     def goal(self) -> Outcome:

@@ -182,3 +182,64 @@ class Door:
         if not self.is_closed:
             return self._held
         return self._held + max(0.0, now - self.began - (self._brake.held(now) - self._brake_held))
+
+
+class Standstill:
+    """A clock that stands still from a request that was refused for the cloud's sake to the next that gets through.
+
+    The time of its arguments is that of another clock, which stands still at times as well.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._lost = 0.0
+
+    def begin(self, now: float) -> None:
+        """Note that a request was refused, and not for what it asked."""
+        if self._since is None:
+            self._since = now
+
+    def end(self, now: float) -> None:
+        """Note that a request got through."""
+        if self._since is not None:
+            self._lost += now - self._since
+            self._since = None
+
+    def time(self, moment: float) -> float:
+        """Read the clock at a moment."""
+        return (moment if self._since is None else min(moment, self._since)) - self._lost
+
+
+class FailingSends:
+    """Sends in a row that found no compute service behind its gateway, whatever else the cloud answers meanwhile.
+
+    The trouble is the cloud's where several servers met it, or where no send has ever got through.
+    """
+
+    def __init__(self) -> None:
+        self._began = float("inf")
+        self._count = 0
+        self._places: set[str] = set()
+        self._has_got_through = False
+
+    @property
+    def is_confirmed(self) -> bool:
+        """It is the cloud's trouble, and none of the servers'."""
+        return self._count >= TROUBLES and (len(self._places) >= PLACES or not self._has_got_through)
+
+    def fail(self, now: float, server_id: str) -> None:
+        """Note a send that failed so."""
+        self._began = min(self._began, now)
+        self._count += 1
+        self._places.add(server_id)
+
+    def get_through(self) -> None:
+        """Note a send that the compute service has decided on, or a server that was accepted."""
+        self._has_got_through = True
+        self._began = float("inf")
+        self._count = 0
+        self._places.clear()
+
+    def lasts(self, now: float) -> float:
+        """Seconds since the first of them."""
+        return now - self._began

@@ -11,7 +11,7 @@ from bulkrestart.core.model import Reason, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Observation, Sighting
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.rollout import is_harm, is_refusal
+from bulkrestart.core.rollout import NOT_OF_SERVER, is_harm, is_refusal
 from bulkrestart.core.target import Target
 
 
@@ -92,7 +92,8 @@ class Plan:
     @property
     def refusals(self) -> int:
         """How many servers are expected to be left out by themselves."""
-        return sum(one.reason not in (None, Reason.BUSY, Reason.IN_FLIGHT) for one in self.forecasts)
+        others = (None, Reason.BUSY, Reason.IN_FLIGHT, *NOT_OF_SERVER)
+        return sum(one.reason not in others for one in self.forecasts)
 
     @property
     def is_to_stop(self) -> bool:

@@ -30,6 +30,16 @@ _WHOLE: Final = 100
 _FAILURES: Final = ("5%", 5)
 _REFUSED: Final = ("10%", 20)
 
+#: Outcomes that tell of the cloud, of us or of the run, and not of the server.
+NOT_OF_SERVER: Final = frozenset(
+    {
+        *(Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
+        *(Reason.HISTORY_UNREADABLE, Reason.STOPPED, Reason.NOT_STARTED, Reason.PARKED, Reason.HELD_BACK),
+        Reason.INTERRUPTED,
+    }
+)
+#: Outcomes of a server that was tried in vain, which may be its own doing or the cloud's.
+_IN_VAIN: Final = frozenset({Reason.BUSY, Reason.ATTEMPTS_EXHAUSTED, Reason.UNANSWERED})
 #: Failures of servers that are up, or are no more: nothing is gained by holding others back for them.
 _NOT_DOWN: Final = frozenset({Reason.NOT_REBOOTED, Reason.GONE})
 
@@ -55,7 +65,10 @@ class Rollout:
         max_failures: The share that may come to harm (`failed` or `in_doubt`). One more, and nothing new is sent; so
             0 stops at the first. None: 5 %, or 5 servers if that is more.
         max_refused: The share that may be left out by themselves (`refused` or `skipped`: not found, locked, in a
-            wrong state): many of them mean a wrong list. None: 10 %, or 20 servers if that is more.
+            wrong state): many of them mean a wrong list. None: 10 %, or 20 servers if that is more. Neither budget
+            counts what the cloud does to all servers: `unreachable`, `unauthorized`, `forbidden`, `wrong_endpoint`,
+            `history_unreadable`; and `busy`, `attempts_exhausted` and `unanswered` where no server was accepted or
+            came back while this one was tried.
         spread: "az": one availability zone after the other. "host": at most one server of a physical host down at
             once. A function of a `Server`: at most one down at once of those for which it returns the same value;
             None leaves a server free. Where such a one does not come back, the others of its domain are skipped
@@ -162,6 +175,20 @@ class Budgets:
 def servers(count: int) -> str:
     """Say how many servers."""
     return f"{count} server{'' if count == 1 else 's'}"
+
+
+def tells_of_server(result: ServerResult, *, others_progress: bool) -> bool:
+    """Tell whether an outcome is the server's own, as against one that the cloud, or the run, gives any server.
+
+    Where a server was tried in vain, others tell: if none of them got anywhere meanwhile, the cloud refuses all.
+
+    Args:
+        result: The outcome.
+        others_progress: Some server was accepted, came back, or got an outcome of its own, since this one was begun.
+    """
+    if result.reason in _IN_VAIN:
+        return others_progress
+    return result.reason not in NOT_OF_SERVER
 
 
 def is_harm(result: ServerResult) -> bool:

@@ -1,5 +1,6 @@
 """Whose trouble an answer shows, or the lack of one: the cloud's or one server's; and when a run waits no longer."""
 
+from bulkrestart.core.decide import hold_for
 from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.observation import EXECUTING, Answer, Observation, Unanswered, Unsent
 
@@ -37,6 +38,16 @@ def may_lie_in_server(trouble: Observation) -> bool:
             return trouble.status not in (502, 503)
 
 
+def is_down(trouble: Observation) -> bool:
+    """Tell whether a gateway answered because there is no compute service behind it."""
+    return isinstance(trouble, Answer) and is_trouble(trouble) and not may_lie_in_server(trouble)
+
+
+def gets_through(seen: Observation) -> bool:
+    """Tell whether an answer to a send is about that send, and not about the cloud or about us."""
+    return isinstance(seen, Answer) and seen.status != 401 and hold_for(seen) is None and not is_trouble(seen)
+
+
 def too_long(seconds: float, words: str) -> Stop:
     """Stop a run that is asked to wait for longer than a run waits."""
     remedy = "what was not sent to is skipped: give it again after that"
@@ -46,6 +57,12 @@ def too_long(seconds: float, words: str) -> Stop:
 def closed(words: str) -> Stop:
     """Stop a run whose client was closed."""
     return Stop(StopReason.OUTAGE, f"{words}: what was not sent to is skipped, and what was is not waited for")
+
+
+def sends_fail(seconds: float, words: str) -> Stop:
+    """Stop a run whose sends all fail for too long."""
+    remedy = "what was accepted is followed to its end, and the rest can be restarted when the cloud is back"
+    return Stop(StopReason.OUTAGE, f"no reboot request has got through for {seconds:.0f} s ({words}); {remedy}")
 
 
 def outage(seconds: float, words: str) -> Stop:

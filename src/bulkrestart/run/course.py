@@ -29,13 +29,20 @@ class Course:
         """Call this as soon as the run stops, or is lost."""
         self._told.append(callback)
 
-    def halt(self, stop: Stop) -> None:
-        """Send nothing from now on."""
+    def halt(self, stop: Stop, *, is_lost: bool | None = None) -> None:
+        """Send nothing from now on.
+
+        Args:
+            stop: Why.
+            is_lost: Whether answers are not waited for either; None: where the reason is an outage or a stall.
+        """
         if self.stop is None:
             self.stop = stop
             self.stopped.set()
             _log.warning("the run stops: %s", stop.detail)
-        if stop.reason is StopReason.OUTAGE:
+        elif stop.reason is StopReason.STALLED:
+            _log.warning("the run waits no longer: %s", stop.detail)
+        if stop.reason in (StopReason.OUTAGE, StopReason.STALLED) if is_lost is None else is_lost:
             self.lost.set()
         for callback in self._told:
             callback()

@@ -17,14 +17,14 @@ from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import PASSING_DELAY, Refusals
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.errors import BulkRestartError
+from bulkrestart.core.errors import BulkRestartError, StalledError
 from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Outcome, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Statistics
-from bulkrestart.core.rollout import Budgets
+from bulkrestart.core.rollout import Budgets, tells_of_server
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.account import Account
@@ -84,9 +84,12 @@ class Fleet:
         self._clock = clock
         self._ledger = ledger
         self._recorder = recorder
-        self._deadline = deadline
+        #: Ends at the deadline, or when the run is stalled.
+        self._bounds = anyio.CancelScope(deadline=deadline)
         self._options = options
         self._shields = Shields()
+        self._gate = gate
+        self._stall = gate.stall
         self._course = gate.course
         self._lanes = min(options.max_at_once, len(ledger))
         self.account = Account(ledger, recorder, options, self._course)
@@ -94,12 +97,15 @@ class Fleet:
         self.refusal: BulkRestartError | None = None
         #: The server that was in a reboot before anything was sent.
         self._was_rebooting: str | None = None
+        self._stalled: Stop | None = None
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
         self._preflight = Preflight(compute, gate, rng)
-        self._sweep = Sweep(compute, gate, clock, self._lanes)
-        self._survey = Survey(self._sweep, options.rollout, keeps_states=options.looks_ahead)
+        self._sweep = Sweep(compute, gate, clock, self._lanes, wait_timeout=options.wait_timeout)
+        self._survey = Survey(
+            self._sweep, options.rollout, keeps_states=options.looks_ahead, advance=self._stall.advance
+        )
         self._budgets = Budgets(options.rollout, len(ledger))
         self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
         self._line = Line(self._turns, self._course)
@@ -119,7 +125,7 @@ class Fleet:
             verifier = Verifier(
                 compute=compute,
                 gate=gate,
-                check=options.verify,
+                check=self._check,
                 timeout=options.verify_timeout,
                 finish=self._finish,
                 rng=rng,
@@ -129,9 +135,9 @@ class Fleet:
             gate=gate,
             sweep=self._sweep,
             calibration=self._calibration,
-            escalate=self._submitter.escalate,
+            escalate=self._escalate,
             verifier=verifier,
-            keep=recorder.note,
+            keep=self._keep,
             finish=self._finish,
             wait_timeout=options.wait_timeout,
             lanes=self._lanes,
@@ -147,6 +153,7 @@ class Fleet:
         try:
             async with anyio.create_task_group() as recording:
                 recording.start_soon(self._recorder.run, self._course, self._calibration)
+                recording.start_soon(self._stall.watch, self._give_up)
                 try:
                     await self._restart_all()
                 except BulkRestartError as error:
@@ -155,6 +162,7 @@ class Fleet:
                     self._course.halt(Stop(StopReason.INTERRUPTED, "the run was cancelled"))
                     raise
                 finally:
+                    self._stall.close()
                     self.account.end()
                     self._settler.forget()
         finally:
@@ -170,7 +178,7 @@ class Fleet:
                 self.account.leave_as_it_is(contents)
                 _log.warning("the run of the journal finished at %s: nothing is left to do, nothing was sent", moment)
             return
-        with anyio.CancelScope(deadline=self._deadline) as bounded:
+        with self._bounds:
             seen = await self._preflight.look(first)
             if isinstance(seen, Server) and seen.task_state in REBOOT_TASKS:
                 self._was_rebooting = first
@@ -187,8 +195,17 @@ class Fleet:
                         await self._send_waves(parked)
                     self._settler.close()
                 guard.cancel_scope.cancel()
-        if bounded.cancelled_caught:
+        if self._bounds.cancelled_caught:
+            if self._stalled is not None and not self.ready.is_set():
+                raise StalledError(f"{self._stalled.detail}; nothing was sent")
             self._course.halt(Stop(StopReason.DEADLINE, "the deadline came"))
+
+    def _give_up(self, stop: Stop) -> None:
+        """End a run that is stalled as the deadline ends one: what is in flight is awaited for `DRAIN` seconds."""
+        self._stalled = stop
+        # First, so that whatever waits is cancelled, and does not go on because the run has stopped.
+        self._bounds.cancel()
+        self._course.halt(stop)
 
     async def _survey_fleet(self) -> None:
         """Look at the servers first, if there is something to know of them."""
@@ -225,7 +242,8 @@ class Fleet:
             if all(map(self._ledger.is_finished, wave)):
                 continue
             if not is_first:
-                await interlude(self._options.rollout.pause, self.account.report, self._course)
+                with self._stall.paused():
+                    await interlude(self._options.rollout.pause, self.account.report, self._course)
             if self._course.stop is not None:
                 return
             is_first = False
@@ -327,6 +345,7 @@ class Fleet:
                 self._course.halt(stop)
             return
         self._refusals.forget()
+        self._gate.note_accepted()
         if self._options.wait:
             self._settler.watch(progress)
         else:
@@ -335,8 +354,29 @@ class Fleet:
     def _finish(self, progress: Progress, end: End) -> None:
         """Give a server that had its turn its outcome."""
         result = self.account.close(progress, end)
-        self._count(result)
+        if tells_of_server(result, others_progress=self._stall.has_progressed_since(progress.began)):
+            self._stall.note_server()
+            self._count(result)
         self._line.end(result)
+
+    async def _escalate(self, progress: Progress, failure: End) -> Accept | End:
+        """Let HARD follow a SOFT, the end of which was seen."""
+        self._stall.note_server()
+        decision = await self._submitter.escalate(progress, failure)
+        if isinstance(decision, Accept):
+            self._gate.note_accepted()
+        return decision
+
+    def _keep(self, progress: Progress) -> None:
+        """Write down a server that is back, and is to be verified."""
+        self._stall.note_server()
+        self._recorder.note(progress)
+
+    def _check(self, server: Server) -> object:
+        """Call the user's own check. All calls for a server are made within `verify_timeout` of the first."""
+        assert self._options.verify is not None, "without a check there is no verifier"
+        self._stall.advance()
+        return self._options.verify(server)
 
     def _count_former(self, result: ServerResult) -> None:
         self._turns.count_former(result)

@@ -15,6 +15,7 @@ from bulkrestart.core.progress import Progress
 from bulkrestart.core.queues import Rank
 from bulkrestart.core.trouble import closed
 from bulkrestart.run.course import Course
+from bulkrestart.run.stall import StallWatch
 from bulkrestart.run.traffic import Claim, Traffic
 
 T = TypeVar("T")
@@ -32,13 +33,19 @@ class Gate:
         traffic: What all requests of the client share.
         auth: What has to be signed in before a slot is taken; None if nothing.
         max_at_once: The run's own bound on requests at once; None for that of the client.
+        stall: Ends what makes no progress; None: one of its own, with the bound of what has no run.
 
     Attributes:
         course: Ends the waits for a send when the run stops, and all of them when it is lost.
+        stall: Ends what makes no progress.
     """
 
-    def __init__(self, traffic: Traffic, auth: Renewed | None, max_at_once: int | None = None) -> None:
+    def __init__(
+        self, traffic: Traffic, auth: Renewed | None, max_at_once: int | None = None, stall: StallWatch | None = None
+    ) -> None:
         self.course = Course()
+        self.stall = stall or StallWatch(is_run=False)
+        self.stall.holding = self._holding
         self._traffic = traffic
         self._admission = traffic.admission
         self._auth = auth
@@ -75,6 +82,7 @@ class Gate:
                 continue
             asked = anyio.current_time()
             trouble = await self._auth.sign_in()
+            self.stall.hear_sign_in(trouble)
             if trouble is None or trouble.is_final:
                 return trouble
             if not self._admission.brake.remaining(anyio.current_time()):
@@ -141,6 +149,17 @@ class Gate:
             return
         self._traffic.heed(seen, sent_at=sent_at, server_id=server_id, progress=progress)
         self._judge()
+        if (stop := self._admission.sends_verdict(self._party, anyio.current_time())) is not None:
+            # Looks are answered: what was sent is followed.
+            self.course.halt(stop, is_lost=False)
+
+    def note_accepted(self) -> None:
+        """Note a server that was accepted, at once or by a later look: the cloud takes sends."""
+        self._admission.note_accepted()
+        self.stall.note_server()
+
+    def _holding(self) -> str:
+        return self._admission.holding(anyio.current_time())
 
     def _judge(self) -> None:
         """Stop the run if it would wait for too long."""
@@ -151,6 +170,10 @@ class Gate:
     def patience(self, moment: float) -> float:
         """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
         return self._admission.patience(moment)
+
+    def send_patience(self, moment: float) -> float:
+        """Read a clock that also stands still while the cloud refuses every send, or every look, of all servers."""
+        return self._admission.send_patience(moment)
 
 
 class Passage:

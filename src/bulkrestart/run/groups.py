@@ -13,13 +13,14 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
     Raises:
         AuthError: Our credentials are refused.
         EndpointError: Nothing answers, or something else than the compute API of the project; or it does not list
-            groups.
+            groups, or has not listed all of them for too long (`StalledError`).
     """
     group_of: dict[str, str] = {}
     seen: set[str] = set()
     offset = 0
     while True:
-        page = await preflight.ask(partial(preflight.compute.groups, offset=offset), None)
+        with preflight.stall.bounded():
+            page = await preflight.ask(partial(preflight.compute.groups, offset=offset), None)
         if isinstance(page, Answer):
             raise EndpointError(f"server groups cannot be listed: {page.words}; spread by another function")
         # A gateway that does not heed the offset gives the same page for ever.

@@ -49,7 +49,8 @@ class Listing:
         if self._preflight is None:
             self._preflight = await self._prepare()
         page = partial(self._preflight.compute.page, marker=self._marker, filters=self._selection.filters)
-        return await self._preflight.ask(page, None)
+        with self._preflight.stall.bounded():
+            return await self._preflight.ask(page, None)
 
     def _take(self, page: Page | Answer) -> None:
         if isinstance(page, Answer):

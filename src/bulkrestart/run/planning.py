@@ -43,16 +43,17 @@ async def make_plan(
     Raises:
         AuthError: Our credentials are refused.
         EndpointError: Nothing answers, or something else than the compute API of the project; or `since` is yet to
-            come by the cloud's clock.
+            come by the cloud's clock; or it takes too long (`StalledError`).
     """
-    sweep = Sweep(compute, gate, clock, options.max_at_once)
+    sweep = Sweep(compute, gate, clock, options.max_at_once, wait_timeout=options.wait_timeout)
     survey = Survey(sweep, options.rollout, keeps_states=True, is_thorough=True)
     former = {one.server_id: one.result() for one in records.values() if one.is_finished(options.goal)}
     left = [server_id for server_id in fleet if server_id not in former]
     if left:
-        await Preflight(compute, gate, rng).look(left[0])
-        require_past(options.since, clock)
-        await survey.read(fleet if options.rollout.spread is not None else left)
+        with gate.stall.bounded():
+            await Preflight(compute, gate, rng).look(left[0])
+            require_past(options.since, clock)
+            await survey.read(fleet if options.rollout.spread is not None else left)
     waves = [
         rest
         for wave in options.rollout.waves(await survey.zones(fleet))

@@ -11,8 +11,8 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import CloudClock, moment_text
 from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
-from bulkrestart.core.errors import AuthError, EndpointError
-from bulkrestart.core.model import Server
+from bulkrestart.core.errors import AuthError, EndpointError, StalledError
+from bulkrestart.core.model import Server, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.gate import Gate
 
@@ -56,8 +56,9 @@ def require_past(since: float | None, clock: CloudClock) -> None:
 
 
 def _check(gate: Gate) -> None:
-    if gate.course.stop is not None:
-        raise EndpointError(f"{gate.course.stop.detail}; nothing was sent")
+    if (stop := gate.course.stop) is not None:
+        kind = StalledError if stop.reason is StopReason.STALLED else EndpointError
+        raise kind(f"{stop.detail}; nothing was sent")
 
 
 class Preflight:
@@ -70,10 +71,12 @@ class Preflight:
 
     Attributes:
         compute: The cloud.
+        stall: Ends what makes no progress.
     """
 
     def __init__(self, compute: Compute, gate: Gate, rng: random.Random) -> None:
         self.compute = compute
+        self.stall = gate.stall
         self._gate = gate
         self._rng = rng
 

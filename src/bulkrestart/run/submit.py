@@ -309,7 +309,7 @@ class Submitter:
         """
         decision = first
         is_first = True
-        deadline = self._gate.patience(anyio.current_time()) + self._options.server_timeout
+        deadline = self._gate.send_patience(anyio.current_time()) + self._options.server_timeout
 
         async def step() -> Decision:
             # tenacity tries and then waits; its first try is the step that was taken already.
@@ -335,7 +335,7 @@ class Submitter:
         end: Decision = await AsyncRetrying(
             sleep=pause,
             wait=self._wait,
-            stop=lambda _: self._gate.patience(anyio.current_time()) >= deadline,
+            stop=lambda _: self._gate.send_patience(anyio.current_time()) >= deadline,
             retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
             retry_error_callback=lambda _: progress.out_of_time(),
         )(step)

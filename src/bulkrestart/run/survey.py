@@ -1,7 +1,7 @@
 """What the servers of a fleet are like before anything is sent: where they are, and for HARD their states."""
 
 import logging
-from collections.abc import Awaitable, Collection, Hashable
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import Final
 
 from bulkrestart.cloud.instants import present
@@ -25,13 +25,22 @@ class Survey:
         rollout: What is to be known of them.
         keeps_states: Whether what is seen of each is kept, until `pop` takes it.
         is_thorough: Whether each has to be seen. If not, one that no page shows is looked at later.
+        advance: Is called whenever a server is seen for the first time; None: nothing is.
 
     Attributes:
         domains: The failure domain of each server that has one.
         began: When the servers were looked at first.
     """
 
-    def __init__(self, sweep: Sweep, rollout: Rollout, *, keeps_states: bool, is_thorough: bool = False) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        rollout: Rollout,
+        *,
+        keeps_states: bool,
+        is_thorough: bool = False,
+        advance: Callable[[], None] | None = None,
+    ) -> None:
         self.domains: dict[str, Hashable] = {}
         self.began = present()
         self._sweep = sweep
@@ -40,6 +49,7 @@ class Survey:
         self._is_spread = rollout.spread is not None
         self._is_thorough = is_thorough or self._is_spread
         self._keeps_states = keeps_states
+        self._advance = advance
         self._zones: dict[str, str] = {}
         self._unplaced: frozenset[str] = frozenset()
         self._states: dict[str, tuple[Server | Observation, float]] = {}
@@ -58,7 +68,10 @@ class Survey:
             if self._keeps_states:
                 self._states[server_id] = (server, asked)
             if isinstance(server, Server):
-                unseen.pop(server_id, None)
+                if server_id in unseen:
+                    del unseen[server_id]
+                    if self._advance is not None:
+                        self._advance()
                 self._place(server_id, server)
             elif isinstance(server, Answer) and server.is_not_found:
                 unseen.pop(server_id, None)

@@ -1,5 +1,6 @@
 """Reads the states of many servers, by page or one by one, whichever takes fewer requests."""
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,13 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 
+_log = logging.getLogger(__name__)
+
 #: Seconds after which a walk shows every server, also those that have not changed by the cloud's clock: `Date` may be
 #: ahead of the clock that dates changes.
 _WHOLE_INTERVAL: Final = 60.0
+#: Seconds that a walk may take however short the wait is: twenty pages of a thousand servers, at six seconds each.
+_SHORTEST_BOUND: Final = 120.0
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
@@ -32,8 +37,8 @@ class Swept:
     """How a sweep went.
 
     Attributes:
-        is_complete: Every page was read. A server that is absent all the same may be anywhere: only the cloud's own
-            404 says that one is gone (Nova's api-guide, down cells).
+        is_complete: Every page was read, or as many as show all the servers. A server that is absent all the same may
+            be anywhere: only the cloud's own 404 says that one is gone (Nova's api-guide, down cells).
         answered: Requests that were answered with a page or a server.
         trouble: The last answer that was neither; None if there was none.
     """
@@ -59,13 +64,17 @@ class Sweep:
         gate: The way to it.
         clock: The cloud's time.
         lanes: Single requests at once.
+        wait_timeout: Seconds to wait for a server. A list that has not ended after half of that, and two minutes, is
+            taken for one without an end: servers are read one by one from then on, before any is late. The time in
+            which all requests were held does not count.
     """
 
-    def __init__(self, compute: Compute, gate: Gate, clock: CloudClock, lanes: int) -> None:
+    def __init__(self, compute: Compute, gate: Gate, clock: CloudClock, lanes: int, *, wait_timeout: float) -> None:
         self._compute = compute
         self._gate = gate
         self._clock = clock
         self._lanes = lanes
+        self._longest_walk = max(_SHORTEST_BOUND, wait_timeout / 2.0)
         self._pages = 1
         self._may_list = True
         self._failed_walks = 0
@@ -135,6 +144,9 @@ class Sweep:
         if changed_since is not None and not is_due:
             start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
             since = start[0] - SKEW if start is not None else None
+        ends = self._gate.patience(walked) + self._longest_walk
+        missing = len(wanted)
+        seen: set[str] = set()
         marker: str | None = None
         markers: set[str] = set()
         while True:
@@ -149,12 +161,17 @@ class Sweep:
                 return
             for server in page.servers:
                 if server.id in wanted:
+                    seen.add(server.id)
                     take(server.id, server, asked)
             marker = page.marker
-            # A list whose pages lead back to an earlier one has no end.
-            if marker is None or marker in markers:
+            # A list whose pages lead back to an earlier one has no end; and a list may have ever new servers.
+            if marker is None or marker in markers or len(seen) >= missing:
                 break
             markers.add(marker)
+            if self._gate.patience(anyio.current_time()) >= ends:
+                _log.warning("the list of servers has no end: servers are read one by one")
+                self._may_list, swept.is_complete = False, False
+                return
         if since is None:
             self._whole = walked
         if changed_since is None or not is_due:
