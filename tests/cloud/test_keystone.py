@@ -14,7 +14,7 @@ import anyio
 import httpx
 import pytest
 
-from bulkrestart import AuthError, EndpointError, Outcome, RestartClient
+from bulkrestart import AuthError, EndpointError, Outcome, RestartClient, Target
 from bulkrestart.cloud.credentials import Issued, SignInError, Trouble
 from bulkrestart.cloud.keystone import Keystone
 from bulkrestart.simulator import Cloud, LoopbackCloud
@@ -400,6 +400,11 @@ def test_a_sign_in_can_be_cancelled(backend: str, keystone: FakeKeystone) -> Non
         pytest.param("https://nova.test/compute/v2.1", f"https://nova.test/compute/v2.1/{PROJECT}", id="path"),
         pytest.param(f"https://nova.test:8774/v2/{PROJECT}", f"https://nova.test:8774/v2/{PROJECT}", id="v2"),
         pytest.param("https://nova.test/v2", f"https://nova.test/v2/{PROJECT}", id="v2 without the project"),
+        pytest.param(
+            "https://ecs.eu-de.otc.t-systems.com/v2.1/other",
+            "https://ecs.eu-de.otc.t-systems.com/v2.1/other",
+            id="other",
+        ),
     ],
 )
 def test_the_endpoint_stands_in_the_catalog(keystone: FakeKeystone, listed: str, found: str) -> None:
@@ -551,6 +556,20 @@ def test_an_endpoint_of_another_project_is_refused(keystone: FakeKeystone) -> No
     signs = read(keystone, compute_endpoint_override="https://own.test/v2.1/other")
     with pytest.raises(EndpointError, match=f"is for project {PROJECT}, and its compute endpoint is that of other"):
         endpoint_of(signs)
+
+
+@pytest.mark.parametrize(("listed", "name"), [("other", ""), (PROJECT, "demo")])
+def test_a_catalog_may_lead_to_another_project(keystone: FakeKeystone, listed: str, name: str) -> None:
+    """A catalog is Keystone's word for this sign-in; the name of the token's project is not given to another."""
+    keystone.catalog = [compute(f"https://nova.test/v2.1/{listed}")]
+    signs = read(keystone)
+
+    async def find() -> Target:
+        assert await signs.sign_in() is None
+        return await signs.find_target()
+
+    target = anyio.run(find)
+    assert (target.project_id, target.project_name) == (listed, name)
 
 
 def test_the_target_is_found_once(keystone: FakeKeystone) -> None:

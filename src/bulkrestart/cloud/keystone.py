@@ -254,16 +254,18 @@ class Keystone(CatalogAuth):
             endpoint = Endpoint.parse(url)
         except ValueError as error:
             raise EndpointError(f"the catalog names {shown(url)}: {error}; nothing was sent") from error
-        if project_id is not None and endpoint.project_id != project_id:
+        is_another = project_id is not None and endpoint.project_id != project_id
+        if is_another and settings.override is not None:
             raise EndpointError(
-                f"the sign-in to cloud {self.name} is for project {plain(project_id)}, and its compute endpoint is "
+                f"the sign-in to cloud {self.name} is for project {shown(project_id)}, and its compute endpoint is "
                 f"that of {plain(endpoint.project_id)}: check compute_endpoint_override and project_name; nothing was "
                 "sent"
             )
         return Target(
             endpoint=endpoint.url,
             project_id=endpoint.project_id,
-            project_name="" if access is None else plain(str(access.project_name or "")),
+            # The token's name is not that of another project, to which a catalog may lead.
+            project_name="" if access is None or is_another else plain(str(access.project_name or "")),
             cloud=settings.cloud,
             region=shown(region),
         )
