@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from bulkrestart import AuthError, Outcome, Reason, Report, RestartClient, StopReason
+from bulkrestart.cloud import instants
 from bulkrestart.cloud.credentials import Trouble
 from bulkrestart.core.admission import Admission
 from bulkrestart.run.traffic import Claim, Traffic
@@ -83,6 +84,23 @@ def test_a_token_that_is_revoked_is_renewed_once_for_all(lanes: int, takes: floa
         assert len(auth.asked) == 2
         assert len(refusals(cloud)) >= lanes
         assert max(cloud.posts.values()) == 2
+
+    virtually(main)
+
+
+def test_token_that_ended_while_the_machine_was_suspended_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that the machine has been suspended counts: no request leaves with a token that ended meanwhile."""
+
+    async def main() -> None:
+        cloud = cloud_of(2)
+        auth = Scripted(cloud, life=3600.0)
+        async with client_of(cloud, auth) as client:
+            await client.restart(cloud.ids[:1])
+            monkeypatch.setattr(instants, "_asleep", lambda: 4000.0)
+            auth.revoke()
+            await client.restart(cloud.ids[1:])
+        assert len(auth.asked) == 2
+        assert refusals(cloud) == []
 
     virtually(main)
 

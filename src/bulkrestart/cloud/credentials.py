@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from bulkrestart.cloud.instants import elapsed
 from bulkrestart.core.faults import Fault
 from bulkrestart.core.observation import Answer
 from bulkrestart.core.secrets import Secret
@@ -84,7 +85,7 @@ class Credential:
 
     Attributes:
         headers: The headers that sign a request.
-        renew_at: When to renew it, in seconds on the event loop's clock; infinite where its end is unknown.
+        renew_at: When to renew it, in seconds of `elapsed`, which counts suspension; infinite where its end is unknown.
         ends_at: When it ends, on the same clock; infinite where that is unknown.
         was_accepted: Whether the cloud has taken it.
     """
@@ -162,7 +163,7 @@ class Renewed(CloudAuth):
     @property
     def is_signed_in(self) -> bool:
         """Whether there is something to sign with that is still good."""
-        return self.is_lasting or (self._newest is not None and anyio.current_time() < self._newest.ends_at)
+        return self.is_lasting or (self._newest is not None and elapsed() < self._newest.ends_at)
 
     @property
     def is_lasting(self) -> bool:
@@ -178,7 +179,7 @@ class Renewed(CloudAuth):
             fetches = self._fetches
             async with self._lock:
                 # What another one fetched meanwhile is ours as well, be it a trouble.
-                if self._fetches == fetches and anyio.current_time() >= self._refusal_stands_until:
+                if self._fetches == fetches and elapsed() >= self._refusal_stands_until:
                     await self._renew()
             if self.is_signed_in:
                 return None
@@ -214,24 +215,22 @@ class Renewed(CloudAuth):
         return credential.was_accepted
 
     def _is_fresh(self) -> bool:
-        return self.is_lasting or (self._newest is not None and anyio.current_time() < self._newest.renew_at)
+        return self.is_lasting or (self._newest is not None and elapsed() < self._newest.renew_at)
 
     async def _renew(self) -> None:
-        began = anyio.current_time()
+        began = elapsed()
         try:
             with anyio.fail_after(LONGEST_FETCH):
                 issued = await self.fetch()
         except SignInError as error:
-            self._fail(anyio.current_time(), error.trouble)
+            self._fail(elapsed(), error.trouble)
         except TimeoutError:
             words = f"the sign-in takes more than {LONGEST_FETCH:.0f} s"
-            self._fail(anyio.current_time(), Trouble(words, "see why it hangs"))
+            self._fail(elapsed(), Trouble(words, "see why it hangs"))
         else:
             life = float("inf") if issued.seconds is None else issued.seconds
-            if anyio.current_time() - began >= life:
-                self._fail(
-                    anyio.current_time(), Trouble("what the sign-in gives is over already", "check Keystone's clock")
-                )
+            if elapsed() - began >= life:
+                self._fail(elapsed(), Trouble("what the sign-in gives is over already", "check Keystone's clock"))
                 return
             # Not from now: its life began when it was issued, at some time since we asked.
             margin = min(_MARGIN, life * _SHARE)

@@ -24,6 +24,11 @@ def present() -> Instant:
     return Instant(running=anyio.current_time(), asleep=_asleep(), wall=time.time())
 
 
+def elapsed() -> float:
+    """Return the seconds on the event loop's clock, and those that the machine has been suspended."""
+    return anyio.current_time() + _asleep()
+
+
 def _asleep() -> float:
     """Return the seconds that this machine has been suspended; 0.0 where the system does not tell."""
     if _CLOCKS is None:
