@@ -6,8 +6,8 @@ import pytest
 
 from bulkrestart import Outcome, Reason, ServerResult
 from bulkrestart.core.model import RebootType
-from bulkrestart.simulator import Call, Fault, RequestIds
-from tests.virtual import client_of, cloud_of, virtually
+from bulkrestart.simulator import Call, Fault, HostFault, RequestIds
+from tests.virtual import REGARDLESS, client_of, cloud_of, virtually
 
 
 class Cloudy(TypedDict, total=False):
@@ -116,5 +116,24 @@ def test_reboot_of_somebody_elses_after_a_refusal_is_not_ours() -> None:
             report = await client.restart(cloud.ids)
         assert report.summary == {Outcome.COMPLETED: 5}
         assert cloud.posts[server_id] == 2
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("request_ids", RequestIds)
+@pytest.mark.parametrize(("date_skew", "has_date"), [(5.0, True), (-5.0, True), (0.0, True), (0.0, False)])
+@pytest.mark.parametrize("wait_timeout", [20.0, 600.0])
+def test_reboot_that_never_reached_the_guest_has_failed(
+    request_ids: RequestIds, date_skew: float, has_date: bool, wait_timeout: float
+) -> None:
+    """A row with Error is found whatever a gateway does to ids and clocks, also where the wait ends early."""
+
+    async def main() -> None:
+        cloud = cloud_of(3, request_ids=request_ids, date_skew=date_skew, has_date=has_date)
+        for server_id in cloud.ids:
+            cloud.break_host(server_id, HostFault.REVERTED)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, wait_timeout=wait_timeout, rollout=REGARDLESS)
+        assert {(result.outcome, result.reason) for result in report} == {(Outcome.FAILED, Reason.NOT_REBOOTED)}
 
     virtually(main)

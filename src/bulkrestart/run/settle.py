@@ -269,7 +269,7 @@ class Settler:
     async def _prove(self, server_id: str) -> None:
         watched = self._watched[server_id]
         is_late = self._is_late(watched, anyio.current_time())
-        log, found = await self._find_row(watched)
+        log, found = await self._find_row(watched, is_late=is_late)
         can_date = self._calibration.can_date(watched.progress)
         age = anyio.current_time() - watched.accepted
         is_view_fresh = watched.was_rebooting or age >= self._calibration.lag
@@ -288,7 +288,7 @@ class Settler:
         """Read in the action log how the SOFT of a server in error ended, and let HARD follow if it may."""
         watched, failure = self._watched[server_id], failed[server_id]
         is_late = self._is_late(watched, anyio.current_time())
-        read, found = await self._find_row(watched)
+        read, found = await self._find_row(watched, is_late=is_late)
         log, _ = await self._gate.ask(lambda: self._compute.actions(server_id), server_id)
         if isinstance(log, tuple):
             log = with_row(log, read if found is None else (found.row,))
@@ -310,8 +310,12 @@ class Settler:
             self._finish(progress, decision)
         self._news.set()
 
-    async def _find_row(self, watched: Watched) -> tuple[Log | Observation, FoundRow | None]:
+    async def _find_row(self, watched: Watched, *, is_late: bool) -> tuple[Log | Observation, FoundRow | None]:
         """Read the row of the accepted reboot: by its id, and where the log has none of it, in the whole log.
+
+        Args:
+            watched: The server.
+            is_late: The wait for it is over: a row that may be an earlier one counts.
 
         Returns:
             What was read, and the row in it; None if there is none.
@@ -322,7 +326,7 @@ class Settler:
         is_foreign = self._calibration.are_ids_foreign and progress.request_id == progress.sends.attempts[-1].request_id
         if progress.request_id is not None and not is_foreign:
             read = await self._read_row(watched, progress.request_id)
-            named = self._find(read, watched) if isinstance(read, tuple) else None
+            named = self._find(read, watched, is_late=is_late) if isinstance(read, tuple) else None
             if named is not None and not named.row.is_error:
                 return read, named
             if not isinstance(read, tuple) and not (isinstance(read, Answer) and read.is_not_found):
@@ -331,7 +335,7 @@ class Settler:
         if not isinstance(log, tuple):
             return (log, None) if named is None else ((named.row,), named)
         self._observe(log, watched, asked)
-        found = self._find(log, watched)
+        found = self._find(log, watched, is_late=is_late)
         if found is None or found.is_disputed:
             return log, found
         if named is not None and found.row.request_id == named.row.request_id:
@@ -354,14 +358,14 @@ class Settler:
         if sample is not None:
             self._calibration.observe(log, sample, asked_at=asked)
 
-    def _find(self, log: Log, watched: Watched) -> FoundRow | None:
+    def _find(self, log: Log, watched: Watched, *, is_late: bool) -> FoundRow | None:
         now = anyio.current_time()
         return find_accepted(
             log,
             watched.progress,
             self._calibration.log_time(watched.progress, now),
             self._calibration.facts.user_id,
-            is_shown=now - watched.accepted >= GRACE + self._calibration.lag,
+            is_shown=is_late or now - watched.accepted >= GRACE + self._calibration.lag,
         )
 
     def _end(self, progress: Progress, end: End) -> None:
