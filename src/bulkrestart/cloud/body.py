@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
 import httpx
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from bulkrestart.cloud.rows import Rows
 
@@ -27,6 +27,9 @@ _STEP: Final = 64 * 1024
 _PIECE: Final = 2048
 #: Bytes that are read of a body that is not what was asked for: what went wrong stands in its beginning.
 HEAD: Final = 16 * 1024
+#: Bytes of a body within which only a wait for bytes can be cancelled, and no pause: more than a page of servers has.
+#: Where a body is left in its middle, httpx leaves its generators to the garbage collector, and trio warns of that.
+_UNCANCELLED: Final = 8 * 1024 * 1024
 #: Bytes that a compressed body may be longer than what it holds: headers, checksums, padding.
 _OVERHEAD: Final = 64 * 1024
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
@@ -191,20 +194,25 @@ async def _read(
                 return False
             if rows is not None:
                 rows.feed(piece)
-                await _read_on(rows)
+                await _read_on(rows, bound - left)
                 if not rows.is_valid and len(kept) == most:
                     return True
             before_pause -= len(piece) + _PIECE
             if before_pause < 0:
                 before_pause = _STEP
-                await checkpoint()
+                await _pause(bound - left)
     is_whole = inflater is None or inflater.is_whole
     if rows is not None and is_whole:
         rows.end()
-        await _read_on(rows)
+        await _read_on(rows, bound - left)
     return is_whole
 
 
-async def _read_on(rows: Rows[T]) -> None:
+async def _read_on(rows: Rows[T], so_far: int) -> None:
     while rows.step():
-        await checkpoint()
+        await _pause(so_far)
+
+
+async def _pause(so_far: int) -> None:
+    """Let other tasks run."""
+    await (checkpoint() if so_far > _UNCANCELLED else cancel_shielded_checkpoint())
