@@ -375,7 +375,8 @@ def test_a_pause_begun_without_progress() -> None:
         assert_stopped(report, "500 to every reboot request")
         exhausted = sum(result.reason is Reason.ATTEMPTS_EXHAUSTED for result in report)
         assert exhausted > 5
-        assert report.elapsed <= DEFAULT + 100.0 * exhausted + SLACK
+        # The first two servers may be to blame themselves, and so are progress.
+        assert report.elapsed <= DEFAULT + 100.0 * exhausted + 2 * 200.0 + SLACK
 
     virtually(main)
 
