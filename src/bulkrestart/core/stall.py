@@ -227,12 +227,12 @@ def _is_success(seen: Observation) -> bool:
 
 def _kind(seen: Observation) -> str:
     match seen:
-        case Answer():
-            return str(seen.status)
         case Unanswered():
             return _NO_ANSWER
         case Unsent():
             return _NO_CONNECTION
+        case Answer():
+            return str(seen.status)
 
 
 def _words(seen: Observation) -> str:
