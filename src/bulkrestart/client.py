@@ -283,7 +283,7 @@ class RestartClient:
             ValueError: An argument makes no sense (at once), or the cloud cannot select so (while iterating).
             AuthError: The credentials are refused, or nobody signs us in.
             EndpointError: The endpoint does not answer, or not as this project's compute API; or its list is refused,
-                or has no end.
+                or has no end: it is read for 30 min at most, and the time that the caller takes does not count.
             RuntimeError: The client has been used in another event loop.
 
         Example:
@@ -374,7 +374,8 @@ class RestartClient:
             ValueError: An argument makes no sense. Nothing was sent.
             AuthError: The credentials are refused, or nobody signs us in. Nothing was sent.
             EndpointError: The endpoint does not answer, or not as this project's compute API; or `since` is yet to
-                come by the cloud's clock. Nothing was sent.
+                come by the cloud's clock; or there is no progress for `stall_timeout` before the first send. Nothing
+                was sent.
             JournalError: The journal is held by another process, is of another run, or cannot be used. Nothing was
                 sent.
             RuntimeError: The client has been used in another event loop. Nothing was sent.
@@ -507,7 +508,7 @@ class RestartClient:
             ValueError: An argument makes no sense.
             AuthError: The credentials are refused, or nobody signs us in.
             EndpointError: The endpoint does not answer, or not as this project's compute API; or `since` is yet to
-                come by the cloud's clock.
+                come by the cloud's clock; or the cloud has not told all that is needed within 30 min.
             JournalError: The journal is of another run, or cannot be read.
             RuntimeError: The client has been used in another event loop.
 
@@ -559,7 +560,7 @@ class RestartClient:
         Raises:
             AuthError: The credentials are refused, or nobody signs us in.
             EndpointError: The endpoint does not answer, or not as this project's compute API; or it does not list
-                server groups.
+                server groups, or not all of them within 30 min.
             RuntimeError: The client has been used in another event loop.
 
         Example:

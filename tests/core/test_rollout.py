@@ -253,22 +253,21 @@ def test_budgets_are_apart() -> None:
 
 
 ALWAYS = [(Outcome.REFUSED, Reason.LOCKED), (Outcome.FAILED, Reason.NOT_BACK), (Outcome.COMPLETED, None)]
-ALWAYS += [(Outcome.IN_DOUBT, Reason.GONE), (Outcome.SKIPPED, Reason.WRONG_STATE)]
+ALWAYS += [(Outcome.IN_DOUBT, Reason.GONE), (Outcome.IN_DOUBT, Reason.UNANSWERED)]
+ALWAYS += [(Outcome.SKIPPED, Reason.WRONG_STATE)]
 NEVER = [(Outcome.REFUSED, reason) for reason in (Reason.FORBIDDEN, Reason.UNAUTHORIZED, Reason.WRONG_ENDPOINT)]
 NEVER += [(Outcome.SKIPPED, reason) for reason in (Reason.UNREACHABLE, Reason.HISTORY_UNREADABLE, Reason.STOPPED)]
 NEVER += [(Outcome.IN_DOUBT, Reason.INTERRUPTED)]
 IN_VAIN = [(Outcome.REFUSED, Reason.BUSY), (Outcome.REFUSED, Reason.ATTEMPTS_EXHAUSTED)]
-IN_VAIN += [(Outcome.IN_DOUBT, Reason.UNANSWERED)]
 
 
-@pytest.mark.parametrize("others_progress", [False, True])
+@pytest.mark.parametrize("in_vain", [0, 1, 2, 3, 50])
 @pytest.mark.parametrize(
-    ("cases", "alone", "among_others"), [(ALWAYS, True, True), (NEVER, False, False), (IN_VAIN, False, True)]
+    ("cases", "alone", "together"), [(ALWAYS, True, True), (NEVER, False, False), (IN_VAIN, True, False)]
 )
 def test_whose_doing_an_outcome_is(
-    cases: list[tuple[Outcome, Reason | None]], alone: bool, among_others: bool, others_progress: bool
+    cases: list[tuple[Outcome, Reason | None]], alone: bool, together: bool, in_vain: int
 ) -> None:
-    """What the cloud does to all is no server's; and what was tried in vain is, if others got anywhere meanwhile."""
+    """What the cloud does to all is no server's; and a server that is given up is, unless several are together."""
     for case in cases:
-        told = tells_of_server(result(*case), others_progress=others_progress)
-        assert told is (among_others if others_progress else alone), case
+        assert tells_of_server(result(*case), in_vain=in_vain) is (together if in_vain >= 3 else alone), case

@@ -3,7 +3,14 @@
 import pytest
 
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.core.trouble import gets_through, is_down, is_overcharge, is_trouble, may_lie_in_server
+from bulkrestart.core.trouble import (
+    gets_through,
+    is_down,
+    is_overcharge,
+    is_postponed,
+    is_trouble,
+    may_lie_in_server,
+)
 from tests.core.samples import SERVER, answer, ecs, nova, page
 
 #: What came back, and what it says of the cloud: it is overcharged; it may be in trouble; one server may be to blame.
@@ -51,3 +58,4 @@ def test_what_an_answer_says_of_sends(name: str, seen: Observation) -> None:
     """A gateway says that nothing is behind it; and only an answer about the send shows that sends get through."""
     assert is_down(seen) is (name in DOWN)
     assert gets_through(seen) is (name in ABOUT_THE_SEND)
+    assert is_postponed(seen) is (name == "202 with Common.0024")

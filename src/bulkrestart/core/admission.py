@@ -17,6 +17,7 @@ from bulkrestart.core.trouble import (
     gets_through,
     is_down,
     is_overcharge,
+    is_postponed,
     is_trouble,
     may_lie_in_server,
     outage,
@@ -199,6 +200,8 @@ class Admission:
         hold = None
         if isinstance(seen, Observation) and (hold := hold_for(seen)) is not None:
             self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
+            if progress is not None and is_postponed(seen):
+                progress.sends.forgive()
             if self.brake.remaining(now) > 0.0:
                 self._restart(now, sent_at=sent_at, is_overcharged=is_overcharge(seen))
         elif not isinstance(seen, Unsent | Unanswered):

@@ -96,8 +96,7 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
         return Look(is_unresolved=True, stop=wrong_endpoint(answer))
     if 200 <= status < 300:
         is_plain = fault.body is Body.EMPTY or (fault.body is Body.JSON and not fault.code)
-        is_attempt = hold_for(answer) is None
-        return Accept(request_id=fault.request_id) if is_plain else Look(is_unresolved=True, is_attempt=is_attempt)
+        return Accept(request_id=fault.request_id) if is_plain else Look(is_unresolved=True)
     if answer.is_throttled:
         return Send(reboot_type=progress.reboot_type, is_attempt=False)
     if fault.has_code("Ecs.0605"):

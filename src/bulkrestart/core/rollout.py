@@ -39,7 +39,9 @@ NOT_OF_SERVER: Final = frozenset(
     }
 )
 #: Outcomes of a server that was tried in vain, which may be its own doing or the cloud's.
-_IN_VAIN: Final = frozenset({Reason.BUSY, Reason.ATTEMPTS_EXHAUSTED, Reason.UNANSWERED})
+IN_VAIN: Final = frozenset({Reason.BUSY, Reason.ATTEMPTS_EXHAUSTED})
+#: Servers that are tried in vain together before the cloud is to blame.
+_SEVERAL: Final = 3
 #: Failures of servers that are up, or are no more: nothing is gained by holding others back for them.
 _NOT_DOWN: Final = frozenset({Reason.NOT_REBOOTED, Reason.GONE})
 
@@ -67,8 +69,8 @@ class Rollout:
         max_refused: The share that may be left out by themselves (`refused` or `skipped`: not found, locked, in a
             wrong state): many of them mean a wrong list. None: 10 %, or 20 servers if that is more. Neither budget
             counts what the cloud does to all servers: `unreachable`, `unauthorized`, `forbidden`, `wrong_endpoint`,
-            `history_unreadable`; and `busy`, `attempts_exhausted` and `unanswered` where no server was accepted or
-            came back while this one was tried.
+            `history_unreadable`; and `busy` and `attempts_exhausted` of three or more servers that were tried while
+            none was accepted or came back.
         spread: "az": one availability zone after the other. "host": at most one server of a physical host down at
             once. A function of a `Server`: at most one down at once of those for which it returns the same value;
             None leaves a server free. Where such a one does not come back, the others of its domain are skipped
@@ -177,17 +179,19 @@ def servers(count: int) -> str:
     return f"{count} server{'' if count == 1 else 's'}"
 
 
-def tells_of_server(result: ServerResult, *, others_progress: bool) -> bool:
+def tells_of_server(result: ServerResult, *, in_vain: int) -> bool:
     """Tell whether an outcome is the server's own, as against one that the cloud, or the run, gives any server.
 
-    Where a server was tried in vain, others tell: if none of them got anywhere meanwhile, the cloud refuses all.
+    Where a server was tried in vain, others tell: if several were, and none got anywhere, the cloud refuses all. A
+    canary that is tried alone answers for itself.
 
     Args:
         result: The outcome.
-        others_progress: Some server was accepted, came back, or got an outcome of its own, since this one was begun.
+        in_vain: Servers that were tried in vain so far, this one among them; 0 if some server was accepted, came back,
+            or got an outcome of its own since this one was begun.
     """
-    if result.reason in _IN_VAIN:
-        return others_progress
+    if result.reason in IN_VAIN:
+        return in_vain < _SEVERAL
     return result.reason not in NOT_OF_SERVER
 
 

@@ -10,7 +10,8 @@ from typing import Final
 from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 
-#: Seconds without progress after which a run stops: three times the longest `wait_timeout` by default.
+#: Seconds without progress after which a run stops: as they are by default, three times `wait_timeout`, and twice
+#: `server_timeout`.
 STALL_TIMEOUT: Final = 1800.0
 #: Seconds that are granted beyond that. A server's own time-out is noticed at the next poll (15 s and jitter), or after
 #: the next wait of a server that is retried (30 s), and comes first where both are equal.
@@ -226,12 +227,12 @@ def _is_success(seen: Observation) -> bool:
 
 def _kind(seen: Observation) -> str:
     match seen:
-        case Answer():
-            return str(seen.status)
         case Unanswered():
             return _NO_ANSWER
         case Unsent():
             return _NO_CONNECTION
+        case Answer():
+            return str(seen.status)
 
 
 def _words(seen: Observation) -> str:

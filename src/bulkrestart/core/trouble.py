@@ -2,7 +2,7 @@
 
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.model import Stop, StopReason
-from bulkrestart.core.observation import EXECUTING, Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.observation import EXECUTING, POSTPONED, Answer, Observation, Unanswered, Unsent
 
 
 def is_overcharge(seen: Observation) -> bool:
@@ -36,6 +36,11 @@ def may_lie_in_server(trouble: Observation) -> bool:
             return True
         case Answer():
             return trouble.status not in (502, 503)
+
+
+def is_postponed(seen: Observation) -> bool:
+    """Tell whether a send was taken for later because the cloud throttles, which is no attempt of its server."""
+    return isinstance(seen, Answer) and 200 <= seen.status < 300 and seen.fault.has_code(POSTPONED)
 
 
 def is_down(trouble: Observation) -> bool:

@@ -24,7 +24,7 @@ from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Statistics
-from bulkrestart.core.rollout import Budgets, tells_of_server
+from bulkrestart.core.rollout import IN_VAIN, Budgets, tells_of_server
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.account import Account
@@ -98,6 +98,8 @@ class Fleet:
         #: The server that was in a reboot before anything was sent.
         self._was_rebooting: str | None = None
         self._stalled: Stop | None = None
+        #: Servers that were given up since one was accepted.
+        self._given_up = 0
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
@@ -346,6 +348,7 @@ class Fleet:
             return
         self._refusals.forget()
         self._gate.note_accepted()
+        self._given_up = 0
         if self._options.wait:
             self._settler.watch(progress)
         else:
@@ -354,7 +357,10 @@ class Fleet:
     def _finish(self, progress: Progress, end: End) -> None:
         """Give a server that had its turn its outcome."""
         result = self.account.close(progress, end)
-        if tells_of_server(result, others_progress=self._stall.has_progressed_since(progress.began)):
+        others_progress = self._stall.has_progressed_since(progress.began)
+        in_vain = 0 if others_progress else self._given_up + self._turns.under_way
+        self._given_up += result.reason in IN_VAIN
+        if tells_of_server(result, in_vain=in_vain):
             self._stall.note_server()
             self._count(result)
         self._line.end(result)
