@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import cycle
@@ -28,8 +28,11 @@ from bulkrestart.simulator.records import RequestRecord
 
 #: Seconds that a reboot takes: the other client's is over long before the process is woken.
 REBOOT_SECONDS: Final = (0.2, 0.5)
-#: Seconds from the stop until the other client acts: what the process had sent before it was stopped has come by then.
-_ACTS_AFTER: Final = 0.5
+#: Seconds from the stop until the other client acts, at most: what the process had sent before it was stopped has come
+#: by then, also on a busy machine.
+_ACTS_AFTER: Final = 5.0
+#: Processes that start at once: each takes most of a second of a processor before it looks.
+_STARTS: Final = threading.BoundedSemaphore(4)
 #: Seconds in which a process must look at its server, and in which it must end when it is woken.
 PATIENCE: Final = 120.0
 #: The most seconds after a look's answer at which a process is stopped that is not stopped before the answer.
@@ -235,16 +238,20 @@ def _stop(
     assert isinstance(cloud, StoppingCloud)
     out = trouble = ""
     acted_at = time.time()
-    with _started(served, way, server_id, look_life) as process:
-        aim.process = process
-        cloud.aims[server_id] = aim
-        if not aim.stopped.wait(PATIENCE):
+    acts_after = min(_ACTS_AFTER, seconds / 4.0)
+    with ExitStack() as stack:
+        with _STARTS:
+            process = stack.enter_context(_started(served, way, server_id, look_life))
+            aim.process = process
+            cloud.aims[server_id] = aim
+            has_looked = aim.stopped.wait(PATIENCE)
+        if not has_looked:
             trouble = "it never looked at its server"
         else:
-            time.sleep(_ACTS_AFTER)
+            time.sleep(acts_after)
             acted_at = cloud.now
             trouble = _act(cloud, way, server_id)
-            time.sleep(max(0.0, seconds - _ACTS_AFTER))
+            time.sleep(max(0.0, seconds - acts_after))
             process.send_signal(signal.SIGCONT)
             try:
                 out, err = process.communicate(timeout=PATIENCE)
