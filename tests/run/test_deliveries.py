@@ -1,13 +1,16 @@
 """A send that something on the way delivers twice: what is sent again, and what becomes of the server."""
 
+from collections import deque
 from typing import TypedDict, Unpack
 
 import pytest
+import trio
 
 from bulkrestart import Outcome, Reason, ServerResult
 from bulkrestart.core.model import RebootType
-from bulkrestart.simulator import Call, Fault, HostFault, RequestIds
-from tests.virtual import REGARDLESS, client_of, cloud_of, virtually
+from bulkrestart.simulator import Call, Cloud, Fault, HostFault, LogRow, RequestIds
+from bulkrestart.simulator.records import SimulatedServer
+from tests.virtual import EPOCH, REGARDLESS, client_of, cloud_of, virtually
 
 
 class Cloudy(TypedDict, total=False):
@@ -135,5 +138,43 @@ def test_reboot_that_never_reached_the_guest_has_failed(
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids, wait_timeout=wait_timeout, rollout=REGARDLESS)
         assert {(result.outcome, result.reason) for result in report} == {(Outcome.FAILED, Reason.NOT_REBOOTED)}
+
+    virtually(main)
+
+
+class _Behind(Cloud):
+    """A cloud of which the next readings of the last server's action log are so many seconds behind."""
+
+    behind: deque[float] = deque()
+
+    def log(self, server: SimulatedServer) -> list[LogRow]:
+        """Return the log as it was then."""
+        behind = self.behind.popleft() if self.behind and server.id == self.ids[-1] else 0.0
+        at = self.now - behind
+        return [row.seen(at, ahead=0.0) for row in reversed(server.log) if row.start_time <= at]
+
+
+@pytest.mark.parametrize(
+    ("request_ids", "readings"),
+    # By an id that an answer carried, its row is read before the whole log is.
+    [(RequestIds.HIDDEN, 0), (RequestIds.SHOWN, 1), (RequestIds.REPLACED, 1)],
+)
+def test_delivery_that_ends_in_error_while_the_log_is_read_does_not_stand_for_the_other(
+    request_ids: RequestIds, readings: int
+) -> None:
+    """The whole log showed two rows under way, and one of them, read singly, an Error: the other one counts."""
+
+    async def main() -> None:
+        cloud = _Behind(
+            4, clock=lambda: EPOCH + trio.current_time(), reboot_seconds=(3.0, 3.0), request_ids=request_ids
+        )
+        server_id = cloud.ids[-1]
+        cloud.script(server_id, Fault.delivered_twice(0.01))
+        cloud.behind = deque([*[0.0] * readings, 2.5])
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, reboot_type="HARD")
+        assert {row.result for row in cloud.server(server_id).log if row.action == "reboot"} == {"Success", "Error"}
+        assert report[server_id].outcome is not Outcome.FAILED
+        assert not cloud.behind
 
     virtually(main)

@@ -49,6 +49,8 @@ SHORTEST_INTERVAL: Final = FIRST_INTERVAL * (1.0 - _JITTER)
 BLIND_TIMEOUT: Final = 300.0
 #: Servers to which HARD is being sent, at most: each has a task. The others stay with the watcher until there is room.
 ESCALATED_AT_MOST: Final = 100
+#: Rows of one log that are read singly in one poll, at most. A send has as many rows as it had deliveries.
+MOST_ROWS: Final = 5
 
 
 @dataclass(slots=True)
@@ -335,14 +337,22 @@ class Settler:
         if not isinstance(log, tuple):
             return (log, None) if named is None else ((named.row,), named)
         self._observe(log, watched, asked)
-        found = self._find(log, watched, is_late=is_late)
-        if found is None or found.is_disputed:
-            return log, found
-        if named is not None and found.row.request_id == named.row.request_id:
-            return log, named
-        progress.identify(found.row.request_id)
-        read = with_row((found.row,), await self._read_row(watched, found.row.request_id))
-        return read, FoundRow(read[0]) if isinstance(read, tuple) else None
+        single: set[str] = set()
+        if named is not None:
+            log = with_row(log, (named.row,))
+            single.add(named.row.request_id)
+        while True:
+            found = self._find(log, watched, is_late=is_late)
+            is_known = found is None or found.is_disputed or found.row.request_id in single
+            if found is None or is_known or len(single) == MOST_ROWS:
+                return log, found
+            # Read singly, it may have ended in Error since the whole log was read: then another row may count.
+            progress.identify(found.row.request_id)
+            single.add(found.row.request_id)
+            read = with_row(log, await self._read_row(watched, found.row.request_id))
+            if not isinstance(read, tuple):
+                return read, None
+            log = read
 
     async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
         server_id = watched.progress.server_id
