@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bulkrestart import Outcome, Reason, Rollout, Server, ServerResult, StopReason
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.rollout import Budgets, is_harm, is_refusal, stays_down, tells_of_server
+from bulkrestart.core.rollout import Budgets, is_about_server, is_harm, is_refusal, stays_down
 
 
 def ids(count: int) -> list[str]:
@@ -270,5 +270,5 @@ def test_whose_doing_an_outcome_is(
 ) -> None:
     """What the cloud does to all is no server's; and what was tried in vain is, if others got anywhere meanwhile."""
     for case in cases:
-        told = tells_of_server(result(*case), others_progress=others_progress)
+        told = is_about_server(result(*case), others_progress=others_progress)
         assert told is (among_others if others_progress else alone), case

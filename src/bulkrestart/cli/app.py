@@ -10,7 +10,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from bulkrestart import __version__
-from bulkrestart.cli.access import Access, Trust, Where, locate, read_access
+from bulkrestart.cli.access import Access, TargetOptions, Trust, locate, read_access
 from bulkrestart.cli.ask import ASKS_OVER, check_terminal, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
@@ -349,7 +349,7 @@ def _restart(
     check_format(ids_from or (), ids_format, ids_column)
 
     access = read_access(
-        Where(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
+        TargetOptions(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
         Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure),
     )
 
@@ -454,7 +454,7 @@ def _servers(
     if selectors is None:
         raise InputError(f"nothing selects servers: give {SELECTORS}")
     access = read_access(
-        Where(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
+        TargetOptions(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
         Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure),
     )
     return lambda streams: run_before_sending(list_servers(access, selectors, output, streams))

@@ -30,16 +30,16 @@ _WHOLE: Final = 100
 _FAILURES: Final = ("5%", 5)
 _REFUSED: Final = ("10%", 20)
 
-#: Outcomes that tell of the cloud, of us or of the run, and not of the server.
-NOT_OF_SERVER: Final = frozenset(
+#: Reasons that are about the cloud, about us or about the run, and not about the server.
+NOT_ABOUT_SERVER: Final = frozenset(
     {
         *(Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
         *(Reason.HISTORY_UNREADABLE, Reason.STOPPED, Reason.NOT_STARTED, Reason.PARKED, Reason.HELD_BACK),
         Reason.INTERRUPTED,
     }
 )
-#: Outcomes of a server that was tried in vain, which may be its own doing or the cloud's.
-_IN_VAIN: Final = frozenset({Reason.BUSY, Reason.ATTEMPTS_EXHAUSTED, Reason.UNANSWERED})
+#: Reasons of a server that was tried until its attempts or its time were used up. The server or the cloud is the cause.
+_EXHAUSTED: Final = frozenset({Reason.BUSY, Reason.ATTEMPTS_EXHAUSTED, Reason.UNANSWERED})
 #: Failures of servers that are up, or are no more: nothing is gained by holding others back for them.
 _NOT_DOWN: Final = frozenset({Reason.NOT_REBOOTED, Reason.GONE})
 
@@ -177,18 +177,19 @@ def servers(count: int) -> str:
     return f"{count} server{'' if count == 1 else 's'}"
 
 
-def tells_of_server(result: ServerResult, *, others_progress: bool) -> bool:
-    """Tell whether an outcome is the server's own, as against one that the cloud, or the run, gives any server.
+def is_about_server(result: ServerResult, *, others_progress: bool) -> bool:
+    """Return whether an outcome is about the server, and not about the cloud or the run.
 
-    Where a server was tried in vain, others tell: if none of them got anywhere meanwhile, the cloud refuses all.
+    If a server was tried until its attempts or its time were used up, the other servers decide: if none of them made
+    progress meanwhile, the cloud refuses all of them.
 
     Args:
         result: The outcome.
-        others_progress: Some server was accepted, came back, or got an outcome of its own, since this one was begun.
+        others_progress: Whether a server was accepted, came back, or got an outcome of its own since this one began.
     """
-    if result.reason in _IN_VAIN:
+    if result.reason in _EXHAUSTED:
         return others_progress
-    return result.reason not in NOT_OF_SERVER
+    return result.reason not in NOT_ABOUT_SERVER
 
 
 def is_harm(result: ServerResult) -> bool:

@@ -26,7 +26,7 @@ _REPEATED: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class EncodedRecords:
     """Records as lines.
 
     Attributes:
@@ -38,7 +38,7 @@ class Rows:
     attempts: Mapping[str, int]
 
 
-def dump_records(records: Iterable[Record], kept: Mapping[str, int]) -> Rows:
+def dump_records(records: Iterable[Record], kept: Mapping[str, int]) -> EncodedRecords:
     """Write records.
 
     Args:
@@ -55,7 +55,7 @@ def dump_records(records: Iterable[Record], kept: Mapping[str, int]) -> Rows:
             if known := kept.get(record.server_id, 0):
                 values |= {"known_attempts": known, "attempts": record.attempts[known:]}
         lines.append(b"server %s %s" % (record.server_id.encode(), _dump(values)))
-    return Rows(lines=lines, attempts=attempts)
+    return EncodedRecords(lines=lines, attempts=attempts)
 
 
 def dump_time(now: float) -> bytes:

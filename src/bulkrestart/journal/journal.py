@@ -11,7 +11,7 @@ from bulkrestart.core.record import Contents, Head, Record
 from bulkrestart.journal.codec import (
     UNREADABLE,
     ContentsReader,
-    Rows,
+    EncodedRecords,
     dump_fleet,
     dump_head,
     dump_records,
@@ -22,7 +22,7 @@ from bulkrestart.journal.log import DamagedError, ForeignError, Log, read_commit
 from bulkrestart.journal.trust import check_file, check_kind, resolve
 
 #: Do not follow a symbolic link, and do not wait for the other end of a FIFO.
-_PLAINLY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ANOTHER: Final = "; give another file"
 _SINCE: Final = "give another file, and --since with the time at which its run began, so that no server reboots twice"
 
@@ -55,7 +55,7 @@ class Journal:
             JournalError: It is held, another user may have written it or put it there, it is not a journal of this
                 version, it is damaged, or it cannot be written.
         """
-        with _explained(path, _ANOTHER):
+        with _as_journal_error(path, _ANOTHER):
             file = resolve(path)
             descriptor, is_new = _open_locked(file)
             try:
@@ -72,7 +72,7 @@ class Journal:
         Raises:
             JournalError: It is damaged.
         """
-        with _explained(self.path, _ANOTHER):
+        with _as_journal_error(self.path, _ANOTHER):
             return _read(self._descriptor)
 
     def begin(self, head: Head, ids: Iterable[str]) -> None:
@@ -81,16 +81,16 @@ class Journal:
         Raises:
             JournalError: It cannot be written.
         """
-        with _explained(self.path, _ANOTHER):
+        with _as_journal_error(self.path, _ANOTHER):
             self._log.append([*dump_fleet(ids), dump_head(head)])
             _sync_folder(self.path)
         self._is_new = False
 
-    def dump(self, records: Iterable[Record]) -> Rows:
+    def dump(self, records: Iterable[Record]) -> EncodedRecords:
         """Write records as JSON. In the thread of `write` it would contend with the event loop for the interpreter."""
         return dump_records(records, self._attempts)
 
-    def write(self, rows: Rows, now: float) -> None:
+    def write(self, rows: EncodedRecords, now: float) -> None:
         """Write what is known of some servers; on the disk when it returns, or not at all.
 
         Args:
@@ -112,7 +112,7 @@ class Journal:
         self._append([dump_head(head)])
 
     def _append(self, lines: list[bytes]) -> None:
-        with _explained(self.path, "; mend that, and the same call goes on"):
+        with _as_journal_error(self.path, "; mend that, and the same call goes on"):
             self._check_in_place()
             self._log.append(lines)
 
@@ -130,7 +130,7 @@ class Journal:
 
     def close(self) -> None:
         """Close it, and let others open it. Nothing is left of one that was made for a run that never began."""
-        with _explained(self.path):
+        with _as_journal_error(self.path):
             _close(self.path, self._descriptor, is_unbegun=self._is_new)
 
 
@@ -140,7 +140,7 @@ def read_contents(path: str | os.PathLike[str]) -> Contents | None:
     Raises:
         JournalError: There is none, or `Journal.open` would refuse it.
     """
-    with _explained(path, _ANOTHER), _opened_to_read(path, is_checked=True) as descriptor:
+    with _as_journal_error(path, _ANOTHER), _opened_to_read(path, is_checked=True) as descriptor:
         return _read(descriptor)
 
 
@@ -153,7 +153,7 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, str | None]:
     Raises:
         JournalError: There is none, it cannot be read, or its run has not begun.
     """
-    with _explained(path, _ANOTHER), _opened_to_read(path, is_checked=False) as descriptor:
+    with _as_journal_error(path, _ANOTHER), _opened_to_read(path, is_checked=False) as descriptor:
         contents = _read(descriptor)
         if contents is None:
             raise JournalError(f"the run of the journal {path} has not begun: there is nothing to read")
@@ -163,14 +163,14 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, str | None]:
 def why_not_trusted(path: str | os.PathLike[str]) -> str | None:
     """Say why a journal may hold what another user wrote; None if only we may have written it."""
     try:
-        with _explained(path), _opened_to_read(path, is_checked=True):
+        with _as_journal_error(path), _opened_to_read(path, is_checked=True):
             return None
     except JournalError as error:
         return str(error)
 
 
 @contextmanager
-def _explained(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
+def _as_journal_error(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
     """Turn what went wrong with a journal into one line."""
     try:
         yield
@@ -195,10 +195,10 @@ def _open_locked(file: Path) -> tuple[int, bool]:
     while True:
         is_new = False
         try:
-            descriptor = os.open(file, os.O_RDWR | _PLAINLY)
+            descriptor = os.open(file, os.O_RDWR | _OPEN_FLAGS)
         except FileNotFoundError:
             try:
-                descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PLAINLY, 0o600)
+                descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, 0o600)
             except FileExistsError:
                 # Another process has made it just now.
                 continue
@@ -232,7 +232,7 @@ def _check_not_empty(file: Path, descriptor: int) -> None:
 def _opened_to_read(path: str | os.PathLike[str], *, is_checked: bool) -> Iterator[int]:
     try:
         file = resolve(path) if is_checked else Path(os.path.realpath(path))
-        descriptor = os.open(file, os.O_RDONLY | _PLAINLY)
+        descriptor = os.open(file, os.O_RDONLY | _OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         raise JournalError(f"there is no journal {os.path.abspath(path)}") from None
     try:

@@ -31,7 +31,7 @@ def resolve(path: str | os.PathLike[str]) -> Path:
         OSError: It leads nowhere, or to what is not a regular file.
     """
     folder, name = os.path.split(os.path.join(os.getcwd(), os.fspath(path)))
-    file = _check_way(folder) / name
+    file = _check_path(folder) / name
     try:
         status = file.lstat()
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def check_kind(status: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "it is not a file")
 
 
-def _check_way(path: str) -> Path:
+def _check_path(path: str) -> Path:
     """Go to a folder step by step, as the system does; check each folder on the way, and each link."""
     here, links = Path("/"), 0
     _check_folder(here, here.stat())
