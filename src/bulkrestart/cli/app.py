@@ -152,13 +152,13 @@ def _restart(
         typer.Option(
             metavar="FORMAT",
             case_sensitive=False,
-            help="What those files are: lines; csv with a header; or json, a list of ids or of objects. The last two "
-            "as openstack server list -f prints them.",
+            help="The format of those files: lines (one id a line), csv (with a header) or json (a list of ids or of "
+            "objects). csv and json as openstack server list -f prints them.",
         ),
     ] = IdsFormat.LINES,
     ids_column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The column (csv) or key (json) that holds the ids; id or ID by default."),
+        typer.Option(metavar="NAME", help="The column (csv) or key (json) with the ids. By default it is id or ID."),
     ] = None,
     is_all: AllOption = False,
     name: NameOption = None,
@@ -207,8 +207,8 @@ def _restart(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="Without any server accepted, back or finished, after which the run stops and says why, whatever the "
-            "cause. The time between two waves does not count. A longer time-out of a server extends it.",
+            help="Stop the run if no server is accepted, comes back or finishes for this long, whatever the cause, and "
+            "say why. The time between two waves does not count. A longer time-out of a server extends it.",
         ),
     ] = STALL_TIMEOUT,
     wait: Annotated[

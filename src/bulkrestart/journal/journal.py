@@ -1,4 +1,4 @@
-"""The journal of a run: what `write` has returned from is on the disk, and no two open journals are of one file."""
+"""The journal of a run. What `write` has written is on the disk, and a file is open as one journal at most."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -28,15 +28,15 @@ _SINCE: Final = "give another file, and --since with the time at which its run b
 
 
 class Journal:
-    """A journal that is open for writing, and locked: nothing else can open it until it is closed or its process ends.
+    """A journal that is open for writing and locked, until it is closed or its process ends.
 
     Its methods may be called in any thread, one at a time.
 
     Args:
         path: The file.
         descriptor: The file, open and locked.
-        log: What it holds.
-        is_new: The file was made just now.
+        log: The log in the file.
+        is_new: Whether the file was made just now.
     """
 
     def __init__(self, path: Path, descriptor: int, log: Log, *, is_new: bool) -> None:
@@ -49,10 +49,10 @@ class Journal:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a journal for writing; make it if there is none.
+        """Open a journal for writing; create it if there is none.
 
         Raises:
-            JournalError: It is held, another user may have written it or put it there, it is not a journal of this
+            JournalError: It is locked, another user may have written it or put it there, it is not a journal of this
                 version, it is damaged, or it cannot be written.
         """
         with _as_journal_error(path, _ANOTHER):
@@ -67,7 +67,7 @@ class Journal:
         return cls(file, descriptor, log, is_new=is_new)
 
     def read(self) -> Contents | None:
-        """Read all that it holds; None if its run has not begun.
+        """Read its contents; None if its run has not begun.
 
         Raises:
             JournalError: It is damaged.
@@ -76,7 +76,7 @@ class Journal:
             return _read(self._descriptor)
 
     def begin(self, head: Head, ids: Iterable[str]) -> None:
-        """Write what the run is for, and its whole fleet.
+        """Write the head and the whole fleet.
 
         Raises:
             JournalError: It cannot be written.
@@ -87,15 +87,15 @@ class Journal:
         self._is_new = False
 
     def dump(self, records: Iterable[Record]) -> EncodedRecords:
-        """Write records as JSON. In the thread of `write` it would contend with the event loop for the interpreter."""
+        """Encode records. This is not done in the thread of `write`, because it would compete for the interpreter."""
         return dump_records(records, self._attempts)
 
     def write(self, rows: EncodedRecords, now: float) -> None:
-        """Write what is known of some servers; on the disk when it returns, or not at all.
+        """Write the records of some servers. When it returns they are on the disk; if it fails, none is written.
 
         Args:
-            rows: Their records, as `dump` writes them.
-            now: The moment, in seconds since the epoch.
+            rows: The records, encoded by `dump`.
+            now: The time, in seconds since the epoch.
 
         Raises:
             JournalError: It cannot be written.
@@ -104,7 +104,7 @@ class Journal:
         self._attempts |= rows.attempts
 
     def write_head(self, head: Head) -> None:
-        """Write what has been learnt for the whole run.
+        """Write a new head, with what the run has learnt.
 
         Raises:
             JournalError: It cannot be written.
@@ -117,7 +117,7 @@ class Journal:
             self._log.append(lines)
 
     def _check_in_place(self) -> None:
-        """Check that the next process will find this journal under its path.
+        """Check that the next process will find this journal at its path.
 
         Raises:
             JournalError: It will not.
@@ -129,13 +129,13 @@ class Journal:
             )
 
     def close(self) -> None:
-        """Close it, and let others open it. Nothing is left of one that was made for a run that never began."""
+        """Close and unlock it. If its run never began, the new file is removed."""
         with _as_journal_error(self.path):
             _close(self.path, self._descriptor, is_unbegun=self._is_new)
 
 
 def read_contents(path: str | os.PathLike[str]) -> Contents | None:
-    """Read a journal that a run is to go on with, also while a process holds it; None if its run has not begun.
+    """Read a journal from which a run will resume, also while it is locked; None if its run has not begun.
 
     Raises:
         JournalError: There is none, or `Journal.open` would refuse it.
@@ -145,10 +145,10 @@ def read_contents(path: str | os.PathLike[str]) -> Contents | None:
 
 
 def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, str | None]:
-    """Read the journal of a run to show it, also that of another user; see `why_not_trusted`.
+    """Read a journal to show it, also that of another user; see `why_not_trusted`.
 
     Returns:
-        What it holds, and words on the process that holds it; None if none does.
+        Its contents, and a text that names the process that has locked it; None if it is not locked.
 
     Raises:
         JournalError: There is none, it cannot be read, or its run has not begun.
@@ -161,7 +161,7 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, str | None]:
 
 
 def why_not_trusted(path: str | os.PathLike[str]) -> str | None:
-    """Say why a journal may hold what another user wrote; None if only we may have written it."""
+    """Return why another user may have written a journal; None if only we may have."""
     try:
         with _as_journal_error(path), _opened_to_read(path, is_checked=True):
             return None
@@ -171,7 +171,7 @@ def why_not_trusted(path: str | os.PathLike[str]) -> str | None:
 
 @contextmanager
 def _as_journal_error(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
-    """Turn what went wrong with a journal into one line."""
+    """Convert the errors of the block to a `JournalError` of one line."""
     try:
         yield
     except DamagedError as error:
@@ -187,10 +187,10 @@ def _as_journal_error(path: str | os.PathLike[str], remedy: str = "") -> Iterato
 
 
 def _open_locked(file: Path) -> tuple[int, bool]:
-    """Open and lock a journal; make the file if there is none, for its owner only.
+    """Open and lock a journal; create the file, for its owner only, if there is none.
 
     Returns:
-        The descriptor, and whether the file was made.
+        The descriptor, and whether the file was created.
     """
     while True:
         is_new = False
@@ -200,18 +200,18 @@ def _open_locked(file: Path) -> tuple[int, bool]:
             try:
                 descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, 0o600)
             except FileExistsError:
-                # Another process has made it just now.
+                # Another process has created it just now.
                 continue
             is_new = True
         try:
             if is_new:
-                # Whatever the umask.
+                # The umask may have removed bits.
                 os.fchmod(descriptor, 0o600)
             check_file(file, os.fstat(descriptor))
             lock(descriptor, file)
             if not is_new:
                 _check_not_empty(file, descriptor)
-            # The process that held it until now may have removed it, as that of a run that never began.
+            # The process that had locked it until now may have removed it, because its run never began.
             if _is_at(file, os.fstat(descriptor)):
                 return descriptor, is_new
         except BaseException:
@@ -221,7 +221,7 @@ def _open_locked(file: Path) -> tuple[int, bool]:
 
 
 def _check_not_empty(file: Path, descriptor: int) -> None:
-    # A copy to a full disk is empty, and so is what a shell's `>` has cut: it may have held what was sent.
+    # A copy on a full disk is empty, and so is a file that a shell's `>` has cut. It may have held sends.
     if os.fstat(descriptor).st_size == 0:
         raise JournalError(
             f"the journal {file} is an empty file: if it was the journal of a run, {_SINCE}; if not, remove it"
@@ -258,7 +258,7 @@ def _read(descriptor: int) -> Contents | None:
 
 
 def _is_at(path: Path, file: os.stat_result, size: int = 0) -> bool:
-    """Tell whether a path leads to a file that has at least its size."""
+    """Return whether a path leads to this file, with at least this size."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -268,7 +268,7 @@ def _is_at(path: Path, file: os.stat_result, size: int = 0) -> bool:
 
 def _close(file: Path, descriptor: int, *, is_unbegun: bool) -> None:
     try:
-        # What cannot be removed does no harm: it says that nothing has begun.
+        # A file that cannot be removed does no harm: it says that no run has begun.
         with suppress(OSError):
             if is_unbegun and _is_at(file, os.fstat(descriptor)):
                 file.unlink()
@@ -277,7 +277,7 @@ def _close(file: Path, descriptor: int, *, is_unbegun: bool) -> None:
 
 
 def _sync_folder(file: Path) -> None:
-    """See that the name of a new file survives a loss of power; some file systems have no way to do it."""
+    """Sync a folder, so that the name of a new file survives a loss of power. Some file systems cannot do it."""
     with suppress(OSError):
         folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -34,15 +34,15 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for which a look stands. A send that was to follow it, and leaves later, is kept back.
+#: Seconds for which a look is valid. A send does not leave if the look before it is older.
 LOOK_LIFE: Final = 60.0
-#: The same with `since`, and where HARD follows a SOFT: another client's reboot in between would be doubled. A slow API
-#: takes up to 6 s for an answer (a real Nova with 50 requests at once).
+#: The same with `since`, and if HARD follows a SOFT: another client's reboot in between would make ours the second one.
+#: A slow API takes up to 6 s for an answer (a real Nova with 50 requests at once).
 CLOSE_LOOK_LIFE: Final = 15.0
 #: Seconds: the ceiling of the first random wait, doubled at each more, up to the last.
 FIRST_CEILING: Final = 0.5
 LAST_CEILING: Final = 30.0
-#: Seconds between two rounds of questions for the rows of accepted sends, and how many there are in each.
+#: Seconds between two rounds of calibration, and the samples that one round reads.
 _CALIBRATION_INTERVAL: Final = 2.0
 _CALIBRATION_SAMPLES: Final = 3
 #: More than it takes to the last ceiling; a float overflows at 1024.
@@ -58,7 +58,7 @@ class Submitter:
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
         options: What was asked for.
-        calibration: What the run knows of the action log.
+        calibration: Measures the action log.
         recorder: Keeps the journal.
         rng: The source of jitter.
     """
@@ -137,7 +137,7 @@ class Submitter:
         return decision
 
     def _veto_stale_look(self, progress: Progress, look: Instant) -> str | None:
-        """Say why a send must not follow its look any more; None if it may. Called right before it leaves."""
+        """Return why a send must not leave if its look is too old; None if it may. Called right before it leaves."""
         life = CLOSE_LOOK_LIFE if self._looks_in_slot(progress) else LOOK_LIFE
         age = look.age(current_instant())
         return None if age <= life else f"the look at the server before it was {age:.0f} s old"
@@ -236,7 +236,7 @@ class Submitter:
         return decision
 
     async def _delivered_again(self, progress: Progress) -> Accept | None:
-        """Read the action log before a send that follows a refusal, which may have been delivered once more."""
+        """Look in the action log before a send that follows a refused one, which may have been delivered twice."""
         log, _ = await self._gate.ask(
             partial(self._compute.actions, progress.server_id), progress.server_id, is_for_send=True
         )
@@ -265,9 +265,9 @@ class Submitter:
                 return None
 
     async def _calibrate(self) -> None:
-        """Read the logs of some servers whose reboot was accepted: they tell how the log names, dates and delays rows.
+        """Calibrate the action log by the logs of some servers whose reboot was accepted.
 
-        One look asks, and those that come meanwhile await what it learns.
+        One task reads them. Others that call this meanwhile wait for its result.
         """
         if self._calibrating is not None:
             await self._calibrating.wait()
