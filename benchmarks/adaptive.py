@@ -62,11 +62,11 @@ class TimedCompute(Compute):
     sends: Final[list[tuple[float, float]]] = []
 
     async def reboot(
-        self, server_id: str, reboot_type: RebootType, *, may_leave: Callable[[], str | None] | None = None
+        self, server_id: str, reboot_type: RebootType, *, veto: Callable[[], str | None] | None = None
     ) -> Observation:
         """Send."""
         began = time.perf_counter()
-        seen = await super().reboot(server_id, reboot_type, may_leave=may_leave)
+        seen = await super().reboot(server_id, reboot_type, veto=veto)
         self.sends.append((began, time.perf_counter()))
         return seen
 

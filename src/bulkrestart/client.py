@@ -205,25 +205,24 @@ class RestartClient:
 
         They are read as `openstack` (python-openstackclient) reads them in the same shell: the auth types of
         keystoneauth1, secure.yaml, vendor profiles (`otc`), region, interface, `compute_endpoint_override`, and
-        `verify`, `cacert`, `cert` and `key`. For a named cloud, too, an `OS_*` variable counts before the file. Where
-        two settings contradict each other, and where a cloud has several regions and none is named, it is refused.
-        The network is not used yet, unless a profile is a URL; the sign-in and the look into the catalog come with the
-        first use.
+        `verify`, `cacert`, `cert` and `key`. An `OS_*` variable overrides the file, also for a named cloud. Settings
+        that contradict each other are refused, and so is a cloud with several regions if none is named. The network is
+        not used yet, unless a profile is a URL: the client signs in and reads the catalog at the first use.
 
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or for the cloud that the `OS_*` variables describe.
-            region: The region; it counts before `OS_REGION_NAME`, which counts before the file. None: it is not said.
-            interface: "public", "internal" or "admin"; it counts before `OS_INTERFACE` and the file.
-            project: The project; it counts before `OS_PROJECT_NAME`, `OS_PROJECT_ID` and the file. 32 hexadecimal
-                digits, with or without dashes, are an id; anything else is a name, in the project domain that is
-                configured.
+            region: The region. It overrides `OS_REGION_NAME`, which overrides the file. None: they decide.
+            interface: "public", "internal" or "admin". It overrides `OS_INTERFACE` and the file. None: they decide.
+            project: The project. It overrides `OS_PROJECT_NAME`, `OS_PROJECT_ID` and the file. 32 hexadecimal digits,
+                with or without dashes, are an id; anything else is a name in the configured project domain. None: they
+                decide.
             max_at_once: Requests in flight at once, over all concurrent calls.
             max_per_second: Requests a second; `RestartClient` says more.
             adaptive: Whether fewer are in flight where the cloud is overcharged; `RestartClient` says more.
 
         Raises:
-            ValueError: There is no such cloud, something that it needs is missing, settings contradict each other, or
-                its configuration has several regions and none is named.
+            ValueError: There is no such cloud, a setting is missing, settings contradict each other, or the cloud has
+                several regions and none is named.
             ImportError: The extra `openstack` is not installed.
 
         Example:
@@ -246,7 +245,7 @@ class RestartClient:
         )
 
     async def locate(self) -> Target:
-        """Tell which servers a run would be about: cloud, region, project and endpoint.
+        """Return the project whose servers a run would restart: cloud, region, project and endpoint.
 
         The client signs in first if only the catalog knows the endpoint.
 
@@ -343,19 +342,20 @@ class RestartClient:
                 Anything else that it gives fails at once. One call may take 30 s, and 150 run at once, at most; one
                 that blocks the event loop blocks everything.
             verify_timeout: Seconds from the first call for a server until the last one begins.
-            stall_timeout: Seconds without any server that was accepted, came back, or got an outcome of its own, after
-                which the run stops (`stalled`), whatever the cause: a cloud that throttles without end, a sign-in that
-                never succeeds, a list without an end. `Report.stopped` names the cause in the cloud's own words, and
-                what is accepted is not waited for any longer. It ends within 60 s of that. Only the time between two
-                waves (`Rollout.pause`) does not count. The default is longer where another time-out of a server is, or
-                where `max_per_second` is so low that 60 requests take longer; a shorter one than they are is refused.
+            stall_timeout: Seconds without progress after which the run stops (`stalled`), whatever the cause: a cloud
+                that throttles without end, a sign-in that never succeeds, a list without an end. Progress is a server
+                that is accepted, comes back, or gets an outcome of its own. `Report.stopped` names the cause in the
+                cloud's own words. The run then ends within 60 s, and does not wait for servers that were accepted. Only
+                the time between two waves (`Rollout.pause`) does not count. The default is extended to the longest
+                time-out of a server, and to the time that 60 requests take with a low `max_per_second`. A value below
+                the time-out of a server is refused.
             since: A moment of the past, with a zone. A server that the action log shows to have rebooted since, without
                 Error, is `satisfied` and left alone; so asking twice is asking once. Only the reboot action counts: not
                 a stop and a start, a rebuild, or a reboot from inside the guest. Each server is looked at right before
-                its own send, which costs a request, and a send whose look is older than 15 s does not leave. Where its
-                log cannot be read (`history_unreadable`), or its last reboot is so shortly before the moment that the
-                cloud's clocks do not tell (`history_uncertain`, a minute), it is left alone. Two runs at once reboot a
-                server twice if both looked at it before either of them sent.
+                its own send, which costs a request, and a send whose look is older than 15 s does not leave. A server
+                is left alone if its log cannot be read (`history_unreadable`), and if it rebooted less than a minute
+                before the moment, because the cloud's clocks may differ by that much (`history_uncertain`). Two runs at
+                once reboot a server twice if both looked at it before either of them sent.
             deadline: A moment that is yet to come, with a zone. The run ends then as if it were cancelled, but that the
                 report is returned: what is in flight is awaited for up to 10 s, and nothing more is sent.
             journal: A file that outlives the process. Every send is written to it before it leaves. The same call again
@@ -591,12 +591,12 @@ class RestartClient:
     async def _way(
         self, request_timeout: float, max_at_once: int | None = None, stall: StallWatch | None = None
     ) -> tuple[Compute, Gate]:
-        """Give the cloud, and the way to it; find out first where it is.
+        """Return the cloud and the gate to it, after the endpoint is found.
 
         Args:
             request_timeout: Seconds for one request.
             max_at_once: Requests at once; None for the client's bound.
-            stall: The watch of a run; None: there is no run.
+            stall: The stall watch of a run; None outside a run.
         """
         target = await self._locate()
         if self._sender is None:
@@ -612,12 +612,12 @@ class RestartClient:
         auth = self._auth or self._sender.auth
         stall = stall or self._watch_alone()
         endpoint = Endpoint.parse(target.endpoint)
-        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, stall.hear)
+        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, stall.record)
         signs_in = auth if isinstance(auth, Renewed) else None
         return compute, Gate(self._traffic, signs_in, max_at_once, stall)
 
     def _watch_alone(self) -> StallWatch:
-        """Give the watch of what is asked without a run."""
+        """Return a stall watch for requests outside a run."""
         return StallWatch(bound(STALL_TIMEOUT, self._max_per_second), is_run=False)
 
     async def _locate(self) -> Target:

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from bulkrestart.cli.access import Access, Trust, Where, read_access
+from bulkrestart.cli.access import Access, TargetOptions, Trust, read_access
 from bulkrestart.cloud.auth import AccessKey, Token
 from bulkrestart.cloud.keystone import Keystone
 from bulkrestart.core.target import Target
@@ -77,7 +77,7 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
 def test_endpoint(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], kind: type) -> None:
     """With --endpoint the token signs, or the access keys do; nothing else in the environment counts."""
     export(monkeypatch, environment)
-    access = read_access(Where(endpoint=ENDPOINT), Trust())
+    access = read_access(TargetOptions(endpoint=ENDPOINT), Trust())
     assert access.target == Target(endpoint=ENDPOINT, project_id=PROJECT)
     assert signed_by(access) is kind
 
@@ -110,10 +110,15 @@ def test_endpoint(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str
             None,
             "missing",
             {},
-            "cloud 'missing' cannot be used: there is none of that name; there are: bad_ca, bad_type, no_url",
+            "cloud 'missing' cannot be used: there is no cloud of that name; there are: bad_ca, bad_type, no_url",
         ),
         (None, "", {}, "--cloud"),
-        (None, None, {"OS_CLOUD": "missing"}, "cloud 'missing' cannot be used: there is none of that name; there are:"),
+        (
+            None,
+            None,
+            {"OS_CLOUD": "missing"},
+            "cloud 'missing' cannot be used: there is no cloud of that name; there are:",
+        ),
         (None, "no_url", {}, "cloud 'no_url' cannot be used: "),
         (None, "bad_type", {}, "cloud 'bad_type' cannot be used: "),
         (None, "bad_ca", {}, "cannot read certificates from /no/such/file"),
@@ -159,7 +164,7 @@ def test_cloud(
     """A cloud is that of --cloud, that of OS_CLOUD, or that of an openrc file; only the catalog knows its endpoint."""
     clouds(one={}, two={"region_name": "west"})
     export(monkeypatch, environment)
-    access = read_access(Where(cloud=name), Trust())
+    access = read_access(TargetOptions(cloud=name), Trust())
     assert access.target is None
     assert isinstance(access.auth, Keystone)
     assert access.auth.name == shown
@@ -172,7 +177,7 @@ def test_the_extra_is_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("OS_TOKEN", "t")
     end = cli("restart", "ID", "--cloud", "one")
     assert (end.code, end.err.count("\n")) == (2, 1)
-    assert read_access(Where(endpoint=ENDPOINT), Trust()).target is not None
+    assert read_access(TargetOptions(endpoint=ENDPOINT), Trust()).target is not None
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +196,7 @@ def test_files(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, 
         for name, file in good.items():
             monkeypatch.setenv(f"OS_{name.upper()}", file if by == "environment" else "/no/such/file")
     trust = Trust() if by == "environment" else Trust(cacert=cert, cert=cert, key=key)
-    access = read_access(Where(endpoint=ENDPOINT), trust)
+    access = read_access(TargetOptions(endpoint=ENDPOINT), trust)
     assert access.tls.cert_store_stats()["x509"] == 1
 
 
@@ -251,7 +256,7 @@ def test_insecure(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, comma
 def test_insecure_cloud(clouds: Clouds, caplog: pytest.LogCaptureFixture) -> None:
     """--insecure holds for a cloud of clouds.yaml as well, whatever that says, and is warned of once."""
     clouds(one={"verify": True})
-    access = read_access(Where(cloud="one"), Trust(is_insecure=True))
+    access = read_access(TargetOptions(cloud="one"), Trust(is_insecure=True))
     assert not access.tls.check_hostname
     assert [record.message for record in caplog.records] == [NOT_VERIFIED.removeprefix("bulkrestart: ").strip()]
 

@@ -205,8 +205,8 @@ def test_csv(tmp_path: Path, content: str, column: str | None) -> None:
         pytest.param(
             'name,id\n"a\nb",web 1\n', ", line 2", "'web 1' cannot be the id", id="name in a row of two lines"
         ),
-        pytest.param('id\n"a"b\n', ", line 2", "it is no CSV", id="quote in the middle"),
-        pytest.param('id\n"a\n', ", line 2", "it is no CSV", id="quote that is not closed"),
+        pytest.param('id\n"a"b\n', ", line 2", "it is not valid CSV", id="quote in the middle"),
+        pytest.param('id\n"a\n', ", line 2", "it is not valid CSV", id="quote that is not closed"),
         pytest.param("id\na\0\n", ", line 2", "null bytes", id="NUL"),
         pytest.param("id\n" + "a" * 70_000, ", line 2", "longer than 65536", id="endless row"),
         pytest.param("x" * 900 + "\n", ", line 1", "xxx...' has no column", id="long header"),
@@ -240,13 +240,13 @@ def test_json(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "it is no JSON"),
-        (ID, "it is no JSON"),
-        ("[" * 100_000, "it is no JSON"),
-        ("[1" + "0" * 5000 + "]", "it is no JSON"),
+        ("", "it is not valid JSON"),
+        (ID, "it is not valid JSON"),
+        ("[" * 100_000, "it is not valid JSON"),
+        ("[1" + "0" * 5000 + "]", "it is not valid JSON"),
         ("[]", "holds no server ids"),
-        ('{"servers": []}', "it is no list: give what openstack server list -f json prints"),
-        ("7", "it is no list"),
+        ('{"servers": []}', "it is not a list: give what openstack server list -f json prints"),
+        ("7", "it is not a list"),
         (f'["{ID}", 7]', "entry 2: a server id must be a string, not int"),
         (f'["{ID}", "web 1"]', "entry 2: 'web 1' cannot be the id"),
         ('[{"Name": "web"}]', "entry 1: '{\"Name\": \"web\"}' has no key 'id': name it with --ids-column"),
@@ -274,7 +274,7 @@ def test_bad_json(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, con
         (("--ids-format", "csv", ID), "give --ids-from FILE too"),
         (("--ids-column", "id", ID), "give --ids-from FILE too"),
         (("--ids-format", "json", "--all"), "give --ids-from FILE too"),
-        (("--ids-from", "-", "--ids-column", "id"), "give --ids-format csv, or json, too"),
+        (("--ids-from", "-", "--ids-column", "id"), "give --ids-format csv or json too"),
         (("--ids-from", "-", "--ids-format", "xml"), "'lines', 'csv', 'json'"),
     ],
 )

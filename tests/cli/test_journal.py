@@ -288,7 +288,7 @@ def test_a_journal_that_others_may_write(cli: Cli, serve: Serve, tmp_path: Path)
     assert shown.code == 0
     assert "2 accepted" in shown.out
     assert shown.err.startswith(
-        f"bulkrestart: what follows may not be what a run wrote, and a restart refuses it: {doubt}"
+        f"bulkrestart: another user may have changed this journal, and a restart refuses it: {doubt}"
     )
     before = len(served.cloud.requests)
     for refused in (cli(*command), cli(*command, "--dry-run")):

@@ -58,5 +58,5 @@ def test_a_bound_that_is_too_short(cli: Cli) -> None:
     """It would cut a server's own time-out short, which is bad input."""
     end = cli("restart", "--endpoint", "https://c.test/v2.1/p", "--stall-timeout", "60", "s")
     assert end.code == ExitCode.USAGE
-    words = "--stall-timeout must be 900 at least, which is server_timeout, not 60: raise it, or lower server_timeout"
+    words = "--stall-timeout is 60, which is less than server_timeout (900): raise it, or lower server_timeout"
     assert words in end.err

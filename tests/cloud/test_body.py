@@ -28,7 +28,7 @@ def bare(data: bytes) -> bytes:
     return compressor.compress(data) + compressor.flush()
 
 
-CODINGS: Final[dict[str, Callable[[bytes], bytes]]] = {
+ACCEPT_ENCODING: Final[dict[str, Callable[[bytes], bytes]]] = {
     "gzip": gzip.compress,
     "x-gzip": gzip.compress,
     "GZip": gzip.compress,
@@ -66,12 +66,12 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", ACCEPT_ENCODING)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("content", [TEXT, b"x" * 60_000, bytes(range(256)) * 200, b""], ids=len)
 def test_one_coding_is_decoded(coding: str, size: int, content: bytes) -> None:
     """One coding is decoded, in whatever pieces it arrives, and nothing is as good as any coding of nothing."""
-    for data in {CODINGS[coding](content), content[:0] or CODINGS[coding](content)}:
+    for data in {ACCEPT_ENCODING[coding](content), content[:0] or ACCEPT_ENCODING[coding](content)}:
         assert read(cut(data, size), coding) == (content, False)
     assert read([], coding) == (b"", False)
 
@@ -107,7 +107,7 @@ def test_a_word_that_is_no_coding_is_ignored(coding: str) -> None:
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_a_coding_that_does_not_end_is_cut_short(coding: str) -> None:
     """What was decoded by then is given, and that it is not all."""
-    data = CODINGS[coding](TEXT)
+    data = ACCEPT_ENCODING[coding](TEXT)
     for length in (1, 2, len(data) // 2, len(data) - 1):
         content, is_cut_short = read([data[:length]], coding)
         assert is_cut_short
@@ -129,7 +129,7 @@ def test_a_file_of_several_members_is_one_body() -> None:
 @pytest.mark.parametrize("size", [1, 1000])
 def test_what_follows_a_coding_is_ignored(padding: bytes, coding: str, size: int) -> None:
     """Other clients ignore it too."""
-    assert read(cut(CODINGS[coding](TEXT) + padding, size), coding) == (TEXT, False)
+    assert read(cut(ACCEPT_ENCODING[coding](TEXT) + padding, size), coding) == (TEXT, False)
 
 
 def test_what_follows_a_coding_is_bounded() -> None:
@@ -155,7 +155,7 @@ def test_no_bytes_are_an_error(data: bytes, coding: str) -> None:
 def test_the_bound_counts_after_decompression(coding: str) -> None:
     """As much is read as the bound says, and one byte more is too much."""
     for excess in (0, 1):
-        data = CODINGS[coding](b"x" * (200_000 + excess))
+        data = ACCEPT_ENCODING[coding](b"x" * (200_000 + excess))
         assert read(cut(data, 1000), coding, bound=200_000) == (b"x" * 200_000, excess == 1)
 
 
@@ -172,7 +172,7 @@ def test_rows_take_the_body_as_it_arrives() -> None:
     data = json.dumps({"servers": [{"id": f"{number:0900}"} for number in range(500)]}).encode()
     for coding in ("", "gzip"):
         rows = Rows("servers", keep)
-        assert read(cut(CODINGS[coding](data), 5000), coding, 2**20, rows) == (data[:HEAD], False)
+        assert read(cut(ACCEPT_ENCODING[coding](data), 5000), coding, 2**20, rows) == (data[:HEAD], False)
         assert rows.is_valid
         assert len(rows.items) == 500
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkrestart.cloud.configuration import Choice, read_configuration, shown
+from bulkrestart.cloud.configuration import Overrides, read_configuration, shown
 
 from .two_regions import PASSWORD, PROJECTS, dump
 
@@ -30,30 +30,30 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OS_CLIENT_SECURE_FILE", str(tmp_path / "secure.yaml"))
 
 
-def auth_read(choice: Choice | None = None, /, **settings: object) -> dict[str, object]:
+def auth_read(overrides: Overrides | None = None, /, **settings: object) -> dict[str, object]:
     """Read a cloud of these settings, and give what its auth type is given."""
     Path("clouds.yaml").write_text(dump({"lab": {"auth": AUTH, **settings}}))
-    return read_configuration("lab", choice or Choice()).settings.get_auth_args()
+    return read_configuration("lab", overrides or Overrides()).settings.get_auth_args()
 
 
 def test_the_sign_in_is_not_shown() -> None:
     """What is read holds the password, and its repr names the cloud alone."""
     Path("clouds.yaml").write_text(dump({"lab": {"auth": AUTH}}))
-    configuration = read_configuration("lab", Choice())
+    configuration = read_configuration("lab", Overrides())
     assert repr(configuration) == "Configuration(cloud='lab', ...)"
 
 
 @pytest.mark.parametrize(
-    ("choice", "named"),
+    ("overrides", "named"),
     [
-        (Choice(), {"tenant_name": "web"}),
-        (Choice(project="db"), {"tenant_name": "db"}),
-        (Choice(project=WEB), {"tenant_id": WEB}),
+        (Overrides(), {"tenant_name": "web"}),
+        (Overrides(project="db"), {"tenant_name": "db"}),
+        (Overrides(project=WEB), {"tenant_id": WEB}),
     ],
 )
-def test_version_2_of_keystone_has_tenants(choice: Choice, named: dict[str, str]) -> None:
+def test_version_2_of_keystone_has_tenants(overrides: Overrides, named: dict[str, str]) -> None:
     """An auth type of version 2 is told the project as its tenant, and no domain."""
-    auth = auth_read(choice, auth_type="v2password", identity_api_version="2")
+    auth = auth_read(overrides, auth_type="v2password", identity_api_version="2")
     assert {key: auth[key] for key in auth if key.startswith("tenant")} == named
     assert not [key for key in auth if "domain" in key]
 
@@ -83,8 +83,8 @@ def test_a_project_is_named_by_its_name_or_its_id(
     project: str | None, project_id: str | None, name: str | None
 ) -> None:
     """32 hexadecimal digits are an id, with or without dashes and in either case; anything else is a name."""
-    choice = Choice(project=project)
-    assert (choice.project_id, choice.project_name) == (project_id, name)
+    overrides = Overrides(project=project)
+    assert (overrides.project_id, overrides.project_name) == (project_id, name)
 
 
 @pytest.mark.parametrize(

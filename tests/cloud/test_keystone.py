@@ -554,7 +554,7 @@ def test_a_token_without_a_catalog_is_told(keystone: FakeKeystone, monkeypatch: 
 def test_an_endpoint_of_another_project_is_refused(keystone: FakeKeystone) -> None:
     """A configured endpoint that ends in another project than the sign-in's is named, with both."""
     signs = read(keystone, compute_endpoint_override="https://own.test/v2.1/other")
-    with pytest.raises(EndpointError, match=f"is for project {PROJECT}, and its compute endpoint is that of other"):
+    with pytest.raises(EndpointError, match=f"is for project {PROJECT}, and its compute endpoint is of project other"):
         endpoint_of(signs)
 
 

@@ -333,8 +333,8 @@ def test_nothing_is_read_ahead_from_a_new_lane(backend: str) -> None:
                 for _ in range(5):
                     await anyio.lowlevel.checkpoint()
                 raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 (anyio's `extra`, not Django's)
-                assert transport_module.has_news(raw.fileno())
-            assert transport_module.has_news(raw.fileno())
+                assert transport_module.has_pending_data(raw.fileno())
+            assert transport_module.has_pending_data(raw.fileno())
 
     anyio.run(main, backend=backend)
 

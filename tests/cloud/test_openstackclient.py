@@ -167,7 +167,10 @@ CASES: Final = {
     ),
     "id of the file, id of the shell": Case(cloud=EU1, auth=BY_ID, env={"OS_PROJECT_ID": DB}, takes=one(project=DB)),
     "id of the file, name of the shell": Case(
-        cloud=EU1, auth=BY_ID, env={"OS_PROJECT_NAME": "db"}, words="is for the project web, whose id is configured"
+        cloud=EU1,
+        auth=BY_ID,
+        env={"OS_PROJECT_NAME": "db"},
+        words="is for the project web, which has the configured id",
     ),
     "id of the file, the same name in the shell": Case(
         cloud=EU1, auth=BY_ID, env={"OS_PROJECT_NAME": "Web"}, takes=one()
@@ -240,7 +243,7 @@ CASES: Final = {
     "another cloud of the file": Case(
         cloud=EU1, env={"OS_CLOUD": "other"}, others={"other": {"region_name": "eu-2"}}, takes=one("eu-2")
     ),
-    "a cloud that is not there": Case(cloud=EU1, env={"OS_CLOUD": "none"}, words="there is none of that name"),
+    "a cloud that is not there": Case(cloud=EU1, env={"OS_CLOUD": "none"}, words="there is no cloud of that name"),
     "a file that is not there": Case(
         cloud=EU1, env={"OS_CLIENT_CONFIG_FILE": "/nonexistent"}, words="there is no such file"
     ),
@@ -292,7 +295,7 @@ CASES: Final = {
     ),
     "an openrc file with the endpoint of another region": Case(
         env={**OPENRC, "OS_REGION_NAME": "eu-2", "OS_COMPUTE_ENDPOINT_OVERRIDE": "URL/compute-eu-1-public/v2.1"},
-        words="is the endpoint of region eu-1, and region eu-2 is asked for",
+        words="is the endpoint of region eu-1, and the configured region is eu-2",
     ),
     "an openrc file with a project by both": Case(
         env={**OPENRC, "OS_REGION_NAME": "eu-1", "OS_PROJECT_ID": DB}, words="for the project db"

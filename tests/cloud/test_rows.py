@@ -191,7 +191,7 @@ def test_only_members_that_are_named_are_kept() -> None:
 def test_text_is_cleaned_before_it_is_read(size: int) -> None:
     """A secret is masked before the text is read, also where two pieces meet in it."""
     rows = Rows("servers", keep)
-    rows.begin(SecretMask(["s3cret-token-1"]))
+    rows.secrets = SecretMask(["s3cret-token-1"])
     data = b'{"servers": [{"name": "a-s3cret-token-1"}, "s3cret-token-1", "s3cret"]}'
     for start in range(0, len(data), size):
         rows.feed(data[start : start + size])

@@ -16,7 +16,7 @@ from bulkrestart.cloud import proxied
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.cloud.proxied import ProxiedTransport
 from bulkrestart.cloud.sender import AnsweredIds, Trace
-from bulkrestart.cloud.transport import _READ_SIZE, LaneTransport, _ReadsAll
+from bulkrestart.cloud.transport import _READ_SIZE, LaneTransport, _LargeReads
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.observation import Answer, Unanswered
 
@@ -232,7 +232,7 @@ def test_the_connection_is_looked_at_until_the_write(
             steps.append(step)
 
         left = [True, *looks]
-        monkeypatch.setattr(proxied._Lane, "is_quiet", lambda _: left.pop(0) if left else True)
+        monkeypatch.setattr(proxied._Lane, "is_silent", lambda _: left.pop(0) if left else True)
         server = KeepAlive()
         async with listening(server) as address, aclosing(ProxiedTransport(TLS)) as transport:
             for _ in range(3):
@@ -298,7 +298,7 @@ async def test_tls_reads_as_much_as_asyncio_does() -> None:
         async def aclose(self) -> None:
             sent.append(b"closed")
 
-    stream = _ReadsAll(Asked(cast(Connection, Sent())))
+    stream = _LargeReads(Asked(cast(Connection, Sent())))
     assert await stream.receive() == b"%d" % _READ_SIZE
     await stream.send(b"hello")
     await stream.send_eof()
@@ -353,7 +353,7 @@ def test_an_answer_that_comes_twice_is_not_the_next_ones(backend: str, way: str)
         pytest.param([b"a", b"b", b"a", b"b"], [], False, id="too few to tell"),
     ],
 )
-async def test_when_an_id_is_repeated(ids: list[bytes], extra: list[tuple[bytes, bytes]], is_repeated: bool) -> None:
+async def test_when_an_id_add(ids: list[bytes], extra: list[tuple[bytes, bytes]], is_repeated: bool) -> None:
     """An id that comes twice is a repeated answer, unless a cache gave it, or the cloud's ids do not differ."""
     answered = AnsweredIds()
     step = "http11.receive_response_headers.complete"
@@ -380,6 +380,6 @@ def test_only_the_latest_ids_are_remembered() -> None:
     """Memory does not grow with the number of requests."""
     answered = AnsweredIds()
     for number in range(10_000):
-        assert not answered.is_repeated(b"%d" % number)
+        assert not answered.add(b"%d" % number)
     assert len(answered._latest | answered._before) <= 4096
-    assert [answered.is_repeated(b"%d" % number) for number in (9_999, 8_000, 0)] == [True, True, False]
+    assert [answered.add(b"%d" % number) for number in (9_999, 8_000, 0)] == [True, True, False]

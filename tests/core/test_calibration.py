@@ -233,18 +233,18 @@ def test_newest_sample_is_asked_for_first_and_until_it_is_shown() -> None:
     """Of the sends that were accepted the newest tells most of the lag; one that is late is asked for again."""
     one = calibration()
     assert one.next_sample(0.0) is None
-    assert not one.is_coming
+    assert not one.may_be_dated_soon
     first, second, third = sample(1), sample(2, at=1.0), sample(3, at=2.0)
     one.add(first)
     one.add(second)
-    assert one.is_coming
+    assert one.may_be_dated_soon
     assert one.next_sample(1.0) == second
     one.add(third)
     one.observe((CREATED,), second, asked_at=1.0)
     assert one.next_sample(3.0) == second
     one.observe((reboot(2, start=1.0),), second, asked_at=3.0)
     assert one.next_sample(3.0) == third
-    assert not one.is_coming
+    assert not one.may_be_dated_soon
 
 
 def test_samples_end_when_nothing_more_is_to_be_learnt() -> None:
@@ -284,7 +284,7 @@ def test_samples_without_ids_wait_until_their_rows_are_shown() -> None:
     one = calibration()
     for number in range(20):
         one.add(sample(number, request_id=None))
-    assert one.is_coming
+    assert one.may_be_dated_soon
     assert one.next_sample(UNMEASURED_LAG - 0.1) is None
     asked: set[str] = set()
     while (one_sample := one.next_sample(UNMEASURED_LAG)) is not None and len(asked) < 20:
@@ -299,9 +299,9 @@ def test_log_that_is_kept_from_us_is_not_asked_again() -> None:
     """Once the log is refused no sample is given, and none is expected."""
     one = calibration()
     one.add(sample())
-    one.give_up()
+    one.mark_unreadable()
     assert one.next_sample(0.0) is None
-    assert not one.is_coming
+    assert not one.may_be_dated_soon
 
 
 @pytest.mark.parametrize("request_id", ["req-1", "req-other", None])
@@ -389,19 +389,19 @@ def test_clock_of_this_machine_is_asked_only_as_long_as_no_date_is_known() -> No
 @pytest.mark.parametrize(
     ("later", "expected"),
     [
-        (Instant(running=110.0, asleep=0.0, wall=1010.0), 10.0),
+        (Instant(monotonic=110.0, suspended=0.0, wall=1010.0), 10.0),
         # SIGSTOP: the event loop's clock goes on.
-        (Instant(running=280.0, asleep=0.0, wall=1180.0), 180.0),
+        (Instant(monotonic=280.0, suspended=0.0, wall=1180.0), 180.0),
         # The machine was suspended: the event loop's clock stood still.
-        (Instant(running=101.0, asleep=180.0, wall=1181.0), 181.0),
+        (Instant(monotonic=101.0, suspended=180.0, wall=1181.0), 181.0),
         # A virtual machine was paused, and only its clock on the wall was set.
-        (Instant(running=101.0, asleep=0.0, wall=1181.0), 181.0),
+        (Instant(monotonic=101.0, suspended=0.0, wall=1181.0), 181.0),
         # A clock on the wall that was set back makes nothing younger.
-        (Instant(running=110.0, asleep=0.0, wall=0.0), 10.0),
+        (Instant(monotonic=110.0, suspended=0.0, wall=0.0), 10.0),
     ],
 )
-def test_age_counts_the_time_in_which_we_stood_still(later: Instant, expected: float) -> None:
-    """However a process or its machine stood still, what it saw before is as old as it is."""
-    then = Instant(running=100.0, asleep=0.0, wall=1000.0)
+def test_age_includes_suspension(later: Instant, expected: float) -> None:
+    """The age of an instant includes the time in which the process or its machine was suspended."""
+    then = Instant(monotonic=100.0, suspended=0.0, wall=1000.0)
     assert then.age(later) == expected
-    assert then.at(105.0).age(later.at(later.running)) == pytest.approx(max(expected - 5.0, later.running - 105.0))
+    assert then.at(105.0).age(later.at(later.monotonic)) == pytest.approx(max(expected - 5.0, later.monotonic - 105.0))

@@ -90,7 +90,7 @@ def in_doubt(why: str, words: str = "ReadTimeout") -> End:
 
 NO_LOG = "the action log cannot be read"
 NO_WORD = "the action log does not tell"
-SAME_TIME = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
+SAME_TIME = "a reboot began at about the same time, and the clocks do not show whether it is ours"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Row:
     refused_looks: int = 0
     skew: float = SKEW
     lag: float = 0.0
-    is_log_being_dated: bool = False
+    may_be_dated_soon: bool = False
 
     def progress(self) -> Progress:
         """Give the server's way before the look."""
@@ -134,7 +134,7 @@ class Row:
                 user_id=self.user_id,
                 log_time=in_log(progress, self.age, self.skew),
                 lag=self.lag,
-                is_log_being_dated=self.is_log_being_dated,
+                may_be_dated_soon=self.may_be_dated_soon,
             ),
             progress,
         )
@@ -336,7 +336,7 @@ SINCE = [
         log=reboot(-59.0),
         age=299.9,
         readable_looks=9,
-        is_log_being_dated=True,
+        may_be_dated_soon=True,
         expected=LOOK_AGAIN,
     ),
     Row(
@@ -344,7 +344,7 @@ SINCE = [
         log=reboot(-59.0),
         age=300.0,
         readable_looks=9,
-        is_log_being_dated=True,
+        may_be_dated_soon=True,
         expected=in_doubt(SAME_TIME),
     ),
     Row(

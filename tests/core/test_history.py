@@ -155,7 +155,7 @@ def satisfied(proof: Proof, request_id: str = REQUEST, after: float = 9.0) -> En
 def uncertain(after: float) -> End:
     """Give the outcome of a server that rebooted at about that moment."""
     moment = datetime.fromtimestamp(SINCE + after, UTC).isoformat(timespec="seconds")
-    why = "and the action log's clock is known to 60 s only: it may have begun since"
+    why = "and the action log's clock may be off by 60 s: it may have begun since"
     return End(outcome=Outcome.SKIPPED, reason=Reason.HISTORY_UNCERTAIN, detail=f"{REQUEST} began at {moment}, {why}")
 
 

@@ -158,6 +158,6 @@ def test_the_default_stall_timeout_gives_way(arguments: dict[str, Any], bound: f
 def test_a_shorter_stall_timeout_is_refused(name: str) -> None:
     """A bound that would cut a server's own time-out short names that, and what to do."""
     arguments: dict[str, Any] = {"server_timeout": 60.0, "wait_timeout": 60.0, "verify": tcp_open(22)}
-    words = f"stall_timeout must be 400 at least, which is {name}, not 399: raise it, or lower {name}"
+    words = f"stall_timeout is 399, which is less than {name} (400): raise it, or lower {name}"
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         options_with(**arguments | {name: 400.0, "stall_timeout": 399.0})

@@ -18,7 +18,7 @@ from bulkrestart.core.pacing import (
     Door,
     FailingSends,
     Pace,
-    Standstill,
+    PausableClock,
 )
 
 #: One throttled answer: when it came, what it asked for, when its request had left.
@@ -363,29 +363,29 @@ def test_what_is_held_is_never_more_than_what_has_passed(steps: list[tuple[float
 
 def test_a_standstill() -> None:
     """The clock stands still from the first refusal to the next request that gets through, and loses that time."""
-    clock = Standstill()
-    clock.end(5.0)
+    clock = PausableClock()
+    clock.resume(5.0)
     assert clock.time(10.0) == 10.0
-    clock.begin(10.0)
-    clock.begin(20.0)
+    clock.pause(10.0)
+    clock.pause(20.0)
     assert (clock.time(8.0), clock.time(10.0), clock.time(500.0)) == (8.0, 10.0, 10.0)
-    clock.end(100.0)
+    clock.resume(100.0)
     assert clock.time(100.0) == 10.0
     assert clock.time(130.0) == 40.0
 
 
-def failing(*servers: str, has_got_through: bool) -> FailingSends:
+def failing(*servers: str, has_succeeded: bool) -> FailingSends:
     """Let sends to these servers fail, one each second."""
     sends = FailingSends()
-    if has_got_through:
-        sends.get_through()
+    if has_succeeded:
+        sends.record_success()
     for number, server_id in enumerate(servers):
-        sends.fail(float(number), server_id)
+        sends.record_failure(float(number), server_id)
     return sends
 
 
 @pytest.mark.parametrize(
-    ("servers", "has_got_through", "is_confirmed"),
+    ("servers", "has_succeeded", "is_confirmed"),
     [
         pytest.param("abcde", True, True, id="several servers"),
         pytest.param("abcaa", True, True, id="three servers are several"),
@@ -395,19 +395,19 @@ def failing(*servers: str, has_got_through: bool) -> FailingSends:
         pytest.param("aaaa", False, False, id="one server, and too few"),
     ],
 )
-def test_whose_trouble_failing_sends_are(servers: str, has_got_through: bool, is_confirmed: bool) -> None:
+def test_whose_trouble_failing_sends_are(servers: str, has_succeeded: bool, is_confirmed: bool) -> None:
     """It is the cloud's where several servers meet it, or where no other send has shown that it takes any."""
-    sends = failing(*servers, has_got_through=has_got_through)
+    sends = failing(*servers, has_succeeded=has_succeeded)
     assert sends.is_confirmed is is_confirmed
     assert sends.lasts(100.0) == 100.0
 
 
 def test_a_send_that_gets_through_ends_the_trouble() -> None:
     """After it the count begins again, and so does the time."""
-    sends = failing(*"abcde", has_got_through=False)
-    sends.get_through()
+    sends = failing(*"abcde", has_succeeded=False)
+    sends.record_success()
     assert not sends.is_confirmed
     for number in range(TROUBLES):
-        sends.fail(50.0 + number, f"s{number}")
+        sends.record_failure(50.0 + number, f"s{number}")
     assert sends.is_confirmed
     assert sends.lasts(100.0) == 50.0

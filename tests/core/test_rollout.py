@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bulkrestart import Outcome, Reason, Rollout, Server, ServerResult, StopReason
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.rollout import Budgets, is_harm, is_refusal, stays_down, tells_of_server
+from bulkrestart.core.rollout import Budgets, is_about_server, is_harm, is_refusal, stays_down
 
 
 def ids(count: int) -> list[str]:
@@ -261,13 +261,13 @@ NEVER += [(Outcome.IN_DOUBT, Reason.INTERRUPTED)]
 IN_VAIN = [(Outcome.REFUSED, Reason.BUSY), (Outcome.REFUSED, Reason.ATTEMPTS_EXHAUSTED)]
 
 
-@pytest.mark.parametrize("in_vain", [0, 1, 2, 3, 50])
+@pytest.mark.parametrize("exhausted", [0, 1, 2, 3, 50])
 @pytest.mark.parametrize(
     ("cases", "alone", "together"), [(ALWAYS, True, True), (NEVER, False, False), (IN_VAIN, True, False)]
 )
 def test_whose_doing_an_outcome_is(
-    cases: list[tuple[Outcome, Reason | None]], alone: bool, together: bool, in_vain: int
+    cases: list[tuple[Outcome, Reason | None]], alone: bool, together: bool, exhausted: int
 ) -> None:
     """What the cloud does to all is no server's; and a server that is given up is, unless several are together."""
     for case in cases:
-        assert tells_of_server(result(*case), in_vain=in_vain) is (together if in_vain >= 3 else alone), case
+        assert is_about_server(result(*case), exhausted=exhausted) is (together if exhausted >= 3 else alone), case

@@ -109,7 +109,7 @@ def test_what_is_shown_of_a_secret() -> None:
         assert FERNET not in shown
         assert MASK in shown
     for copied in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="neither pickled nor copied"):
+        with pytest.raises(TypeError, match="cannot be pickled or copied"):
             copied(secret)
 
 

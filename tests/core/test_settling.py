@@ -162,7 +162,7 @@ ME: Final = "me"
 DISPUTED: Final = End(
     outcome=Outcome.IN_DOUBT,
     reason=Reason.UNANSWERED,
-    detail="of two reboots at about that time one ended in Error, and the clocks do not tell whether it is this one",
+    detail="of two reboots at about that time one ended in Error, and the clocks do not show which of them is ours",
 )
 #: The send by clocks that were never compared, and by one that nothing vouches for.
 UNCHECKED: Final = LogTime((SENT_AT, SENT_AT + 2.0), SENT_AT + 60.0, UNCHECKED_SKEW)

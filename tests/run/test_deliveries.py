@@ -145,7 +145,7 @@ def test_reboot_that_never_reached_the_guest_has_failed(
 class _Behind(Cloud):
     """A cloud of which the next readings of the last server's action log are so many seconds behind."""
 
-    behind: deque[float] = deque()
+    behind: deque[float]
 
     def log(self, server: SimulatedServer) -> list[LogRow]:
         """Return the log as it was then."""

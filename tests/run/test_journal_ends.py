@@ -15,7 +15,7 @@ import trio
 
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Run, StopReason
 from bulkrestart.journal import Journal, read_journal
-from bulkrestart.journal.codec import Rows
+from bulkrestart.journal.codec import EncodedRecords
 from bulkrestart.simulator import Call, Cloud, Fault
 from tests.run.test_ends import slow_cloud, until
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
@@ -183,7 +183,7 @@ def test_cancelled_while_the_disk_is_slow(
     started, go_on, write = threading.Event(), threading.Event(), Journal.write
     commits = [0]
 
-    def slow(held: Journal, rows: Rows, now: float) -> None:
+    def slow(held: Journal, rows: EncodedRecords, now: float) -> None:
         commits[0] += 1
         if commits[0] == commit:
             started.set()

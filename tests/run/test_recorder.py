@@ -20,7 +20,7 @@ from bulkrestart.core.model import RebootType
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose
 from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_journal
-from bulkrestart.journal.codec import Rows
+from bulkrestart.journal.codec import EncodedRecords
 from bulkrestart.run.recorder import in_thread, recording
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, asgi
 from tests.full_disk import fill_disk
@@ -142,7 +142,7 @@ def test_commits_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     sizes: list[int] = []
     write = Journal.write
 
-    def counted(journal: Journal, rows: Rows, now: float) -> None:
+    def counted(journal: Journal, rows: EncodedRecords, now: float) -> None:
         sizes.append(len(rows.lines))
         write(journal, rows, now)
 
@@ -185,7 +185,7 @@ def fail_writes(patch: pytest.MonkeyPatch, *, first: int, times: int) -> None:
     """Let some commits fail as on a full disk."""
     calls, write = [0], Journal.write
 
-    def failing(journal: Journal, rows: Rows, now: float) -> None:
+    def failing(journal: Journal, rows: EncodedRecords, now: float) -> None:
         calls[0] += 1
         if first <= calls[0] < first + times:
             raise JournalError("the journal cannot be used: No space left on device")

@@ -96,7 +96,7 @@ def test_token_that_ended_while_the_machine_was_suspended_is_renewed(monkeypatch
         auth = Scripted(cloud, life=3600.0)
         async with client_of(cloud, auth) as client:
             await client.restart(cloud.ids[:1])
-            monkeypatch.setattr(instants, "_asleep", lambda: 4000.0)
+            monkeypatch.setattr(instants, "_suspended", lambda: 4000.0)
             auth.revoke()
             await client.restart(cloud.ids[1:])
         assert len(auth.asked) == 2

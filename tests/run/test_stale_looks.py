@@ -89,25 +89,25 @@ def test_reboot_while_the_log_was_on_its_way_is_not_doubled() -> None:
     assert (ended.posts, ended.cycles) == (0, 1)
 
 
-@pytest.fixture(params=[("asleep", 180.0), ("running", 180.0), ("wall", 180.0)], ids=lambda param: param[0])
+@pytest.fixture(params=[("suspended", 180.0), ("running", 180.0), ("wall", 180.0)], ids=lambda param: param[0])
 def jump(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let one of the clocks jump between the last look before the first send and that send."""
     clock, seconds = request.param
     checks = 0
 
-    def present() -> Instant:
-        now = instants.present()
+    def current_instant() -> Instant:
+        now = instants.current_instant()
         # The first two calls are the look's; the third is the check right before the send.
         nonlocal checks
         checks += 1
         ahead = seconds if checks >= 3 else 0.0
         return Instant(
-            running=now.running + ahead * (clock == "running"),
-            asleep=now.asleep + ahead * (clock == "asleep"),
+            monotonic=now.monotonic + ahead * (clock == "running"),
+            suspended=now.suspended + ahead * (clock == "suspended"),
             wall=now.wall + ahead * (clock == "wall"),
         )
 
-    monkeypatch.setattr(submit, "present", present)
+    monkeypatch.setattr(submit, "current_instant", current_instant)
     yield
     assert checks > 3
 

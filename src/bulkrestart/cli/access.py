@@ -34,8 +34,8 @@ class Access:
     """A way in, read and checked.
 
     Attributes:
-        target: Where the servers are; None where only the catalog knows it.
-        auth: What signs requests. That of a cloud finds the target once, and keeps it for each client.
+        target: TargetOptions the servers are; None where only the catalog knows it.
+        auth: Signs requests. The auth of a cloud finds the target once, and keeps it for each client.
         tls: Whose certificates are trusted, and who we are.
     """
 
@@ -66,8 +66,8 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
-    """What the options say of the target; None where one is not given.
+class TargetOptions:
+    """The options that name the target; None if one is not given.
 
     Attributes:
         endpoint: The project's compute endpoint.
@@ -84,8 +84,8 @@ class Where:
     project: str | None = None
 
 
-def read_access(where: Where, trust: Trust) -> Access:
-    """Read how to get in from options, files and the environment, without a sign-in.
+def read_access(where: TargetOptions, trust: Trust) -> Access:
+    """Read the target and the credentials from options, files and the environment, without a sign-in.
 
     Raises:
         InputError: Something is missing, or cannot be used.
@@ -180,7 +180,7 @@ def _read_access_key(endpoint: Endpoint) -> AccessKey:
         raise InputError(f"{_HUAWEI}{_VARIABLES.get(argument, argument.upper())} {words}") from error
 
 
-def _read_cloud(where: Where, trust: Trust) -> Access:
+def _read_cloud(where: TargetOptions, trust: Trust) -> Access:
     try:
         from bulkrestart.cloud.keystone import Keystone
     except ImportError as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from bulkrestart import __version__
-from bulkrestart.cli.access import Access, Trust, Where, locate, read_access
+from bulkrestart.cli.access import Access, TargetOptions, Trust, locate, read_access
 from bulkrestart.cli.ask import ASKS_OVER, check_terminal, confirm, question
 from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, options_checked
@@ -152,13 +152,13 @@ def _restart(
         typer.Option(
             metavar="FORMAT",
             case_sensitive=False,
-            help="What those files are: lines; csv with a header; or json, a list of ids or of objects. The last two "
-            "as openstack server list -f prints them.",
+            help="The format of those files: lines (one id a line), csv (with a header) or json (a list of ids or of "
+            "objects). csv and json as openstack server list -f prints them.",
         ),
     ] = IdsFormat.LINES,
     ids_column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The column (csv) or key (json) that holds the ids; id or ID by default."),
+        typer.Option(metavar="NAME", help="The column (csv) or key (json) with the ids. By default it is id or ID."),
     ] = None,
     is_all: AllOption = False,
     name: NameOption = None,
@@ -207,8 +207,8 @@ def _restart(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="Without any server accepted, back or finished, after which the run stops and says why, whatever the "
-            "cause. The time between two waves does not count. A longer time-out of a server extends it.",
+            help="Stop the run if no server is accepted, comes back or finishes for this long, whatever the cause, and "
+            "say why. The time between two waves does not count. A longer time-out of a server extends it.",
         ),
     ] = STALL_TIMEOUT,
     wait: Annotated[
@@ -349,7 +349,7 @@ def _restart(
     check_format(ids_from or (), ids_format, ids_column)
 
     access = read_access(
-        Where(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
+        TargetOptions(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
         Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure),
     )
 
@@ -454,7 +454,7 @@ def _servers(
     if selectors is None:
         raise InputError(f"nothing selects servers: give {SELECTORS}")
     access = read_access(
-        Where(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
+        TargetOptions(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
         Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure),
     )
     return lambda streams: run_before_sending(list_servers(access, selectors, output, streams))

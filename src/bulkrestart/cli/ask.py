@@ -11,7 +11,7 @@ from bulkrestart.core.plan import Plan
 
 #: A run over more servers than this asks first.
 ASKS_OVER = 10
-#: Where it is asked and answered, wherever the standard streams go.
+#: TargetOptions it is asked and answered, wherever the standard streams go.
 TERMINAL = "/dev/tty"
 _NAMED = 3
 
@@ -31,7 +31,7 @@ def question(
         reboot_type: What is asked of their hosts.
         max_at_once: Requests in flight at once.
         since: Who has rebooted since is left alone; None: nobody is.
-        journal: Where it is written down; None: nowhere.
+        journal: TargetOptions it is written down; None: nowhere.
     """
     named = ", ".join(one.name or one.server_id for one in plan.forecasts[:_NAMED])
     lines = (

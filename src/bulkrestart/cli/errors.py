@@ -1,4 +1,4 @@
-"""What ends a command before anything is sent: one line that names the remedy, and exit code 2; 4 if it stalled."""
+"""Errors that end a command before anything is sent: one line with the remedy, and exit code 2, or 4 if it stalled."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class InputError(Exception):
 
     @property
     def code(self) -> ExitCode:
-        """The exit code: what was given may be good where the cloud made no progress."""
+        """The exit code: STOPPED if the cloud made no progress, because the input may be good, and else USAGE."""
         return ExitCode.STOPPED if isinstance(self.__cause__, StalledError) else ExitCode.USAGE
 
 

@@ -47,8 +47,8 @@ def choose(
     Args:
         arguments: Ids from the command line.
         sources: Files of ids.
-        ids_format: What those files are.
-        ids_column: The column of them that holds the ids; None for "id".
+        ids_format: The format of those files.
+        ids_column: The column that holds the ids; None for "id".
         selectors: What servers are selected by; None if they are not.
         contents: What the journal holds; None if its run has not begun.
         goal: How far the servers are to come.

@@ -14,26 +14,26 @@ from bulkrestart.cli.errors import InputError, input_checked
 from bulkrestart.core.endpoint import check_id
 
 _REMEDY = "give ids as arguments, --ids-from FILE, or a selector such as --name"
-#: Characters: an id, and a comment behind it.
+#: Characters of a line with an id and a comment.
 _LONGEST_LINE: Final = 4096
-#: Characters: a server's row, with its addresses, image and flavor.
+#: Characters of a CSV row, with a server's addresses, image and flavor.
 _LONGEST_ROW: Final = 65536
-#: Characters: a million ids are some 40 million.
+#: Characters of a JSON file: a million ids have about 40 million.
 _LONGEST_DOCUMENT: Final = 100_000_000
-#: Far more than a project holds; a source that never ends has more.
+#: Lines of a file: far more than a project has servers. A source that never ends has more.
 _MOST_LINES: Final = 1_000_000
-#: The column with the ids, in any case: `openstack server list -f csv` writes "ID".
+#: The column with the ids, in upper or lower case: `openstack server list -f csv` writes "ID".
 _COLUMN: Final = "id"
-#: Spreadsheets write the second in countries where the comma is a decimal point, and the third for "text".
+#: Spreadsheets write semicolons in countries with a decimal comma, and tabs for "text".
 _DELIMITERS: Final = ",;\t"
-#: Headers of a single column, without what separates their words. No cloud has such an id.
+#: Headers of a single column, without separators. No cloud has such an id.
 _HEADERS: Final = re.compile(r"(server|instance|vm)?s?(id|uuid|name)?s?")
 _CSV_REMEDY: Final = "for CSV give --ids-format csv --ids-column id"
 _JSON_REMEDY: Final = "for JSON give --ids-format json"
 
 
 class IdsFormat(StrEnum):
-    """How a file holds ids."""
+    """The format of a file of ids."""
 
     #: One a line; blank lines and comments are ignored.
     LINES = "lines"
@@ -55,8 +55,8 @@ def gather_ids(
     Args:
         arguments: Ids from the command line.
         sources: Files of ids; "-", at most once, for standard input.
-        ids_format: What the files are.
-        column: The column of a CSV file, or the key of JSON objects, that holds the ids; None for "id", in any case.
+        ids_format: The format of the files.
+        column: The column of a CSV file, or the key of JSON objects, that holds the ids. None: "id" or "ID".
 
     Returns:
         The ids, each once and in the order given, and how many were left out as duplicates.
@@ -82,12 +82,12 @@ def check_format(sources: Sequence[str], ids_format: IdsFormat, column: str | No
     """Check the options that say how the files of ids are read.
 
     Raises:
-        InputError: They are about a file that is not given, or contradict each other.
+        InputError: There is no file of ids, or the options contradict each other.
     """
     if not sources and (ids_format is not IdsFormat.LINES or column is not None):
-        raise InputError("--ids-format and --ids-column are about files of ids: give --ids-from FILE too")
+        raise InputError("--ids-format and --ids-column say how to read a file of ids: give --ids-from FILE too")
     if ids_format is IdsFormat.LINES and column is not None:
-        raise InputError("--ids-column names a column: give --ids-format csv, or json, too")
+        raise InputError("--ids-column names a column: give --ids-format csv or json too")
 
 
 def _read_ids(source: str, ids_format: IdsFormat, column: str) -> list[str]:
@@ -112,23 +112,23 @@ def _read_plain(source: str, name: str) -> Iterator[str]:
             if not word:
                 continue
             if is_first and _HEADERS.fullmatch(re.sub("[_-]", "", word.casefold())):
-                raise ValueError(f"{word!r} is a header and no id: remove the line; {_CSV_REMEDY}")
+                raise ValueError(f"{word!r} is a header, not an id: remove the line; {_CSV_REMEDY}")
             is_first = False
             yield _parse(word)
 
 
 def _without_comment(line: str) -> str:
-    """Drop a comment: `#` begins one at the start of a line and after white space."""
+    """Remove a comment: it begins with `#` at the start of the line or after white space."""
     words = line.split()
     comment = next((place for place, word in enumerate(words) if word.startswith("#")), len(words))
     return line.strip() if comment == len(words) else " ".join(words[:comment])
 
 
 def _parse(word: str) -> str:
-    """Give the id that a line holds.
+    """Return the id that a line holds.
 
     Raises:
-        ValueError: It holds something else; the message says how to read such a file.
+        ValueError: It holds something else. The message says how to read such a file.
     """
     try:
         return check_id(word)
@@ -145,7 +145,7 @@ def _parse(word: str) -> str:
 
 
 def _check_line(number: int, line: str, longest: int) -> None:
-    """Check that a line is text, and not of a source that never ends.
+    """Check that a line is text, and that it and its number are within the bounds.
 
     Raises:
         ValueError: It is not.
@@ -179,7 +179,7 @@ def _read_csv(source: str, name: str, column: str) -> Iterator[str]:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                raise ValueError(f"it is no CSV ({error}); see its quotes") from error
+                raise ValueError(f"it is not valid CSV ({error}): check its quotes") from error
             if row is None:
                 return
             if len(row) > place:
@@ -189,7 +189,7 @@ def _read_csv(source: str, name: str, column: str) -> Iterator[str]:
 
 
 def _find_column(header: str, column: str) -> tuple[str, int]:
-    """Find what separates the columns, and which of them holds the ids."""
+    """Return the delimiter of the columns, and the index of the column with the ids."""
     names: list[str] = []
     for delimiter in _DELIMITERS:
         names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
@@ -224,16 +224,16 @@ def _read_json(source: str, name: str, key: str) -> Iterator[str]:
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"it is no JSON ({error}); for ids, one a line, give --ids-format lines") from error
+            raise ValueError(f"it is not valid JSON ({error}); for one id a line give --ids-format lines") from error
         if not isinstance(document, list):
-            raise ValueError("it is no list: give what openstack server list -f json prints")
+            raise ValueError("it is not a list: give what openstack server list -f json prints")
     for number, entry in enumerate(document, start=1):
         with input_checked(f"{name}, entry {number}: "):
             yield check_id(_value_of(entry, key))
 
 
 def _value_of(entry: object, key: str) -> object:
-    """Give the id that an entry of a list is, or has."""
+    """Return the id that an entry of a list is, or has under a key."""
     if not isinstance(entry, dict):
         return entry
     names = [name for name in entry if name == key] or [name for name in entry if name.casefold() == key.casefold()]
@@ -243,7 +243,7 @@ def _value_of(entry: object, key: str) -> object:
 
 
 def _read_lines(source: str, name: str, longest: int) -> Iterator[str]:
-    """Read one line after the other, and of one that is too long no more than shows it."""
+    """Yield the lines; of a line that is too long, only as much as shows that it is."""
     with _opened(source, name) as file:
         while line := file.readline(longest + 1):
             yield line

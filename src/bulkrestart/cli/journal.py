@@ -81,7 +81,7 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
         contents, holder = read_journal(path)
     doubt = why_not_trusted(path)
     if doubt is not None:
-        streams.warn(f"what follows may not be what a run wrote, and a restart refuses it: {doubt}")
+        streams.warn(f"another user may have changed this journal, and a restart refuses it: {doubt}")
     report = contents.report(is_over=holder is None)
     write = streams.line if output is Output.TABLE else streams.say
     write(safe(_heading(contents, holder)))

@@ -21,8 +21,7 @@ CloudOption = Annotated[
         "--cloud",
         metavar="NAME",
         help="A cloud in clouds.yaml, in place of --endpoint. Without either it is OS_CLOUD, or the cloud that the "
-        "OS_* variables describe. The OS_* variables mean what they mean to `openstack` in the same shell, and count "
-        "before the file.",
+        "OS_* variables describe. OS_* variables override the file, as they do for `openstack` in the same shell.",
     ),
 ]
 RegionOption = Annotated[
@@ -30,7 +29,7 @@ RegionOption = Annotated[
     typer.Option(
         "--region",
         metavar="NAME",
-        help="The region, in place of OS_REGION_NAME. A cloud with several needs one of them named.",
+        help="The region, in place of OS_REGION_NAME. It is needed if the cloud has several.",
     ),
 ]
 InterfaceOption = Annotated[

@@ -73,7 +73,7 @@ def print_plan(plan: Plan, output: Output, streams: Streams) -> End:
 
 
 def target_lines(target: Target | None) -> list[str]:
-    """Say where the servers are, what is known of it a line each."""
+    """Return what is known of the target, one line each."""
     if target is None:
         return []
     named = (("cloud", target.cloud), ("region", target.region), ("project", target.project))

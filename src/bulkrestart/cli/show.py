@@ -70,7 +70,7 @@ def why(result: ServerResult) -> str:
 
 
 def closing_words(report: Report) -> list[str]:
-    """Sum a run up: where it was, unless the command named the endpoint itself; the counts; and why it stopped."""
+    """Return the summary of a run: its target (unless the user gave the endpoint), counts, and why it stopped."""
     is_found = report.target is not None and report.target.cloud != ""
     lines = [*([f"at {report.target}"] if is_found else []), str(report)]
     if report.stopped is not None:

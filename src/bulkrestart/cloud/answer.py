@@ -10,7 +10,7 @@ import httptools
 #: Bytes of a head, the answers of status 1xx before it among them, and of what frames a body without being one. h11,
 #: which httpx reads with, has the same.
 _MOST_FRAMING: Final = 100 * 1024
-#: Headers of one answer. Python's http.client takes 100; a head of the size above may hold 20,000, which take 50 ms.
+#: Headers of one answer. Python's http.client allows 100; a head of the size above may hold 20,000, which take 50 ms.
 _MOST_HEADERS: Final = 1000
 #: An answer of status 1xx announces another (RFC 9110, section 15.2); but nobody asked for another protocol.
 _INFORMATIONAL: Final = range(100, 200)

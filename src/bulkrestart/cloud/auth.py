@@ -50,7 +50,7 @@ class AccessKey(CloudAuth):
         clock: Callable[[], float] = time.time,
     ) -> None:
         keys = (Secret(access_key), Secret(secret_key), Secret(security_token))
-        # From here on no local variable holds a secret: a traceback may show them.
+        # No local variable may hold a secret from here on: a traceback may show it.
         del access_key, secret_key, security_token
         self._access_key = _check_word("access_key", keys[0])
         self._secret_key = _check_word("secret_key", keys[1])
@@ -114,10 +114,10 @@ class Token(Renewed):
 
     def __init__(self, value: str | TokenSource) -> None:
         super().__init__()
-        # The repr of a function may show what is bound to it.
+        # The repr of a function may show a bound token.
         self._source: Secret[TokenSource] | None = Secret(value) if callable(value) else None
         given = Secret(value)
-        # From here on no local variable holds the token: a traceback may show them.
+        # No local variable may hold the token from here on: a traceback may show it.
         del value
         if self._source is None:
             self.can_renew = False
@@ -179,5 +179,5 @@ def _check_word(name: str, value: Secret[object]) -> Secret[str]:
 
 
 def _checked(value: object) -> Secret[str] | None:
-    """Give what a header can carry; None otherwise: an error raised here would show the value in a traceback."""
+    """Return the value if a header can carry it, and else None: an error raised here would show it in a traceback."""
     return Secret(value) if isinstance(value, str) and _WORD.fullmatch(value) else None

@@ -1,7 +1,7 @@
-"""Reads the body of an answer within bounds: on bytes that arrive, on bytes after decompression, and on each step.
+"""Reads the body of an answer within bounds: of its bytes before and after decompression, and of each step.
 
-Law: at most one content coding is decoded, and a decoder never gives more than one step's bytes at once. A body is
-whole only if its coding came to its own end.
+Law: at most one content coding is decoded, and one step decodes at most `_STEP` bytes. A body is whole only if its
+coding has reached its own end.
 """
 
 import zlib
@@ -16,39 +16,39 @@ from bulkrestart.cloud.rows import Rows
 
 T = TypeVar("T")
 
-#: An answer's body of no bytes: it need not be read.
+#: The body of an answer without bytes: it need not be read.
 EMPTY: Final = httpx.ByteStream(b"")
-#: What a request that is read here asks for.
-CODINGS: Final = "gzip, deflate"
+#: The Accept-Encoding of a request whose answer is read here.
+ACCEPT_ENCODING: Final = "gzip, deflate"
 
-#: Bytes that are handled between two pauses, before and after decompression: about 0.1 ms.
+#: Bytes, before and after decompression, that are handled without a pause: about 0.1 ms.
 _STEP: Final = 64 * 1024
-#: Bytes that take as long as a piece does by itself: a server may send one byte at a time, each as a chunk.
+#: The fixed cost of a piece, in bytes: a server may send each byte as a chunk of its own.
 _PIECE: Final = 2048
-#: Bytes that are read of a body that is not what was asked for: what went wrong stands in its beginning.
+#: Bytes that are kept of a body that is not what was asked for: its beginning says what went wrong.
 HEAD: Final = 16 * 1024
 #: Bytes of a body within which only a wait for bytes can be cancelled, and no pause: more than a page of servers has.
 #: Where a body is left in its middle, httpx leaves its generators to the garbage collector, and trio warns of that.
 _UNCANCELLED: Final = 8 * 1024 * 1024
-#: Bytes that a compressed body may be longer than what it holds: headers, checksums, padding.
+#: Bytes by which a compressed body may be longer than its content: headers, checksums, padding.
 _OVERHEAD: Final = 64 * 1024
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _DECODED: Final = _GZIP | {"deflate"}
 _GZIP_BITS: Final = zlib.MAX_WBITS | 16
 #: Registered content codings (RFC 9110, section 8.4.1, and IANA's registry) that are not decoded here. A word that is
-#: no coding ("utf-8", "none") is ignored, as other clients do.
+#: no coding ("utf-8", "none") is ignored, as in other clients.
 _NOT_DECODED: Final = frozenset(
     {"aes128gcm", "br", "compress", "dcb", "dcz", "exi", "pack200-gzip", "x-compress", "zstd"}
 )
 
 
-class _Plain:
-    """Stands for an inflater where there is no content coding."""
+class _Identity:
+    """The inflater of a body without a content coding."""
 
     is_whole = True
 
     def feed(self, data: bytes) -> tuple[bytes]:
-        """Give the bytes as they are."""
+        """Return the bytes unchanged."""
         return (data,)
 
 
@@ -56,7 +56,7 @@ class _Inflater:
     """Decompresses one content coding step by step.
 
     Attributes:
-        is_whole: What was fed ends where the coding ends.
+        is_whole: Whether the bytes so far end where the coding ends.
     """
 
     def __init__(self, coding: str) -> None:
@@ -67,10 +67,10 @@ class _Inflater:
         self._is_done = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Decompress the next bytes, at most one step's bytes at once.
+        """Decompress the next bytes, in pieces of at most `_STEP` bytes.
 
         Raises:
-            zlib.error: They are not of this coding.
+            zlib.error: The bytes are not in this coding.
         """
         while not self._is_done:
             if self._inflate is None:
@@ -78,17 +78,17 @@ class _Inflater:
             try:
                 piece = self._inflate.decompress(data, _STEP)
             except zlib.error:
-                # After a whole member it is padding, which urllib3 and curl ignore too.
+                # After a whole member the rest is padding, which urllib3 and curl ignore too.
                 if not self._has_member:
                     raise
                 self._is_done = True
                 return
             self._has_member |= self._inflate.eof
-            # Of padding it may take a while to see that it is no other member.
+            # It can take some bytes until padding is known not to be another member.
             self.is_whole = self._inflate.eof or (self._has_member and self.is_whole and not piece)
             yield piece
             if self._inflate.eof:
-                # A file of gzip may have several members, one after the other (RFC 1952, section 2.2).
+                # A gzip file may have several members, one after the other (RFC 1952, section 2.2).
                 data, self._inflate, self._is_done = self._inflate.unused_data, None, not self._is_gzip
                 if not data:
                     return
@@ -99,12 +99,12 @@ class _Inflater:
 
 
 def _deflate_bits(data: bytes) -> int:
-    """Tell which of two formats "deflate" is: zlib's, as RFC 9110 says, or the bare one, which some servers send."""
+    """Return the window bits for "deflate": zlib's format, as RFC 9110 says, or raw deflate, as some servers send."""
     return zlib.MAX_WBITS if data[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
 
 
 def is_readable(codings: str) -> bool:
-    """Tell whether an answer to a request with this Accept-Encoding can be read here.
+    """Return whether any answer to a request with this Accept-Encoding can be decoded here.
 
     Args:
         codings: The value of the header.
@@ -122,12 +122,12 @@ async def read_body(response: httpx.Response, bound: int, rows: Rows[T] | None =
     """Read the body of an answer to its end, or to the bound, and close the answer.
 
     Args:
-        response: The answer. A body that something else has read already is taken as httpx decoded it.
+        response: The answer. If its body was read before, for example by a hook, it is used as httpx decoded it.
         bound: Bytes that are read, after decompression; the rest is cut off.
-        rows: Takes the body as it arrives; None if all of it is wanted.
+        rows: Parses the body as it arrives; None if the whole body is wanted.
 
     Returns:
-        The body, with `rows` only its beginning; and whether it was cut short: it did not come to its end, is longer
+        The body (with `rows`, only its beginning), and whether it was cut short: it did not reach its end, is longer
         than the bound, or has a coding that is not decoded here.
     """
     if response.stream is EMPTY:
@@ -135,7 +135,7 @@ async def read_body(response: httpx.Response, bound: int, rows: Rows[T] | None =
     kept = bytearray()
     is_whole = False
     try:
-        # Whatever a lent client's transport may raise, and what zlib raises.
+        # A lent client's transport may raise anything; zlib raises its own error.
         with suppress(Exception):
             async with aclosing(_arriving(response)) as chunks:
                 is_whole = await _read(chunks, _inflater_of(response), bound, rows, kept)
@@ -148,7 +148,7 @@ async def read_body(response: httpx.Response, bound: int, rows: Rows[T] | None =
 
 
 async def _arriving(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """Give the body as it arrives, a step's bytes at most."""
+    """Yield the body as it arrives, in pieces of at most `_STEP` bytes."""
     if response.is_stream_consumed:
         chunk = response.content
         for start in range(0, len(chunk), _STEP):
@@ -162,23 +162,23 @@ async def _arriving(response: httpx.Response) -> AsyncGenerator[bytes]:
                 yield chunk[start : start + _STEP]
 
 
-def _inflater_of(response: httpx.Response) -> _Inflater | _Plain | None:
-    """Choose what decompresses the body; None if nothing here does."""
+def _inflater_of(response: httpx.Response) -> _Inflater | _Identity | None:
+    """Return the inflater of a body; None if its coding is not decoded here."""
     names = _names(response.headers.get("content-encoding", ""))
     if len(names) > 1 or not _NOT_DECODED.isdisjoint(names):
         return None
     is_coded = not response.is_stream_consumed and not _DECODED.isdisjoint(names)
-    return _Inflater(names[0]) if is_coded else _Plain()
+    return _Inflater(names[0]) if is_coded else _Identity()
 
 
 async def _read(
     chunks: AsyncIterable[bytes],
-    inflater: _Inflater | _Plain | None,
+    inflater: _Inflater | _Identity | None,
     bound: int,
     rows: Rows[T] | None,
     kept: bytearray,
 ) -> bool:
-    """Read a body; tell whether it is whole, or has shown not to be what was asked for."""
+    """Read a body; return whether it is whole, or is known not to be what was asked for."""
     left, raw_left, before_pause = bound, bound + _OVERHEAD, _STEP
     most = bound if rows is None else HEAD
     async for chunk in chunks:
@@ -194,7 +194,7 @@ async def _read(
                 return False
             if rows is not None:
                 rows.feed(piece)
-                await _read_on(rows, bound - left)
+                await _parse_available(rows, bound - left)
                 if not rows.is_valid and len(kept) == most:
                     return True
             before_pause -= len(piece) + _PIECE
@@ -204,11 +204,11 @@ async def _read(
     is_whole = inflater is None or inflater.is_whole
     if rows is not None and is_whole:
         rows.end()
-        await _read_on(rows, bound - left)
+        await _parse_available(rows, bound - left)
     return is_whole
 
 
-async def _read_on(rows: Rows[T], so_far: int) -> None:
+async def _parse_available(rows: Rows[T], so_far: int) -> None:
     while rows.step():
         await _pause(so_far)
 

@@ -24,7 +24,7 @@ from bulkrestart.core.faults import Body, cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.secrets import NO_SECRETS, SecretMask
-from bulkrestart.core.stall import Asked
+from bulkrestart.core.stall import RequestKind
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +36,7 @@ MICROVERSION: Final = (2, 60)
 PAGE_LIMIT: Final = 1000
 
 #: Bytes that are read of an answer to a send, of one server or its log, and of a page; the rest is cut off. The last
-#: is ten times a page of a thousand servers at 5 KiB each; its rows are read as they arrive, and its bytes not kept.
+#: is ten times a page of a thousand servers at 5 KiB each. A page is parsed as it arrives, and its bytes are not kept.
 _FAULT_BOUND: Final = 64 * 1024
 _RECORD_BOUND: Final = 1024 * 1024
 _PAGE_BOUND: Final = 50 * 1024 * 1024
@@ -84,7 +84,7 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
-        hear: Is told how each request ended; None: nothing is.
+        record: Called with what each request was for and how it ended; None: no call.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Compute:
         auth: httpx.Auth | None,
         clock: CloudClock,
         timeout: float,
-        hear: Callable[[Asked, object], None] | None = None,
+        record: Callable[[RequestKind, object], None] | None = None,
     ) -> None:
         self._sender = sender
-        self._hear = hear
+        self._record = record
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
@@ -108,7 +108,7 @@ class Compute:
         self._read = self._draft_read()
 
     async def reboot(
-        self, server_id: str, reboot_type: RebootType, *, may_leave: Callable[[], str | None] | None = None
+        self, server_id: str, reboot_type: RebootType, *, veto: Callable[[], str | None] | None = None
     ) -> Observation:
         """`POST /servers/{server_id}/action` with the reboot action.
 
@@ -117,22 +117,21 @@ class Compute:
         Args:
             server_id: The server.
             reboot_type: SOFT or HARD.
-            may_leave: Called right before the first byte of the request is written, when the connection stands and
-                the request is signed; it must not block, and may be called more than once. If it returns words,
-                nothing is sent, and the observation is `Unsent` with these words and `is_withheld`. None sends always.
-                Over a transport in a lent client that tells no trace, it is called when the request is handed to that
-                transport.
+            veto: Called right before the first byte of the request is written, when the connection is open and the
+                request is signed. It must not block, and may be called more than once. If it returns a reason, nothing
+                is sent, and the observation is `Unsent` with this reason and `is_withheld`. None: the request is sent.
+                If the transport of a lent client has no trace, it is called when that transport gets the request.
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
-        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND, may_leave=may_leave)
-        return self._heard(Asked.SEND, seen)
+        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND, veto=veto)
+        return self._recorded(RequestKind.SEND, seen)
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
         rows = Rows("", _nothing, frozenset({"server"}))
         path = f"/servers/{quote(server_id, safe='')}"
         seen = await self._ask(path, _RECORD_BOUND, rows, lambda: _read_server(rows.others.get("server"), rows.secrets))
-        return self._heard(Asked.SERVER, seen)
+        return self._recorded(RequestKind.SERVER, seen)
 
     async def page(
         self,
@@ -156,7 +155,7 @@ class Compute:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         rows = Rows("servers", _read_server, frozenset({"servers_links"}))
         seen = await self._ask("/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows), query)
-        return self._heard(Asked.LIST, seen)
+        return self._recorded(RequestKind.LIST, seen)
 
     async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -169,14 +168,14 @@ class Compute:
         seen = await self._ask(
             "/os-server-groups", _PAGE_BOUND, rows, lambda: rows.items if rows.has_list else None, query
         )
-        return self._heard(Asked.GROUPS, seen)
+        return self._recorded(RequestKind.GROUPS, seen)
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
         rows = Rows("instanceActions", _read_action)
         seen = await self._ask(path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None)
-        return self._heard(Asked.LOG, seen)
+        return self._recorded(RequestKind.LOG, seen)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
@@ -188,11 +187,11 @@ class Compute:
             rows,
             lambda: _read_log([_read_action(rows.others.get("instanceAction"), rows.secrets)]),
         )
-        return self._heard(Asked.LOG, seen)
+        return self._recorded(RequestKind.LOG, seen)
 
-    def _heard(self, asked: Asked, seen: T) -> T:
-        if self._hear is not None:
-            self._hear(asked, seen)
+    def _recorded(self, asked: RequestKind, seen: T) -> T:
+        if self._record is not None:
+            self._record(asked, seen)
         return seen
 
     def lower_microversion(self, refusal: Answer) -> bool:
@@ -221,10 +220,10 @@ class Compute:
         take: Callable[[], T | None],
         query: Mapping[str, str] | None = None,
     ) -> T | Observation:
-        """Make a request that changes nothing, and let `rows` read its answer.
+        """Make a request that changes nothing, and let `rows` parse its answer.
 
         Returns:
-            What `take` gives when the rows are in; or else what came in its place.
+            What `take` returns after the answer was parsed; or what came instead of such an answer.
         """
         seen, body = await self._exchange(self._read, path, bound, query, rows=rows)
         if not isinstance(seen, Answer) or seen.status != 200 or seen.fault.body is Body.CUT_SHORT:
@@ -242,13 +241,13 @@ class Compute:
         query: Mapping[str, str] | None = None,
         *,
         rows: Rows[R] | None = None,
-        may_leave: Callable[[], str | None] | None = None,
+        veto: Callable[[], str | None] | None = None,
     ) -> tuple[Observation, bytes]:
-        """Make one request, and read its answer: its body too, or only the beginning of what the rows have taken."""
+        """Make one request, and read its answer and its body; with `rows`, return only the beginning of the body."""
         if self._sender.is_closed:
             return Unsent("the client is closed", is_final=True), b""
         request = self._sender.write(draft, path, query=query, seconds=self._seconds)
-        trace = Trace(may_leave, self._sender.answered)
+        trace = Trace(veto, self._sender.answered)
         sent = anyio.current_time()
         # httpx bounds each phase; a body that drips needs a bound for the whole.
         with anyio.CancelScope(deadline=sent + self._seconds):
@@ -262,17 +261,16 @@ class Compute:
                 # A lent client's own hook raised for the status: the answer is in all the same.
                 response = error.response
             except BaseException as error:
-                # Frames of transports hold headers in local variables, and error trackers print those.
+                # Frames of transports hold headers in local variables, which error trackers print.
                 error.__traceback__ = None
                 raise
             secrets = NO_SECRETS
             if rows is not None:
-                secrets = secrets_of(response.request, trace, self._auth)
-                rows.begin(secrets)
+                secrets = rows.secrets = secrets_of(response.request, trace, self._auth)
                 if response.status_code != 200:
-                    rows.refuse()
+                    rows.reject()
             body, is_cut_short = await read_body(response, bound, rows)
-            # An answer without a body, as every good one to a send is, says nothing that could hold a secret.
+            # An accepted send has an answer without a body, in which no secret can be.
             if rows is None and (body or response.status_code >= 300):
                 secrets = secrets_of(response.request, trace, self._auth)
             if body:
@@ -284,7 +282,7 @@ class Compute:
                 self._clock.learn(date, sent=sent, received=received)
             elif self._clock.is_guess:
                 self._clock.guess(received, time.time())
-            # What was asked for is read by its rows, and holds no fault.
+            # A body that the rows have parsed holds no fault.
             is_found = rows is not None and rows.is_valid and not is_cut_short
             answer = Answer(
                 response.status_code,
@@ -344,7 +342,7 @@ def _read_headers(headers: httpx.Headers) -> Mapping[str, str]:
 
 
 def _nothing(row: object, secrets: SecretMask) -> None:
-    """Make nothing of a row, where no list is asked for."""
+    """Keep nothing of a row: no list is asked for."""
 
 
 def _member(value: object, name: str) -> object:
@@ -409,7 +407,7 @@ def _read_server(row: object, secrets: SecretMask) -> Server | None:
 
 
 def _read_page(rows: Rows[Server | None]) -> Page | None:
-    """Make a page of its rows; None if it is none."""
+    """Make a page of its rows; None if the answer has no list."""
     if not rows.has_list:
         return None
     servers = [server for server in rows.items if server is not None]

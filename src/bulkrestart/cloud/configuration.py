@@ -1,10 +1,10 @@
-"""Which cloud is meant: clouds.yaml, secure.yaml and `OS_*`, read as `openstack` reads them in the same shell.
+"""Reads a cloud's configuration: clouds.yaml, secure.yaml and `OS_*`, as `openstack` reads them in the same shell.
 
-Law: what is taken is what python-openstackclient takes, or it is refused with the two settings that contradict each
-other. openstack.config reads the files; what openstackclient adds to it is here (osc_lib/shell.py
-`build_option_parser`, osc_lib/api/auth.py `build_auth_plugins_option_parser`, osc_lib/cli/client_config.py
-`OSC_Config`): each `OS_*` variable is the default of an option, an option counts before the file, and that also inside
-the `auth` section.
+Law: the result is the one of python-openstackclient, or the configuration is refused with the two settings that
+contradict each other. openstack.config reads the files. This module adds what openstackclient adds to it
+(osc_lib/shell.py `build_option_parser`, osc_lib/api/auth.py `build_auth_plugins_option_parser`,
+osc_lib/cli/client_config.py `OSC_Config`): each `OS_*` variable is the default of an option, and an option overrides
+the file, also in the `auth` section.
 """
 
 import json
@@ -31,45 +31,45 @@ from bulkrestart.core.faults import plain
 SERVICE: Final = "compute"
 INTERFACES: Final = ("public", "internal", "admin")
 
-#: A project id as Keystone makes them (keystone/resource/core.py `uuid.uuid4().hex`), also written with dashes.
+#: A project id as Keystone makes it (keystone/resource/core.py `uuid.uuid4().hex`), or the same with dashes.
 _PROJECT_ID: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-#: What options of openstackclient besides those of the auth types are (osc_lib/shell.py).
+#: The options of openstackclient besides those of the auth types (osc_lib/shell.py).
 _GLOBAL: Final = frozenset(
     {
         *("region_name", "interface", "cacert", "cert", "key", "auth_type", "default_domain", "identity_api_version"),
         *("service_provider", "remote_project_id", "remote_project_name"),
     }
 )
-#: Variables that choose a file or a cloud, and describe none.
+#: Variables that choose a file or a cloud, and do not describe one.
 _SELECTORS: Final = frozenset({"OS_CLOUD", "OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CLOUD_NAME"})
-#: What openstack.config reads of a cloud for one service. openstackclient has no option for them.
+#: The settings that openstack.config reads for one service. openstackclient has no options for them.
 _OF_SERVICE: Final = (
     *("endpoint_override", "endpoint", "region_name", "interface", "endpoint_type", "service_type", "service_name"),
 )
 _PROJECT_KEYS: Final = ("project_id", "project_name", "tenant_id", "tenant_name")
-#: Values of a cloud, at most: anchors of YAML can make a short file of billions.
+#: The most values of a file: with YAML anchors a short file can have billions.
 _LARGEST: Final = 100_000
 _DEEPEST: Final = 50
 _UNEXPECTED: Final = re.compile(r"unexpected keyword argument '(\w+)'")
 _AUTH_TYPE: Final = re.compile(r"[\w.-]+")
-_ONE: Final = "make them one"
+_EQUAL: Final = "make them the same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What the caller says itself; each counts before `OS_*`, which counts before the file.
+class Overrides:
+    """The settings that the caller gives. They override `OS_*`, which overrides the file.
 
     Attributes:
-        region: The region; None: it is not said, here as with the others.
+        region: The region. None, here and below: not given.
         interface: The interface of the endpoint: "public", "internal" or "admin".
         project: The project. 32 hexadecimal digits, with or without dashes, are its id; anything else is its name.
-        cacert: A file of certificates that are trusted.
-        cert: A file of a certificate of one's own.
+        cacert: A file of trusted certificates.
+        cert: A file with a client certificate.
         key: The file of its key.
-        is_insecure: No certificate is verified.
+        is_insecure: Whether no certificate is verified.
 
     Raises:
-        ValueError: One of them cannot be meant.
+        ValueError: One of them has the wrong type or an impossible value.
     """
 
     region: str | None = None
@@ -91,30 +91,30 @@ class Choice:
 
     @property
     def project_id(self) -> str | None:
-        """The project, if it is named by its id."""
+        """The project's id, if an id was given."""
         is_id = self.project is not None and _PROJECT_ID.fullmatch(self.project) is not None
         return self.project.replace("-", "").lower() if self.project is not None and is_id else None
 
     @property
     def project_name(self) -> str | None:
-        """The project, if it is named by its name."""
+        """The project's name, if a name was given."""
         return None if self.project_id is not None else self.project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What is known of a cloud before a sign-in.
+    """A cloud's configuration, as it is known before a sign-in.
 
     Attributes:
-        cloud: Its name; "envvars" for one that `OS_*` variables describe.
-        settings: What openstack.config makes of it; it holds the secrets.
+        cloud: The cloud's name; "envvars" for a cloud that `OS_*` variables describe.
+        settings: The settings as openstack.config resolved them, with the secrets.
         region: The region of the compute API; "" if none is named.
         interface: The interface of its endpoint, or several in the order of preference.
         service_type: The type of the compute API in the catalog.
         service_name: Its name there; None: any.
-        override: The endpoint, where the configuration names it; None: the catalog does.
-        expected: Names that the sign-in must turn out to be for, by what they name (`project`, `project_domain`,
-            `user`, `user_domain`): Keystone is only told the id that the configuration has beside each.
+        override: The endpoint, if the configuration has one; None: the catalog has it.
+        expected: The configured names of `project`, `project_domain`, `user` and `user_domain` that have a configured
+            id beside them. Keystone gets only the id, so the token must be compared with the name.
     """
 
     cloud: str
@@ -135,42 +135,41 @@ class Configuration:
         return f"{self.cloud}:{shown(self.region)}" if self.region else self.cloud
 
 
-def read_configuration(name: str | None, choice: Choice) -> Configuration:
-    """Read a cloud's configuration: files and the environment. The network is not used, unless its profile is a URL.
+def read_configuration(name: str | None, overrides: Overrides) -> Configuration:
+    """Read a cloud's configuration from files and the environment. The network is used only if its profile is a URL.
 
     Args:
         name: The cloud in clouds.yaml; None for `OS_CLOUD`, or the cloud that the `OS_*` variables describe.
-        choice: What the caller says itself.
+        overrides: The settings that the caller gives.
 
     Raises:
-        ConfigException: The cloud is not there, a file that may hold it cannot be read, or settings contradict.
-        Exception: Whatever openstack.config and keystoneauth1 make of values that they do not expect.
+        ConfigException: There is no such cloud, a file cannot be read, or settings contradict each other.
+        Exception: openstack.config and keystoneauth1 may raise anything for values that they do not expect.
     """
     with warnings.catch_warnings():
-        # openstacksdk 4.22 warns of its own future whenever it reads a configuration, and of a profile that it does
-        # not find.
+        # openstacksdk 4.22 always warns about deprecations of its own. A missing profile is an error here.
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message="Couldn't find the vendor profile")
-        return _read(name, choice)
+        return _read(name, overrides)
 
 
-def _read(name: str | None, choice: Choice) -> Configuration:
+def _read(name: str | None, overrides: Overrides) -> Configuration:
     variables = _variables()
-    config = _Config(name, choice, variables)
-    asked = choice.region or variables.get("region_name", "")
+    config = _Config(name, overrides, variables)
+    asked = overrides.region or variables.get("region_name", "")
     known = config.regions()
     _check_regions(known, asked)
     given: dict[str, str | bool | None] = {
         **variables,
         "region_name": asked or None,
-        "interface": choice.interface or variables.get("interface"),
-        "cacert": choice.cacert or variables.get("cacert"),
-        "cert": choice.cert or variables.get("cert"),
-        "key": choice.key or variables.get("key"),
-        "insecure": choice.is_insecure or None,
+        "interface": overrides.interface or variables.get("interface"),
+        "cacert": overrides.cacert or variables.get("cacert"),
+        "cert": overrides.cert or variables.get("cert"),
+        "key": overrides.key or variables.get("key"),
+        "insecure": overrides.is_insecure or None,
     }
-    if choice.project is not None:
-        given |= {"project_id": choice.project_id, "project_name": choice.project_name}
+    if overrides.project is not None:
+        given |= {"project_id": overrides.project_id, "project_name": overrides.project_name}
     try:
         settings = config.get_one(config.cloud, argparse=Namespace(**given))
     except TypeError as error:
@@ -181,13 +180,13 @@ def _read(name: str | None, choice: Choice) -> Configuration:
         source = f"OS_{key.upper()}" if key in variables else f"auth.{key}"
         raise ConfigException(f"its auth type has no use for {source}: unset it, or set auth_type") from None
     for key in ("region_name", "cacert", "cert", "key", *(f"{SERVICE}_{one}" for one in _OF_SERVICE)):
-        # openstack.config would write any other value as text.
+        # openstack.config would convert any other value to text.
         if not isinstance(settings.config.get(key, ""), str | None) and not key.endswith("interface"):
             raise ConfigException(f"{key} must be text, not {_kind(settings.config[key])}")
     region, interface = settings.get_region_name(SERVICE) or "", settings.get_interface(SERVICE) or "public"
     if asked and region != asked:
-        raise ConfigException(f"OS_REGION_NAME is {shown(asked)}, and compute_region_name is {shown(region)}: {_ONE}")
-    if choice.interface is None:
+        raise ConfigException(f"OS_REGION_NAME is {shown(asked)}, and compute_region_name is {shown(region)}: {_EQUAL}")
+    if overrides.interface is None:
         _check_interface(interface)
     _check_service_variables(settings)
     return Configuration(
@@ -203,14 +202,14 @@ def _read(name: str | None, choice: Choice) -> Configuration:
 
 
 def _variables() -> dict[str, str]:
-    """Read the `OS_*` variables that are options of openstackclient, by the names of the options.
+    """Return the `OS_*` variables that openstackclient has as options, by the names of the options.
 
-    An empty one counts as unset (osc_lib/utils `env`).
+    An empty variable counts as unset (osc_lib/utils `env`).
     """
     given = {name for name, value in os.environ.items() if name.startswith("OS_") and value} - _SELECTORS
     known = set(_GLOBAL)
     if not given <= {f"OS_{key.upper()}" for key in known}:
-        # To load every auth type takes a quarter of a second.
+        # Loading every auth type takes a quarter of a second.
         for plugin in loading.get_available_plugin_names():
             known.update(option.name.lower().replace("-", "_") for option in loading.get_plugin_options(plugin))
     variables = {
@@ -229,18 +228,18 @@ class _Config(OpenStackConfig):
 
     Args:
         name: The cloud; None for that of the environment.
-        choice: What the caller says itself.
+        overrides: The settings that the caller gives.
         variables: The `OS_*` variables, by the names of the options.
 
     Attributes:
-        cloud: Its name.
+        cloud: The cloud's name.
 
     Raises:
-        ConfigException: A file cannot be read, or the cloud is not there.
+        ConfigException: A file cannot be read, or there is no such cloud.
     """
 
-    def __init__(self, name: str | None, choice: Choice, variables: Mapping[str, str]) -> None:
-        self._choice = choice
+    def __init__(self, name: str | None, overrides: Overrides, variables: Mapping[str, str]) -> None:
+        self._overrides = overrides
         is_admin_token = "endpoint" in variables and "token" in variables
         super().__init__(
             override_defaults={
@@ -253,9 +252,9 @@ class _Config(OpenStackConfig):
         self._own: dict[str, object] = self.cloud_config["clouds"][self.cloud]
         if not isinstance(self._own, dict):
             raise ConfigException("it must be a mapping of settings")
-        if self.cloud == self.envvar_key and choice.region is not None:
-            # Or the region of the variables would be the only one that this cloud has.
-            self._own["region_name"] = choice.region
+        if self.cloud == self.envvar_key and overrides.region is not None:
+            # Otherwise this cloud would have only the region of the variables.
+            self._own["region_name"] = overrides.region
 
     def _choose(self, name: str | None) -> str:
         names = [one for one in self.get_cloud_names() if one != "defaults"]
@@ -264,18 +263,18 @@ class _Config(OpenStackConfig):
             raise ConfigException("neither OS_CLOUD nor OS_AUTH_URL is set")
         file = os.environ.get("OS_CLIENT_CONFIG_FILE")
         if chosen != self.envvar_key and file and not os.path.exists(file):
-            # openstack.config would look into the others.
+            # openstack.config would read the default files instead.
             raise ConfigException(f"OS_CLIENT_CONFIG_FILE names {shown(file)}, and there is no such file")
         if chosen not in names:
             there = ", ".join(sorted(map(str, names))) or "none"
-            raise ConfigException(f"there is none of that name; there are: {there}")
+            raise ConfigException(f"there is no cloud of that name; there are: {there}")
         return chosen
 
     def regions(self) -> list[str]:
-        """Give the regions that the configuration names, in its order.
+        """Return the regions that the configuration names, in its order.
 
         Raises:
-            ConfigException: They are not named as they must be, or two settings contradict each other.
+            ConfigException: They are not in the expected form, or two settings contradict each other.
         """
         listed = self._own.get("regions", [])
         if not isinstance(listed, list):
@@ -284,19 +283,19 @@ class _Config(OpenStackConfig):
         for one in (*listed, *(named if isinstance(named, list) else ())):
             values = one.get("values", {}) if isinstance(one, dict) else {}
             if not isinstance(values, dict) or (isinstance(one, dict) and set(one) - {"name", "values"}):
-                # openstack.config would show the whole entry, and what is secret in it.
-                raise ConfigException("an entry of regions has a name, a mapping of values, and nothing else")
+                # The error of openstack.config would show the whole entry with its secrets.
+                raise ConfigException("an entry of regions may have a name and a mapping of values, and nothing else")
         names = [_text(region["name"], "the name of a region") for region in self._get_known_regions(self.cloud)]
         if listed and len(names) == 1 and named not in (None, names[0]):
-            # openstack.config takes that of the list.
-            raise ConfigException(f"region_name is {shown(named)}, and regions has only {shown(names[0])}: {_ONE}")
+            # openstack.config would use the region of the list.
+            raise ConfigException(f"region_name is {shown(named)}, and regions has only {shown(names[0])}: {_EQUAL}")
         return [name for name in names if name]
 
     def auth_config_hook(self, config: dict[str, object]) -> dict[str, object]:
-        """Do what openstackclient does before an auth type is loaded (osc_lib/cli/client_config.py)."""
+        """Adjust the settings before an auth type is loaded, as openstackclient does (osc_lib/cli/client_config.py)."""
         auth = config["auth"]
-        assert isinstance(auth, dict), "openstack.config cannot read another"
-        # That of a named cloud may stand beside its auth section.
+        assert isinstance(auth, dict), "openstack.config fails with anything else"
+        # A named cloud may have auth_url outside its auth section.
         given, own = config.get("auth_url"), auth.get("auth_url") or self._own.get("auth_url")
         if given and own and str(given).rstrip("/") != str(own).rstrip("/"):
             raise ConfigException(
@@ -305,17 +304,17 @@ class _Config(OpenStackConfig):
             )
         if config.get("service_provider"):
             raise ConfigException("service_provider is set: bulkrestart signs in to one Keystone, and through no other")
-        if self._choice.region is not None:
+        if self._overrides.region is not None:
             config.pop(f"{SERVICE}_region_name", None)
-        if self._choice.interface is not None:
-            config["interface"] = self._choice.interface
+        if self._overrides.interface is not None:
+            config["interface"] = self._overrides.interface
             config.pop(f"{SERVICE}_interface", None)
-        if self._choice.project is not None:
-            # keystoneauth1 takes an id before a name, so that of the file has to go.
+        if self._overrides.project is not None:
+            # keystoneauth1 prefers an id to a name, so the project of the file is removed.
             for key in _PROJECT_KEYS:
                 auth.pop(key, None)
-            auth["project_name" if self._choice.project_id is None else "project_id"] = (
-                self._choice.project_id or self._choice.project
+            auth["project_name" if self._overrides.project_id is None else "project_id"] = (
+                self._overrides.project_id or self._overrides.project
             )
         auth_type = config.get("auth_type") or _default_auth_type(config)
         if not isinstance(auth_type, str) or not _AUTH_TYPE.fullmatch(auth_type):
@@ -324,9 +323,9 @@ class _Config(OpenStackConfig):
         return {**config, "auth_type": auth_type}
 
     def _validate_auth(self, config: dict[str, object], loader: BaseLoader[BaseAuthPlugin]) -> dict[str, object]:
-        """Take options before the `auth` section, the other way round than openstack.config does."""
+        """Let options override the `auth` section; in openstack.config the section overrides them."""
         auth = config["auth"]
-        assert isinstance(auth, dict), "the hook has seen to it"
+        assert isinstance(auth, dict), "auth_config_hook has checked it"
         for option in loader.get_options():
             keys = _keys_of(option)
             value = _first(config, keys) or _first(auth, keys)
@@ -341,7 +340,7 @@ class _Config(OpenStackConfig):
         return config
 
     def _load_yaml_json_file(self, filelist: list[str]) -> tuple[str, dict[str, object]] | tuple[None, None]:
-        """Read the first file that is there, and refuse it where openstack.config goes on with the next.
+        """Read the first file that exists. If it cannot be read, openstack.config would read the next one.
 
         Raises:
             ConfigException: It cannot be read.
@@ -356,7 +355,7 @@ class _Config(OpenStackConfig):
         except OSError as error:
             raise ConfigException(f"cannot read {shown(path)}: {error.strerror}") from None
         except (ValueError, yaml.YAMLError, RecursionError) as error:
-            # Its words may hold a piece of the file: a password that begins with * is an alias to YAML.
+            # The error's text may quote the file: a password that begins with * is an alias in YAML.
             mark = getattr(error, "problem_mark", None)
             where = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
             raise ConfigException(f"{shown(path)} is not valid {kind}{where}") from None
@@ -368,7 +367,7 @@ class _Config(OpenStackConfig):
 
 
 def _keys_of(option: Opt) -> list[str]:
-    """Give the keys of an option of an auth type, the deprecated ones last."""
+    """Return the keys of an option of an auth type, the deprecated ones last."""
     return [name.replace("-", "_") for name in (option.name, *(old.name for old in option.deprecated))]
 
 
@@ -381,7 +380,7 @@ def _default_auth_type(config: Mapping[str, object]) -> str:
 
 
 def _align_versions(auth_type: str, config: Mapping[str, object], auth: dict[str, object]) -> None:
-    """Write for the version of Keystone what is written for another, and name the domain that is left out."""
+    """Translate the settings to those of the configured version of Keystone, and fill in the default domain."""
     version = str(config.get("identity_api_version", ""))
     if auth_type.startswith("v2"):
         for key in ("id", "name"):
@@ -397,7 +396,7 @@ def _align_versions(auth_type: str, config: Mapping[str, object], auth: dict[str
 
 
 def _check_size(document: object, path: str) -> None:
-    """See that a document is a tree of a size that can be walked: openstack.config follows each way through it."""
+    """Check the size and depth of a document, because openstack.config walks every path through it."""
     left = _LARGEST
     below: list[tuple[object, int]] = [(document, 0)]
     while below:
@@ -417,32 +416,32 @@ def _check_regions(known: list[str], asked: str) -> None:
         raise ConfigException(f"it has several regions ({names}): name one, such as {remedy_of(known)}")
     if known and asked and asked not in known:
         raise ConfigException(
-            f"the region {shown(asked)} is asked for, and it has only {names}: name one of these, or add it to "
-            "regions in clouds.yaml"
+            f"it has no region {shown(asked)}, only {names}: name one of these, or add the region to regions in "
+            "clouds.yaml"
         )
 
 
 def remedy_of(regions: list[str]) -> str:
-    """Say how one of several regions is named."""
+    """Return how to name one of several regions, for a message."""
     last = shown(regions[-1])
     return f'--region {last}, region="{last}" or OS_REGION_NAME={last}'
 
 
 def _check_interface(interface: str | list[str]) -> None:
-    """Refuse an interface of the environment that `openstack` does not take.
+    """Refuse an interface of the environment that `openstack` would not use.
 
-    It reads OS_ENDPOINT_TYPE for no cloud that is named, and takes `endpoint_type` and `compute_interface` of the file
-    before OS_INTERFACE.
+    `openstack` ignores OS_ENDPOINT_TYPE for a named cloud, and prefers `endpoint_type` and `compute_interface` of the
+    file to OS_INTERFACE.
     """
     taken = [_without_url(one) for one in ([interface] if isinstance(interface, str) else interface)]
     for variable in ("OS_INTERFACE", "OS_ENDPOINT_TYPE"):
         value = os.environ.get(variable)
         if value and [_without_url(value)] != taken:
-            raise ConfigException(f"{variable} is {shown(value)}, and the interface is {shown(interface)}: {_ONE}")
+            raise ConfigException(f"{variable} is {shown(value)}, and the interface is {shown(interface)}: {_EQUAL}")
 
 
 def _check_service_variables(settings: CloudRegion) -> None:
-    """Refuse variables of the compute API that count only where no cloud is named."""
+    """Refuse variables of the compute API that `openstack` ignores for a named cloud."""
     for key in _OF_SERVICE:
         variable = f"OS_COMPUTE_{key.upper()}"
         value = os.environ.get(variable)
@@ -451,10 +450,10 @@ def _check_service_variables(settings: CloudRegion) -> None:
 
 
 def _expected(auth: Mapping[str, object], variables: Mapping[str, str]) -> dict[str, str]:
-    """Find the names that keystoneauth1 does not tell Keystone, because there is an id as well.
+    """Return the names that keystoneauth1 does not send to Keystone, because there is an id as well.
 
-    A name of the environment must not be passed over for an id of the file; an id of the environment may be told
-    beside a name of the file.
+    An id of the file must not silently override a name of the environment. An id of the environment may override a name
+    of the file.
     """
     expected = {}
     for kind, id_key, name_key in (
@@ -471,12 +470,12 @@ def _expected(auth: Mapping[str, object], variables: Mapping[str, str]) -> dict[
 
 
 def shown(value: object) -> str:
-    """Write a setting in a message: on one line, and without the password that a URL may hold."""
+    """Format a setting for a message: on one line, and without the password that a URL may hold."""
     return plain(without_userinfo(str(value)))
 
 
 def _without_url(interface: str) -> str:
-    """Give the interface that a catalog has for `publicURL` (keystoneauth1/access/service_catalog.py)."""
+    """Return the catalog's name of an interface: "public" for "publicURL" (keystoneauth1/access/service_catalog.py)."""
     return interface.removesuffix("URL")
 
 

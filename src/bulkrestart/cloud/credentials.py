@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from bulkrestart.cloud.instants import elapsed
+from bulkrestart.cloud.instants import boottime
 from bulkrestart.core.faults import Fault
 from bulkrestart.core.observation import Answer
 from bulkrestart.core.secrets import Secret
@@ -49,14 +49,14 @@ class CloudAuth(httpx.Auth, ABC):
 
     @property
     def secrets(self) -> Sequence[Secret[str]]:
-        """Secrets that it knows, whether it sends them or not: they are masked in what the cloud answers."""
+        """The secrets that it knows, sent or not. They are masked in what the cloud answers."""
         return ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} holds secrets and is neither pickled nor copied: make a new one")
+        raise TypeError(f"{type(self).__name__} holds secrets and cannot be pickled or copied: make a new one")
 
 
 class Issued:
@@ -85,8 +85,8 @@ class Credential:
 
     Attributes:
         headers: The headers that sign a request.
-        renew_at: When to renew it, in seconds of `elapsed`, which counts suspension; infinite where its end is unknown.
-        ends_at: When it ends, on the same clock; infinite where that is unknown.
+        renew_at: When to renew it, in seconds of `boottime`, which counts suspension; infinite if its end is unknown.
+        ends_at: When it ends, on the same clock; infinite if that is unknown.
         was_accepted: Whether the cloud has taken it.
     """
 
@@ -163,7 +163,7 @@ class Renewed(CloudAuth):
     @property
     def is_signed_in(self) -> bool:
         """Whether there is something to sign with that is still good."""
-        return self.is_lasting or (self._newest is not None and elapsed() < self._newest.ends_at)
+        return self.is_lasting or (self._newest is not None and boottime() < self._newest.ends_at)
 
     @property
     def is_lasting(self) -> bool:
@@ -179,7 +179,7 @@ class Renewed(CloudAuth):
             fetches = self._fetches
             async with self._lock:
                 # What another one fetched meanwhile is ours as well, be it a trouble.
-                if self._fetches == fetches and elapsed() >= self._refusal_stands_until:
+                if self._fetches == fetches and boottime() >= self._refusal_stands_until:
                     await self._renew()
             if self.is_signed_in:
                 return None
@@ -215,22 +215,22 @@ class Renewed(CloudAuth):
         return credential.was_accepted
 
     def _is_fresh(self) -> bool:
-        return self.is_lasting or (self._newest is not None and elapsed() < self._newest.renew_at)
+        return self.is_lasting or (self._newest is not None and boottime() < self._newest.renew_at)
 
     async def _renew(self) -> None:
-        began = elapsed()
+        began = boottime()
         try:
             with anyio.fail_after(LONGEST_FETCH):
                 issued = await self.fetch()
         except SignInError as error:
-            self._fail(elapsed(), error.trouble)
+            self._fail(boottime(), error.trouble)
         except TimeoutError:
             words = f"the sign-in takes more than {LONGEST_FETCH:.0f} s"
-            self._fail(elapsed(), Trouble(words, "see why it hangs"))
+            self._fail(boottime(), Trouble(words, "see why it hangs"))
         else:
             life = float("inf") if issued.seconds is None else issued.seconds
-            if elapsed() - began >= life:
-                self._fail(elapsed(), Trouble("what the sign-in gives is over already", "check Keystone's clock"))
+            if boottime() - began >= life:
+                self._fail(boottime(), Trouble("what the sign-in gives is over already", "check Keystone's clock"))
                 return
             # Not from now: its life began when it was issued, at some time since we asked.
             margin = min(_MARGIN, life * _SHARE)
@@ -261,7 +261,7 @@ class CatalogAuth(Renewed):
 
     @abstractmethod
     async def find_target(self) -> Target:
-        """Find the compute endpoint of the project, and the names of what it is; `sign_in` comes first.
+        """Find the compute endpoint of the project, and the names of cloud, region and project; `sign_in` comes first.
 
         Raises:
             EndpointError: There is none.

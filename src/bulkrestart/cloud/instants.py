@@ -1,4 +1,4 @@
-"""The present moment, on clocks that count the time in which this process or machine stood still."""
+"""The time on clocks that also count while this process or machine is suspended."""
 
 import time
 from typing import Final
@@ -7,8 +7,9 @@ import anyio
 
 from bulkrestart.core.clock import Instant
 
-#: Two clocks of the system, of which the first counts the time in which the machine is suspended. Event loops go by
-#: `time.monotonic`, the second: CLOCK_MONOTONIC on Linux, CLOCK_UPTIME_RAW on macOS. On Windows it counts suspension.
+#: Two clocks of the system: the first goes on while the machine is suspended, the second does not. The second is
+#: `time.monotonic`, which event loops use (CLOCK_MONOTONIC on Linux, CLOCK_UPTIME_RAW on macOS). On Windows there is no
+#: pair, because `time.monotonic` goes on during suspension.
 _CLOCKS: Final = next(
     (
         (getattr(time, counting), getattr(time, standing))
@@ -19,18 +20,18 @@ _CLOCKS: Final = next(
 )
 
 
-def present() -> Instant:
-    """Return the present moment."""
-    return Instant(running=anyio.current_time(), asleep=_asleep(), wall=time.time())
+def current_instant() -> Instant:
+    """Return the current moment."""
+    return Instant(monotonic=anyio.current_time(), suspended=_suspended(), wall=time.time())
 
 
-def elapsed() -> float:
-    """Return the seconds on the event loop's clock, and those that the machine has been suspended."""
-    return anyio.current_time() + _asleep()
+def boottime() -> float:
+    """Return the event loop's time plus the time for which the machine was suspended, as CLOCK_BOOTTIME counts it."""
+    return anyio.current_time() + _suspended()
 
 
-def _asleep() -> float:
-    """Return the seconds that this machine has been suspended; 0.0 where the system does not tell."""
+def _suspended() -> float:
+    """Return the seconds for which this machine has been suspended; 0.0 if the system has no clock for it."""
     if _CLOCKS is None:
         return 0.0
     counting, standing = _CLOCKS

@@ -19,7 +19,7 @@ try:
     from keystoneauth1.plugin import BaseAuthPlugin
     from openstack.exceptions import ConfigException, SDKException
 
-    from bulkrestart.cloud.configuration import Choice, Configuration, read_configuration, remedy_of, shown
+    from bulkrestart.cloud.configuration import Configuration, Overrides, read_configuration, remedy_of, shown
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
@@ -35,7 +35,7 @@ _TIMEOUT: Final = 60.0
 #: A compute endpoint with its version, and one with its project as well.
 _VERSIONED: Final = re.compile(r"/v2(\.1)?$")
 _SCOPED: Final = re.compile(r"/v2(\.1)?/[^/]+$")
-#: What stands for the project in an endpoint that is configured, as in a catalog's templates.
+#: The placeholder for the project in a configured endpoint, as in a catalog's templates.
 _PROJECT: Final = re.compile(r"[%$]\((?:project|tenant)_id\)s")
 #: Statuses below 500 that say that another try may go well.
 _PASSING: Final = frozenset({408, 413, 429})
@@ -45,7 +45,7 @@ class Keystone(CatalogAuth):
     """Signs with tokens of an OpenStack cloud, and knows where its compute API is.
 
     Args:
-        configuration: What is known of the cloud.
+        configuration: The cloud's configuration.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -61,7 +61,7 @@ class Keystone(CatalogAuth):
         if isinstance(plugin, BaseIdentityPlugin):
             self._auth_url = plugin.auth_url or ""
             _check_url(self._auth_url)
-            # When to sign in again is ours to say: it would do so at every look at a token of less than two minutes.
+            # We decide when to sign in again. The plugin would do it at each use of a token that ends in two minutes.
             plugin.reauthenticate = False
 
     @classmethod
@@ -77,24 +77,24 @@ class Keystone(CatalogAuth):
         key: str = "",
         is_insecure: bool = False,
     ) -> "Keystone":
-        """Read a cloud's configuration: files and the environment. The network is not used, unless a profile is a URL.
+        """Read a cloud's configuration from files and the environment. The network is used only if a profile is a URL.
 
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or the cloud that the `OS_*` variables describe.
-            region: The region; None as the environment and the files have it, here as with the others.
+            region: The region. None, here and below: the environment and the files decide.
             interface: The interface of the endpoint: "public", "internal" or "admin".
             project: The project's id, if it is 32 hexadecimal digits, or else its name.
-            cacert: A file of certificates that are trusted; "" as the configuration has it, here as with the others.
-            cert: A file of a certificate of one's own.
+            cacert: A file of trusted certificates. "", here and below: the configuration decides.
+            cert: A file with a client certificate.
             key: The file of its key.
             is_insecure: Whether no certificate is verified.
 
         Raises:
-            ValueError: There is no such cloud, something that it needs is missing, or settings contradict each other.
+            ValueError: There is no such cloud, a setting is missing, or settings contradict each other.
         """
         if name is not None and not isinstance(name, str):
             raise ValueError(f"the name of a cloud must be a string, not {type(name).__name__}")
-        choice = Choice(
+        overrides = Overrides(
             region=region,
             interface=interface,
             project=project,
@@ -104,13 +104,13 @@ class Keystone(CatalogAuth):
             is_insecure=is_insecure,
         )
         try:
-            keystone = cls(read_configuration(name, choice))
-        except Exception as error:  # whatever openstack.config and the plugins make of what a user wrote
+            keystone = cls(read_configuration(name, overrides))
+        except Exception as error:  # openstack.config and the plugins may raise anything for what a user wrote
             named = name or os.environ.get("OS_CLOUD")
             cloud = f"cloud {shown(named)!r:.60}" if named else "the cloud in OS_CLOUD or OS_*"
-            # Its own words are in ours, without secrets.
+            # The cause may hold secrets; `_complaint` repeats the rest of its text.
             raise ValueError(f"{cloud} cannot be used: {_complaint(error)}; see clouds.yaml, or OS_*") from None
-        # A proxy that cannot be used is named before it is needed.
+        # Report a proxy that cannot be used before the proxy is needed.
         proxy_of(keystone._auth_url)
         return keystone
 
@@ -164,10 +164,10 @@ class Keystone(CatalogAuth):
         return Issued(headers, seconds)
 
     def _check_names(self, access: AccessInfo) -> None:
-        """See that a token is for whom the configuration names where Keystone was told an id only.
+        """Compare a token with the configured names of which Keystone got only the id.
 
         Raises:
-            SignInError: It is for another.
+            SignInError: The token is for another project, domain or user.
         """
         found = {
             "project": access.project_name,
@@ -180,8 +180,8 @@ class Keystone(CatalogAuth):
             if found[kind] is not None and str(found[kind]).casefold() != name.casefold():
                 what = kind.replace("_", " ")
                 words = (
-                    f"the sign-in to cloud {self.name} is for the {what} {plain(str(found[kind]))}, whose id is "
-                    f"configured, and not for {shown(name)}, whose name is"
+                    f"the sign-in to cloud {self.name} is for the {what} {plain(str(found[kind]))}, which has the "
+                    f"configured id, and not for {shown(name)}, the configured name"
                 )
                 raise SignInError(Trouble(words, f"leave out the name or the id of the {what}", is_final=True))
 
@@ -211,7 +211,7 @@ class Keystone(CatalogAuth):
     async def find_target(self) -> Target:
         """Find the compute endpoint of the project: in the configuration, or else in the catalog.
 
-        It is found once: a catalog that changes while a run goes on leads it nowhere else.
+        The first result is kept, so a catalog that changes during a run does not change the target.
         """
         if self._target is None:
             try:
@@ -229,7 +229,7 @@ class Keystone(CatalogAuth):
             return self._read_catalog()
         except EndpointError:
             raise
-        except Exception as error:  # whatever a plugin makes of what it is answered; its words are in ours
+        except Exception as error:  # a plugin may raise anything for an odd answer; our message has its text
             raise EndpointError(
                 f"the compute API of cloud {self.name} is not found: {_words(error)}; "
                 "set compute_endpoint_override; nothing was sent"
@@ -257,24 +257,24 @@ class Keystone(CatalogAuth):
         is_another = project_id is not None and endpoint.project_id != project_id
         if is_another and settings.override is not None:
             raise EndpointError(
-                f"the sign-in to cloud {self.name} is for project {shown(project_id)}, and its compute endpoint is "
-                f"that of {plain(endpoint.project_id)}: check compute_endpoint_override and project_name; nothing was "
+                f"the sign-in to cloud {self.name} is for project {shown(project_id)}, and its compute endpoint is of "
+                f"project {plain(endpoint.project_id)}: check compute_endpoint_override and project_name; nothing was "
                 "sent"
             )
         return Target(
             endpoint=endpoint.url,
             project_id=endpoint.project_id,
-            # The token's name is not that of another project, to which a catalog may lead.
+            # A catalog may lead to another project, whose name the token does not have.
             project_name="" if access is None or is_another else plain(str(access.project_name or "")),
             cloud=settings.cloud,
             region=shown(region),
         )
 
     def _find_url(self, access: AccessInfo | None) -> tuple[str, str]:
-        """Find the URL of the compute API as the catalog has it, and its region.
+        """Return the URL and the region of the compute API in the catalog.
 
         Raises:
-            EndpointError: There is none, or there are some of several regions and none is named.
+            EndpointError: The catalog has none, or has several regions and none is named.
         """
         settings = self._configuration
         regions = [] if access is None else list(dict.fromkeys(region for _, region in self._listed(access)))
@@ -305,10 +305,10 @@ class Keystone(CatalogAuth):
         return url, settings.region or next(iter(regions), "")
 
     def _region_of(self, url: str, access: AccessInfo | None) -> str:
-        """Give the region of an endpoint that is configured: as the catalog shows it, or else as it is configured.
+        """Return the region of a configured endpoint, from the catalog or else from the configuration.
 
         Raises:
-            EndpointError: It is the endpoint of another region than the configured one.
+            EndpointError: The endpoint is in another region than the configured one.
         """
         region = self._configuration.region
         if access is None:
@@ -321,13 +321,13 @@ class Keystone(CatalogAuth):
         if region and regions and region not in regions:
             raise EndpointError(
                 f"compute_endpoint_override of cloud {self.name} is the endpoint of region "
-                f"{shown(' and '.join(sorted(regions)))}, and region {shown(region)} is asked for: make "
-                "them one; nothing was sent"
+                f"{shown(' and '.join(sorted(regions)))}, and the configured region is {shown(region)}: make "
+                "them the same; nothing was sent"
             )
         return region or (regions.pop() if len(regions) == 1 else "")
 
     def _listed(self, access: AccessInfo, *, is_any: bool = False) -> list[tuple[str, str]]:
-        """Give the compute endpoints of the catalog, by one interface or by any, and their regions."""
+        """Return the compute endpoints of the catalog and their regions, for the configured interface or for any."""
         if not access.has_service_catalog():
             return []
         settings = self._configuration
@@ -362,10 +362,10 @@ def _life_of(access: AccessInfo) -> float | None:
 
 
 def _complaint(error: Exception) -> str:
-    """Say what is wrong with a configuration, without what is written in it where nobody wrote that for users."""
+    """Return what is wrong with a configuration. Values of it are shown only in errors that are meant for users."""
     if _is_meant(error):
         return _words(error)
-    # The words of these tell of types, and those of others of values, such as a KeyError's.
+    # The text of these two names types. That of others, such as a KeyError, may hold values.
     kind = type(error).__name__
     words = f"{kind}: {error}" if isinstance(error, TypeError | AttributeError) else kind
     return f"something in it is missing or of the wrong type ({plain(words)})"
@@ -377,5 +377,5 @@ def _words(error: Exception) -> str:
 
 
 def _is_meant(error: Exception) -> bool:
-    """Tell whether its words are meant for users."""
+    """Return whether the text of an error is meant for users."""
     return isinstance(error, exceptions.ClientException | SDKException | Warning)

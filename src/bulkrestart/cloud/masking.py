@@ -1,6 +1,6 @@
-"""Which values of a request are secrets.
+"""Finds the secrets that a request carries.
 
-Law: what a header carries is a secret unless the header is known to carry none.
+Law: the value of a header is a secret, unless the header is known to carry none.
 """
 
 import re
@@ -16,8 +16,8 @@ from bulkrestart.cloud.credentials import CloudAuth
 from bulkrestart.cloud.sender import Trace
 from bulkrestart.core.secrets import SecretMask
 
-#: Headers that carry no secret: those that every client writes, that we or Huawei Cloud's signature need, and that
-#: proxies and tracing add. Messages of the cloud may repeat their values for good reason.
+#: Headers that carry no secret: those that every client writes, those that we or Huawei Cloud's signature need, and
+#: those that proxies and tracing add. Messages of the cloud may need to repeat their values.
 _HARMLESS: Final = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control connection content-encoding content-length "
     b"content-type date expect forwarded from host if-modified-since if-none-match keep-alive openstack-api-version "
@@ -33,14 +33,14 @@ _SECRET_PARAMETER: Final = re.compile("sign|token|key|secret|auth|credential|pas
 
 
 def secrets_of(request: httpx.Request, trace: Trace, auth: httpx.Auth) -> SecretMask:
-    """Find the secrets of a request as it was sent.
+    """Return a mask for the secrets of a request as it was sent.
 
-    What stands in the path of its URL, such as the project's id, is no secret.
+    A part of its URL's path, such as the project's id, is no secret.
 
     Args:
         request: The request that was sent last: an auth flow, a hook or a client may have added headers.
-        trace: Has seen the requests that httpcore made of it, which carry the headers for a proxy too.
-        auth: What signed it; it may know secrets that it does not send.
+        trace: The trace of the request, which also knows the headers that httpcore sent to a proxy.
+        auth: The auth that signed it, which may know secrets that it does not send.
     """
     path, _, query = address_of(request)[1].decode("ascii").partition("?")
     values = [value for headers in (request.headers.raw, *trace.headers) for value in _values_of(headers)]

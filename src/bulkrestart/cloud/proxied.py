@@ -1,4 +1,4 @@
-"""Connections through a proxy: what httpx knows of proxies, without the cost of its pool.
+"""Connections through a proxy, made by httpx's transport without the cost of its pool.
 
 A request costs more than one over `LaneTransport`, whose parser is written in C, and which knows no proxies.
 """
@@ -13,11 +13,11 @@ import anyio
 import httpcore
 import httpx
 
-from bulkrestart.cloud.transport import has_left_over, has_news
+from bulkrestart.cloud.transport import has_buffered_data, has_pending_data
 
 _LIMITS: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-#: Bytes of an answer after which its connection is closed. httpcore reads 64 KiB at once, and anyio keeps what asyncio
-#: has read beyond: another answer as long as this one would be there unseen.
+#: A connection is closed after an answer with more bytes. httpcore reads 64 KiB at once, and anyio keeps what asyncio
+#: has read beyond that, where a second answer could not be seen.
 _LONGEST_ANSWER: Final = 32 * 1024
 
 #: httpx's `trace` extension: called with the name of each step.
@@ -36,14 +36,14 @@ class _Lane:
     transport: httpx.AsyncHTTPTransport
     stream: httpcore.AsyncNetworkStream | None = None
 
-    def is_quiet(self) -> bool:
-        """Tell whether nothing has come since the latest answer: no end, and no bytes that no request asked for."""
+    def is_silent(self) -> bool:
+        """Return whether nothing has arrived since the latest answer: no end of the stream, no unsolicited bytes."""
         if self.stream is None:
             return True
         socket, tls = (self.stream.get_extra_info(name) for name in ("socket", "ssl_object"))
-        if socket is None or has_news(socket.fileno()) or (tls is not None and has_left_over(tls)):
+        if socket is None or has_pending_data(socket.fileno()) or (tls is not None and has_buffered_data(tls)):
             return False
-        # The bytes that were read together with the answer are in h11's hands, and httpcore shows them to nobody.
+        # h11 holds the bytes that were read together with the answer, and httpcore has no public access to them.
         pool = getattr(self.transport, "_pool", None)
         for connection in getattr(pool, "connections", ()):
             inner: object = connection
@@ -60,8 +60,8 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
 
     httpx's own pool looks through all its connections for each that is idle, so its cost per request grows with their
     number; here a free lane is found in one step. How many lanes there are follows from how many requests are made
-    at once, which is the caller's to bound. A lane on which something came after its latest answer is not used again:
-    httpcore would take what it had already read for the answer to the next request.
+    at once, which is the caller's to bound. A lane on which bytes arrived after its latest answer is not used again:
+    httpcore would use them as the answer to the next request.
 
     Args:
         verify: How certificates are verified; one context for all lanes.
@@ -83,7 +83,7 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
             while True:
                 try:
                     return await self._send(request, await self._take(), extensions.get("trace"))
-                except _NotQuietError:
+                except _UnsolicitedDataError:
                     # Nothing of it has left.
                     continue
         finally:
@@ -93,12 +93,12 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
         self._busy.add(lane)
 
         async def check(step: str, information: Mapping[str, object]) -> None:
-            """Look at the connection as late as httpcore allows."""
+            """Check the connection as late as httpcore allows."""
             if step.endswith(".connect_tcp.started"):
                 # httpcore has closed the connection of the latest answer, or it was to another host.
                 lane.stream = None
-            elif step == "http11.send_request_headers.started" and not lane.is_quiet():
-                raise _NotQuietError
+            elif step == "http11.send_request_headers.started" and not lane.is_silent():
+                raise _UnsolicitedDataError
             if trace is not None:
                 await trace(step, information)
 
@@ -115,10 +115,10 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
         return response
 
     async def _take(self) -> _Lane:
-        """Find a lane that is idle and quiet, or else make one."""
+        """Return an idle lane without unsolicited bytes, or a new one."""
         while self._idle:
             lane = self._idle.pop()
-            if lane.is_quiet():
+            if lane.is_silent():
                 return lane
             await self._drop(lane)
         if self._is_closed:
@@ -131,7 +131,7 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
             if lane.stream is not None:
                 with anyio.CancelScope(shield=True):
                     await lane.stream.aclose()
-        elif lane.stream is not None and lane.is_quiet() and response.num_bytes_downloaded <= _LONGEST_ANSWER:
+        elif lane.stream is not None and lane.is_silent() and response.num_bytes_downloaded <= _LONGEST_ANSWER:
             self._busy.remove(lane)
             self._idle.append(lane)
         else:
@@ -152,8 +152,8 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
             await self._drop(lane)
 
 
-class _NotQuietError(Exception):
-    """Raised in httpcore before it writes, where something has come that no request asked for."""
+class _UnsolicitedDataError(Exception):
+    """Raised within httpcore before it writes, if unsolicited bytes have arrived."""
 
 
 class _LaneStream(httpx.AsyncByteStream):

@@ -1,6 +1,6 @@
-"""Reads the JSON object of an answer while it arrives: no piece of it holds the event loop, and none is kept.
+"""Parses the JSON object of an answer while it arrives, in short steps, and keeps only what was asked for.
 
-`json.loads` holds the GIL until it has read the whole text, so a worker thread would not help: 50 MB take 0.5 s.
+`json.loads` holds the GIL until it has parsed the whole text, so a worker thread would not help: 50 MB take 0.5 s.
 """
 
 import codecs
@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 _DECODER: Final = json.JSONDecoder()
 _WHITE: Final = re.compile(r"[ \t\n\r]*")
-#: What may follow a value that is complete. Without it "1" may be the beginning of "1.5".
+#: The signs that may follow a complete value. Until one of them is seen, "1" may be the beginning of "1.5".
 _ENDS: Final = (",", "]", "}", ":")
 _PARTS: Final = (",", "[", "{")
-#: Characters that json reads at the first attempt: nearly every row is shorter, and the worst take 0.4 ms.
+#: Characters that are parsed at the first attempt: nearly every row is shorter, and the worst takes 0.4 ms.
 _SHORT_VALUE: Final = 8 * 1024
-#: Characters of one row, or of one other member. The longest that Nova shows is about half of it: 64 KiB of user data,
-#: and 128 metadata items of 510 characters.
+#: Characters of one row, or of one other member. Nova's longest has about half of it: 64 KiB of user data, and 128
+#: metadata items of 510 characters.
 _LONGEST_VALUE: Final = 256 * 1024
-#: Commas and opening brackets in a longer one: json's time goes with their number, and these take 1 ms.
+#: Commas and opening brackets in a longer value: the time to parse grows with their number, and so many take 1 ms.
 _MOST_PARTS: Final = 8_000
-#: Rows of one list: twenty times a full page. Some clouds ignore the limit that a request sets.
+#: Rows of one list: twenty full pages. Some clouds ignore the limit that a request sets.
 _MOST_ROWS: Final = 20_000
-#: Rows that are read without a pause: about 30 microseconds each.
+#: Rows that are parsed without a pause: about 30 microseconds each.
 _ROWS_AT_ONCE: Final = 20
 
 
@@ -38,15 +38,15 @@ class Rows(Generic[T]):
 
     Args:
         name: The name of the list; "" for none.
-        read: Makes of a row what is kept of it.
+        read: Converts a row to the value that is kept.
         members: The names of the other members that are kept.
 
     Attributes:
-        items: What `read` made of the rows.
-        others: The other members that are kept; also what stands under the list's name and is no list.
-        has_list: There is such a list.
-        secrets: Those of the request.
-        is_valid: The text is one JSON object, within the bounds; True until something else is known.
+        items: The values that `read` returned.
+        others: The other members that are kept, and the value under the list's name if that is no list.
+        has_list: Whether the list was found.
+        secrets: Masks the secrets of the request in the text before it is parsed; `read` masks them in the values.
+        is_valid: Whether the text so far is one JSON object within the bounds.
     """
 
     def __init__(
@@ -66,24 +66,20 @@ class Rows(Generic[T]):
         self.secrets = NO_SECRETS
         self._parser = self._parse()
 
-    def begin(self, secrets: SecretMask) -> None:
-        """Name the secrets that are masked in the text before it is read, and by `read` in what it keeps."""
-        self.secrets = secrets
-
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the text."""
+        """Add the next bytes of the text."""
         self._extend(data, is_last=False)
 
     def end(self) -> None:
-        """Learn that the text is whole."""
+        """Mark the text as whole."""
         self._is_whole = True
         self._extend(b"", is_last=True)
 
     def step(self) -> bool:
-        """Read on for a short while.
+        """Parse for a short while.
 
         Returns:
-            Whether there is more to read in what was fed.
+            Whether more of the text can be parsed now.
         """
         if not self.is_valid:
             return False
@@ -92,7 +88,7 @@ class Rows(Generic[T]):
         except StopIteration:
             return False
         except (ValueError, RecursionError):
-            self.refuse()
+            self.reject()
             return False
 
     def _extend(self, data: bytes, *, is_last: bool) -> None:
@@ -101,19 +97,19 @@ class Rows(Generic[T]):
         try:
             text = self._decode_bytes.decode(data, is_last)
         except UnicodeDecodeError:
-            self.refuse()
+            self.reject()
             return
         self._text = self._text[self._at :] + text
         self._at = 0
-        # A secret may stand on either side of the end of what came before.
+        # A secret may be split between the former bytes and these.
         self._text = self.secrets.replace(self._text)
 
-    def refuse(self) -> None:
-        """Read no more: the text is not what was asked for."""
+    def reject(self) -> None:
+        """Stop parsing: the text is not what was asked for."""
         self.is_valid = False
         self.items, self.others, self._text = [], {}, ""
 
-    # Each of these reads on and yields: False for want of text, True to pause.
+    # Each of these parses on and yields False if it needs more text, and True to pause.
 
     def _parse(self) -> Generator[bool, None, None]:
         yield from self._take("{")
@@ -121,7 +117,7 @@ class Rows(Generic[T]):
         while is_more:
             name = yield from self._value()
             if not isinstance(name, str):
-                raise ValueError("the name of a member is no string")
+                raise ValueError("the name of a member is not a string")
             yield from self._take(":")
             if name == self._name and (yield from self._has("[")):
                 self.has_list = True
@@ -175,7 +171,7 @@ class Rows(Generic[T]):
             yield False
 
     def _has(self, sign: str) -> Generator[bool, None, bool]:
-        """Tell whether this comes next, and pass it if it does."""
+        """Return whether this sign comes next, and skip it if it does."""
         is_next = (yield from self._next()) == sign
         self._at += is_next
         return is_next
@@ -185,7 +181,7 @@ class Rows(Generic[T]):
             raise ValueError(f"{sign} is missing")
 
     def _next(self) -> Generator[bool, None, str]:
-        """Pass white space, and tell the sign after it; "" at the end of the text."""
+        """Skip white space, and return the sign after it; "" at the end of the text."""
         while True:
             self._at = self._skip(self._at)
             if self._at < len(self._text):
@@ -196,5 +192,5 @@ class Rows(Generic[T]):
 
     def _skip(self, at: int) -> int:
         white = _WHITE.match(self._text, at)
-        assert white is not None, "it matches nothing as well"
+        assert white is not None, "the pattern matches an empty text too"
         return white.end()

@@ -1,6 +1,6 @@
-"""Lets tests that replace a part of httpx or httpcore see the requests of our own transport.
+"""Lets tests that mock a part of httpx or httpcore see the requests of our own transport.
 
-Law: while a part is replaced, no request leaves by our own connections. It goes through httpx's client, transport and
+Law: while a part is replaced, no request leaves over our own connections. It goes through httpx's client, transport and
 pool, as a request of any program that uses httpx does, or it is refused.
 """
 
@@ -12,10 +12,10 @@ from typing import Final
 import httpcore
 import httpx
 
-#: What a request of ours does not pass, and a test may replace all the same.
-_NOT_PASSED: Final = ("request", "stream", "get", "post")
+#: Methods of httpx.AsyncClient that a test may replace although our requests do not call them.
+_NOT_CALLED: Final = ("request", "stream", "get", "post")
 
-#: The functions that may be replaced; the last are those that a request does not pass.
+#: The functions that a test may replace; the last are the methods in `_NOT_CALLED`.
 _Parts = tuple[object, ...]
 
 
@@ -23,24 +23,24 @@ class Seam:
     """Sends through httpx while a part of it is replaced.
 
     Args:
-        make: Makes the transport that such requests go through; it must use httpx's own.
+        make: Makes the transport for such requests; it must use httpx's own.
     """
 
     def __init__(self, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
         self._make = make
-        #: The parts as the libraries define them; None until they have been seen so.
+        #: The parts when they were last found to be the libraries' own; None before that.
         self._own: _Parts | None = None
         self._client: httpx.AsyncClient | None = None
-        #: The parts that the client was made with.
+        #: The parts when the client was made.
         self._parts: _Parts | None = None
 
     def is_needed(self) -> bool:
-        """Tell whether a part is replaced at this moment."""
+        """Return whether a part is replaced at this moment."""
         parts = _parts()
         if parts == self._own:
             return False
-        passed, not_passed = parts[: -len(_NOT_PASSED)], parts[-len(_NOT_PASSED) :]
-        if all(map(_is_own, passed)) and not any(map(_is_mock, not_passed)):
+        called, not_called = parts[: -len(_NOT_CALLED)], parts[-len(_NOT_CALLED) :]
+        if all(map(_is_own, called)) and not any(map(_is_mock, not_called)):
             self._own = parts
             return False
         return True
@@ -49,14 +49,14 @@ class Seam:
         """Send a request through httpx.
 
         Raises:
-            httpx.ConnectError: A part is replaced that a request does not pass.
-            Exception: Whatever the replaced part raises.
+            httpx.ConnectError: A method is replaced that our requests do not call.
+            Exception: Any exception that the replaced part raises.
         """
         parts = _parts()
-        for name, part in zip(_NOT_PASSED, parts[-len(_NOT_PASSED) :], strict=True):
+        for name, part in zip(_NOT_CALLED, parts[-len(_NOT_CALLED) :], strict=True):
             if _is_mock(part):
                 if "trace" in request.extensions:
-                    # Says that nothing of the request has left yet.
+                    # This tells the trace that nothing of the request has left.
                     await request.extensions["trace"]("connection.wait.started", {"request": request})
                 raise httpx.ConnectError(
                     f"httpx.AsyncClient.{name} is replaced, and bulkrestart does not call it: nothing is sent; replace "
@@ -64,13 +64,13 @@ class Seam:
                 )
         if self._client is None or parts != self._parts:
             await self.aclose()
-            # What was made before a part was replaced may not pass it.
+            # A client that was made before a part was replaced may not use the replacement.
             self._parts = parts
             self._client = httpx.AsyncClient(transport=self._make(), trust_env=False)
         return await self._client.send(request, stream=True, auth=httpx.Auth(), follow_redirects=False)
 
     async def aclose(self) -> None:
-        """Close what it has sent with."""
+        """Close the client that it has sent with."""
         client, self._client = self._client, None
         if client is not None:
             with suppress(Exception):  # it may be a mock
@@ -78,7 +78,7 @@ class Seam:
 
 
 def _parts() -> _Parts:
-    """Look the functions up: this is done for each request, and takes 0.3 microseconds."""
+    """Look the functions up. It is done for each request, and takes 0.3 microseconds."""
     client = httpx.AsyncClient
     # respx replaces httpcore's, or `_transport_for_url`; pytest-httpx and VCR.py replace the transport's
     # `handle_async_request`; OpenTelemetry wraps that, and Sentry `send`.
@@ -98,12 +98,12 @@ def _parts() -> _Parts:
 
 
 def _is_own(part: object) -> bool:
-    """Tell whether a function is defined in httpx or httpcore itself, whenever it was first looked at."""
+    """Return whether a function is defined in httpx or httpcore itself."""
     if type(part) is not FunctionType:
         return False
     return str(part.__globals__.get("__name__")).partition(".")[0] in ("httpx", "httpcore")
 
 
 def _is_mock(part: object) -> bool:
-    """Tell whether a function stands in another's place; an instrumentation's wrapper names what it calls."""
+    """Return whether a function replaces another. A wrapper of an instrumentation names the one that it calls."""
     return not _is_own(part) and not hasattr(part, "__wrapped__")

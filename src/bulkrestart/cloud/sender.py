@@ -10,19 +10,20 @@ from typing import Final
 
 import httpx
 
-from bulkrestart.cloud.body import CODINGS, is_readable
+from bulkrestart.cloud.body import ACCEPT_ENCODING, is_readable
 from bulkrestart.cloud.clone import Clone, Template
 from bulkrestart.cloud.seam import Seam
 
-#: What httpx's own client says of itself, and what is decoded here.
-_HEADERS: Final = {"Accept-Encoding": CODINGS, "User-Agent": f"python-httpx/{httpx.__version__}"}
+#: The User-Agent of httpx's own client, and the codings that are decoded here.
+_HEADERS: Final = {"Accept-Encoding": ACCEPT_ENCODING, "User-Agent": f"python-httpx/{httpx.__version__}"}
 
 _AGE: Final = b"age"
-#: That, and what carries Nova's own id of the request: nova/api/openstack/wsgi.py, oslo_middleware/request_id.py.
+#: That, and the headers that carry Nova's own id of the request: nova/api/openstack/wsgi.py,
+#: oslo_middleware/request_id.py.
 _NAMES: Final = frozenset({_AGE, b"x-compute-request-id", b"x-openstack-request-id"})
-#: So many of the latest ids, or twice as many, are remembered: an answer that comes twice does so in a short time.
+#: At least so many of the latest ids are remembered, and at most twice as many: a repeated answer comes soon.
 _MOST_IDS: Final = 2048
-#: Different ids after which it is known that this cloud does not give the same id to all its answers.
+#: So many different ids prove that this cloud does not give the same id to all its answers.
 _FEW_IDS: Final = 3
 
 
@@ -44,14 +45,14 @@ class Draft:
 
 
 class AnsweredIds:
-    """The request ids of the latest answers: the cloud gives each request its own, so none may come twice."""
+    """The request ids of the latest answers. The cloud gives each request its own id, so none may come twice."""
 
     def __init__(self) -> None:
         self._latest: set[bytes] = set()
         self._before: set[bytes] = set()
 
-    def is_repeated(self, request_id: bytes) -> bool:
-        """Note an id; tell whether an earlier answer had it, in a cloud whose ids do differ."""
+    def add(self, request_id: bytes) -> bool:
+        """Remember an id; return whether an earlier answer had it, in a cloud whose ids are known to differ."""
         if request_id in self._latest or request_id in self._before:
             return len(self._latest) + len(self._before) >= _FEW_IDS
         if len(self._latest) == _MOST_IDS:
@@ -61,51 +62,51 @@ class AnsweredIds:
 
 
 class WithheldError(Exception):
-    """Raised where a request is kept back at the last moment: no byte of it has left."""
+    """Raised when `veto` stops a request at the last moment. No byte of it has left."""
 
 
 class Trace:
     """Tells whether a byte of a request may have left. What is unknown may have.
 
-    httpcore and our own connections say when they connect, when the first byte of a request is about to be written,
-    and what the head of the answer holds; another transport says nothing.
+    httpcore and our own connections report when they connect, when they are about to write the first byte of a request,
+    and what the head of the answer holds. Another transport reports nothing.
 
     Args:
-        may_leave: Asked right before the first byte is written, and when the request is handed to the transport. If it
-            returns words, the request is kept back. None keeps back nothing.
+        veto: Called when the transport gets the request, and right before the first byte is written. If it returns a
+            reason, the request is not sent. None: no call.
         answered: The request ids of earlier answers over the same connections.
     """
 
-    __slots__ = ("_answered", "_is_connecting", "_is_sending", "_may_leave", "_sent", "is_handed_out", "withheld")
+    __slots__ = ("_answered", "_is_connecting", "_is_sending", "_sent", "_veto", "is_handed_out", "withheld")
 
-    def __init__(self, may_leave: Callable[[], str | None] | None = None, answered: AnsweredIds | None = None) -> None:
+    def __init__(self, veto: Callable[[], str | None] | None = None, answered: AnsweredIds | None = None) -> None:
         #: The transport has it; before that, only a sign-in can have been sent.
         self.is_handed_out = False
-        #: Why no byte has left, if it was kept back.
+        #: The reason that `veto` returned, if no byte has left.
         self.withheld: str | None = None
-        self._may_leave = may_leave
+        self._veto = veto
         self._answered = answered
         self._is_connecting = False
         self._is_sending = False
-        #: The requests of httpcore that were written.
+        #: The requests that httpcore has written.
         self._sent: list[object] = []
 
     def hand_out(self) -> None:
-        """Note that the transport gets the request now.
+        """Record that the transport gets the request now.
 
         Raises:
-            WithheldError: It must not leave.
+            WithheldError: `veto` returned a reason.
         """
         self._check(is_unsent=self.is_unsent)
         self.is_handed_out = True
 
     async def __call__(self, event: str, info: Mapping[str, object]) -> None:
-        """Hear of a step, as httpx's `trace` extension has it.
+        """Record a step that httpx's `trace` extension reports.
 
         Raises:
-            WithheldError: The request is about to be written, and must not leave. httpcore, and our own transport,
-                then write nothing and close the connection.
-            httpx.RemoteProtocolError: The answer has come before, for another request.
+            WithheldError: `veto` returned a reason right before the request would be written. httpcore and our own
+                transport then write nothing and close the connection.
+            httpx.RemoteProtocolError: The answer repeats that to another request.
         """
         if not event.startswith("http"):
             self._is_connecting = True
@@ -122,14 +123,14 @@ class Trace:
             _check_answer(info.get("return_value"), self._answered)
 
     def _check(self, *, is_unsent: bool) -> None:
-        if self._may_leave is not None and (words := self._may_leave()) is not None:
+        if self._veto is not None and (words := self._veto()) is not None:
             self.withheld = words if is_unsent else None
             raise WithheldError(words)
         self.withheld = None
 
     @property
     def headers(self) -> Iterator[Sequence[tuple[bytes, bytes]]]:
-        """The headers as httpcore wrote them: to a proxy it writes more than the request has."""
+        """The headers that httpcore wrote: for a proxy it adds some to those of the request."""
         for request in self._sent:
             yield getattr(request, "headers", ())
 
@@ -140,11 +141,11 @@ class Trace:
 
 
 def _check_answer(head: object, answered: AnsweredIds) -> None:
-    """Refuse the head of an answer that repeats another answer's id.
+    """Refuse an answer whose request id an earlier answer had.
 
-    A proxy that sends an answer twice over a kept connection would otherwise answer the next request with it, and each
-    later request with the answer to the one before it. An `Age` says that a cache gave the answer (RFC 9111, section
-    5.1), which may give it twice.
+    If a proxy sends an answer twice over a kept connection, the second would be taken for the answer to the next
+    request, and so on for each later request. An answer with `Age` comes from a cache (RFC 9111, section 5.1), which
+    may repeat it.
     """
     headers = head[-1] if isinstance(head, tuple) and head else None
     if not isinstance(headers, list):
@@ -154,7 +155,7 @@ def _check_answer(head: object, answered: AnsweredIds) -> None:
         return
     # Both headers of an answer carry the same id.
     for request_id in set(named.values()):
-        if answered.is_repeated(request_id):
+        if answered.add(request_id):
             raise httpx.RemoteProtocolError("the answer carries the request id of an earlier answer")
 
 
@@ -210,8 +211,8 @@ class LaneSender(Sender):
 
     Args:
         transport: The transport; it is closed with the sender.
-        seam: What sends in its place while a test has replaced a part of httpx or httpcore; closed with the sender.
-            None for a transport that goes through httpx by itself, or that is a test's own.
+        seam: Sends instead of the transport while a test has replaced a part of httpx or httpcore; it is closed with
+            the sender. None for a transport that uses httpx anyway, or that a test made.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, seam: Seam | None = None) -> None:
@@ -314,7 +315,7 @@ class LentSender(Sender):
         headers = dict(draft.headers)
         # With the packages for them httpx asks for Brotli and Zstandard too.
         if not is_readable(self._http.headers.get("Accept-Encoding", "")):
-            headers["Accept-Encoding"] = CODINGS
+            headers["Accept-Encoding"] = ACCEPT_ENCODING
         return self._http.build_request(
             draft.method,
             draft.base + path,

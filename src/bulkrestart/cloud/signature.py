@@ -37,7 +37,7 @@ def sign(
     # The gateway ends the path with a slash; the URL that is sent is left alone.
     segments = "/".join(_encode(segment) for segment in unquote(path).split("/"))
     names = sorted(headers.reveal())
-    # No local variable holds the canonical request: a temporary security token is in it.
+    # No local variable may hold the canonical request, because a temporary security token is in it.
     digest = hashlib.sha256(
         "\n".join(
             (

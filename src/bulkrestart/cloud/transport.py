@@ -31,7 +31,7 @@ from bulkrestart.cloud.clone import PORTS, Clone, Origin, address_of
 _IDLE_LIFE: Final = 4.0
 #: Bytes that are read at once: what asyncio reads from a socket, so that nothing is left in its hands.
 _READ_SIZE: Final = 256 * 1024
-#: Bytes that are parsed without a pause: in chunks of one byte they take about 2 ms.
+#: Bytes that are parsed without a pause: if each is a chunk, they take about 2 ms.
 _FEED_SIZE: Final = 32 * 1024
 #: Bytes of a request that are written at once; a reboot is a few hundred.
 _WRITE_SIZE: Final = 64 * 1024
@@ -49,7 +49,7 @@ _Trace = Callable[[str, Mapping[str, object]], Awaitable[None]]
 
 
 class _Socket(Protocol):
-    """What is needed of a socket: asyncio and trio wrap it, each in a way of its own."""
+    """The part of a socket that asyncio's and trio's wrappers have in common."""
 
     def fileno(self) -> int: ...
 
@@ -149,7 +149,7 @@ class LaneTransport(httpx.AsyncBaseTransport):
                     return stream, socket
                 # Many close without the notice that TLS asks for, and HTTP tells by itself what is whole.
                 secured = await TLSStream.wrap(
-                    _ReadsAll(stream),
+                    _LargeReads(stream),
                     server_side=False,
                     hostname=host,
                     ssl_context=self._verify,
@@ -209,7 +209,7 @@ class _Lane:
 
     def is_whole(self) -> bool:
         """Tell whether nothing has come since the last answer: no end, and no bytes that nobody asked for."""
-        return not has_news(self._socket.fileno()) and (self._tls is None or not has_left_over(self._tls))
+        return not has_pending_data(self._socket.fileno()) and (self._tls is None or not has_buffered_data(self._tls))
 
     @property
     def may_carry_more(self) -> bool:
@@ -285,11 +285,11 @@ class _Lane:
             await self._stream.aclose()
 
 
-class _ReadsAll(anyio.abc.ByteStream):
-    """The connection under TLS, read in pieces as large as asyncio reads them.
+class _LargeReads(anyio.abc.ByteStream):
+    """The connection under TLS, read in pieces as large as asyncio's own.
 
-    anyio's TLS stream asks for 64 KiB at once. What asyncio had read beyond would stay in anyio's hands, where
-    `_Lane.is_whole` does not see it.
+    anyio's TLS stream reads 64 KiB at once. Bytes that asyncio has read beyond that would stay in a buffer of anyio,
+    where `_Lane.is_whole` does not see them.
     """
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
@@ -368,8 +368,8 @@ async def _pause(stream: anyio.abc.SocketStream) -> None:
         await stream.receive()
 
 
-def has_news(descriptor: int) -> bool:
-    """Tell whether there is something to read from a socket, be it its end; of one that is closed, there is."""
+def has_pending_data(descriptor: int) -> bool:
+    """Return whether a socket has bytes to read or has ended; a closed socket counts as ended."""
     if descriptor < 0:
         return True
     if sys.platform == "win32":  # which has no poll, and no bound on what select takes
@@ -379,8 +379,8 @@ def has_news(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def has_left_over(tls: ssl.SSLObject) -> bool:
-    """Tell whether something was left over that was read together with the last answer."""
+def has_buffered_data(tls: ssl.SSLObject) -> bool:
+    """Return whether TLS holds bytes that were read together with the last answer."""
     try:
         tls.read(1)
     except ssl.SSLWantReadError:

@@ -11,7 +11,7 @@ from bulkrestart.core.decide import hold_for
 from bulkrestart.core.limit import LatencyLimit, Limit
 from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
-from bulkrestart.core.pacing import LONGEST_SAID, OUTAGE, Brake, Door, FailingSends, Pace, Standstill
+from bulkrestart.core.pacing import LONGEST_SAID, OUTAGE, Brake, Door, FailingSends, Pace, PausableClock
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.trouble import (
     gets_through,
@@ -66,16 +66,16 @@ class Slot:
 
 
 @dataclass(slots=True, eq=False)
-class _Blame:
-    """A send that counts as an attempt of its server until the trouble is known to be the cloud's."""
+class _RefundableAttempt:
+    """A send that counts as an attempt of its server until the cloud is known to be the cause of its failure."""
 
     progress: Progress
-    is_forgiven: bool = False
+    is_refunded: bool = False
 
-    def forgive(self) -> None:
-        """Do not count it, whichever trouble is confirmed first."""
-        if not self.is_forgiven:
-            self.is_forgiven = True
+    def refund(self) -> None:
+        """Take the attempt back, once."""
+        if not self.is_refunded:
+            self.is_refunded = True
             self.progress.sends.forgive()
 
 
@@ -112,11 +112,11 @@ class Admission:
         self._words = ""
         self._probe: Slot | None = None
         #: Sends that came to nothing while it is open whose trouble that is.
-        self._blamed: list[_Blame] = []
+        self._in_trouble: list[_RefundableAttempt] = []
         self._failing = FailingSends()
         self._failing_words = ""
-        self._failed_sends: list[_Blame] = []
-        self._standstills = {is_send: Standstill() for is_send in (True, False)}
+        self._failed_sends: list[_RefundableAttempt] = []
+        self._send_clock, self._look_clock = PausableClock(), PausableClock()
 
     @property
     def free(self) -> int:
@@ -135,14 +135,14 @@ class Admission:
         return moment - self.brake.held(moment) - self.door.held(moment)
 
     def send_patience(self, moment: float) -> float:
-        """Read a clock that also stands still while the cloud refuses every send, or every look, of all servers.
+        """Read a clock that is also paused while the cloud refuses every send, or every look, of all servers.
 
-        A server that waits to be sent to is not given up for what the cloud does to all.
+        So no server runs out of time because of what the cloud does to all of them.
         """
-        return self._standstills[False].time(self._standstills[True].time(self.patience(moment)))
+        return self._look_clock.time(self._send_clock.time(self.patience(moment)))
 
     def holding(self, now: float) -> str:
-        """Give the answer for which all requests wait; "" if they do not."""
+        """Return the answer because of which all requests are paused; "" if they are not."""
         return self._words if self.is_held(now) else ""
 
     def wait(self, party: Party, now: float) -> float:
@@ -207,43 +207,46 @@ class Admission:
         elif not isinstance(seen, Unsent | Unanswered):
             self.brake.release()
         if isinstance(seen, Observation) and is_trouble(seen):
-            blame = None if progress is None or hold is not None else _Blame(progress)
-            if blame is not None:
-                self._blamed.append(blame)
+            attempt = None if progress is None or hold is not None else _RefundableAttempt(progress)
+            if attempt is not None:
+                self._in_trouble.append(attempt)
             self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
             if server_id is not None and progress is not None and is_down(seen):
-                self._note_failing_send(seen, now, server_id, blame)
+                self._note_failing_send(seen, now, server_id, attempt)
         else:
             self._open(now, sent_at)
             if hold is None:
                 self._note_good(now, sent_at=sent_at, is_send=progress is not None)
-        self._note_standstill(seen, now, is_send=progress is not None)
+        self._pause_or_resume(seen, now, is_send=progress is not None)
         if progress is not None and isinstance(seen, Observation) and gets_through(seen):
             self.note_accepted()
 
-    def _note_failing_send(self, seen: Observation, now: float, server_id: str, blame: _Blame | None) -> None:
-        self._failing.fail(self.patience(now), server_id)
+    def _note_failing_send(
+        self, seen: Observation, now: float, server_id: str, attempt: _RefundableAttempt | None
+    ) -> None:
+        self._failing.record_failure(self.patience(now), server_id)
         self._failing_words = str(seen)
-        if blame is not None:
-            self._failed_sends.append(blame)
+        if attempt is not None:
+            self._failed_sends.append(attempt)
         if self._failing.is_confirmed:
             for failed in self._failed_sends:
-                failed.forgive()
+                failed.refund()
             self._failed_sends.clear()
 
-    def _note_standstill(self, seen: object, now: float, *, is_send: bool) -> None:
+    def _pause_or_resume(self, seen: object, now: float, *, is_send: bool) -> None:
         if isinstance(seen, Answer) and seen.status == 401:
             return
-        standstill = self._standstills[is_send]
-        time = self.patience(now) if is_send else self._standstills[True].time(self.patience(now))
+        clock, time = self._send_clock, self.patience(now)
+        if not is_send:
+            clock, time = self._look_clock, self._send_clock.time(time)
         if isinstance(seen, Observation) and (hold_for(seen) is not None or (is_send and self._failing.is_confirmed)):
-            standstill.begin(time)
+            clock.pause(time)
         elif not isinstance(seen, Observation) or gets_through(seen):
-            standstill.end(time)
+            clock.resume(time)
 
     def note_accepted(self) -> None:
-        """Note that a send got through: the answer says so, or a later look at the server."""
-        self._failing.get_through()
+        """Record that the compute service takes sends: an answer shows it, or a later look at the server."""
+        self._failing.record_success()
         self._failed_sends.clear()
 
     def hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
@@ -260,7 +263,7 @@ class Admission:
         return None
 
     def sends_verdict(self, party: Party, now: float) -> Stop | None:
-        """Tell whether the sends of a party have failed for too long, though other requests are answered.
+        """Return why to stop if the sends of a party have failed for too long while other requests are answered.
 
         The time for which the cloud asked to wait does not count.
         """
@@ -276,15 +279,15 @@ class Admission:
         if self.door.is_closed:
             self._words = str(seen)
         if self.door.is_confirmed:
-            for blamed in self._blamed:
-                blamed.forgive()
-            self._blamed.clear()
+            for attempt in self._in_trouble:
+                attempt.refund()
+            self._in_trouble.clear()
 
     def _open(self, now: float, sent_at: float) -> None:
         if self.door.is_closed:
             self._restart(now, sent_at=sent_at, is_overcharged=True)
         self.door.recover(now)
-        self._blamed.clear()
+        self._in_trouble.clear()
 
     def _restart(self, now: float, *, sent_at: float, is_overcharged: bool) -> None:
         self._limit.restart(now, sent_at=sent_at, is_overcharged=is_overcharged)

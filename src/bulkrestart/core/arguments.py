@@ -8,7 +8,7 @@ from typing import Final
 _SLOWEST: Final = 1.0 / 86_400.0
 #: No fleet and no bound is larger.
 _LARGEST: Final = 1_000_000_000
-#: What a URL holds before its host; a path that was made of one has a single slash.
+#: The user and password of a URL. A path that was made from a URL has a single slash.
 _USERINFO: Final = re.compile(r":/+.*@", re.DOTALL)
 
 
@@ -51,8 +51,8 @@ def check_verify(value: object) -> None:
 
 
 def without_userinfo(text: str) -> str:
-    """Take the user and the password out of a URL, or of a path that was made of one.
+    """Remove the user and the password from a URL, or from a path that was made from one.
 
-    Where there are several @ all before the last one is taken out: a password may hold the others, and slashes too.
+    All up to the last @ is removed, because a password may hold @ and slashes.
     """
     return _USERINFO.sub("://…@", text)

@@ -1,7 +1,7 @@
-"""How the cloud's action log names, dates and delays what is ours, learnt from the run's own accepted reboots.
+"""Measures the cloud's action log by the run's own accepted reboots: its clock, its lag, our user, and our ids.
 
-Law: nothing here makes a decision less careful than one without a calibration, unless rows that are certainly ours, or
-several that agree, say so. The time comes in as an argument, in seconds on the run's clock.
+Law: a decision becomes less careful only when rows that are certainly ours, or several rows that agree, allow it. The
+time is an argument, in seconds on the run's clock.
 """
 
 from dataclasses import dataclass, replace
@@ -12,33 +12,33 @@ from bulkrestart.core.model import Action, Log
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import LogFacts
 
-#: Seconds that reads may lag behind writes as long as the run has not measured it, and once it has seen that they do.
+#: Seconds by which reads may lag behind writes until the run has measured it, and at least when it has seen a lag.
 UNMEASURED_LAG: Final = 30.0
-#: Samples whose rows were shown at once, each of another server, after which reads are taken to be fresh.
+#: Samples, each of another server, whose rows were shown at once: so many prove that reads do not lag.
 _FRESH_SAMPLES: Final = 3
-#: Seconds after its acceptance at which a row that is shown is shown at once.
+#: A row that is shown within so many seconds after the acceptance is shown at once.
 _FRESH: Final = 5.0
-#: Samples that have to agree where no row carries the id of an answer, and the seconds by which they may differ.
+#: Samples that have to agree if no row carries the id of an answer, and the seconds by which they may differ.
 _AGREEING_SAMPLES: Final = 3
 _AGREEMENT: Final = 10.0
-#: The longest that the send of a sample may have taken, in seconds: a row written at any time of it dates nothing.
+#: Seconds that the send of a sample may take. The row of a slower send was written at any time in it, and shows little.
 _LONGEST_SEND: Final = 10.0
-#: Samples that are asked for in one run, at most, and the seconds for which one is waited for.
+#: Samples that one run reads at most, and the seconds for which it waits for the row of one.
 _MOST_SAMPLES: Final = 20
-_PATIENCE: Final = 300.0
-#: Samples that are kept until their rows are certain to be shown, in case no row carries the id of an answer.
+_LONGEST_WAIT: Final = 300.0
+#: Samples that are kept until their rows must be visible, for the case that no row carries the id of an answer.
 _KEPT: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSample:
-    """An accepted send: its row tells how the action log names and dates what is ours, and how late it shows it.
+    """An accepted send. Its row in the action log shows the log's clock and lag, and our user.
 
     Attributes:
         server_id: The server.
-        request_id: The id that the answer carried; None without one.
-        written: The earliest and the latest that the cloud's `Date` can have shown when the row was written.
-        accepted_at: When the answer was in, in seconds on the run's clock.
+        request_id: The id that the answer carried; None if it carried none.
+        written: The earliest and the latest time that the cloud's `Date` can have shown when the row was written.
+        accepted_at: When the answer arrived, in seconds on the run's clock.
     """
 
     server_id: str
@@ -50,13 +50,14 @@ class CalibrationSample:
 class ActionLogCalibration:
     """Learns from the logs of servers whose reboot was accepted.
 
-    Where answers carry Nova's own request ids, one row dates the log. Where a gateway hides or replaces them, several
-    servers have to agree: the newest reboot of each has to precede or follow its send by the same time.
+    If answers carry Nova's own request ids, one row shows the offset between the log's clock and `Date`. If a gateway
+    hides or replaces the ids, several servers must agree: the offset between the send and the newest reboot of each
+    server must be the same.
 
     Args:
         clock: The cloud's time, as `Date` shows it.
-        facts: What a former process of the run knew. Its shift is of the `Date` that it saw, which may have been
-            another: it only serves to read what that process noted.
+        facts: What a former process of the run knew. Its `shift` is relative to the `Date` of that process, which may
+            have been another clock, so it only translates times that this process wrote down.
 
     Attributes:
         facts: What is known.
@@ -69,10 +70,10 @@ class ActionLogCalibration:
         self.are_ids_foreign = False
         self._has_shift = False
         self._is_unreadable = False
-        #: The newest sample that carries an id and was not asked for yet, and the one whose row is waited for.
+        #: The newest sample with an id whose log was not read yet, and the sample whose row is waited for.
         self._newest: CalibrationSample | None = None
         self._pending: CalibrationSample | None = None
-        #: Samples that may have to vote.
+        #: Samples that vote if no row carries the id of an answer.
         self._voters: list[CalibrationSample] = []
         self._asked = 0
         self._fresh: set[str] = set()
@@ -81,7 +82,7 @@ class ActionLogCalibration:
         self._votes: dict[str, tuple[tuple[float, float], str]] = {}
 
     def add(self, sample: CalibrationSample) -> None:
-        """Take a send that was accepted."""
+        """Add a send that was accepted."""
         if sample.request_id is not None and not self.are_ids_foreign:
             self._newest = sample
         if len(self._voters) < _KEPT and not self._has_shift:
@@ -91,23 +92,23 @@ class ActionLogCalibration:
     def lag(self) -> float:
         """Seconds by which reads may lag behind writes.
 
-        `UNMEASURED_LAG` until the rows of `_FRESH_SAMPLES` servers were shown at once, then 0.0. Once a row was late,
-        twice as long as the latest, and never less than `UNMEASURED_LAG`.
+        It is `UNMEASURED_LAG` until the rows of `_FRESH_SAMPLES` servers were shown at once, and 0.0 after that. If any
+        row was late, it is twice the longest delay, and at least `UNMEASURED_LAG`.
         """
         is_fresh = len(self._fresh) >= _FRESH_SAMPLES and self._lag == 0.0
         return 0.0 if is_fresh else max(UNMEASURED_LAG, 2.0 * self._lag)
 
     @property
-    def is_coming(self) -> bool:
-        """Whether the log is not dated yet, and may be soon."""
+    def may_be_dated_soon(self) -> bool:
+        """Whether the offset of the log's clock is unknown now, and samples may soon show it."""
         has_samples = self._pending is not None or self._newest is not None or len(self._voters) >= _AGREEING_SAMPLES
         return has_samples and not self._has_shift and not self._is_unreadable
 
     def next_sample(self, now: float) -> CalibrationSample | None:
-        """Give the sample whose log is to be read now; None if there is none, or none is needed.
+        """Return the sample whose log should be read now; None if there is none, or none is needed.
 
-        One whose row was not shown yet is given again until it is, then the newest one, because it tells most of the
-        lag. One that carries no id of the log is given when its row is certain to be shown.
+        A sample is returned again until its row is shown. The newest sample follows, because it shows the lag best. A
+        sample without an id of the log is returned when its row must be visible.
         """
         is_known = self._has_shift and (len(self._fresh) >= _FRESH_SAMPLES or self.are_ids_foreign)
         if self._is_unreadable or is_known:
@@ -120,21 +121,21 @@ class ActionLogCalibration:
         due = (one for one in self._voters if now - one.accepted_at >= UNMEASURED_LAG)
         return next(due, None)
 
-    def give_up(self) -> None:
-        """Note that the log is kept from us: no sample will tell."""
+    def mark_unreadable(self) -> None:
+        """Record that we may not read the action log, so that no sample is read."""
         self._is_unreadable = True
 
-    def prove(self) -> None:
-        """Note that the log has shown a reboot that was looked for, whoever it is by."""
+    def mark_proven(self) -> None:
+        """Record that the log has shown a reboot that the run looked for."""
         self.facts = replace(self.facts, is_proven=True)
 
     def observe(self, log: Log, sample: CalibrationSample, *, asked_at: float) -> None:
-        """Learn from the log of a server whose reboot was accepted, read as a whole or the row of the request alone.
+        """Learn from the log of a server whose reboot was accepted.
 
         Args:
-            log: What was read; the newest row first.
+            log: The whole log, the newest row first; or only the row of the request.
             sample: The accepted send.
-            asked_at: When it was asked for.
+            asked_at: When the request for the log left.
         """
         row = next((row for row in log if row.request_id == sample.request_id), None)
         age = asked_at - sample.accepted_at
@@ -145,13 +146,13 @@ class ActionLogCalibration:
             is_done = age >= UNMEASURED_LAG and self._vote(log, sample)
             if sample.request_id is not None and not is_done and not self.are_ids_foreign:
                 self._lag = max(self._lag, age)
-        if is_done or age >= _PATIENCE:
+        if is_done or age >= _LONGEST_WAIT:
             self._voters = [one for one in self._voters if one.server_id != sample.server_id]
             if self._pending is not None and self._pending.server_id == sample.server_id:
                 self._pending = None
 
     def learn_user(self, log: Log, request_id: str | None) -> None:
-        """Look for the row of a request that was certainly ours, because an answer to us carried its id."""
+        """Learn our user from the row whose id an answer to us carried: that row is certainly ours."""
         for row in log:
             if request_id is not None and row.request_id == request_id:
                 self.facts = replace(self.facts, is_proven=True, user_id=row.user_id or self.facts.user_id)
@@ -165,15 +166,15 @@ class ActionLogCalibration:
             self._fresh.add(sample.server_id)
 
     def _vote(self, log: Log, sample: CalibrationSample) -> bool:
-        """Take the newest reboot of the log for that of the sample, as one of several; tell whether it may be.
+        """Count the log's newest reboot as that of the sample; return whether it can be.
 
-        A log that lags would show an older one: hence no sample votes before `UNMEASURED_LAG`.
+        No sample votes before `UNMEASURED_LAG`, because a log that lags would show an older reboot.
         """
         newest = next((row for row in log if row.action == "reboot"), None)
         if newest is None:
             return False
         shift = log_shift(newest.start_time, sample.written)
-        # A clock that nothing vouches for may be off by any time.
+        # The local clock, which is used without a `Date`, may be wrong by any time.
         if not self._clock.is_guess and max(map(abs, shift)) > UNCHECKED_SKEW:
             return False
         if not self._has_shift:
@@ -197,14 +198,14 @@ class ActionLogCalibration:
         self._votes.clear()
 
     def sample_of(self, progress: Progress, accepted_at: float) -> CalibrationSample | None:
-        """Make a sample of a server whose reboot was accepted; None where nothing dates its send.
+        """Make a sample of a server whose reboot was accepted; None if the time of its send is not known well enough.
 
         Args:
-            progress: Its way so far.
+            progress: The server's progress.
             accepted_at: When it was accepted, in seconds on the run's clock.
         """
         sends, until = progress.sends, self._clock.at(accepted_at)
-        # A send whose fate was unknown was found by what the samples are to tell.
+        # The acceptance of a send of unknown fate was found with this calibration, so it cannot check it.
         if sends.since is None or until is None or sends.is_since_former or sends.doubts:
             return None
         if until[1] - sends.since[0] > _LONGEST_SEND:
@@ -217,10 +218,10 @@ class ActionLogCalibration:
         )
 
     def log_time(self, progress: Progress, now: float) -> LogTime | None:
-        """Translate the time of a send from the cloud's `Date` into the log's; None if it is unknown.
+        """Translate the time of a send from the cloud's `Date` to the log's clock; None if it is unknown.
 
         Args:
-            progress: The server's way so far.
+            progress: The server's progress.
             now: The time, in seconds on the run's clock.
         """
         since, cloud_now = progress.sends.since, self._clock.at(now)
@@ -241,16 +242,16 @@ class ActionLogCalibration:
         return LogTime((since[0] + least, since[1] + most), latest, skew + self._clock.spread)
 
     def can_date(self, progress: Progress) -> bool:
-        """Tell whether the log's clock is known so well that a row can be said to be older than a send."""
+        """Return whether the log's clock is known well enough to say that a row is older than a send."""
         return self._has_shift and not progress.sends.is_since_former
 
     def moment(self, seconds: float) -> LogMoment:
-        """Translate a moment that a user named into the log's time.
+        """Translate a moment that a user gave to the log's clock.
 
         Args:
             seconds: The moment, in seconds since the epoch.
         """
         least, most = (self.facts.shift or (0.0, 0.0)) if self._has_shift else (0.0, 0.0)
-        # Nodes of a cloud may differ by so much, also where nothing has dated the log yet.
+        # The clocks of a cloud's nodes may differ by this, whether or not the log's offset is known.
         skew = SKEW + self._clock.spread
         return LogMoment(earliest=seconds + least - skew, likeliest=seconds + (least + most) / 2.0)

@@ -1,25 +1,24 @@
-"""The cloud's clock, as its `Date` headers show it (RFC 9110 section 6.6.1), and the age of what was seen."""
+"""The cloud's clock, as its `Date` headers show it (RFC 9110 section 6.6.1), and the age of a look."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-#: Seconds by which two nodes of one cloud may differ. Clouds keep their clocks by NTP; this allows for one that does
-#: not.
+#: Seconds by which the clocks of two nodes of one cloud may differ. Clouds use NTP; this allows for a node without it.
 SKEW: Final = 60.0
-#: Seconds by which `Date`, which a gateway may write, may differ from the action log's times as long as no row of ours
-#: has shown how they compare: as much as a cloud forgives its users (15 min, Huawei Cloud's signatures).
+#: Seconds by which `Date`, which a gateway may write, may differ from the action log's clock before a row of ours has
+#: shown the difference: as much as a cloud tolerates in its users' clocks (15 min, Huawei Cloud's signatures).
 UNCHECKED_SKEW: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class LogTime:
-    """Where a send stands in the action log's own time, in seconds since the epoch.
+    """The time of a send on the action log's clock, in seconds since the epoch.
 
     Attributes:
-        since: The earliest and the latest that it can have left.
-        now: The latest that it can be by now.
-        skew: How far the log may be off from that: rows are written by many nodes.
+        since: The earliest and the latest time at which the send can have left.
+        now: The latest time that it can be now.
+        skew: Seconds by which a row's time may differ from that: rows are written by many nodes.
     """
 
     since: tuple[float, float]
@@ -29,11 +28,11 @@ class LogTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogMoment:
-    """A moment that a user named (`since`), in the action log's own time, in seconds since the epoch.
+    """A moment that a user gave (`since`), on the action log's clock, in seconds since the epoch.
 
     Attributes:
-        earliest: The earliest that the log can name for it.
-        likeliest: What it most likely names for it.
+        earliest: The earliest time that a row of that moment can show.
+        likeliest: The time that it most likely shows.
     """
 
     earliest: float
@@ -41,16 +40,16 @@ class LogMoment:
 
 
 def moment_text(seconds: float) -> str:
-    """Write a moment, given in seconds since the epoch, to the second."""
+    """Format a moment, given in seconds since the epoch, as ISO 8601 to the second."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def log_shift(start_time: float, written: tuple[float, float]) -> tuple[float, float]:
-    """Tell by how many seconds the action log is ahead of `Date`, at least and at most; (0.0, 0.0) if they agree.
+    """Return by how many seconds the action log is ahead of `Date`, at least and at most; (0.0, 0.0) if they agree.
 
     Args:
-        start_time: The time of a row whose request was ours. It names a whole second, cut off or rounded.
-        written: The earliest and the latest that `Date` can have shown when it was written.
+        start_time: The time of a row of our own request: a whole second, truncated or rounded.
+        written: The earliest and the latest time that `Date` can have shown when the row was written.
     """
     least, most = start_time - 0.5 - written[1], start_time + 1.0 - written[0]
     return (0.0, 0.0) if least <= 0.0 <= most else (least, most)
@@ -63,8 +62,8 @@ class CloudClock:
     gives an interval for the difference of the two clocks. The newest answer counts: a cloud has many nodes whose
     clocks differ, and intervals of different nodes must not narrow each other.
 
-    Where no answer carries a `Date`, the clock of this machine stands for it (`is_guess`): rows of the action log that
-    are known to be ours tell later how far the two are apart.
+    Until an answer carries a `Date`, this machine's clock is used instead (`is_guess`). Rows of the action log that are
+    known to be ours show later how far the two clocks differ.
 
     Attributes:
         is_guess: No answer has carried a `Date` so far.
@@ -90,18 +89,18 @@ class CloudClock:
         self.is_guess = False
 
     def guess(self, now: float, wall: float) -> None:
-        """Take the clock of this machine, after an answer without a `Date`.
+        """Use this machine's clock, after an answer without a `Date`.
 
         Args:
-            now: The time, by our clock.
-            wall: The same moment as this machine shows it, in seconds since the epoch.
+            now: The time, by our monotonic clock.
+            wall: The same moment by this machine's wall clock, in seconds since the epoch.
         """
         if self._offset is None:
             self._offset = (wall - now, wall - now)
 
     @property
     def spread(self) -> float:
-        """Seconds by which `Date` has contradicted itself: nodes whose clocks differ, or one that was set."""
+        """Seconds by which the `Date`s seen so far differ: nodes have different clocks, or a clock was set."""
         return max(0.0, self._highest_least - self._lowest_most)
 
     def at(self, moment: float) -> tuple[float, float] | None:
@@ -114,23 +113,24 @@ class CloudClock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instant:
-    """A moment on three clocks, from which an age can be told that counts the time in which this process stood still.
+    """A moment on three clocks. Its age includes the time in which the process or the machine was suspended.
 
     Attributes:
-        running: Seconds on the event loop's clock, which goes on while the process is stopped (SIGSTOP).
-        asleep: Seconds that the machine has been suspended since it started, which the event loop's clock leaves out.
-        wall: Seconds since the epoch, as this machine shows them: a virtual machine that was paused may show nothing
-            but a step of this clock.
+        monotonic: Seconds on the event loop's clock, which goes on while the process is stopped (SIGSTOP).
+        suspended: Seconds for which the machine has been suspended since it started. The event loop's clock leaves
+            them out.
+        wall: Seconds since the epoch on this machine's clock. After a pause of a virtual machine, only this clock may
+            have advanced.
     """
 
-    running: float
-    asleep: float
+    monotonic: float
+    suspended: float
     wall: float
 
     def age(self, now: "Instant") -> float:
-        """Tell how old this instant is. A clock that was set forward makes it older, never younger."""
-        return max(now.running - self.running + now.asleep - self.asleep, now.wall - self.wall)
+        """Return the seconds since this instant. A clock that was set forward makes them more, never fewer."""
+        return max(now.monotonic - self.monotonic + now.suspended - self.suspended, now.wall - self.wall)
 
-    def at(self, running: float) -> "Instant":
-        """Tell the instant at another moment of the event loop's clock, as if nothing had stood still between."""
-        return Instant(running=running, asleep=self.asleep, wall=self.wall + running - self.running)
+    def at(self, monotonic: float) -> "Instant":
+        """Return the instant at another time of the event loop's clock, assuming no suspension in between."""
+        return Instant(monotonic=monotonic, suspended=self.suspended, wall=self.wall + monotonic - self.monotonic)

@@ -44,7 +44,7 @@ _UNCERTAIN_CODES: Final = ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.
 #: nova/api/openstack/common.py raise_http_conflict_for_instance_invalid_state
 _CONFLICT: Final = re.compile(r"Cannot 'reboot' instance \S+ while it is in (vm_state|task_state|launched_at) (\S+)")
 _NEVER_LAUNCHED: Final = "is in an invalid state for 'reboot'"
-#: What says, in the words of whatever stands before Nova, that the request met another one for the same server.
+#: Words of a gateway before Nova which say that another request for the same server is under way.
 _UNDER_WAY: Final = re.compile(
     r"in progress|under ?way|\balready\b|\b(?:is|being) (?:re)?(?:boot|start|execut)", re.IGNORECASE
 )
@@ -102,7 +102,7 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     if fault.has_code("Ecs.0605"):
         return refuse(Reason.LOCKED, answer)
     if fault.has_code("Ecs.0100"):
-        # The state that does not fit may be that of our own reboot, if the request was delivered twice.
+        # The wrong state may be that of our own reboot, if the request was delivered twice.
         return Look(is_unresolved=True)
     if fault.has_code(EXECUTING):
         return Look(is_unresolved=True, delay=COMMANDS_EXECUTING_DELAY)
@@ -135,12 +135,12 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
     if conflict is None:
         return Look(is_unresolved=True)
     kind, state = conflict[1], conflict[2]
-    # A look shows when the state has passed, and whether the request was delivered once more meanwhile. A HARD without
-    # one would start a server that is stopped.
+    # A look shows when the state has passed, and whether the request was delivered a second time. A HARD without a look
+    # would start a stopped server.
     wait = Look(is_unresolved=False, delay=PASSING_DELAY, is_attempt=False)
     if kind == "vm_state":
         # Nova tests vm_state before task_state, so a server that is being started reads "stopped" here.
-        # A reboot of our own that was delivered before this answer's, and failed, leaves the server in error.
+        # An earlier delivery of this send may have rebooted the server, failed, and left it in error.
         return wait if state == BUILDING else Look(is_unresolved=state == ERROR)
     if state in REBOOT_TASKS:
         # It may be our own: something between us and the cloud may have delivered the request twice.

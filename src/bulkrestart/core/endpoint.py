@@ -13,8 +13,8 @@ _PATH: Final = re.compile(r"/(v2|v2\.1)/([^/]+)/?$")
 _PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UUID_DIGITS: Final = re.compile(r"[0-9a-f]{32}")
 _LONGEST_ID: Final = 255
-#: Nova's ids are UUIDs; other clouds have made ids of these characters. What else a word may hold ends a path, begins a
-#: query, or comes from a table, a CSV file or a list of names.
+#: Nova's ids are UUIDs; other clouds have made ids of these characters. Any other character would change the path of a
+#: URL, or shows that the word comes from a table, a CSV file or a list of names.
 _ID: Final = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.:-]*")
 
 

@@ -27,7 +27,7 @@ class EndpointError(BulkRestartError):
 
 
 class StalledError(EndpointError):
-    """Raised when what comes before the first send makes no progress for too long. Nothing was sent."""
+    """Raised when the requests before the first send make no progress for too long. Nothing was sent."""
 
 
 class JournalError(BulkRestartError):

@@ -113,7 +113,7 @@ _TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<]{1,600})", re.IGNORECASE)
 #: Ends at the end of the text if nothing closes it, so that no page makes the search quadratic.
 _UNSEEN: Final = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\b[^>]*>?|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG: Final = re.compile(r"<[^<>]*>")
-#: What may be a secret that we do not know: another user's token, or the password of a URL.
+#: Text that may be a secret which we do not know: another user's token, or the password of a URL.
 #: A run of 64 characters is a signature or a token; ids are shorter. A URL may hold a name and a password.
 _SECRET: Final = re.compile(
     r"""((?:token|authorization|signature|password|secret)["'\\]*\s*[:=]\s*["'\\]*(?:(?:bearer|basic)\s+)?)"""
@@ -254,15 +254,15 @@ def _without_markup(text: str) -> str:
 
 
 def plain(text: str, longest: int = LONGEST_MESSAGE, *, secrets: SecretMask = NO_SECRETS) -> str:
-    """Make one line of what a cloud wrote: printable characters, without secrets, and at most so many.
+    """Make one line of what a cloud wrote: printable characters without secrets, cut to a length.
 
-    Secrets are masked in the cleaned line, where no invisible character splits them, and before it is cut, where none
-    is so short that it is not found.
+    Secrets are masked after invisible characters are removed, which could split them, and before the line is cut, which
+    could leave a part that is too short to be found.
 
     Args:
         text: What the cloud wrote, decoded.
         longest: The most characters of the line.
-        secrets: Masks the secrets of the request. What looks like a secret of others is masked besides.
+        secrets: Masks the secrets of the request. Text that looks like another secret is masked too.
     """
     if not text:
         return ""

@@ -1,7 +1,7 @@
-"""Whether a server has rebooted since a moment: what `since` asks right before a reboot would be sent.
+"""Decides whether a server has rebooted `since` a moment, right before a reboot would be sent.
 
-Law: only the reboot action counts (not a stop and a start, a rebuild, or a reboot from inside the guest), and where the
-action log does not tell, nothing is sent.
+Law: only the reboot action counts (not a stop and a start, a rebuild, or a reboot from inside the guest), and nothing
+is sent if the action log does not show it.
 """
 
 from bulkrestart.core.clock import LogMoment, moment_text
@@ -15,10 +15,10 @@ from bulkrestart.core.states import REBOOT_TASKS
 
 
 def needs_log(server: Server | Observation, since: LogMoment) -> bool:
-    """Tell whether only the action log can say if a server has rebooted.
+    """Return whether only the action log can show if a server has rebooted.
 
-    A server that was last saved before `since.earliest` has not: each task saves it, and `updated` with it. A server
-    that is in a reboot is waited for first.
+    A server whose `updated` is before `since.earliest` has not rebooted: each task saves the server, and sets
+    `updated`. A server that is in a reboot is waited for first.
     """
     if not isinstance(server, Server) or server.task_state in REBOOT_TASKS:
         return False
@@ -36,9 +36,9 @@ def last_reboot(log: Log, since: float) -> Action | None:
 
 
 def with_row(log: Log, row: Log | Observation) -> Log | Observation:
-    """Put a row that was read singly, and so shows whether it has finished, in the place that it has in the log.
+    """Replace a row of the log by the same row as read singly, which shows whether it has finished.
 
-    Where single rows are kept from us the log stays as it is; one that could not be read now makes it as good as none.
+    If we may not read single rows, the log stays as it is. If the row could not be read now, return that answer.
     """
     if not isinstance(row, tuple):
         return log if is_log_unreadable(row) else row
@@ -47,15 +47,15 @@ def with_row(log: Log, row: Log | Observation) -> Log | Observation:
 
 
 def decide_since(sighting: Sighting, since: LogMoment, progress: Progress) -> Decision:
-    """Decide on a look at a server that is to be left alone if it has rebooted since.
+    """Decide on a look at a server that is left alone if it has rebooted since a moment.
 
-    Where its last reboot began so shortly before the moment that the clocks of the cloud's nodes may have dated it
-    wrongly, it is left alone as well.
+    The server is also left alone if its last reboot began so shortly before the moment that the difference between the
+    clocks of the cloud's nodes may hide the order.
 
     Args:
         sighting: What was seen; with the action log if it needs one, and the last reboot in it read singly.
-        since: The moment, in the log's time.
-        progress: The server's way so far; it is not changed.
+        since: The moment, on the log's clock.
+        progress: The server's progress; it is not changed.
     """
     decision = decide_look(sighting, progress)
     log = sighting.log
@@ -76,8 +76,8 @@ def decide_since(sighting: Sighting, since: LogMoment, progress: Progress) -> De
     if last.start_time + 1.0 <= since.likeliest:
         seconds = f"{since.likeliest - since.earliest:.0f}"
         return progress.history_uncertain(
-            f"{last.request_id} began at {moment_text(last.start_time)}, and the action log's clock is known to "
-            f"{seconds} s only: it may have begun since"
+            f"{last.request_id} began at {moment_text(last.start_time)}, and the action log's clock may be off by "
+            f"{seconds} s: it may have begun since"
         )
     # Where no finish is shown the state tells: the server is in no reboot.
     proof = Proof.ACTION if last.is_finished else Proof.STATE

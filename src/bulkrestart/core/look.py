@@ -17,7 +17,7 @@ from bulkrestart.core.states import BUILDING, REBOOT_TASKS, UNKNOWN
 
 #: Seconds that the fate of a send is looked for.
 LOOK_TIMEOUT: Final = 300.0
-#: Seconds after which a log that shows no reboot proves that none was started, where reads do not lag.
+#: Seconds after which a log that shows no reboot proves that none was started, if reads do not lag.
 GRACE: Final = 10.0
 #: The same where the request may still be at work, behind a gateway or in a slow API: gateways give up after 60 s. And
 #: for HARD, always, because the cloud does not refuse a second one (nova/compute/api.py `_hard_reboot`).
@@ -84,15 +84,15 @@ def _is_datable(log: Log, log_time: LogTime) -> bool:
 
 
 def is_log_unreadable(log: Log | Observation | None) -> bool:
-    """Tell whether the log is kept from us for good, as against one that fails now."""
+    """Return whether we may not read the log at all; a read that failed now may succeed later."""
     return isinstance(log, Answer) and log.status in (403, 404) and not log.is_throttled
 
 
 def grace_of(progress: Progress, lag: float) -> float:
-    """Tell after how many seconds a log that shows no reboot proves that the last send started none.
+    """Return the seconds after which a log that shows no reboot proves that the last send started none.
 
     Args:
-        progress: The server's way so far.
+        progress: The server's progress.
         lag: Seconds by which reads may lag behind writes.
     """
     is_late = progress.fate.may_come_late or progress.reboot_type is RebootType.HARD
@@ -115,14 +115,14 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
         if not _may_precede(row, log_time) or sighting.user_id in (None, row.user_id):
             return Accept(request_id=row.request_id)
     if candidates or are_within_skew(reboots, progress, log_time, sighting.user_id):
-        why = "a reboot began at about the same time, and the clocks do not tell whether it is this one"
-        patience = LOOK_TIMEOUT if sighting.is_log_being_dated else grace
+        why = "a reboot began at about the same time, and the clocks do not show whether it is ours"
+        patience = LOOK_TIMEOUT if sighting.may_be_dated_soon else grace
         return Look(is_unresolved=True) if age < patience else _in_doubt(progress, why)
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
     if (is_rebooting or progress.fate.was_seen_rebooting) and not _is_explained(reboots, log_time):
         # The row is written right after the task_state is: a log that lacks it lags, and proves nothing.
         if is_rebooting and age >= LOOK_TIMEOUT:
-            # Such an answer met what was under way before. The server may hang in a reboot that the log shows.
+            # After such an answer the server may hang in an earlier reboot, which the log shows.
             may_hang = progress.sends.last_status in (400, 409, 501) and bool(reboots)
             return _refuse_state(Reason.BUSY, "", progress) if may_hang else Accept(proof=Proof.STATE)
         return _look_on(age, progress, "it was seen in a reboot that the action log does not show")
@@ -133,16 +133,16 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
 
 
 def decide_delivered_again(log: Log, progress: Progress, log_time: LogTime, user_id: str | None) -> Accept | None:
-    """Decide whether a request that the cloud refused for a passing state was delivered once more, and accepted then.
+    """Decide whether a request that was refused for a passing state was delivered a second time, and accepted.
 
     Args:
         log: The action log, read right before the next send.
-        progress: The server's way so far.
-        log_time: The last send in the log's time.
-        user_id: Who we are, as the log names us; None while unknown.
+        progress: The server's progress.
+        log_time: The last send on the log's clock.
+        user_id: Our user in the log; None while unknown.
 
     Returns:
-        The acceptance; None where the log shows no reboot of ours since the send.
+        The acceptance; None if the log shows no reboot of ours since the send.
     """
     since = (row for row in reboots_since(log, progress, log_time) if user_id in (None, row.user_id))
     return next((Accept(request_id=row.request_id) for row in since), None)
@@ -211,7 +211,7 @@ def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
     if not isinstance(server, Server):
         return wait
     if server.task_state in REBOOT_TASKS:
-        # It may be our own, delivered twice, where the answer did not say that it met a reboot.
+        # It may be our own reboot, if the send was delivered twice and the refusal did not name a reboot.
         is_unsaid = progress.sends.last_status in (400, 409) and progress.fate.readable_looks == 0
         return Look(is_unresolved=True) if is_unsaid else wait
     if server.vm_state is None or server.status == UNKNOWN:

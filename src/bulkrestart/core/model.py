@@ -73,7 +73,7 @@ class Reason(StrEnum):
     #: Completed, and it has not passed the user's own check when `verify_timeout` ended.
     VERIFY_FAILED = "verify_failed"
 
-    # skipped; STOPPED and the two about the history also of a refused one that would have been sent to again
+    # skipped; STOPPED and HISTORY_* also of a refused server that would have been sent to again
     #: The run has not come to it yet.
     NOT_STARTED = "not_started"
     #: The run stopped before it was sent; `Report.stopped` says why.
@@ -84,7 +84,7 @@ class Reason(StrEnum):
     UNREACHABLE = "unreachable"
     #: `since`: the action log does not tell whether it has rebooted.
     HISTORY_UNREADABLE = "history_unreadable"
-    #: `since`: it rebooted at about that moment, and the cloud's clocks do not tell whether before or after.
+    #: `since`: it rebooted at about that moment, and the cloud's clocks do not show whether before or after.
     HISTORY_UNCERTAIN = "history_uncertain"
 
     # in doubt

@@ -96,7 +96,7 @@ class Unsent:
     Attributes:
         words: Why.
         is_final: Nothing will ever leave again: the client is closed.
-        is_withheld: Our own check kept it back right before it would have left: it says nothing about the cloud.
+        is_withheld: Our own check stopped it right before it would have left. It says nothing about the cloud.
     """
 
     words: str
@@ -140,13 +140,13 @@ class Sighting:
         log: Its action log, or what came instead; None if it was not asked for, which is right while nothing is
             unresolved.
         at: When the look began, in seconds on the run's clock.
-        instant: When the request left whose answer lets a send follow, on clocks that count the time in which this
-            process stood still; None where no send follows.
+        instant: When the request left whose answer lets a send follow, on clocks that count suspension; None if no
+            send follows.
         is_log_proven: The log has shown a reboot of this run, of any server.
         user_id: Who we are, as the log names us; None while unknown.
-        log_time: The send of unknown fate in the log's own time; None if the cloud's clock is unknown.
-        lag: Seconds by which the log and the server's states may lag behind what was done.
-        is_log_being_dated: The run is about to learn how the log's clock compares with `Date`.
+        log_time: The send of unknown fate on the log's clock; None if the cloud's clock is unknown.
+        lag: Seconds by which reads of the log and of servers may lag behind writes.
+        may_be_dated_soon: Whether the run may soon learn the offset between the log's clock and `Date`.
     """
 
     server: Server | Observation
@@ -157,4 +157,4 @@ class Sighting:
     user_id: str | None = None
     log_time: LogTime | None = None
     lag: float = 0.0
-    is_log_being_dated: bool = False
+    may_be_dated_soon: bool = False

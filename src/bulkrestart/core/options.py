@@ -56,18 +56,18 @@ class Options:
         # The default gives way to a longer time-out.
         if self.stall_timeout < longest and self.stall_timeout != STALL_TIMEOUT:
             raise ValueError(
-                f"stall_timeout must be {longest:g} at least, which is {name}, not {self.stall_timeout:g}: "
+                f"stall_timeout is {self.stall_timeout:g}, which is less than {name} ({longest:g}): "
                 f"raise it, or lower {name}"
             )
 
     @property
     def longest_stall(self) -> float:
-        """Seconds without progress after which the run stops: no server's own time-out is cut short."""
+        """Seconds without progress after which the run stops; at least the longest time-out of a server."""
         return max(self.stall_timeout, self._longest_patience[0])
 
     @property
     def _longest_patience(self) -> tuple[float, str]:
-        """The longest time-out of a server that applies, and its name."""
+        """The longest time-out of a server that applies, and the name of its option."""
         names = ["server_timeout", *(["wait_timeout"] if self.wait else [])]
         if self.verify is not None:
             names.append("verify_timeout")

@@ -184,62 +184,62 @@ class Door:
         return self._held + max(0.0, now - self.began - (self._brake.held(now) - self._brake_held))
 
 
-class Standstill:
-    """A clock that stands still from a request that was refused for the cloud's sake to the next that gets through.
+class PausableClock:
+    """A clock that is paused from a request that the cloud refused, as it would any other, to the next that succeeds.
 
-    The time of its arguments is that of another clock, which stands still at times as well.
+    Its arguments are times of another clock, which may be paused at times too.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._lost = 0.0
 
-    def begin(self, now: float) -> None:
-        """Note that a request was refused, and not for what it asked."""
+    def pause(self, now: float) -> None:
+        """Pause the clock, if it is not paused."""
         if self._since is None:
             self._since = now
 
-    def end(self, now: float) -> None:
-        """Note that a request got through."""
+    def resume(self, now: float) -> None:
+        """Let the clock go on, if it is paused."""
         if self._since is not None:
             self._lost += now - self._since
             self._since = None
 
     def time(self, moment: float) -> float:
-        """Read the clock at a moment."""
+        """Return what the clock shows at a moment."""
         return (moment if self._since is None else min(moment, self._since)) - self._lost
 
 
 class FailingSends:
-    """Sends in a row that found no compute service behind its gateway, whatever else the cloud answers meanwhile.
+    """Consecutive sends that a gateway answered without a compute service behind it. Other requests may succeed.
 
-    The trouble is the cloud's where several servers met it, or where no send has ever got through.
+    The cloud is the cause if the sends of several servers failed, or if no send has ever succeeded.
     """
 
     def __init__(self) -> None:
         self._began = float("inf")
         self._count = 0
         self._places: set[str] = set()
-        self._has_got_through = False
+        self._has_succeeded = False
 
     @property
     def is_confirmed(self) -> bool:
-        """It is the cloud's trouble, and none of the servers'."""
-        return self._count >= TROUBLES and (len(self._places) >= PLACES or not self._has_got_through)
+        """Whether the cloud is the cause, and not a server."""
+        return self._count >= TROUBLES and (len(self._places) >= PLACES or not self._has_succeeded)
 
-    def fail(self, now: float, server_id: str) -> None:
-        """Note a send that failed so."""
+    def record_failure(self, now: float, server_id: str) -> None:
+        """Record a send that failed in this way."""
         self._began = min(self._began, now)
         self._count += 1
         self._places.add(server_id)
 
-    def get_through(self) -> None:
-        """Note a send that the compute service has decided on, or a server that was accepted."""
-        self._has_got_through = True
+    def record_success(self) -> None:
+        """Record a send that the compute service has answered, or a server that was accepted."""
+        self._has_succeeded = True
         self._began = float("inf")
         self._count = 0
         self._places.clear()
 
     def lasts(self, now: float) -> float:
-        """Seconds since the first of them."""
+        """Return the seconds since the first of them."""
         return now - self._began

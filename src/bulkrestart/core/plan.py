@@ -11,7 +11,7 @@ from bulkrestart.core.model import Reason, RebootType, Server, ServerResult
 from bulkrestart.core.observation import Observation, Sighting
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.rollout import NOT_OF_SERVER, is_harm, is_refusal
+from bulkrestart.core.rollout import NOT_ABOUT_SERVER, is_harm, is_refusal
 from bulkrestart.core.target import Target
 
 
@@ -69,7 +69,7 @@ class Plan:
         refused: How many were left out by themselves in a former process.
         requests: How many requests the run makes if all goes well, at the least.
         seconds: How long it takes at the least: pauses, polls and the pace of requests, and not the reboots themselves.
-        target: Where the servers are; None of a plan that was drawn up without a client.
+        target: The project of the servers; None if the plan was made without a client.
     """
 
     forecasts: tuple[Forecast, ...]
@@ -92,7 +92,7 @@ class Plan:
     @property
     def refusals(self) -> int:
         """How many servers are expected to be left out by themselves."""
-        others = (None, Reason.BUSY, Reason.IN_FLIGHT, *NOT_OF_SERVER)
+        others = (None, Reason.BUSY, Reason.IN_FLIGHT, *NOT_ABOUT_SERVER)
         return sum(one.reason not in others for one in self.forecasts)
 
     @property

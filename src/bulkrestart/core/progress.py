@@ -33,7 +33,7 @@ class LastLook:
 
     Attributes:
         at: When it began, in seconds on the run's clock.
-        instant: The same moment, on clocks that count the time in which this process stood still.
+        instant: The same moment, on clocks that count suspension.
         refused: Looks in a row, up to this one, that refused our newest token, or whatever else signs our requests.
         is_history_unread: It wanted to see in the action log whether the server has rebooted, and could not.
     """
@@ -229,7 +229,7 @@ class Progress:
         return self._left_alone(Reason.HISTORY_UNREADABLE, detail)
 
     def history_uncertain(self, detail: str) -> End:
-        """Leave it alone, because the clocks do not tell whether it has rebooted since."""
+        """Leave it alone, because the clocks do not show whether it has rebooted since."""
         return self._left_alone(Reason.HISTORY_UNCERTAIN, detail)
 
     def _left_alone(self, reason: Reason, detail: str) -> End:

@@ -28,7 +28,7 @@ class Purpose:
     """What a run is for. Pace and patience may change from one process to the next; this may not.
 
     Attributes:
-        target: The servers of which project. Its endpoint says which they are, and its names may change.
+        target: The project of the servers. Its endpoint must stay the same; its names may change.
         reboot_type: The type that was asked for.
         since: Servers that have rebooted since are left alone, in seconds since the epoch; None: nobody is.
     """

@@ -49,7 +49,7 @@ class Report:
         reboot_type: The type that was asked for.
         stopped: Why the run stopped; None if nothing stopped it.
         elapsed: Seconds since the run began.
-        target: Where the servers are; None: the run was refused before it was known.
+        target: The project of the servers; None if the run was refused before that was known.
     """
 
     server_ids: tuple[str, ...]
@@ -156,7 +156,7 @@ class Ledger:
     Args:
         ids: The fleet, without duplicates, in the order of the report.
         reboot_type: What was asked for.
-        target: Where the servers are; None where that is not known yet.
+        target: The project of the servers; None if that is not known yet.
         keeps_details: Whether more than its outcome is kept of a server that has one.
     """
 

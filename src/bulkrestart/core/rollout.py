@@ -30,17 +30,17 @@ _WHOLE: Final = 100
 _FAILURES: Final = ("5%", 5)
 _REFUSED: Final = ("10%", 20)
 
-#: Outcomes that tell of the cloud, of us or of the run, and not of the server.
-NOT_OF_SERVER: Final = frozenset(
+#: Reasons that are about the cloud, about us or about the run, and not about the server.
+NOT_ABOUT_SERVER: Final = frozenset(
     {
         *(Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.WRONG_ENDPOINT),
         *(Reason.HISTORY_UNREADABLE, Reason.STOPPED, Reason.NOT_STARTED, Reason.PARKED, Reason.HELD_BACK),
         Reason.INTERRUPTED,
     }
 )
-#: Outcomes of a server that was tried in vain, which may be its own doing or the cloud's.
-IN_VAIN: Final = frozenset({Reason.BUSY, Reason.ATTEMPTS_EXHAUSTED})
-#: Servers that are tried in vain together before the cloud is to blame.
+#: Reasons of a server that was tried until its attempts or its time were used up. The server or the cloud is the cause.
+EXHAUSTED: Final = frozenset({Reason.BUSY, Reason.ATTEMPTS_EXHAUSTED})
+#: Servers that were exhausted together before the cloud counts as the cause.
 _SEVERAL: Final = 3
 #: Failures of servers that are up, or are no more: nothing is gained by holding others back for them.
 _NOT_DOWN: Final = frozenset({Reason.NOT_REBOOTED, Reason.GONE})
@@ -179,20 +179,20 @@ def servers(count: int) -> str:
     return f"{count} server{'' if count == 1 else 's'}"
 
 
-def tells_of_server(result: ServerResult, *, in_vain: int) -> bool:
-    """Tell whether an outcome is the server's own, as against one that the cloud, or the run, gives any server.
+def is_about_server(result: ServerResult, *, exhausted: int) -> bool:
+    """Return whether an outcome is about the server, and not about the cloud or the run.
 
-    Where a server was tried in vain, others tell: if several were, and none got anywhere, the cloud refuses all. A
-    canary that is tried alone answers for itself.
+    If several servers were tried until their attempts or their time were used up, and none made progress meanwhile, the
+    cloud refuses all of them. A canary that is tried alone is about itself.
 
     Args:
         result: The outcome.
-        in_vain: Servers that were tried in vain so far, this one among them; 0 if some server was accepted, came back,
-            or got an outcome of its own since this one was begun.
+        exhausted: Servers that were exhausted so far, this one among them; 0 if a server was accepted, came back, or
+            got an outcome of its own since this one began.
     """
-    if result.reason in IN_VAIN:
-        return in_vain < _SEVERAL
-    return result.reason not in NOT_OF_SERVER
+    if result.reason in EXHAUSTED:
+        return exhausted < _SEVERAL
+    return result.reason not in NOT_ABOUT_SERVER
 
 
 def is_harm(result: ServerResult) -> bool:

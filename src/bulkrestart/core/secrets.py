@@ -1,6 +1,6 @@
-"""Keep secrets out of everything that is shown: reprs, tracebacks with locals, and text that a cloud wrote.
+"""Keeps secrets out of reprs, tracebacks with local variables, pickles, and text that a cloud wrote.
 
-Law: a secret that a request carried is masked in the final text, in whatever encoding the cloud wrote it.
+Law: a secret that a request carried is masked in the final text, in whatever encoding the cloud repeats it.
 """
 
 import html
@@ -15,12 +15,12 @@ T_co = TypeVar("T_co", covariant=True)
 
 #: What stands in place of a secret.
 MASK: Final = "***"
-#: Characters. What is shorter could be any word of a message. UUID tokens, the shortest of Keystone's, have 32.
+#: Characters. A shorter secret could be any word of a message. Keystone's shortest tokens, UUIDs, have 32.
 _SHORTEST: Final = 8
-#: The same for a value that mixes letters and digits: no word does.
+#: The same for a value that mixes letters and digits, as no word does.
 _SHORTEST_MIXED: Final = 6
-#: A part of a random secret is masked if it has this many letters and digits at either end of the secret. In the
-#: middle, where one position in `_STEP` is looked up, every part of `_PART + _STEP - 1` (11) is found.
+#: A part of a random secret is masked if it has this many letters and digits and is at either end of the secret. In the
+#: middle only one position in `_STEP` is looked up, so a part of `_PART + _STEP - 1` (11) is always found.
 _PART: Final = 8
 _STEP: Final = 4
 #: How many encodings on top of one another are decoded: "%25252B" has three.
@@ -35,7 +35,7 @@ _ESCAPE: Final = re.compile(
 _TAG: Final = re.compile(r"<[^<>]*>")
 _ALPHANUMERIC: Final = re.compile(r"[0-9A-Za-z]+")
 _RUN: Final = re.compile(rb"\x01+|\x00+")
-#: What separates the parts of a header's value.
+#: Characters that separate the parts of a header's value.
 _SEPARATOR: Final = re.compile(r"[\s,;:=&|\"'()<>{}\[\]]+")
 
 
@@ -52,14 +52,14 @@ class Secret(Generic[T_co]):
         self._value = value
 
     def reveal(self) -> T_co:
-        """Give the value. Use it where it is needed, and keep it in no local variable."""
+        """Return the value. Do not keep it in a local variable: a traceback may show it."""
         return self._value
 
     def __repr__(self) -> str:
         return MASK
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a secret is neither pickled nor copied")
+        raise TypeError("a secret cannot be pickled or copied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class _View:
 
     Attributes:
         text: Those characters.
-        starts: Where each begins in the text as it was given.
-        ends: Where each ends there: an escape is several characters.
+        starts: The position in the original text at which each character begins.
+        ends: The position at which it ends: an escape is several characters long.
     """
 
     text: str
@@ -80,18 +80,18 @@ class _View:
 class SecretMask:
     """Masks secrets in text.
 
-    Each secret is found as it is, in any case, escaped (JSON, URL, HTML, also several times), in base64 or hexadecimal,
-    split by white space, punctuation or markup, and in part: a part of a value that looks random, of at least 8
-    letters and digits at either end of it, or 11 in the middle. A value of plain words is masked as a whole only.
+    Each secret is found in plain text, in any case, escaped (JSON, URL, HTML, also several times), in base64 or
+    hexadecimal, and split by white space, punctuation or markup. Of a secret that looks random, parts are found too: at
+    least 8 letters and digits at either end, or 11 in the middle. A secret of plain words is masked only as a whole.
 
     Args:
-        values: The secrets. One of less than 8 characters is left out (6 if it mixes letters and digits).
+        values: The secrets. Those of less than 8 characters are ignored (6 if they mix letters and digits).
     """
 
     __slots__ = ("_forms", "_values")
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        # The longest first: one may be a part of another.
+        # The longest first, because one secret may be a part of another.
         self._values = tuple(sorted({value for value in values if _is_long_enough(value)}, key=len, reverse=True))
         self._forms: tuple[Sequence[str], Sequence[str]] | None = None
 
@@ -99,20 +99,20 @@ class SecretMask:
         return f"SecretMask({MASK})"
 
     def replace(self, text: str) -> str:
-        """Replace the secrets that stand in a text just as they are. It takes a microsecond."""
+        """Replace the secrets that a text holds unchanged. It takes about a microsecond."""
         for value in self._values:
             if value in text:
                 text = text.replace(value, MASK)
         return text
 
     def replace_bytes(self, data: bytes) -> bytes:
-        """Replace the secrets that stand in these bytes just as they are."""
+        """Replace the secrets that these bytes hold unchanged."""
         for value in self._values:
             data = data.replace(value.encode(), MASK.encode())
         return data
 
     def apply(self, text: str) -> str:
-        """Replace the secrets in a text, whatever form they have in it. It may take a millisecond."""
+        """Replace the secrets in a text, in whatever form it holds them. It may take a millisecond."""
         if not self._values or not text:
             return text
         text = self.replace(text)
@@ -139,7 +139,7 @@ def _is_mixed(word: str) -> bool:
 
 
 def _is_random(chunk: str) -> bool:
-    """Tell whether it looks random: some part of it mixes letters with digits, or upper with lower case."""
+    """Return whether it looks random: a part of it mixes letters with digits, or upper with lower case."""
     words = [word for word in _ALPHANUMERIC.findall(chunk) if len(word) >= 4]
     return any(
         _is_mixed(word) or (word.isalpha() and not (word.islower() or word.isupper() or word.istitle()))
@@ -147,9 +147,9 @@ def _is_random(chunk: str) -> bool:
     )
 
 
-@lru_cache(maxsize=4)  # a token signs many requests, and Huawei Cloud's are of several KiB
+@lru_cache(maxsize=4)  # a token signs many requests, and Huawei Cloud's tokens have several KiB
 def _forms_of(values: tuple[str, ...]) -> tuple[Sequence[str], Sequence[str]]:
-    """Derive what is looked for: forms that are found as a whole, and forms that are found in part too."""
+    """Derive the forms to look for: those that are found only as a whole, and those that are also found in part."""
     whole: dict[str, None] = {}
     random: dict[str, None] = {}
     for value in values:
@@ -158,15 +158,15 @@ def _forms_of(values: tuple[str, ...]) -> tuple[Sequence[str], Sequence[str]]:
             random.update(dict.fromkeys(_encodings(chunk)))
         if chunks != [value]:
             whole.update(dict.fromkeys(_encodings(value)))
-    # All of a form that is too short for a part of it.
+    # A form that is shorter than a part is found as a whole.
     whole.update((form, None) for form in random if len(form) < _PART)
     return list(whole), [form for form in random if len(form) >= _PART]
 
 
 def _encodings(value: str) -> Iterator[str]:
-    """Yield the skeletons of a value, of its hexadecimal and of its base64 at each offset within a longer text."""
+    """Yield the letters and digits of a value, its hexadecimal, and its base64 at each offset in a longer text."""
     data = value.encode()
-    # A base64 digit holds 6 bits: those at the ends that share bits with a neighbour are left out.
+    # A base64 digit holds 6 bits. The digits at the ends that share bits with a neighbour are left out.
     parts = [b64encode(b"\0" * offset + data).decode().rstrip("=") for offset in range(3)]
     whole = [part[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6] for offset, part in enumerate(parts)]
     for form in (_decoded(value)[0], data.hex(), *whole):
@@ -176,7 +176,7 @@ def _encodings(value: str) -> Iterator[str]:
 
 
 def _find(text: str, whole: Iterable[str], random: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield where forms, or long enough parts of them, stand in a skeleton."""
+    """Yield the spans of a text that hold a form, or a long enough part of one."""
     for form in whole:
         start = text.find(form)
         while start >= 0:
@@ -199,26 +199,26 @@ def _find(text: str, whole: Iterable[str], random: Iterable[str]) -> Iterator[tu
 
 
 def _shared(one: str, other: str) -> int:
-    """Count the characters that two texts have in common at their beginning."""
+    """Return the length of the common prefix of two texts."""
     return next(
         (at for at, (char, its) in enumerate(zip(one, other, strict=False)) if char != its), min(len(one), len(other))
     )
 
 
 def _views(text: str) -> Iterator[_View]:
-    """Yield the views of a text: with its markup, and without."""
+    """Yield the views of a text: with its markup, and without it."""
     decoded = _decoded(text)
     yield _view(decoded)
     if _TAG.search(decoded[0]):
         yield _view(_substituted(decoded, _TAG, lambda _: ""))
 
 
-#: Characters, and where each begins and ends in the text that they were decoded from.
+#: Characters, and the positions at which each begins and ends in the text that they were decoded from.
 _Decoded = tuple[str, Sequence[int], Sequence[int]]
 
 
 def _decoded(text: str) -> _Decoded:
-    """Decode the escapes in a text, and those that come out of them."""
+    """Decode the escapes in a text, and the escapes that result from that."""
     decoded: _Decoded = (text, range(len(text)), range(1, len(text) + 1))
     for _ in range(_MOST_ENCODINGS):
         if _ESCAPE.search(decoded[0]) is None:
@@ -228,7 +228,7 @@ def _decoded(text: str) -> _Decoded:
 
 
 def _substituted(decoded: _Decoded, pattern: re.Pattern[str], read: Callable[[re.Match[str]], str]) -> _Decoded:
-    """Put at most one character in place of each match."""
+    """Replace each match by at most one character."""
     text, starts, ends = decoded
     pieces: list[str] = []
     new_starts: list[int] = []
@@ -248,7 +248,7 @@ def _substituted(decoded: _Decoded, pattern: re.Pattern[str], read: Callable[[re
 
 
 def _unescape(match: re.Match[str]) -> str:
-    """Read an escape; a blank stands for what no secret holds."""
+    """Decode an escape; a blank stands for a character that no secret holds."""
     *hexadecimal, decimal, octal, entity, other = match.groups()
     if entity:
         return html.unescape(entity)[0]

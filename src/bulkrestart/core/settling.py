@@ -58,8 +58,8 @@ class FoundRow:
 
     Attributes:
         row: The row.
-        is_disputed: It ended in Error, and another row, which did not, may be that of another delivery of the same
-            send: the clocks do not tell.
+        is_disputed: The row ended in Error. Another row did not, and may belong to a second delivery of the same send;
+            the clocks do not show whether it does.
     """
 
     row: Action
@@ -71,19 +71,19 @@ def find_accepted(
 ) -> FoundRow | None:
     """Find the row of an accepted reboot in the action log of its server.
 
-    By the id that an answer carried. Where the log has no such row (a gateway hides or replaces Nova's ids), it is the
-    newest reboot of our user that may have begun since the send.
+    It is the row whose id an answer carried. If the log has no such row, because a gateway hides or replaces Nova's
+    ids, it is the newest reboot of our user that may have begun since the send.
 
-    A reboot that was delivered twice has two rows, of which one may end in Error although the other cycled the guest
-    (nova/compute/manager.py `reboot_instance` drops the second): then the one without Error counts.
+    A reboot that was delivered twice has two rows. One may end in Error although the other cycled the guest
+    (nova/compute/manager.py `reboot_instance` drops the second), so the row without Error counts.
 
     Args:
         log: The action log, the newest row first.
-        progress: The server's way so far.
-        log_time: The send in the log's time; None if nothing dates it.
-        user_id: Who we are, as the log names us; None while unknown.
-        is_shown: So much time has passed since the acceptance that the log shows the row, if it ever does. Before, a
-            row that seems to precede the send is not taken for it: it may be an earlier one.
+        progress: The server's progress.
+        log_time: The send on the log's clock; None if that is unknown.
+        user_id: Our user in the log; None while unknown.
+        is_shown: Whether enough time has passed since the acceptance for the log to show the row. Until then, a row
+            that seems to precede the send is not used, because it may be an earlier reboot.
     """
     settled = progress.settled_ids
     rows = [row for row in log if row.action == "reboot" and row.request_id not in settled]
@@ -99,7 +99,7 @@ def find_accepted(
         return None
     if not found.is_error:
         return FoundRow(found)
-    # Deliveries of one send are not further apart than a request may be late.
+    # Two deliveries of one send are at most as far apart as a request may be late.
     others = [
         row
         for row in ours
@@ -130,13 +130,12 @@ def decide_proof(
 
     Args:
         log: The action log, or what came instead.
-        found: The row of the accepted reboot in it (`find_accepted`), read singly where that is granted; None if there
-            is none.
-        progress: The server's way so far; it is not changed.
-        can_date: The log's clock is known well enough to say that a row is older than the send.
-        is_view_fresh: The snapshot that shows the server back cannot be of the time before the reboot, though views of
-            servers may lag: the server was seen in it, or so much time has passed since the acceptance.
-        is_late: The wait for this server is over.
+        found: The row of the accepted reboot in it (`find_accepted`), read singly if we may; None if there is none.
+        progress: The server's progress; it is not changed.
+        can_date: Whether the log's clock is known well enough to say that a row is older than the send.
+        is_view_fresh: Whether the snapshot that shows the server back must be younger than the reboot, although views
+            of servers may lag: the server was seen in the reboot, or enough time has passed since the acceptance.
+        is_late: Whether the wait for this server is over.
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE) if is_view_fresh or is_late else Watch()
     if not isinstance(log, tuple):
@@ -148,13 +147,13 @@ def decide_proof(
         if not is_late:
             return Watch()
         if not can_date and any(one.action == "reboot" for one in log):
-            # One of them may be the accepted reboot, by a clock that is off by more than is allowed for.
+            # One of them may be the accepted reboot, if the log's clock is wrong by more than the allowed skew.
             return by_state
         detail = "the action log shows no reboot since it was sent"
         return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)
     if found.is_disputed:
         detail = (
-            "of two reboots at about that time one ended in Error, and the clocks do not tell whether it is this one"
+            "of two reboots at about that time one ended in Error, and the clocks do not show which of them is ours"
         )
         return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
     if found.row.is_error:
@@ -176,7 +175,7 @@ def decide_escalation(log: Log | Observation, progress: Progress, failure: End, 
     may be in error for another reason, and its guest was cycled then: HARD would be our second.
 
     Args:
-        log: The whole action log, with the row of the accepted reboot read singly, or what came instead.
+        log: The whole action log, with the row of the accepted reboot read singly; or what came instead.
         progress: The server's way so far; it is not changed.
         failure: What became of the server if nothing follows.
         is_late: The wait for this server is over.

@@ -1,6 +1,6 @@
-"""When a run makes no progress for too long, and the cause in the cloud's own words. The time comes in as an argument.
+"""Detects a run that makes no progress, and states the cause in the cloud's own words. The time is an argument.
 
-Law: a cause says "every" only of requests that all ended so for as long as it says.
+Law: a cause says "every request" only if all requests failed in that way for the whole time that it names.
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,30 @@ from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 #: Seconds without progress after which a run stops: as they are by default, three times `wait_timeout`, and twice
 #: `server_timeout`.
 STALL_TIMEOUT: Final = 1800.0
-#: Seconds that are granted beyond that. A server's own time-out is noticed at the next poll (15 s and jitter), or after
-#: the next wait of a server that is retried (30 s), and comes first where both are equal.
+#: Seconds that a run gets beyond that, so that a server's own time-out of the same length comes first: it is noticed
+#: at the next poll (15 s and jitter), or after the next wait of a server that is retried (30 s).
 LEEWAY: Final = 30.0
-#: Requests that must fit into the bound where `max_per_second` is so low that fewer would.
+#: Requests that must fit into the bound: a low `max_per_second` extends it.
 _PACED: Final = 60.0
-#: The share of the time without progress for which requests must have failed to be named as its cause.
+#: The share of the time without progress for which requests must have failed before they are named as its cause.
 _SHARE: Final = 0.5
-#: Kinds of failures that a cause names.
+#: The most kinds of failures that a cause names.
 _NAMED: Final = 3
-#: Seconds that are none: a timer may end this much too early.
+#: Seconds by which a timer may end too early: so little time left counts as none.
 _RESOLUTION: Final = 0.001
 
-#: Seconds from which a span is told in minutes.
+#: A span of at least so many seconds is written in minutes.
 _MINUTES_FROM: Final = 120.0
 _MINUTE: Final = 60.0
-#: Seconds that may be lacking in the last minute of a span, such as those before the first answer.
-_UNTOLD: Final = 5.0
+#: Seconds that may be missing in the last minute of a span, such as those before the first answer.
+_ROUNDING: Final = 5.0
 
 _NO_ANSWER: Final = "no answer"
 _NO_CONNECTION: Final = "no connection"
 
 
-class Asked(StrEnum):
-    """What a request asked for, as a cause names it."""
+class RequestKind(StrEnum):
+    """What a request asks for, in the words of a cause."""
 
     SEND = "reboot request"
     LOG = "look at an action log"
@@ -45,15 +45,15 @@ class Asked(StrEnum):
     GROUPS = "page of the list of server groups"
 
 
-class Row:
-    """Requests in a row that all failed; one that succeeds ends the row.
+class FailureStreak:
+    """Consecutive requests that all failed. A request that succeeds ends the streak.
 
     Attributes:
-        since: When the first of them ended; None without any.
+        since: When the first of them ended; None if the last request succeeded.
         last_at: When the last request ended, whether it failed or not; None before the first.
-        last: The last that failed; None without any.
+        last: The last failure, also of an earlier streak; None if there was none.
         kinds: How they failed: each status, "no answer" or "no connection" once.
-        good: Requests that succeeded, at all.
+        good: How many requests have succeeded, in all.
     """
 
     __slots__ = ("good", "kinds", "last", "last_at", "since")
@@ -65,8 +65,8 @@ class Row:
         self.kinds: dict[str, None] = {}
         self.good = 0
 
-    def note(self, seen: object, now: float) -> None:
-        """Note how a request ended."""
+    def record(self, seen: object, now: float) -> None:
+        """Record how a request ended."""
         self.last_at = now
         if not isinstance(seen, Observation) or _is_success(seen):
             self.good += 1
@@ -79,27 +79,27 @@ class Row:
         self.kinds[_kind(seen)] = None
 
     def lasts_most(self, began: float, now: float) -> bool:
-        """Tell whether it lasts for most of the time that began then."""
+        """Return whether it covers most of the time between `began` and `now`."""
         return self.lasts(now) >= (now - began) * _SHARE
 
     def lasts(self, now: float) -> float:
-        """Seconds since the first of them; negative without any."""
+        """Return the seconds since the first of them; negative if the last request succeeded."""
         return -1.0 if self.since is None else now - self.since
 
     def is_recent(self, began: float, now: float) -> bool:
-        """Tell whether some request has ended in the second half of the time that began then."""
+        """Return whether a request has ended in the second half of the time between `began` and `now`."""
         return self.last_at is not None and self.last_at >= began + (now - began) * _SHARE
 
 
-class Stall:
-    """Knows when the last progress was, and how requests have ended since.
+class StallDetector:
+    """Measures the time without progress, and keeps how requests have ended since.
 
     Progress is a server that was accepted, came back, or got an outcome of its own.
 
     Args:
-        timeout: Seconds without progress that are too long.
+        timeout: Seconds without progress after which the run is stalled.
         now: The time, in seconds.
-        lacking: What has not happened then, as a sentence without its end.
+        lacking: The sentence that says what has not happened; " for 30 min" is added to it.
     """
 
     def __init__(self, timeout: float, now: float, *, lacking: str = "no server was accepted or came back") -> None:
@@ -108,80 +108,80 @@ class Stall:
         self._lacking = lacking
         self._progress_at = now
         self._last_server_at = float("-inf")
-        self._all = Row()
-        self._rows = {asked: Row() for asked in Asked}
-        self._sign_in = Row()
+        self._all = FailureStreak()
+        self._rows = {asked: FailureStreak() for asked in RequestKind}
+        self._sign_in = FailureStreak()
 
     @property
     def is_paused(self) -> bool:
-        """Time passes by design."""
+        """Whether the clock is paused."""
         return self._paused_at is not None
 
     def advance(self, now: float) -> None:
-        """Note progress that is no server's: the run begins, or a server was seen for the first time."""
+        """Record progress that belongs to no server: the run begins, or a server was seen for the first time."""
         self._progress_at = now
 
     def note_server(self, now: float) -> None:
-        """Note a server that was accepted, came back, or got an outcome of its own."""
+        """Record a server that was accepted, came back, or got an outcome of its own."""
         self._progress_at = self._last_server_at = now
 
     def has_progressed_since(self, moment: float) -> bool:
-        """Tell whether any server was accepted, came back, or got an outcome of its own since a moment."""
+        """Return whether any server was accepted, came back, or got an outcome of its own after a moment."""
         return self._last_server_at > moment
 
     def remaining(self, now: float) -> float:
-        """Seconds until a run without progress is stalled; 0.0 if it is."""
+        """Return the seconds until a run without progress is stalled; 0.0 if it is stalled."""
         left = self._progress_at + self._timeout - (now if self._paused_at is None else self._paused_at)
         return left if left > _RESOLUTION else 0.0
 
     def pause(self, now: float) -> None:
-        """Let time pass by design, as between two waves: it does not count."""
+        """Pause the clock, as between two waves: the time until `resume` does not count."""
         self._paused_at = now
 
     def resume(self, now: float) -> None:
-        """Count time again."""
+        """Let the clock go on."""
         assert self._paused_at is not None, "it was paused"
         self._progress_at += now - self._paused_at
         self._paused_at = None
 
-    def hear(self, asked: Asked, seen: object, now: float) -> None:
-        """Note how a request ended."""
-        self._all.note(seen, now)
-        self._rows[asked].note(seen, now)
+    def record(self, kind: RequestKind, seen: object, now: float) -> None:
+        """Record how a request ended."""
+        self._all.record(seen, now)
+        self._rows[kind].record(seen, now)
 
-    def hear_sign_in(self, failure: Answer | None, now: float) -> None:
-        """Note how a sign-in ended; None if it was well."""
-        self._sign_in.note(failure, now)
+    def record_sign_in(self, failure: Answer | None, now: float) -> None:
+        """Record how a sign-in ended; None if it succeeded."""
+        self._sign_in.record(failure, now)
 
     def stop(self, now: float, *, holding: str = "") -> Stop:
-        """Give the reason to stop.
+        """Return the reason to stop the run.
 
         Args:
             now: The time, in seconds.
-            holding: The answer for which all requests wait at this moment; "" if they do not.
+            holding: The answer because of which all requests are paused now; "" if they are not.
         """
         remedy = "what is left can be restarted when that has passed"
         return Stop(StopReason.STALLED, f"{self.cause(now, holding=holding)}; {remedy}")
 
     def cause(self, now: float, *, holding: str = "") -> str:
-        """Say why there was no progress; `stop` documents the arguments."""
+        """Return why there was no progress; `stop` documents the arguments."""
         began = self._progress_at
         if self._sign_in.lasts_most(began, now):
             return f"no sign-in has succeeded for {_lasting(self._sign_in, now)}"
         rows = [("request", self._all), *self._rows.items()]
-        # While all requests wait, none can end.
+        # While all requests are paused, none can end.
         covering = [
             (what, row) for what, row in rows if row.lasts_most(began, now) and (holding or row.is_recent(began, now))
         ]
         if covering:
-            # The longest says most, and of several "every request" does.
+            # The longest streak says most; among equals, "every request" comes first.
             what, row = max(covering, key=lambda named: named[1].lasts(now) // _MINUTE)
             return f"{_claim(what, tuple(row.kinds))} for {_lasting(row, now)}"
         lacking = f"{self._lacking} for {span(now - began)}"
         if not self._all.is_recent(began, now):
-            waiting = f"all requests wait because of an earlier answer ({holding})"
+            waiting = f"all requests are paused because of an earlier answer ({holding})"
             return f"{lacking}; {waiting if holding else 'no request was answered'}"
-        for what in (Asked.LIST, Asked.GROUPS):
+        for what in (RequestKind.LIST, RequestKind.GROUPS):
             if self._rows[what].good == self._all.good > 0:
                 return f"{lacking}; the list has not ended after {self._rows[what].good} pages"
         failure = "" if self._all.last is None else f", and the last failure was {describe(self._all.last)}"
@@ -189,22 +189,22 @@ class Stall:
 
 
 def bound(timeout: float, max_per_second: float | None) -> float:
-    """Give the seconds without progress that are too long at a rate: some requests must have had their turn."""
+    """Return the stall timeout, extended so that `max_per_second` allows some requests in it."""
     return timeout if max_per_second is None else max(timeout, _PACED / max_per_second)
 
 
 def span(seconds: float) -> str:
-    """Say how long: "45 s", "30 min"."""
-    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{(seconds + _UNTOLD) // _MINUTE:.0f} min"
+    """Format a duration: "45 s", "30 min"."""
+    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM else f"{(seconds + _ROUNDING) // _MINUTE:.0f} min"
 
 
 def describe(seen: Observation) -> str:
-    """Say how a request failed, and the cloud's own words for it: "429 (overLimit: This request was rate-limited.)"."""
+    """Return how a request failed, in the cloud's own words: "429 (overLimit: This request was rate-limited.)"."""
     words = _words(seen)
     return f"{_kind(seen)} ({words})" if words else _kind(seen)
 
 
-def _lasting(row: Row, now: float) -> str:
+def _lasting(row: FailureStreak, now: float) -> str:
     assert row.last is not None, "it covers a time"
     words = _words(row.last)
     return span(row.lasts(now)) + (f" ({words})" if words else "")

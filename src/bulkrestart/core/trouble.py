@@ -44,12 +44,12 @@ def is_postponed(seen: Observation) -> bool:
 
 
 def is_down(trouble: Observation) -> bool:
-    """Tell whether a gateway answered because there is no compute service behind it."""
+    """Return whether a gateway answered that there is no compute service behind it."""
     return isinstance(trouble, Answer) and is_trouble(trouble) and not may_lie_in_server(trouble)
 
 
 def gets_through(seen: Observation) -> bool:
-    """Tell whether an answer to a send is about that send, and not about the cloud or about us."""
+    """Return whether the compute service has answered this request itself, whatever it answered."""
     return isinstance(seen, Answer) and seen.status != 401 and hold_for(seen) is None and not is_trouble(seen)
 
 
@@ -65,7 +65,7 @@ def closed(words: str) -> Stop:
 
 
 def sends_fail(seconds: float, words: str) -> Stop:
-    """Stop a run whose sends all fail for too long."""
+    """Return the reason to stop a run whose sends all fail for too long."""
     remedy = "what was accepted is followed to its end, and the rest can be restarted when the cloud is back"
     return Stop(StopReason.OUTAGE, f"no reboot request has got through for {seconds:.0f} s ({words}); {remedy}")
 

@@ -1,7 +1,7 @@
-"""What the lines of a journal say: its head, the servers of its fleet, and what is known of each of them.
+"""Encodes and decodes the lines of a journal: its head, the ids of its fleet, and the record of each server.
 
-A line is a word and JSON: `head {...}` (the newest counts), `fleet [...]` (the next servers of the fleet),
-`server ID {...}` (the newest of each server counts), `time 1.8e9` (when the servers before it were written).
+A line is a word and JSON: `head {...}` (the newest counts), `fleet [...]` (the next ids of the fleet),
+`server ID {...}` (the newest of each server counts), `time 1.8e9` (when the records before it were written).
 """
 
 import json
@@ -18,78 +18,79 @@ from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
 from bulkrestart.core.target import Target
 
-#: Servers of one `fleet` line: one line for all would hold the interpreter for as long as it takes to write its JSON.
+#: Ids in one `fleet` line: encoding one line for all ids would hold the interpreter for too long.
 _SERVERS: Final = 1000
-#: A record with more attempts than this repeats none that is in the journal already, so a server that is sent to for
-#: hours takes bytes in proportion to its sends, and not to their square.
+#: A record with more attempts than this does not repeat the attempts that the journal already holds, so its size grows
+#: with the number of sends, and not with the square of it.
 _REPEATED: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Records as lines.
+class EncodedRecords:
+    """Records, encoded as lines.
 
     Attributes:
         lines: The lines.
-        attempts: By server, how many attempts the journal holds once they are written; only where they are many.
+        attempts: By server, how many attempts the journal holds after the lines are written. Servers with few attempts
+            are left out.
     """
 
     lines: Sequence[bytes]
     attempts: Mapping[str, int]
 
 
-def dump_records(records: Iterable[Record], kept: Mapping[str, int]) -> Rows:
-    """Write records.
+def dump_records(records: Iterable[Record], kept: Mapping[str, int]) -> EncodedRecords:
+    """Encode records.
 
     Args:
         records: The records.
-        kept: By server, how many of its attempts the journal holds already; none where it has no entry.
+        kept: By server, how many of its attempts the journal already holds; 0 without an entry.
     """
     lines: list[bytes] = []
     attempts: dict[str, int] = {}
     for record in records:
-        # What is as it is by default is not written: that halves the journal.
+        # Leaving out default values halves the journal.
         values = {name: value for name, default in _FIELDS if (value := getattr(record, name)) != default}
         if len(record.attempts) > _REPEATED and record.end is None:
             attempts[record.server_id] = len(record.attempts)
             if known := kept.get(record.server_id, 0):
                 values |= {"known_attempts": known, "attempts": record.attempts[known:]}
         lines.append(b"server %s %s" % (record.server_id.encode(), _dump(values)))
-    return Rows(lines=lines, attempts=attempts)
+    return EncodedRecords(lines=lines, attempts=attempts)
 
 
 def dump_time(now: float) -> bytes:
-    """Write when the records before were written, in seconds since the epoch."""
+    """Encode when the records before were written, in seconds since the epoch."""
     return b"time " + _dump(now)
 
 
 def dump_head(head: Head) -> bytes:
-    """Write what a journal says of its run."""
+    """Encode the head of a journal."""
     return b"head " + _dump(head)
 
 
 def dump_fleet(ids: Iterable[str]) -> Iterator[bytes]:
-    """Write the servers of a run, in their order."""
+    """Encode the ids of a fleet, in their order."""
     rest = iter(ids)
     while some := list(islice(rest, _SERVERS)):
         yield b"fleet " + _dump(some)
 
 
 class ContentsReader:
-    """Reads the lines of a journal, in their order, into what they say all together."""
+    """Decodes the lines of a journal, in their order, into its contents."""
 
     def __init__(self) -> None:
         self._head: Head | None = None
         self._ids: list[str] = []
-        # What counts of each server: one line, or several where the later ones do not repeat its attempts.
+        # The lines of each server that count: several only if the later ones do not repeat its attempts.
         self._records: dict[str, list[bytes]] = {}
         self._written: float | None = None
 
     def read(self, line: bytes) -> None:
-        """Read one line.
+        """Decode one line.
 
         Raises:
-            Exception: It is none that this version writes; one of those in `UNREADABLE`.
+            Exception: One of `UNREADABLE`: this version does not write such a line.
         """
         word, _, text = line.partition(b" ")
         match word:
@@ -109,10 +110,10 @@ class ContentsReader:
                 raise ValueError(f"a line begins with {word.decode(errors='replace')!r:.40}")
 
     def contents(self) -> Contents:
-        """Give what the lines say.
+        """Return the contents of the lines.
 
         Raises:
-            Exception: It makes no sense; one of those in `UNREADABLE`.
+            Exception: One of `UNREADABLE`: the lines contradict each other, or no run can resume from them.
         """
         if self._head is None:
             raise ValueError("it has no head")
@@ -126,11 +127,11 @@ class ContentsReader:
         return contents
 
 
-#: What a reader raises for lines that were not written by this version: the digests are right, so a program wrote them.
+#: The exceptions of a reader for lines that another program wrote: their digests are right.
 UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 _ENCODER: Final = json.JSONEncoder(default=lambda value: _fields_of(value), allow_nan=False, separators=(",", ":"))
-#: Whether a record repeats no attempts can be told without reading its JSON: a string has its quotes escaped.
+#: It shows, without parsing the JSON, that a record does not repeat its attempts: in a string the quotes are escaped.
 _KNOWN: Final = b'"known_attempts":'
 _FIELDS: Final = tuple((field.name, field.default) for field in fields(Record) if field.name != "server_id")
 
@@ -140,21 +141,21 @@ def _dump(value: object) -> bytes:
 
 
 def _fields_of(record: object) -> dict[str, object]:
-    """Take a record of ours apart; `dataclasses.asdict` copies deeply, and takes ten times as long."""
-    assert is_dataclass(record), f"{record!r} is no record"
+    """Return the fields of a dataclass; `dataclasses.asdict` copies deeply, and takes ten times as long."""
+    assert is_dataclass(record), f"{record!r} is not a dataclass"
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _check_sense(contents: Contents) -> None:
-    """Check that a run can go on with what was read."""
+    """Check that a run can resume from the contents."""
     if len(set(contents.ids)) < len(contents.ids) or not contents.records.keys() <= set(contents.ids):
-        raise ValueError("its fleet is not that of its records")
+        raise ValueError("its fleet and its records do not match")
     for moment in (contents.head.began, contents.written, contents.head.purpose.since):
         if moment is not None:
             moment_text(moment)
     for record in contents.records.values():
         if not all(map(isfinite, (record.began, record.elapsed, record.sent_at or 0.0, *(record.since or ())))):
-            raise ValueError(f"a number of {record.server_id} is none")
+            raise ValueError(f"a number of {record.server_id} is not finite")
 
 
 def _read_head(text: bytes) -> Head:

@@ -1,4 +1,4 @@
-"""The journal of a run: what `write` has returned from is on the disk, and no two open journals are of one file."""
+"""The journal of a run. What `write` has written is on the disk, and a file is open as one journal at most."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from bulkrestart.core.record import Contents, Head, Record
 from bulkrestart.journal.codec import (
     UNREADABLE,
     ContentsReader,
-    Rows,
+    EncodedRecords,
     dump_fleet,
     dump_head,
     dump_records,
@@ -22,21 +22,21 @@ from bulkrestart.journal.log import DamagedError, ForeignError, Log, read_commit
 from bulkrestart.journal.trust import check_file, check_kind, resolve
 
 #: Do not follow a symbolic link, and do not wait for the other end of a FIFO.
-_PLAINLY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ANOTHER: Final = "; give another file"
 _SINCE: Final = "give another file, and --since with the time at which its run began, so that no server reboots twice"
 
 
 class Journal:
-    """A journal that is open for writing, and locked: nothing else can open it until it is closed or its process ends.
+    """A journal that is open for writing and locked, until it is closed or its process ends.
 
     Its methods may be called in any thread, one at a time.
 
     Args:
         path: The file.
         descriptor: The file, open and locked.
-        log: What it holds.
-        is_new: The file was made just now.
+        log: The log in the file.
+        is_new: Whether the file was made just now.
     """
 
     def __init__(self, path: Path, descriptor: int, log: Log, *, is_new: bool) -> None:
@@ -49,13 +49,13 @@ class Journal:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a journal for writing; make it if there is none.
+        """Open a journal for writing; create it if there is none.
 
         Raises:
-            JournalError: It is held, another user may have written it or put it there, it is not a journal of this
+            JournalError: It is locked, another user may have written it or put it there, it is not a journal of this
                 version, it is damaged, or it cannot be written.
         """
-        with _explained(path, _ANOTHER):
+        with _as_journal_error(path, _ANOTHER):
             file = resolve(path)
             descriptor, is_new = _open_locked(file)
             try:
@@ -67,35 +67,35 @@ class Journal:
         return cls(file, descriptor, log, is_new=is_new)
 
     def read(self) -> Contents | None:
-        """Read all that it holds; None if its run has not begun.
+        """Read its contents; None if its run has not begun.
 
         Raises:
             JournalError: It is damaged.
         """
-        with _explained(self.path, _ANOTHER):
+        with _as_journal_error(self.path, _ANOTHER):
             return _read(self._descriptor)
 
     def begin(self, head: Head, ids: Iterable[str]) -> None:
-        """Write what the run is for, and its whole fleet.
+        """Write the head and the whole fleet.
 
         Raises:
             JournalError: It cannot be written.
         """
-        with _explained(self.path, _ANOTHER):
+        with _as_journal_error(self.path, _ANOTHER):
             self._log.append([*dump_fleet(ids), dump_head(head)])
             _sync_folder(self.path)
         self._is_new = False
 
-    def dump(self, records: Iterable[Record]) -> Rows:
-        """Write records as JSON. In the thread of `write` it would contend with the event loop for the interpreter."""
+    def dump(self, records: Iterable[Record]) -> EncodedRecords:
+        """Encode records. This is not done in the thread of `write`, because it would compete for the interpreter."""
         return dump_records(records, self._attempts)
 
-    def write(self, rows: Rows, now: float) -> None:
-        """Write what is known of some servers; on the disk when it returns, or not at all.
+    def write(self, rows: EncodedRecords, now: float) -> None:
+        """Write the records of some servers. When it returns they are on the disk; if it fails, none is written.
 
         Args:
-            rows: Their records, as `dump` writes them.
-            now: The moment, in seconds since the epoch.
+            rows: The records, encoded by `dump`.
+            now: The time, in seconds since the epoch.
 
         Raises:
             JournalError: It cannot be written.
@@ -104,7 +104,7 @@ class Journal:
         self._attempts |= rows.attempts
 
     def write_head(self, head: Head) -> None:
-        """Write what has been learnt for the whole run.
+        """Write a new head, with what the run has learnt.
 
         Raises:
             JournalError: It cannot be written.
@@ -112,12 +112,12 @@ class Journal:
         self._append([dump_head(head)])
 
     def _append(self, lines: list[bytes]) -> None:
-        with _explained(self.path, "; mend that, and the same call goes on"):
+        with _as_journal_error(self.path, "; mend that, and the same call goes on"):
             self._check_in_place()
             self._log.append(lines)
 
     def _check_in_place(self) -> None:
-        """Check that the next process will find this journal under its path.
+        """Check that the next process will find this journal at its path.
 
         Raises:
             JournalError: It will not.
@@ -129,31 +129,31 @@ class Journal:
             )
 
     def close(self) -> None:
-        """Close it, and let others open it. Nothing is left of one that was made for a run that never began."""
-        with _explained(self.path):
+        """Close and unlock it. If its run never began, the new file is removed."""
+        with _as_journal_error(self.path):
             _close(self.path, self._descriptor, is_unbegun=self._is_new)
 
 
 def read_contents(path: str | os.PathLike[str]) -> Contents | None:
-    """Read a journal that a run is to go on with, also while a process holds it; None if its run has not begun.
+    """Read a journal from which a run will resume, also while it is locked; None if its run has not begun.
 
     Raises:
         JournalError: There is none, or `Journal.open` would refuse it.
     """
-    with _explained(path, _ANOTHER), _opened_to_read(path, is_checked=True) as descriptor:
+    with _as_journal_error(path, _ANOTHER), _opened_to_read(path, is_checked=True) as descriptor:
         return _read(descriptor)
 
 
 def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, str | None]:
-    """Read the journal of a run to show it, also that of another user; see `why_not_trusted`.
+    """Read a journal to show it, also that of another user; see `why_not_trusted`.
 
     Returns:
-        What it holds, and words on the process that holds it; None if none does.
+        Its contents, and a text that names the process that has locked it; None if it is not locked.
 
     Raises:
         JournalError: There is none, it cannot be read, or its run has not begun.
     """
-    with _explained(path, _ANOTHER), _opened_to_read(path, is_checked=False) as descriptor:
+    with _as_journal_error(path, _ANOTHER), _opened_to_read(path, is_checked=False) as descriptor:
         contents = _read(descriptor)
         if contents is None:
             raise JournalError(f"the run of the journal {path} has not begun: there is nothing to read")
@@ -161,17 +161,17 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[Contents, str | None]:
 
 
 def why_not_trusted(path: str | os.PathLike[str]) -> str | None:
-    """Say why a journal may hold what another user wrote; None if only we may have written it."""
+    """Return why another user may have written a journal; None if only we may have."""
     try:
-        with _explained(path), _opened_to_read(path, is_checked=True):
+        with _as_journal_error(path), _opened_to_read(path, is_checked=True):
             return None
     except JournalError as error:
         return str(error)
 
 
 @contextmanager
-def _explained(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
-    """Turn what went wrong with a journal into one line."""
+def _as_journal_error(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]:
+    """Convert the errors of the block to a `JournalError` of one line."""
     try:
         yield
     except DamagedError as error:
@@ -187,31 +187,31 @@ def _explained(path: str | os.PathLike[str], remedy: str = "") -> Iterator[None]
 
 
 def _open_locked(file: Path) -> tuple[int, bool]:
-    """Open and lock a journal; make the file if there is none, for its owner only.
+    """Open and lock a journal; create the file, for its owner only, if there is none.
 
     Returns:
-        The descriptor, and whether the file was made.
+        The descriptor, and whether the file was created.
     """
     while True:
         is_new = False
         try:
-            descriptor = os.open(file, os.O_RDWR | _PLAINLY)
+            descriptor = os.open(file, os.O_RDWR | _OPEN_FLAGS)
         except FileNotFoundError:
             try:
-                descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PLAINLY, 0o600)
+                descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, 0o600)
             except FileExistsError:
-                # Another process has made it just now.
+                # Another process has created it just now.
                 continue
             is_new = True
         try:
             if is_new:
-                # Whatever the umask.
+                # The umask may have removed bits.
                 os.fchmod(descriptor, 0o600)
             check_file(file, os.fstat(descriptor))
             lock(descriptor, file)
             if not is_new:
                 _check_not_empty(file, descriptor)
-            # The process that held it until now may have removed it, as that of a run that never began.
+            # The process that had locked it until now may have removed it, because its run never began.
             if _is_at(file, os.fstat(descriptor)):
                 return descriptor, is_new
         except BaseException:
@@ -221,7 +221,7 @@ def _open_locked(file: Path) -> tuple[int, bool]:
 
 
 def _check_not_empty(file: Path, descriptor: int) -> None:
-    # A copy to a full disk is empty, and so is what a shell's `>` has cut: it may have held what was sent.
+    # A copy on a full disk is empty, and so is a file that a shell's `>` has cut. It may have held sends.
     if os.fstat(descriptor).st_size == 0:
         raise JournalError(
             f"the journal {file} is an empty file: if it was the journal of a run, {_SINCE}; if not, remove it"
@@ -232,7 +232,7 @@ def _check_not_empty(file: Path, descriptor: int) -> None:
 def _opened_to_read(path: str | os.PathLike[str], *, is_checked: bool) -> Iterator[int]:
     try:
         file = resolve(path) if is_checked else Path(os.path.realpath(path))
-        descriptor = os.open(file, os.O_RDONLY | _PLAINLY)
+        descriptor = os.open(file, os.O_RDONLY | _OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         raise JournalError(f"there is no journal {os.path.abspath(path)}") from None
     try:
@@ -258,7 +258,7 @@ def _read(descriptor: int) -> Contents | None:
 
 
 def _is_at(path: Path, file: os.stat_result, size: int = 0) -> bool:
-    """Tell whether a path leads to a file that has at least its size."""
+    """Return whether a path leads to this file, with at least this size."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -268,7 +268,7 @@ def _is_at(path: Path, file: os.stat_result, size: int = 0) -> bool:
 
 def _close(file: Path, descriptor: int, *, is_unbegun: bool) -> None:
     try:
-        # What cannot be removed does no harm: it says that nothing has begun.
+        # A file that cannot be removed does no harm: it says that no run has begun.
         with suppress(OSError):
             if is_unbegun and _is_at(file, os.fstat(descriptor)):
                 file.unlink()
@@ -277,7 +277,7 @@ def _close(file: Path, descriptor: int, *, is_unbegun: bool) -> None:
 
 
 def _sync_folder(file: Path) -> None:
-    """See that the name of a new file survives a loss of power; some file systems have no way to do it."""
+    """Sync a folder, so that the name of a new file survives a loss of power. Some file systems cannot do it."""
     with suppress(OSError):
         folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,11 +1,11 @@
-"""The lock on a journal: it is on the file itself, so that two names of one file are one journal.
+"""Locks the file of a journal itself, so that it cannot be opened twice by two paths.
 
-Law: while one open file holds the lock no other one gets it, in this process or another; it ends with the process.
+Law: while one open file has the lock, no other gets it, in this process or another. It ends with the process.
 
 On Linux it is an open file description lock (fcntl_locking(2)), on one byte far beyond the end of the file. A classic
 POSIX lock is not enough: it belongs to the process, so two threads share it, and closing any descriptor of the file
-drops it. Elsewhere, and on a kernel that does not know these locks, it is flock(2), which belongs to the open file as
-well. Neither is held against another machine where a network's file system keeps locks to itself.
+releases it. Elsewhere, and on kernels without these locks, it is flock(2), which belongs to the open file as well. On a
+network file system that does not share locks, another machine can open the journal all the same.
 """
 
 import errno
@@ -20,9 +20,9 @@ from typing import Final
 from bulkrestart.core.errors import JournalError
 from bulkrestart.journal.log import read_note, write_note
 
-#: Its `struct flock` is Linux's: macOS has such locks too, but orders the fields in another way.
+#: `_LAYOUT` is Linux's `struct flock`. macOS has such locks too, but another order of the fields.
 _HAS_OPEN_FILE_LOCKS = sys.platform == "linux"
-#: Beyond the end of any file: a file system with mandatory locks (SMB) would keep readers from a byte of ours.
+#: Beyond the end of any file, because a file system with mandatory locks (SMB) would not let others read the byte.
 _BYTE: Final = 1 << 60
 _LAYOUT: Final = "@hhqqi"
 
@@ -31,7 +31,7 @@ def lock(descriptor: int, file: Path) -> None:
     """Lock a journal, without waiting. Closing the descriptor unlocks it.
 
     Args:
-        descriptor: It, open for writing.
+        descriptor: The file, open for writing.
         file: Its path, for the message.
 
     Raises:
@@ -48,7 +48,7 @@ def lock(descriptor: int, file: Path) -> None:
 
 
 def write_holder(descriptor: int) -> None:
-    """Write into a journal that this process has locked it.
+    """Write into a journal which process has locked it: this one.
 
     Raises:
         OSError: It cannot be written.
@@ -67,7 +67,7 @@ def find_holder(descriptor: int) -> str | None:
     if told is not None:
         return None if told == fcntl.F_UNLCK else _words_on_holder(descriptor)
     try:
-        # For a moment: a process that opens the journal in it is refused, and has only to try again.
+        # It is locked for a moment. A process that opens the journal in that moment is refused, and can try again.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     except BlockingIOError:
@@ -76,13 +76,13 @@ def find_holder(descriptor: int) -> str | None:
 
 
 def _open_file_lock(descriptor: int, *, is_taken: bool) -> int | None:
-    """Take an open file description lock, or find the type of the one that another file holds.
+    """Take an open file description lock, or return the type of the lock that another open file has.
 
     Returns:
-        `F_UNLCK` if none is held; None where there are no such locks.
+        `F_UNLCK` if the file is not locked; None if the system has no such locks.
 
     Raises:
-        BlockingIOError: It was to be taken, and another file holds it.
+        BlockingIOError: `is_taken` is True, and another open file has the lock.
     """
     if not _HAS_OPEN_FILE_LOCKS:
         return None
@@ -98,8 +98,8 @@ def _open_file_lock(descriptor: int, *, is_taken: bool) -> int | None:
 
 
 def _words_on_holder(descriptor: int) -> str:
-    # A number means the process that wrote it only where that process is: a container has numbers of its own. One that
-    # has ended may have left the lock to a child.
+    # A pid is valid only on the machine and in the container of its process. A process that has ended may have left the
+    # lock to a child.
     match read_note(descriptor).split():
         case [b"held", b"by", pid, fingerprint] if pid.isdigit() and fingerprint == _fingerprint(int(pid)):
             return f"process {int(pid)}"
@@ -107,11 +107,11 @@ def _words_on_holder(descriptor: int) -> str:
 
 
 def _fingerprint(pid: int) -> bytes:
-    """Tell one process from all others: of this machine since it started, of its containers, and of other machines."""
+    """Return a digest that identifies a process among all of this machine, its containers, and other machines."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
         namespace = os.stat("/proc/self/ns/pid").st_ino
-        # The name, in brackets, may hold anything. The 22nd field is when the process started (proc_pid_stat(5)).
+        # The name, in brackets, may hold any character. The 22nd field is the start time (proc_pid_stat(5)).
         started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
         text = f"{boot} {namespace} {pid} {started!r}"
     except (OSError, IndexError):

@@ -1,25 +1,25 @@
 """A write-ahead log in one file: commits are appended, chained by digests, and counted at the start of the file.
 
-Law: what `Log.append` has returned from is on the disk, and is read again exactly, or `DamagedError` is raised.
+Law: the lines of each `Log.append` that has returned are on the disk. They are read back exactly, or `DamagedError` is
+raised.
 
-SQLite was measured and left. Its write-ahead log is a second file that can be lost, its rollback journal takes four
-syncs for each commit and can undo a commit if an old one is put back, and it has no checksums of pages.
+SQLite was measured and not used. Its write-ahead log is a second file that can be lost. Its rollback journal takes four
+syncs for each commit, and an old one can undo commits. It has no checksums of pages.
 
-The file is text. Its first four blocks of 512 bytes, which a disk writes whole, are
+The file is text. Its first four blocks of 512 bytes, which a disk writes as a whole, are
 
 1. the format's name and version, and the random id of this log;
-2. and 3. two marks, which are written in turns: how many commits there are, where the last one ends, and its digest;
-4. a note, which the log does not need: the process that holds it.
+2. and 3. two marks, written alternately: the number of commits, where the last one ends, and its digest;
+4. a note that the log does not need: the process that has locked it.
 
-Lines follow. Each is a digest, one sign (`+`: the commit has more lines; `.`: it ends here), and the payload. A digest
-is that of the digest before it, the sign and the payload; the first one goes out from the id.
+Lines follow. Each is a digest, one sign (`+`: the commit has more lines; `.`: it ends here), and the payload. The
+digest covers the digest of the line before, the sign and the payload; before the first line comes the id.
 
-A mark is written after its commit is synced, so a mark never says too much. It is not synced itself: it survives the
-process, and after a loss of power it says at most one commit too little. Commits beyond the mark are whole, and are
-read; a line that is cut off there was never returned from, and is left out.
+A mark is written after its commit is synced, so it never counts a commit that is not there. The mark is not synced: it
+survives the process, and after a loss of power it counts at most one commit too few. Commits after the mark are whole,
+and are read. A line that is cut off there belongs to an `append` that did not return, and is ignored.
 
-What this cannot tell: an older copy of the whole file, put in its place, is a good log. Only something outside the file
-could know better.
+An older copy of the whole file, put in its place, cannot be detected.
 """
 
 import os
@@ -36,7 +36,7 @@ _VERSION: Final = 2
 _BLOCK: Final = 512
 _NOTE_AT: Final = 3 * _BLOCK
 _LINES_AT: Final = 4 * _BLOCK
-#: Bytes of a digest. Two different texts have the same one in 1 of 2 ** 128 cases.
+#: Bytes of a digest: two different texts have the same one in 1 of 2 ** 128 cases.
 _DIGEST: Final = 16
 _TITLE: Final = re.compile(rb"bulkrestart journal ([0-9]+)\n(?:id ([0-9a-f]{32})\n)?")
 _MARK: Final = re.compile(rb"mark ([0-9]{12}) ([0-9]{15}) ([0-9a-f]{32}) ([0-9a-f]{32})\n")
@@ -44,7 +44,7 @@ _MORE, _LAST = b"+", b"."
 
 
 class DamagedError(Exception):
-    """Raised when a log is not what was written."""
+    """Raised when a log does not hold what was written to it."""
 
 
 class ForeignError(Exception):
@@ -75,7 +75,7 @@ class Log:
     """A log that is open for writing. Its methods may be called in any thread, one at a time.
 
     Args:
-        descriptor: The file, which stays the caller's.
+        descriptor: The file; the caller closes it.
         log_id: The id of the log.
         mark: How much of it is there.
     """
@@ -87,7 +87,7 @@ class Log:
 
     @classmethod
     def create(cls, descriptor: int) -> Self:
-        """Begin a log in an empty file.
+        """Create a log in an empty file.
 
         Raises:
             OSError: It cannot be written.
@@ -102,10 +102,10 @@ class Log:
 
     @classmethod
     def open(cls, descriptor: int) -> Self:
-        """Go on with a log. What a former process wrote, and did not mark, is synced and marked.
+        """Open a log. Commits that a former process wrote and did not mark are synced and marked.
 
         Raises:
-            DamagedError: It is not what was written.
+            DamagedError: It does not hold what was written to it.
             ForeignError: It is not a log of this version.
             OSError: It cannot be read or written.
         """
@@ -126,10 +126,10 @@ class Log:
         return self._mark.end
 
     def append(self, payloads: Sequence[bytes]) -> None:
-        """Commit some lines; all of them are on the disk when this returns, or none is.
+        """Commit some lines. When it returns all are on the disk; if it fails, none is part of the log.
 
         Args:
-            payloads: What the lines say, without line feeds; at least one.
+            payloads: The contents of the lines, without line feeds; at least one.
 
         Raises:
             OSError: They cannot be written. The next call may succeed.
@@ -150,7 +150,7 @@ class Log:
         except BaseException:
             slot = self._slot
             self._mark = former
-            # If this fails too, the next commit is written over what is left.
+            # If this fails too, the next commit overwrites the rest.
             with suppress(OSError):
                 os.ftruncate(self._descriptor, former.end)
                 _write_all(self._descriptor, former.text(self._id), slot)
@@ -165,14 +165,14 @@ class Log:
 
 
 def read_commits(descriptor: int) -> Iterator[tuple[Mark, list[bytes]]]:
-    """Read the commits of a log, also while it is written: each with what is marked after it.
+    """Yield the commits of a log, also while it is written, each with the mark that counts it.
 
     Raises:
-        DamagedError: It is not what was written. Commits may have been given before.
+        DamagedError: It does not hold what was written to it. Commits may have been yielded before.
         ForeignError: It is not a log of this version.
         OSError: It cannot be read.
     """
-    # The mark is read first: what is written meanwhile is more than it says.
+    # The mark is read first, so commits that are written meanwhile only add to its count.
     log_id, marked = _read_start(descriptor)
     read = _first_mark(log_id)
     digest, end = read.digest, read.end
@@ -189,7 +189,7 @@ def read_commits(descriptor: int) -> Iterator[tuple[Mark, list[bytes]]]:
             if text[:1] == _LAST:
                 read = Mark(count=read.count + 1, end=end, digest=digest)
                 if read.count == marked.count and read != marked:
-                    raise DamagedError("its mark is not that of its commits")
+                    raise DamagedError("its mark does not match its commits")
                 yield read, payloads
                 payloads = []
     if read.count < marked.count:
@@ -197,7 +197,7 @@ def read_commits(descriptor: int) -> Iterator[tuple[Mark, list[bytes]]]:
 
 
 def read_note(descriptor: int) -> bytes:
-    """Read the note at the start of a log; empty if there is none.
+    """Return the note at the start of a log; empty if there is none.
 
     Raises:
         OSError: It cannot be read.

@@ -1,10 +1,10 @@
-"""Whether a journal can be believed: only we, and the system's owner, may have written it or put it where it is.
+"""Checks that only we, or the owner of the system, can have written a journal or put it where it is.
 
-Law: a path that passes cannot be made to lead elsewhere by another user, so it may be checked first and used then.
+Law: no other user can make a path that has passed lead elsewhere, so it may be used after it was checked.
 
-The rule for folders is that of OpenSSH for authorized_keys (auth.c, `secure_filename` and, for private groups, Debian's
-`secure_permissions`), up to the root. A folder with the sticky bit, as /tmp, is good: only the owner of a file there
-may move it.
+Folders are checked up to the root, as OpenSSH does for authorized_keys (auth.c, `secure_filename` and, for private
+groups, Debian's `secure_permissions`). A folder with the sticky bit, such as /tmp, passes: only the owner of a file
+there can move it.
 """
 
 import errno
@@ -24,14 +24,15 @@ _REMEDY: Final = "give a file in a folder that only you may write to"
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """Find the absolute path of a journal, without any link; check it, if it exists, and all that it leads through.
+    """Return the absolute path of a journal, without symbolic links, after checking the file and each folder.
 
     Raises:
-        JournalError: Another user may decide where it leads, or may have written it, or it is itself a symbolic link.
-        OSError: It leads nowhere, or to what is not a regular file.
+        JournalError: Another user may change where the path leads, or may have written the file, or the file is a
+            symbolic link.
+        OSError: A folder does not exist, or the file is not a regular one.
     """
     folder, name = os.path.split(os.path.join(os.getcwd(), os.fspath(path)))
-    file = _check_way(folder) / name
+    file = _check_path(folder) / name
     try:
         status = file.lstat()
     except FileNotFoundError:
@@ -44,11 +45,11 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 
 
 def check_file(file: Path, status: os.stat_result) -> None:
-    """Check that a file is one of its kind, and that only we may write to it.
+    """Check that a file is a regular one with one name, and that only we may write to it.
 
     Raises:
-        JournalError: It is not so.
-        OSError: It is not a regular file.
+        JournalError: Another user owns it, or may write to it.
+        OSError: It is not a regular file, or has more than one name.
     """
     check_kind(status)
     if status.st_uid != os.geteuid():
@@ -62,7 +63,7 @@ def check_file(file: Path, status: os.stat_result) -> None:
             "(or `chmod go-w` it, if you know that none has)"
         )
     if status.st_nlink > 1:
-        # A name in another folder might have been given to it by another user.
+        # Another user may have made the other name.
         raise OSError(errno.EMLINK, "it has more than one name (hard links)")
 
 
@@ -76,8 +77,8 @@ def check_kind(status: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "it is not a file")
 
 
-def _check_way(path: str) -> Path:
-    """Go to a folder step by step, as the system does; check each folder on the way, and each link."""
+def _check_path(path: str) -> Path:
+    """Resolve the path of a folder step by step, as the system does, and check each folder and each link."""
     here, links = Path("/"), 0
     _check_folder(here, here.stat())
     steps = path.split(os.sep)[::-1]
@@ -95,7 +96,7 @@ def _check_way(path: str) -> Path:
             here = entry
             continue
         if status.st_uid not in _trusted():
-            # In a folder with the sticky bit any user may lay a link.
+            # In a folder with the sticky bit any user can make a link.
             raise JournalError(
                 f"{entry}, on the way to the journal, is a symbolic link of {_user(status.st_uid)}: {_REMEDY}"
             )
@@ -109,7 +110,7 @@ def _check_way(path: str) -> Path:
 
 
 def _check_folder(folder: Path, status: os.stat_result) -> None:
-    """Check that no other user may put a file in the place of another one in a folder."""
+    """Check that no other user can replace a file in a folder."""
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if status.st_uid not in _trusted():
@@ -128,14 +129,14 @@ def _check_folder(folder: Path, status: os.stat_result) -> None:
 
 
 def _trusted() -> set[int]:
-    # In a user namespace the owner of the root may be shown as `nobody`; it can change everything all the same.
+    # In a user namespace the owner of the root may appear as user `nobody`; it can change everything anyway.
     return {0, os.geteuid(), os.stat("/").st_uid}
 
 
 def _is_private(folder: Path, gid: int) -> bool:
-    """Tell whether a group is that of one user only, us, as most systems make one for each user.
+    """Return whether we are the only member of a group, such as the private group that most systems make for a user.
 
-    Users that a directory service does not list are not seen.
+    Users that a directory service does not list are not found.
     """
     if _has_list(folder):
         return False
@@ -148,7 +149,7 @@ def _is_private(folder: Path, gid: int) -> bool:
 
 
 def _has_list(folder: Path) -> bool:
-    # With an access control list the bits of the group are those of all users that it names (acl(5)).
+    # With an access control list the group's bits apply to all users that the list names (acl(5)).
     try:
         return sys.platform == "linux" and "system.posix_acl_access" in os.listxattr(folder)
     except OSError:

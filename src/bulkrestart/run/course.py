@@ -34,7 +34,7 @@ class Course:
 
         Args:
             stop: Why.
-            is_lost: Whether answers are not waited for either; None: where the reason is an outage or a stall.
+            is_lost: Whether the run also stops waiting for answers. None: yes after an outage or a stall.
         """
         if self.stop is None:
             self.stop = stop

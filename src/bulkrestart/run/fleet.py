@@ -24,7 +24,7 @@ from bulkrestart.core.observation import Sighting
 from bulkrestart.core.options import DRAIN, Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Statistics
-from bulkrestart.core.rollout import IN_VAIN, Budgets, tells_of_server
+from bulkrestart.core.rollout import EXHAUSTED, Budgets, is_about_server
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.turns import Turns
 from bulkrestart.run.account import Account
@@ -84,7 +84,7 @@ class Fleet:
         self._clock = clock
         self._ledger = ledger
         self._recorder = recorder
-        #: Ends at the deadline, or when the run is stalled.
+        #: Is cancelled at the deadline, or when the run is stalled.
         self._bounds = anyio.CancelScope(deadline=deadline)
         self._options = options
         self._shields = Shields()
@@ -99,7 +99,7 @@ class Fleet:
         self._was_rebooting: str | None = None
         self._stalled: Stop | None = None
         #: Servers that were given up since one was accepted.
-        self._given_up = 0
+        self._exhausted = 0
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
@@ -203,9 +203,9 @@ class Fleet:
             self._course.halt(Stop(StopReason.DEADLINE, "the deadline came"))
 
     def _give_up(self, stop: Stop) -> None:
-        """End a run that is stalled as the deadline ends one: what is in flight is awaited for `DRAIN` seconds."""
+        """End a stalled run as the deadline does: requests in flight are awaited for `DRAIN` seconds."""
         self._stalled = stop
-        # First, so that whatever waits is cancelled, and does not go on because the run has stopped.
+        # Cancel first, so that tasks that wait for the stop are cancelled and do not go on.
         self._bounds.cancel()
         self._course.halt(stop)
 
@@ -320,7 +320,7 @@ class Fleet:
     def _decide_first(self, progress: Progress) -> Decision:
         seen = self._survey.pop(progress.server_id)
         if seen is None and progress.server_id == self._was_rebooting:
-            # It is not ours. A 409 on it would leave that open: something may have delivered our send twice.
+            # The reboot is not ours. After a 409 that could not be told, because a send may be delivered twice.
             return Look(is_unresolved=False, delay=PASSING_DELAY)
         if seen is None:
             return Send(reboot_type=progress.reboot_type)
@@ -348,7 +348,7 @@ class Fleet:
             return
         self._refusals.forget()
         self._gate.note_accepted()
-        self._given_up = 0
+        self._exhausted = 0
         if self._options.wait:
             self._settler.watch(progress)
         else:
@@ -358,15 +358,15 @@ class Fleet:
         """Give a server that had its turn its outcome."""
         result = self.account.close(progress, end)
         others_progress = self._stall.has_progressed_since(progress.began)
-        in_vain = 0 if others_progress else self._given_up + self._turns.under_way
-        self._given_up += result.reason in IN_VAIN
-        if tells_of_server(result, in_vain=in_vain):
+        exhausted = 0 if others_progress else self._exhausted + self._turns.under_way
+        self._exhausted += result.reason in EXHAUSTED
+        if is_about_server(result, exhausted=exhausted):
             self._stall.note_server()
             self._count(result)
         self._line.end(result)
 
     async def _escalate(self, progress: Progress, failure: End) -> Accept | End:
-        """Let HARD follow a SOFT, the end of which was seen."""
+        """Send HARD after a SOFT that left its server in error."""
         self._stall.note_server()
         decision = await self._submitter.escalate(progress, failure)
         if isinstance(decision, Accept):
@@ -374,12 +374,12 @@ class Fleet:
         return decision
 
     def _keep(self, progress: Progress) -> None:
-        """Write down a server that is back, and is to be verified."""
+        """Write down a server that is back, before it is verified."""
         self._stall.note_server()
         self._recorder.note(progress)
 
     def _check(self, server: Server) -> object:
-        """Call the user's own check. All calls for a server are made within `verify_timeout` of the first."""
+        """Call the user's own check. A call counts as progress: `verify_timeout` bounds the calls for each server."""
         assert self._options.verify is not None, "without a check there is no verifier"
         self._stall.advance()
         return self._options.verify(server)

@@ -33,7 +33,7 @@ class Gate:
         traffic: What all requests of the client share.
         auth: What has to be signed in before a slot is taken; None if nothing.
         max_at_once: The run's own bound on requests at once; None for that of the client.
-        stall: Ends what makes no progress; None: one of its own, with the bound of what has no run.
+        stall: Ends what makes no progress. None: a new one, for requests outside a run.
 
     Attributes:
         course: Ends the waits for a send when the run stops, and all of them when it is lost.
@@ -82,7 +82,7 @@ class Gate:
                 continue
             asked = anyio.current_time()
             trouble = await self._auth.sign_in()
-            self.stall.hear_sign_in(trouble)
+            self.stall.record_sign_in(trouble)
             if trouble is None or trouble.is_final:
                 return trouble
             if not self._admission.brake.remaining(anyio.current_time()):
@@ -150,11 +150,11 @@ class Gate:
         self._traffic.heed(seen, sent_at=sent_at, server_id=server_id, progress=progress)
         self._judge()
         if (stop := self._admission.sends_verdict(self._party, anyio.current_time())) is not None:
-            # Looks are answered: what was sent is followed.
+            # Looks are answered, so the servers that were sent to can be followed to their end.
             self.course.halt(stop, is_lost=False)
 
     def note_accepted(self) -> None:
-        """Note a server that was accepted, at once or by a later look: the cloud takes sends."""
+        """Record a server whose acceptance an answer or a later look has shown."""
         self._admission.note_accepted()
         self.stall.note_server()
 
@@ -172,7 +172,7 @@ class Gate:
         return self._admission.patience(moment)
 
     def send_patience(self, moment: float) -> float:
-        """Read a clock that also stands still while the cloud refuses every send, or every look, of all servers."""
+        """Read a clock that is also paused while the cloud refuses every send, or every look, of all servers."""
         return self._admission.send_patience(moment)
 
 

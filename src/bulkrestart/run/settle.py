@@ -63,7 +63,7 @@ class Watched:
         deadline: When the wait for it ends, on the clock of `Settler`, which stands still at times.
         seen: When the request left that last showed its state; None before the first.
         back: The snapshot that last showed it back; None as long as none has.
-        was_rebooting: A snapshot has shown it in a reboot since it was accepted.
+        was_rebooting: Whether a snapshot has shown it in a reboot since it was accepted.
         has_ended_badly: That showed the reboot ended, and the server not active.
     """
 
@@ -83,7 +83,7 @@ class Settler:
         compute: The cloud.
         gate: The way to it.
         sweep: Reads the states of the servers.
-        calibration: What the run knows of the action log.
+        calibration: Measures the action log.
         escalate: Sends HARD after a SOFT that was accepted and ended as told.
         verifier: Lets the servers that are back be checked; None if that is not asked for.
         keep: Writes down how far a server has come.
@@ -313,7 +313,7 @@ class Settler:
         self._news.set()
 
     async def _find_row(self, watched: Watched, *, is_late: bool) -> tuple[Log | Observation, FoundRow | None]:
-        """Read the row of the accepted reboot: by its id, and where the log has none of it, in the whole log.
+        """Read the row of the accepted reboot: by its id, or in the whole log if it has no row with that id.
 
         Args:
             watched: The server.
@@ -324,7 +324,7 @@ class Settler:
         """
         progress = watched.progress
         named: FoundRow | None = None
-        # The id of an answer, as against one that the log has shown, may be a gateway's.
+        # The id of an answer may be a gateway's; an id that the log has shown is not.
         is_foreign = self._calibration.are_ids_foreign and progress.request_id == progress.sends.attempts[-1].request_id
         if progress.request_id is not None and not is_foreign:
             read = await self._read_row(watched, progress.request_id)
@@ -339,7 +339,7 @@ class Settler:
         self._observe(log, watched, asked)
         single: set[str] = set()
         if named is not None:
-            log = with_row(log, (named.row,))
+            log = tuple(named.row if row.request_id == named.row.request_id else row for row in log)
             single.add(named.row.request_id)
         while True:
             found = self._find(log, watched, is_late=is_late)
@@ -349,10 +349,10 @@ class Settler:
             # Read singly, it may have ended in Error since the whole log was read: then another row may count.
             progress.identify(found.row.request_id)
             single.add(found.row.request_id)
-            read = with_row(log, await self._read_row(watched, found.row.request_id))
-            if not isinstance(read, tuple):
-                return read, None
-            log = read
+            merged = with_row(log, await self._read_row(watched, found.row.request_id))
+            if not isinstance(merged, tuple):
+                return merged, None
+            log = merged
 
     async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
         server_id = watched.progress.server_id
@@ -362,7 +362,7 @@ class Settler:
         return log
 
     def _observe(self, log: Log, watched: Watched, asked: float) -> None:
-        """Let the run learn from the log of a server whose reboot was accepted."""
+        """Calibrate the action log by that of a server whose reboot was accepted."""
         self._calibration.learn_user(log, watched.progress.sends.attempts[-1].request_id)
         sample = self._calibration.sample_of(watched.progress, watched.accepted)
         if sample is not None:

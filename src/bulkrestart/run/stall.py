@@ -1,6 +1,6 @@
-"""Ends what makes no progress: a run after `stall_timeout`, and what is asked without a run after as long.
+"""Ends a run that makes no progress for `stall_timeout`, and requests outside a run after the same time.
 
-Law: the clock of a run stands still between two waves, and at no other time.
+Law: the clock of a run is paused between two waves, and at no other time.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,55 +12,55 @@ import anyio
 from bulkrestart.cloud.credentials import Trouble
 from bulkrestart.core.errors import StalledError
 from bulkrestart.core.model import Stop
-from bulkrestart.core.stall import LEEWAY, STALL_TIMEOUT, Asked, Stall
+from bulkrestart.core.stall import LEEWAY, STALL_TIMEOUT, RequestKind, StallDetector
 
-#: Seconds between two looks at the clock while it stands still.
+#: Seconds between two looks at the clock while it is paused.
 _PAUSED_INTERVAL: Final = 5.0
 
 
 class StallWatch:
-    """Is told how requests end and how servers fare, and ends what makes no progress.
+    """Records how requests end and how servers progress, and ends what is stalled.
 
     Args:
-        timeout: Seconds without progress that are too long.
-        is_run: It is a run that is watched. If not, the clock stands still outside of `bounded`.
+        timeout: Seconds without progress after which it is stalled.
+        is_run: Whether a run is watched. If not, the clock is paused outside of `bounded`.
 
     Attributes:
-        holding: Gives the answer for which all requests wait; "" if they do not.
+        holding: Returns the answer because of which all requests are paused; "" if they are not.
     """
 
     def __init__(self, timeout: float = STALL_TIMEOUT, *, is_run: bool = True) -> None:
         now = anyio.current_time()
         lacking = "no server was accepted or came back" if is_run else "the cloud has not given all that was asked for"
-        self._stall = Stall(timeout + LEEWAY if is_run else timeout, now, lacking=lacking)
+        self._stall = StallDetector(timeout + LEEWAY if is_run else timeout, now, lacking=lacking)
         if not is_run:
             self._stall.pause(now)
         self._closed = anyio.Event()
         self.holding: Callable[[], str] = str
 
     def advance(self) -> None:
-        """Note progress that is no server's: the run begins, or a server was seen for the first time."""
+        """Record progress that belongs to no server: the run begins, or a server was seen for the first time."""
         self._stall.advance(anyio.current_time())
 
     def note_server(self) -> None:
-        """Note a server that was accepted, came back, or got an outcome of its own."""
+        """Record a server that was accepted, came back, or got an outcome of its own."""
         self._stall.note_server(anyio.current_time())
 
     def has_progressed_since(self, moment: float) -> bool:
-        """Tell whether any server did since a moment."""
+        """Return whether any server was accepted, came back, or got an outcome of its own after a moment."""
         return self._stall.has_progressed_since(moment)
 
-    def hear(self, asked: Asked, seen: object) -> None:
-        """Note how a request ended."""
-        self._stall.hear(asked, seen, anyio.current_time())
+    def record(self, asked: RequestKind, seen: object) -> None:
+        """Record how a request ended."""
+        self._stall.record(asked, seen, anyio.current_time())
 
-    def hear_sign_in(self, trouble: Trouble | None) -> None:
-        """Note how a sign-in ended; None if it was well."""
-        self._stall.hear_sign_in(None if trouble is None else trouble.answer, anyio.current_time())
+    def record_sign_in(self, trouble: Trouble | None) -> None:
+        """Record how a sign-in ended; None if it succeeded."""
+        self._stall.record_sign_in(None if trouble is None else trouble.answer, anyio.current_time())
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let the time pass within: it does not count."""
+        """Pause the clock within the block: that time does not count."""
         self._stall.pause(anyio.current_time())
         try:
             yield
@@ -71,7 +71,7 @@ class StallWatch:
         """Watch a run until `close`.
 
         Args:
-            give_up: Ends the run, once, when it is stalled.
+            give_up: Called once, when the run is stalled; it ends the run.
         """
         self.advance()
         while not self._closed.is_set():
@@ -83,15 +83,15 @@ class StallWatch:
                 await self._closed.wait()
 
     def close(self) -> None:
-        """Watch no longer: the run is over."""
+        """Stop watching: the run is over."""
         self._closed.set()
 
     @contextmanager
     def bounded(self) -> Iterator[None]:
-        """End what is awaited within, when all such blocks together have taken too long.
+        """Cancel the block when all such blocks together have taken longer than the timeout.
 
         Raises:
-            StalledError: They have.
+            StalledError: The block was cancelled.
         """
         now = anyio.current_time()
         self._stall.resume(now)

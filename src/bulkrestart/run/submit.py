@@ -15,7 +15,7 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from bulkrestart.cloud.compute import Compute
-from bulkrestart.cloud.instants import present
+from bulkrestart.cloud.instants import current_instant
 from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.clock import CloudClock, Instant
 from bulkrestart.core.decide import decide
@@ -34,15 +34,15 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for which a look stands. A send that was to follow it, and leaves later, is kept back.
+#: Seconds for which a look is valid. A send does not leave if the look before it is older.
 LOOK_LIFE: Final = 60.0
-#: The same with `since`, and where HARD follows a SOFT: another client's reboot in between would be doubled. A slow API
-#: takes up to 6 s for an answer (a real Nova with 50 requests at once).
+#: The same with `since`, and if HARD follows a SOFT: another client's reboot in between would make ours the second one.
+#: A slow API takes up to 6 s for an answer (a real Nova with 50 requests at once).
 CLOSE_LOOK_LIFE: Final = 15.0
 #: Seconds: the ceiling of the first random wait, doubled at each more, up to the last.
 FIRST_CEILING: Final = 0.5
 LAST_CEILING: Final = 30.0
-#: Seconds between two rounds of questions for the rows of accepted sends, and how many there are in each.
+#: Seconds between two rounds of calibration, and the samples that one round reads.
 _CALIBRATION_INTERVAL: Final = 2.0
 _CALIBRATION_SAMPLES: Final = 3
 #: More than it takes to the last ceiling; a float overflows at 1024.
@@ -58,7 +58,7 @@ class Submitter:
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
         options: What was asked for.
-        calibration: What the run knows of the action log.
+        calibration: Measures the action log.
         recorder: Keeps the journal.
         rng: The source of jitter.
     """
@@ -84,8 +84,8 @@ class Submitter:
         self._course = gate.course
         self._recorder = recorder
         self._rng = rng
-        self._asking: anyio.Event | None = None
-        self._asked_at = float("-inf")
+        self._calibrating: anyio.Event | None = None
+        self._calibrated_at = float("-inf")
 
     async def send(self, progress: Progress) -> Decision:
         """Send the reboot once, and decide on what comes back.
@@ -122,11 +122,11 @@ class Submitter:
                 sent_at = anyio.current_time()
             progress.sends.leave(sent_at, self._clock.at(sent_at))
             look = progress.last_look.instant
-            may_leave = None if look is None else partial(self._object_to_age, progress, look)
+            veto = None if look is None else partial(self._veto_stale_look, progress, look)
             # What stands if the end of the shield, and not an answer, ends the wait.
             seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
             with self._shields.up():
-                seen = await self._compute.reboot(progress.server_id, progress.reboot_type, may_leave=may_leave)
+                seen = await self._compute.reboot(progress.server_id, progress.reboot_type, veto=veto)
                 if not (isinstance(seen, Unsent) and seen.is_withheld):
                     self._gate.heed(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
@@ -136,10 +136,10 @@ class Submitter:
             self._calibration.add(sample)
         return decision
 
-    def _object_to_age(self, progress: Progress, look: Instant) -> str | None:
-        """Say why a send must not follow its look any more; None if it may. Called right before it leaves."""
+    def _veto_stale_look(self, progress: Progress, look: Instant) -> str | None:
+        """Return why a send must not leave if its look is too old; None if it may. Called right before it leaves."""
         life = CLOSE_LOOK_LIFE if self._looks_in_slot(progress) else LOOK_LIFE
-        age = look.age(present())
+        age = look.age(current_instant())
         return None if age <= life else f"the look at the server before it was {age:.0f} s old"
 
     async def escalate(self, progress: Progress, failure: End) -> Accept | End:
@@ -159,13 +159,13 @@ class Submitter:
         and ours, but one that begins in this very instant. Nor is one where HARD follows a SOFT that was accepted.
         """
         since = None if self._options.since is None else self._calibration.moment(self._options.since)
-        at, instant = anyio.current_time(), present()
+        at, instant = anyio.current_time(), current_instant()
         server = await self._see(self._compute.show(progress.server_id), progress)
         log: Log | Observation | None = None
         if since is not None and needs_log(server, since):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
-            instant = present()
+            instant = current_instant()
             log = await self._see(self._compute.actions(progress.server_id), progress)
         if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since.earliest)):
             if self._gate.is_held:
@@ -193,7 +193,7 @@ class Submitter:
         if progress.reboot_type is not RebootType.HARD:
             return True
         look = progress.last_look.instant
-        return look is not None and look.age(present()) <= LOOK_LIFE
+        return look is not None and look.age(current_instant()) <= LOOK_LIFE
 
     async def look(self, progress: Progress) -> Decision:
         """Look at the server, the action log first if the fate of a send is unknown, and decide on what is seen."""
@@ -202,7 +202,7 @@ class Submitter:
         if progress.fate.is_unresolved:
             await self._calibrate()
             log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
-        instant = present()
+        instant = current_instant()
         server, _ = await self._gate.ask(
             lambda: self._compute.show(progress.server_id),
             progress.server_id,
@@ -221,11 +221,11 @@ class Submitter:
             user_id=self._calibration.facts.user_id,
             log_time=self._calibration.log_time(progress, anyio.current_time()),
             lag=self._calibration.lag,
-            is_log_being_dated=self._calibration.is_coming,
+            may_be_dated_soon=self._calibration.may_be_dated_soon,
         )
         decision = decide_look(sighting, progress)
         if isinstance(decision, Accept) and decision.request_id is not None:
-            self._calibration.prove()
+            self._calibration.mark_proven()
         if isinstance(decision, Send) and log is None and progress.sends.has_reached:
             decision = await self._delivered_again(progress) or decision
         if isinstance(decision, Look | End) and progress.fate.is_unresolved:
@@ -236,7 +236,7 @@ class Submitter:
         return decision
 
     async def _delivered_again(self, progress: Progress) -> Accept | None:
-        """Read the action log before a send that follows a refusal, which may have been delivered once more."""
+        """Look in the action log before a send that follows a refused one, which may have been delivered twice."""
         log, _ = await self._gate.ask(
             partial(self._compute.actions, progress.server_id), progress.server_id, is_for_send=True
         )
@@ -265,32 +265,32 @@ class Submitter:
                 return None
 
     async def _calibrate(self) -> None:
-        """Read the logs of some servers whose reboot was accepted: they tell how the log names, dates and delays rows.
+        """Calibrate the action log by the logs of some servers whose reboot was accepted.
 
-        One look asks, and those that come meanwhile await what it learns.
+        One task reads them. Others that call this meanwhile wait for its result.
         """
-        if self._asking is not None:
-            await self._asking.wait()
+        if self._calibrating is not None:
+            await self._calibrating.wait()
             return
         now = anyio.current_time()
         sample = self._calibration.next_sample(now)
-        if sample is None or now < self._asked_at + _CALIBRATION_INTERVAL:
+        if sample is None or now < self._calibrated_at + _CALIBRATION_INTERVAL:
             return
-        self._asking, self._asked_at = anyio.Event(), now
+        self._calibrating, self._calibrated_at = anyio.Event(), now
         try:
             for _ in range(_CALIBRATION_SAMPLES):
                 log, asked = await self._gate.ask(partial(self._compute.actions, sample.server_id), sample.server_id)
                 if not isinstance(log, tuple):
                     if is_log_unreadable(log):
-                        self._calibration.give_up()
+                        self._calibration.mark_unreadable()
                     return
                 self._calibration.observe(log, sample, asked_at=asked)
                 former, sample = sample, self._calibration.next_sample(anyio.current_time())
                 if sample is None or sample is former:
                     return
         finally:
-            self._asking.set()
-            self._asking = None
+            self._calibrating.set()
+            self._calibrating = None
 
     def _is_given_up(self, progress: Progress) -> bool:
         """Tell whether nothing more is asked about it: its fate is known, or the cloud is lost."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import Final
 
-from bulkrestart.cloud.instants import present
+from bulkrestart.cloud.instants import current_instant
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.rollout import Rollout
@@ -25,11 +25,11 @@ class Survey:
         rollout: What is to be known of them.
         keeps_states: Whether what is seen of each is kept, until `pop` takes it.
         is_thorough: Whether each has to be seen. If not, one that no page shows is looked at later.
-        advance: Is called whenever a server is seen for the first time; None: nothing is.
+        advance: Called when a server is seen for the first time; None: no call.
 
     Attributes:
         domains: The failure domain of each server that has one.
-        began: When the servers were looked at first.
+        began: When the last look at the servers began.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Survey:
         advance: Callable[[], None] | None = None,
     ) -> None:
         self.domains: dict[str, Hashable] = {}
-        self.began = present()
+        self.began = current_instant()
         self._sweep = sweep
         self._domain = rollout.domain
         self._is_by_zone = rollout.spread == "az"
@@ -61,7 +61,7 @@ class Survey:
 
     async def read(self, server_ids: Collection[str]) -> None:
         """Look at these servers."""
-        self.began = present()
+        self.began = current_instant()
         unseen = dict.fromkeys(server_ids)
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:

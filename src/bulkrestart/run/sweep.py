@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 #: Seconds after which a walk shows every server, also those that have not changed by the cloud's clock: `Date` may be
 #: ahead of the clock that dates changes.
 _WHOLE_INTERVAL: Final = 60.0
-#: Seconds that a walk may take however short the wait is: twenty pages of a thousand servers, at six seconds each.
+#: Seconds that a walk may always take: twenty pages of a thousand servers, at six seconds each.
 _SHORTEST_BOUND: Final = 120.0
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
@@ -37,8 +37,8 @@ class Swept:
     """How a sweep went.
 
     Attributes:
-        is_complete: Every page was read, or as many as show all the servers. A server that is absent all the same may
-            be anywhere: only the cloud's own 404 says that one is gone (Nova's api-guide, down cells).
+        is_complete: Every page was read, or enough pages to show all the servers. An absent server may still exist:
+            only the cloud's own 404 says that it is gone (Nova's api-guide, down cells).
         answered: Requests that were answered with a page or a server.
         trouble: The last answer that was neither; None if there was none.
     """
@@ -64,9 +64,9 @@ class Sweep:
         gate: The way to it.
         clock: The cloud's time.
         lanes: Single requests at once.
-        wait_timeout: Seconds to wait for a server. A list that has not ended after half of that, and two minutes, is
-            taken for one without an end: servers are read one by one from then on, before any is late. The time in
-            which all requests were held does not count.
+        wait_timeout: Seconds to wait for a server. A list that has not ended after half of that, and at least two
+            minutes, counts as endless: from then on servers are read one by one, before any is late. Time in which all
+            requests were paused does not count.
     """
 
     def __init__(self, compute: Compute, gate: Gate, clock: CloudClock, lanes: int, *, wait_timeout: float) -> None:
@@ -164,7 +164,7 @@ class Sweep:
                     seen.add(server.id)
                     take(server.id, server, asked)
             marker = page.marker
-            # A list whose pages lead back to an earlier one has no end; and a list may have ever new servers.
+            # A list whose pages lead back to an earlier one has no end.
             if marker is None or marker in markers or len(seen) >= missing:
                 break
             markers.add(marker)

@@ -64,9 +64,9 @@ class Asked:
         return no() if self.calls >= self._no_from else None
 
 
-async def send(compute: Compute, may_leave: Callable[[], str | None] | None) -> Observation:
+async def send(compute: Compute, veto: Callable[[], str | None] | None) -> Observation:
     """Send a reboot, if it may leave."""
-    return await compute.reboot("s", RebootType.SOFT, may_leave=may_leave)
+    return await compute.reboot("s", RebootType.SOFT, veto=veto)
 
 
 @both_backends
@@ -216,9 +216,9 @@ def test_a_transport_that_tells_no_trace_is_asked_when_it_gets_the_request(backe
             compute = compute_of(http, project=cloud.project_id)
             [server_id] = cloud.ids
             asked = Asked(1)
-            assert await compute.reboot(server_id, RebootType.SOFT, may_leave=asked) == WITHHELD
+            assert await compute.reboot(server_id, RebootType.SOFT, veto=asked) == WITHHELD
             assert (cloud.posts, asked.calls) == ({}, 1)
-            seen = await compute.reboot(server_id, RebootType.SOFT, may_leave=yes)
+            seen = await compute.reboot(server_id, RebootType.SOFT, veto=yes)
             assert isinstance(seen, Answer)
             assert (seen.status, cloud.posts) == (202, {server_id: 1})
 
