@@ -132,7 +132,9 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
     return _look_on(age, progress, "the action log does not tell")
 
 
-def decide_delivered_again(log: Log, progress: Progress, log_time: LogTime, user_id: str | None) -> Accept | None:
+def decide_delivered_again(
+    log: Log, progress: Progress, log_time: LogTime, user_id: str | None
+) -> Accept | Look | None:
     """Decide whether a request that the cloud refused for a passing state was delivered once more, and accepted then.
 
     Args:
@@ -142,10 +144,13 @@ def decide_delivered_again(log: Log, progress: Progress, log_time: LogTime, user
         user_id: Who we are, as the log names us; None while unknown.
 
     Returns:
-        The acceptance; None where the log shows no reboot of ours since the send.
+        The acceptance; a look where the clocks do not tell whether a reboot of ours began since the send; None where
+        the log shows none.
     """
-    since = (row for row in reboots_since(log, progress, log_time) if user_id in (None, row.user_id))
-    return next((Accept(request_id=row.request_id) for row in since), None)
+    since = [row for row in reboots_since(log, progress, log_time) if user_id in (None, row.user_id)]
+    if since:
+        return Accept(request_id=since[0].request_id)
+    return Look(is_unresolved=True) if are_within_skew(log, progress, log_time, user_id) else None
 
 
 def _is_untouched(server: Server | Observation, log_time: LogTime) -> bool:

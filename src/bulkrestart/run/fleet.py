@@ -320,6 +320,9 @@ class Fleet:
         if seen is None and progress.server_id == self._was_rebooting:
             # It is not ours. A 409 on it would leave that open: something may have delivered our send twice.
             return Look(is_unresolved=False, delay=PASSING_DELAY)
+        if progress.sends.since is not None:
+            # A former process sent to it, and it was refused then: the log may show that it was delivered once more.
+            return Look(is_unresolved=False)
         if seen is None:
             return Send(reboot_type=progress.reboot_type)
         sighting = Sighting(server=seen[0], log=None, at=seen[1], instant=self._survey.began.at(seen[1]))
