@@ -34,7 +34,7 @@ _ACTS_AFTER: Final = 5.0
 #: Processes that start at once: each takes most of a second of a processor before it looks.
 _STARTS: Final = threading.BoundedSemaphore(4)
 #: Seconds in which a process must look at its server, and in which it must end when it is woken.
-PATIENCE: Final = 120.0
+PATIENCE: Final = 400.0
 #: The most seconds after a look's answer at which a process is stopped that is not stopped before the answer.
 _SOON: Final = 0.003
 _ROOT: Final = Path(__file__).parents[1]

@@ -47,7 +47,7 @@ def reboot(number: int, *, start: float, request_id: str = "req", user_id: str =
 def unresolved(at: float = 0.0, *, is_former: bool = False) -> Progress:
     """Give a server with a send of unknown fate that left at that moment."""
     order = Order(reboot_type=RebootType.SOFT)
-    sends = Sends(since=(DATE + at, DATE + at + 1.0), is_since_former=is_former)
+    sends = Sends(since=(DATE + at, DATE + at + 1.0), is_since_former=is_former, is_former=is_former)
     return Progress(server_id="server", order=order, reboot_type=order.reboot_type, sends=sends)
 
 
@@ -405,3 +405,49 @@ def test_age_includes_suspension(later: Instant, expected: float) -> None:
     then = Instant(monotonic=100.0, suspended=0.0, wall=1000.0)
     assert then.age(later) == expected
     assert then.at(105.0).age(later.at(later.monotonic)) == pytest.approx(max(expected - 5.0, later.monotonic - 105.0))
+
+
+def test_user_that_a_former_process_knew_is_who_sent_then() -> None:
+    """A run may go on as another user: what its journal says of us holds for its sends, and for no send of ours."""
+    one = calibration(facts=LogFacts(is_proven=True, user_id="before"))
+    former, ours = unresolved(is_former=True), unresolved()
+    assert (one.user_id(former), one.user_id(ours)) == ("before", None)
+
+    one.learn_user((reboot(1, start=0.0),), "req-1")
+
+    assert (one.user_id(former), one.user_id(ours)) == ("before", "me")
+    assert one.facts.user_id is None
+
+
+def test_server_that_two_processes_have_sent_to() -> None:
+    """Where a send of each may be looked for, who we are is known only if both were the same user."""
+    both = unresolved(is_former=True)
+    both.sends.doubts = 1
+    both.sends.leave(10.0, (DATE + 10.0, DATE + 11.0))
+    other, same = (calibration(facts=LogFacts(is_proven=True, user_id=user_id)) for user_id in ("before", "me"))
+    for one in (other, same):
+        assert one.user_id(both) is None
+        one.learn_user((reboot(1, start=0.0),), "req-1")
+
+    assert (other.user_id(both), same.user_id(both)) == (None, "me")
+    assert same.facts.user_id == "me"
+
+
+def test_users_that_change_within_a_run_are_not_told_apart() -> None:
+    """Where rows that are certainly ours name two users, neither alone is who we are."""
+    one = calibration()
+    one.learn_user((reboot(1, start=0.0, user_id="a"),), "req-1")
+    one.learn_user((reboot(2, start=0.0, user_id="b"),), "req-2")
+
+    assert (one.user_id(unresolved()), one.facts) == (None, LogFacts(is_proven=True))
+
+
+def test_states_of_servers_are_not_measured_by_the_log() -> None:
+    """A log that shows rows at once says nothing of how late the states of servers are shown; a late one does."""
+    one = calibration()
+    fresh(one, 3)
+    assert (one.lag, one.view_lag) == (0.0, UNMEASURED_LAG)
+
+    one.observe((), sample(9), asked_at=40.0)
+
+    assert (one.lag, one.view_lag) == (80.0, 80.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, End, Look, Send
 from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Action, Attempt, Log, Outcome, Proof, Reason, ServerResult
@@ -378,3 +379,15 @@ def test_result_carries_the_whole_account() -> None:
         proof=Proof.ACTION,
         elapsed=30.0,
     )
+
+
+@pytest.mark.parametrize("unsent", [Unsent("ConnectError"), Unsent("the look was old", is_withheld=True)])
+def test_send_that_has_not_left_does_not_move_the_moment_since_which_is_looked(unsent: Unsent) -> None:
+    """A request that was refused may be delivered once more: the log is read since then, whatever did not leave."""
+    progress = sent(conflict("task_state", "image_snapshot"), cloud_time=(1000.0, 1002.0))
+
+    progress.sends.leave(200.0, (1100.0, 1102.0))
+    assert progress.sends.since == (1100.0, 1102.0)
+    progress.answer(200.0, unsent, decide(unsent, progress))
+
+    assert progress.sends.since == (1000.0, 1002.0)

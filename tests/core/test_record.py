@@ -134,6 +134,7 @@ def test_send_in_flight() -> None:
             doubts=1,
             since=CLOUD_TIME,
             is_since_former=True,
+            is_former=True,
         ),
         fate=Fate(is_unresolved=True, answered_at=NOW, may_come_late=True),
         words="the process ended before the answer",
@@ -175,7 +176,7 @@ def test_send_of_unknown_fate(seen: Observation, may_come_late: bool, last_statu
         order=replace(before.order, run_began=LATER),
         # By a clock that was set back meanwhile it began later than now.
         began=NOW,
-        sends=replace(before.sends, is_since_former=True, spent=0),
+        sends=replace(before.sends, is_since_former=True, is_former=True, spent=0),
         fate=replace(before.fate, answered_at=NOW, readable_looks=0),
     )
     assert after.fate.is_unresolved
@@ -345,7 +346,9 @@ def test_what_is_not_recorded_counts_anew() -> None:
     """A field of a server's way is recorded, or is named here because whoever resumes begins it anew."""
     anew = {
         # Leave, counts and looks of a process.
-        *("order", "is_since_former", "spent", "readable_looks", "refused", "stale", "last_look"),
+        *("order", "is_since_former", "is_former", "spent", "readable_looks", "refused", "stale", "last_look"),
+        # What stands again only when a send has not left.
+        "before",
         # Moments of a clock that is gone; what matters of them stands under another name.
         *("answered_at", "in_flight_since"),
         # It stands as the end.

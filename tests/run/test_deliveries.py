@@ -1,16 +1,18 @@
 """A send that something on the way delivers twice: what is sent again, and what becomes of the server."""
 
 from collections import deque
-from typing import TypedDict, Unpack
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import pytest
 import trio
 
-from bulkrestart import Outcome, Reason, ServerResult
+from bulkrestart import Outcome, Reason, Report, Rollout, ServerResult
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator import Call, Cloud, Fault, HostFault, LogRow, RequestIds
 from bulkrestart.simulator.records import SimulatedServer
-from tests.virtual import EPOCH, REGARDLESS, client_of, cloud_of, virtually
+from tests.virtual import EPOCH, REGARDLESS, client_of, cloud_of, end_of, virtually
 
 
 class Cloudy(TypedDict, total=False):
@@ -145,7 +147,10 @@ def test_reboot_that_never_reached_the_guest_has_failed(
 class _Behind(Cloud):
     """A cloud of which the next readings of the last server's action log are so many seconds behind."""
 
-    behind: deque[float]
+    @cached_property
+    def behind(self) -> deque[float]:
+        """The seconds, one reading each."""
+        return deque()
 
     def log(self, server: SimulatedServer) -> list[LogRow]:
         """Return the log as it was then."""
@@ -170,11 +175,118 @@ def test_delivery_that_ends_in_error_while_the_log_is_read_does_not_stand_for_th
         )
         server_id = cloud.ids[-1]
         cloud.script(server_id, Fault.delivered_twice(0.01))
-        cloud.behind = deque([*[0.0] * readings, 2.5])
+        cloud.behind.extend([*[0.0] * readings, 2.5])
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids, reboot_type="HARD")
         assert {row.result for row in cloud.server(server_id).log if row.action == "reboot"} == {"Success", "Error"}
         assert report[server_id].outcome is not Outcome.FAILED
         assert not cloud.behind
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("reboot_type", RebootType)
+@pytest.mark.parametrize("date_skew", [3.0, 30.0])
+def test_request_that_is_accepted_later_by_a_wrong_date_is_not_sent_again(
+    reboot_type: RebootType, date_skew: float
+) -> None:
+    """Where the clocks do not tell whether a reboot of ours preceded the refused send, nothing is sent again."""
+    result, posts, cycles = delivered(
+        met_a_task(seconds=1.0, again_after=1.01),
+        reboot_type=reboot_type,
+        reboot_seconds=(0.3, 0.3),
+        date_skew=date_skew,
+    )
+
+    assert (result.outcome, result.reason, posts, cycles) == (Outcome.IN_DOUBT, Reason.UNANSWERED, 1, 1)
+
+
+def test_fleet_tells_that_a_refused_request_was_accepted_later() -> None:
+    """Servers that were accepted before date the log, so that the second delivery is found for what it is."""
+    result, posts, cycles = delivered(
+        met_a_task(seconds=1.0, again_after=1.01), reboot_seconds=(0.3, 0.3), date_skew=30.0, witnesses=4
+    )
+
+    assert (result.outcome, posts, cycles) == (Outcome.COMPLETED, 1, 1)
+
+
+def met_a_task(*, seconds: float, again_after: float) -> Fault:
+    """Let a request meet a passing task, and be delivered once more later; we get the first answer."""
+    return Fault(
+        applied_after=0.0,
+        task_state="image_snapshot",
+        task_seconds=seconds,
+        again_after=again_after,
+        answered_by="first",
+    )
+
+
+def test_server_that_the_second_delivery_left_in_error_was_not_refused() -> None:
+    """A state in which nothing is sent may be what a refused request has led to, delivered once more."""
+
+    async def main() -> None:
+        cloud = cloud_of(2, reboot_seconds=(0.3, 0.3))
+        broken, locked = cloud.ids
+        for server_id in cloud.ids:
+            cloud.script(server_id, met_a_task(seconds=1.0, again_after=1.01))
+        cloud.break_host(broken, HostFault.DEAD)
+        cloud.later(1.02, lambda: cloud.change(locked, locked=True))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert [end_of(result) for result in report] == [
+            (Outcome.FAILED, Reason.ERROR),
+            (Outcome.COMPLETED, None),
+        ]
+        assert cloud.posts.total() == 2
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_process_that_ended_after_the_refusal(tmp_path: Path, kills: int) -> None:
+    """The next process, or the one after it, finds in the log that the refused request was delivered once more."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, reboot_seconds=(0.3, 0.3))
+        [server_id] = cloud.ids
+        cloud.script(server_id, met_a_task(seconds=1.0, again_after=1.5))
+        async with client_of(cloud) as client:
+            for _ in range(kills):
+                with trio.move_on_after(0.1):
+                    await client.restart(cloud.ids, journal=tmp_path / "journal")
+            await trio.sleep(60.0)
+            [result] = await client.restart(cloud.ids, journal=tmp_path / "journal")
+        assert (result.outcome, cloud.posts[server_id], cloud.cycles[server_id]) == (Outcome.COMPLETED, 1, 1)
+
+    virtually(main)
+
+
+async def say_no(_: Report) -> bool:
+    """Stop the run between two waves."""
+    return False
+
+
+@pytest.mark.parametrize("reboot_type", RebootType)
+@pytest.mark.parametrize("request_ids", RequestIds)
+def test_run_that_goes_on_as_another_user_does_not_take_its_own_reboot_for_another_users(
+    tmp_path: Path, reboot_type: RebootType, request_ids: RequestIds
+) -> None:
+    """By the journal we are the first process's user: a row of the second's may be ours all the same."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, reboot_seconds=(0.3, 0.3), date_skew=5.0, request_ids=request_ids)
+        cloud.add_token("another-token", user_id="another-user")
+        last = cloud.ids[-1]
+        for server_id in (cloud.ids[0], last):
+            cloud.script(server_id, Fault.no_reply(applied=True))
+        settings: dict[str, Any] = {"journal": tmp_path / "journal", "reboot_type": reboot_type}
+        only_canary = Rollout(canary=5, pause=say_no)
+        async with client_of(cloud, max_at_once=1, max_per_second=0.1) as client:
+            await client.restart(cloud.ids, rollout=only_canary, **settings)
+        assert not cloud.posts[last]
+        async with client_of(cloud, max_at_once=1, token="another-token") as client:
+            report = await client.restart(cloud.ids, **settings)
+        assert end_of(report[last]) == (Outcome.IN_DOUBT, Reason.UNANSWERED)
+        assert (cloud.posts[last], cloud.cycles[last]) == (1, 1)
 
     virtually(main)

@@ -2,16 +2,20 @@
 
 from collections import Counter
 from datetime import datetime
+from functools import cached_property
 from itertools import pairwise
 
 import httpx
 import pytest
 import trio
 
-from bulkrestart import Outcome, Proof, Reason, RebootType, RestartClient, StopReason, Token
+from bulkrestart import Outcome, Proof, Reason, RebootType, RestartClient, Rollout, StopReason, Token
+from bulkrestart.core.calibration import UNMEASURED_LAG
+from bulkrestart.core.look import GRACE
 from bulkrestart.run.settle import FIRST_INTERVAL, LAST_INTERVAL
-from bulkrestart.simulator import Answer, Call, Cloud, Fault, HostFault, LogAccess, asgi, json_answer
-from tests.virtual import EPOCH, assert_accounted, client_of, cloud_of, virtually
+from bulkrestart.simulator import Answer, Call, Cloud, Fault, HostFault, LogAccess, LogRow, asgi, json_answer
+from bulkrestart.simulator.records import SimulatedServer
+from tests.virtual import EPOCH, REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
 FAILED = Outcome.FAILED
 
@@ -579,5 +583,58 @@ def test_ten_thousand_cost_few_requests() -> None:
         assert calls(cloud)[Call.LOG] == 0
         # A server whose event is not finished when it is seen back is asked again at the next poll.
         assert 10_000 <= calls(cloud)[Call.LOG_ROW] <= 10_100
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("fault", [HostFault.HANG, HostFault.REVERTED])
+def test_states_that_are_shown_late_prove_nothing_on_an_old_cloud(fault: HostFault) -> None:
+    """Where rows show no finish the state tells, and not one of before the reboot, though the log is up to date."""
+
+    async def main() -> None:
+        cloud = Cloud(
+            8,
+            clock=lambda: EPOCH + trio.current_time(),
+            reboot_seconds=(40.0, 60.0),
+            view_lag=30.0,
+            max_microversion="2.40",
+        )
+        for server_id in cloud.ids:
+            cloud.break_host(server_id, fault)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=REGARDLESS)
+        assert report.summary == {FAILED: 8}
+        assert sum(cloud.cycles.values()) == 0
+
+    virtually(main)
+
+
+class _Replicated(Cloud):
+    """A cloud whose first reading of each action log comes from a copy that is behind; the others are up to date."""
+
+    def log(self, server: SimulatedServer) -> list[LogRow]:
+        """Return the log; the first time as it was before any reboot."""
+        is_first = server.id not in self.read
+        self.read.add(server.id)
+        return [row for row in super().log(server) if row.action == "create" or not is_first]
+
+    @cached_property
+    def read(self) -> set[str]:
+        """The servers whose log was read."""
+        return set()
+
+
+def test_row_that_is_missing_where_it_is_asked_for_singly_is_late() -> None:
+    """A log is not taken to be up to date when it shows each row only at the second reading."""
+
+    async def main() -> None:
+        cloud = _Replicated(8, clock=lambda: EPOCH + trio.current_time(), reboot_seconds=(0.3, 0.3))
+        last = cloud.ids[-1]
+        cloud.script(last, Fault.no_reply(applied=False))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=Rollout(canary=7))
+        lost, again = report[last].attempts
+        # Twice as late as the latest row is no less than what is allowed for before anything was measured.
+        assert again.sent_at - lost.sent_at >= GRACE + UNMEASURED_LAG
 
     virtually(main)

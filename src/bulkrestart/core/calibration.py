@@ -68,8 +68,11 @@ class ActionLogCalibration:
         self._clock = clock
         self.facts = facts
         self.are_ids_foreign = False
+        self._former = facts
         self._has_shift = False
         self._is_unreadable = False
+        #: The users of rows that are certainly ours, and of sends of this process.
+        self._user_ids: set[str] = set()
         #: The newest sample with an id whose log was not read yet, and the sample whose row is waited for.
         self._newest: CalibrationSample | None = None
         self._pending: CalibrationSample | None = None
@@ -97,6 +100,11 @@ class ActionLogCalibration:
         """
         is_fresh = len(self._fresh) >= _FRESH_SAMPLES and self._lag == 0.0
         return 0.0 if is_fresh else max(UNMEASURED_LAG, 2.0 * self._lag)
+
+    @property
+    def view_lag(self) -> float:
+        """Seconds by which the states of servers may lag. Only the log is measured, and never shortens it."""
+        return max(UNMEASURED_LAG, 2.0 * self._lag)
 
     @property
     def may_be_dated_soon(self) -> bool:
@@ -155,10 +163,30 @@ class ActionLogCalibration:
         """Learn our user from the row whose id an answer to us carried: that row is certainly ours."""
         for row in log:
             if request_id is not None and row.request_id == request_id:
-                self.facts = replace(self.facts, is_proven=True, user_id=row.user_id or self.facts.user_id)
+                self._learn_user_id(row.user_id)
+
+    def user_id(self, progress: Progress) -> str | None:
+        """Tell who sent the last request to a server, as the log names us; None while unknown.
+
+        A run may go on with the credentials of another user, so what a former process knew is said of its sends only.
+        """
+        sends = progress.sends
+        if sends.is_former:
+            return self._former.user_id
+        own = self._user_ids if len(self._user_ids) == 1 else set()
+        if sends.is_since_former and own != {self._former.user_id}:
+            return None
+        return next(iter(own), None)
+
+    def _learn_user_id(self, user_id: str) -> None:
+        if user_id:
+            self._user_ids.add(user_id)
+        users = self._user_ids | ({self._former.user_id} if self._former.is_proven else set())
+        # The next process has to know of several users no less than this one.
+        self.facts = replace(self.facts, is_proven=True, user_id=users.pop() if len(users) == 1 else None)
 
     def _identify(self, row: Action, sample: CalibrationSample, age: float) -> None:
-        self.facts = replace(self.facts, is_proven=True, user_id=row.user_id or self.facts.user_id)
+        self._learn_user_id(row.user_id)
         if not self._has_shift:
             self.facts = replace(self.facts, shift=log_shift(row.start_time, sample.written))
             self._has_shift = True
@@ -187,12 +215,9 @@ class ActionLogCalibration:
         if len(agreeing) < _AGREEING_SAMPLES:
             return
         users = {user_id for _, user_id in agreeing}
-        self.facts = replace(
-            self.facts,
-            is_proven=True,
-            shift=(min(least for (least, _), _ in agreeing), max(most for (_, most), _ in agreeing)),
-            user_id=(users.pop() or None) if len(users) == 1 else None,
-        )
+        self._learn_user_id(users.pop() if len(users) == 1 else "")
+        shift = (min(least for (least, _), _ in agreeing), max(most for (_, most), _ in agreeing))
+        self.facts = replace(self.facts, shift=shift)
         self._has_shift, self.are_ids_foreign = True, True
         self._lag = 0.0
         self._votes.clear()

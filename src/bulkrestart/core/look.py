@@ -132,7 +132,9 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
     return _look_on(age, progress, "the action log does not tell")
 
 
-def decide_delivered_again(log: Log, progress: Progress, log_time: LogTime, user_id: str | None) -> Accept | None:
+def decide_delivered_again(
+    log: Log, progress: Progress, log_time: LogTime, user_id: str | None
+) -> Accept | Look | None:
     """Decide whether a request that was refused for a passing state was delivered a second time, and accepted.
 
     Args:
@@ -142,10 +144,13 @@ def decide_delivered_again(log: Log, progress: Progress, log_time: LogTime, user
         user_id: Our user in the log; None while unknown.
 
     Returns:
-        The acceptance; None if the log shows no reboot of ours since the send.
+        The acceptance; a look if the clocks do not tell whether a reboot of ours began since the send; None if the log
+        shows no such reboot.
     """
-    since = (row for row in reboots_since(log, progress, log_time) if user_id in (None, row.user_id))
-    return next((Accept(request_id=row.request_id) for row in since), None)
+    since = [row for row in reboots_since(log, progress, log_time) if user_id in (None, row.user_id)]
+    if since:
+        return Accept(request_id=since[0].request_id)
+    return Look(is_unresolved=True) if are_within_skew(log, progress, log_time, user_id) else None
 
 
 def _is_untouched(server: Server | Observation, log_time: LogTime) -> bool:

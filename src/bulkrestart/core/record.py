@@ -21,6 +21,8 @@ _TRIED_AGAIN: Final = frozenset(
         *(Reason.STOPPED, Reason.PARKED, Reason.HISTORY_UNREADABLE, Reason.HISTORY_UNCERTAIN),
     }
 )
+#: RFC 9110, section 15.5.10: what Nova answers for a state in which it does not reboot.
+_CONFLICT: Final = 409
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +129,14 @@ class Record:
             progress.accepted = Accept(request_id=progress.failed_soft.request_id)
             progress.reboot_type, progress.failed_soft = RebootType.SOFT, None
         if not progress.is_sent:
-            # It is sent to as if for the first time; only what was once in doubt may still be found in the log.
+            # It is sent to as if for the first time; only what was once in doubt, or was refused for a state that
+            # passes and delivered once more since, may still be found in the log.
+            # Without a status, a process before the last one has kept it.
+            may_be_found = sends.doubts or sends.last_status in (_CONFLICT, None)
+            sends.since = sends.since if may_be_found else None
             progress.reboot_type, sends.last_status = order.reboot_type, None
-            sends.since = sends.since if sends.doubts else None
         progress.fate = replace(progress.fate, answered_at=now) if progress.fate.is_unresolved else SETTLED
-        sends.is_since_former = sends.since is not None
+        sends.is_since_former = sends.is_former = sends.since is not None
         sends.spent = 0
         progress.began = min(progress.began, now)
         return progress

@@ -1,6 +1,6 @@
 """What was sent to one server, and what is known of the fate of the last send."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bulkrestart.core.decision import Accept, Decision, Look, Send, leaves_doubt
@@ -25,6 +25,8 @@ class Sends:
             cloud's clock is unknown. It is not kept as a moment of ours: our clock stands still while the machine
             sleeps.
         is_since_former: `since` was noted by a former process, by the `Date` that it saw.
+        is_former: The last send was a former process's.
+        before: `since` and `is_since_former` as they were when the last send left.
         refused: Sends in a row whose answer refused our newest token, or whatever else signs our requests. A look that
             is let in says nothing of sends.
         stale: Sends in a row whose answer refused an older token.
@@ -38,6 +40,8 @@ class Sends:
     last_status: int | None = None
     since: tuple[float, float] | None = None
     is_since_former: bool = False
+    is_former: bool = False
+    before: tuple[tuple[float, float] | None, bool] = field(default=(None, False), compare=False)
     refused: int = 0
     stale: int = 0
 
@@ -52,6 +56,8 @@ class Sends:
     def leave(self, now: float, cloud_time: tuple[float, float] | None) -> None:
         """Note, before a request leaves, that it leaves."""
         self.in_flight_since = now
+        self.is_former = False
+        self.before = self.since, self.is_since_former
         if not self.doubts:
             self.since, self.is_since_former = cloud_time, False
 
@@ -61,6 +67,9 @@ class Sends:
         request_id = seen.fault.request_id if isinstance(seen, Answer) else None
         self.attempts = (*self.attempts, Attempt(sent_at - run_began, str(seen), request_id))
         self.in_flight_since = None
+        if isinstance(seen, Unsent):
+            # What has reached the cloud before may still be delivered once more, and is looked for since then.
+            self.since, self.is_since_former = self.before
         self.has_reached |= not isinstance(seen, Unsent)
         self.spent += not isinstance(decision, Send | Look) or decision.is_attempt
         self.doubts += leaves_doubt(decision)

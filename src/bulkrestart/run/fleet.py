@@ -322,6 +322,9 @@ class Fleet:
         if seen is None and progress.server_id == self._was_rebooting:
             # The reboot is not ours. After a 409 that could not be told, because a send may be delivered twice.
             return Look(is_unresolved=False, delay=PASSING_DELAY)
+        if progress.sends.since is not None:
+            # A former process sent to it, and it was refused then: the log may show that it was delivered once more.
+            return Look(is_unresolved=False)
         if seen is None:
             return Send(reboot_type=progress.reboot_type)
         sighting = Sighting(server=seen[0], log=None, at=seen[1], instant=self._survey.began.at(seen[1]))

@@ -274,7 +274,7 @@ class Settler:
         log, found = await self._find_row(watched, is_late=is_late)
         can_date = self._calibration.can_date(watched.progress)
         age = anyio.current_time() - watched.accepted
-        is_view_fresh = watched.was_rebooting or age >= self._calibration.lag
+        is_view_fresh = watched.was_rebooting or age >= self._calibration.view_lag
         end = decide_proof(
             log, found, watched.progress, can_date=can_date, is_view_fresh=is_view_fresh, is_late=is_late
         )
@@ -333,15 +333,13 @@ class Settler:
                 return read, named
             if not isinstance(read, tuple) and not (isinstance(read, Answer) and read.is_not_found):
                 return read, None
-        log, asked = await self._gate.ask(partial(self._compute.actions, progress.server_id), progress.server_id)
-        if not isinstance(log, tuple):
-            return (log, None) if named is None else ((named.row,), named)
-        self._observe(log, watched, asked)
-        single: set[str] = set()
-        if named is not None:
-            log = tuple(named.row if row.request_id == named.row.request_id else row for row in log)
-            single.add(named.row.request_id)
-        while True:
+        whole, asked = await self._gate.ask(partial(self._compute.actions, progress.server_id), progress.server_id)
+        if not isinstance(whole, tuple):
+            return (whole, None) if named is None else ((named.row,), named)
+        self._observe(whole, watched, asked)
+        single = set() if named is None else {named.row.request_id}
+        log = whole if named is None else with_row(whole, (named.row,))
+        while isinstance(log, tuple):
             found = self._find(log, watched, is_late=is_late)
             is_known = found is None or found.is_disputed or found.row.request_id in single
             if found is None or is_known or len(single) == MOST_ROWS:
@@ -349,16 +347,17 @@ class Settler:
             # Read singly, it may have ended in Error since the whole log was read: then another row may count.
             progress.identify(found.row.request_id)
             single.add(found.row.request_id)
-            merged = with_row(log, await self._read_row(watched, found.row.request_id))
-            if not isinstance(merged, tuple):
-                return merged, None
-            log = merged
+            log = with_row(log, await self._read_row(watched, found.row.request_id))
+        return log, None
 
     async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
         server_id = watched.progress.server_id
         log, asked = await self._gate.ask(partial(self._compute.action, server_id, request_id), server_id)
         if isinstance(log, tuple):
             self._observe(log, watched, asked)
+        elif isinstance(log, Answer) and log.is_not_found:
+            # A row that is missing tells how late the log is, whichever way it was asked for.
+            self._observe((), watched, asked)
         return log
 
     def _observe(self, log: Log, watched: Watched, asked: float) -> None:
@@ -374,7 +373,7 @@ class Settler:
             log,
             watched.progress,
             self._calibration.log_time(watched.progress, now),
-            self._calibration.facts.user_id,
+            self._calibration.user_id(watched.progress),
             is_shown=is_late or now - watched.accepted >= GRACE + self._calibration.lag,
         )
 

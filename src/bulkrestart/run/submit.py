@@ -218,7 +218,7 @@ class Submitter:
             at=at,
             instant=instant,
             is_log_proven=self._calibration.facts.is_proven,
-            user_id=self._calibration.facts.user_id,
+            user_id=self._calibration.user_id(progress),
             log_time=self._calibration.log_time(progress, anyio.current_time()),
             lag=self._calibration.lag,
             may_be_dated_soon=self._calibration.may_be_dated_soon,
@@ -226,7 +226,7 @@ class Submitter:
         decision = decide_look(sighting, progress)
         if isinstance(decision, Accept) and decision.request_id is not None:
             self._calibration.mark_proven()
-        if isinstance(decision, Send) and log is None and progress.sends.has_reached:
+        if isinstance(decision, Send | End) and log is None and progress.sends.has_reached:
             decision = await self._delivered_again(progress) or decision
         if isinstance(decision, Look | End) and progress.fate.is_unresolved:
             decision = await self._satisfied_meanwhile(sighting, progress) or decision
@@ -235,15 +235,16 @@ class Submitter:
         self._stop_if_told(decision)
         return decision
 
-    async def _delivered_again(self, progress: Progress) -> Accept | None:
-        """Look in the action log before a send that follows a refused one, which may have been delivered twice."""
+    async def _delivered_again(self, progress: Progress) -> Accept | Look | None:
+        """Look in the action log before what follows a refused send, which may have been delivered twice."""
+        await self._calibrate()
         log, _ = await self._gate.ask(
             partial(self._compute.actions, progress.server_id), progress.server_id, is_for_send=True
         )
         log_time = self._calibration.log_time(progress, anyio.current_time())
         if not isinstance(log, tuple) or log_time is None:
             return None
-        return decide_delivered_again(log, progress, log_time, self._calibration.facts.user_id)
+        return decide_delivered_again(log, progress, log_time, self._calibration.user_id(progress))
 
     async def _satisfied_meanwhile(self, sighting: Sighting, progress: Progress) -> Look | End | None:
         """With `since`, a reboot by whomever ends also a server whose send is of unknown fate; it is waited for."""
