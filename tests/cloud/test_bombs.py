@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ LONGEST_HELD: Final = 0.05
 LAYERS: Final = ("one layer", "two layers", "three layers")
 BACKENDS: Final = ("asyncio", "trio")
 WAYS: Final = ("lanes", "proxied", "lent")
-EACH: Final = [(backend, way, bomb) for backend in BACKENDS for way in WAYS for bomb in LAYERS]
+EACH: Final = [(backend, *case) for backend, case in zip(cycle(BACKENDS), product(WAYS, LAYERS))]
 #: The others, each one way; httpcore reads the heads of the other ways.
 OTHERS: Final = [
     (backend, way if bomb != "headers" else "lanes", bomb)

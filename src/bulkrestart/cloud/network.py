@@ -38,13 +38,12 @@ def tls_context(
     Raises:
         ValueError: A file cannot be read, or holds something else.
     """
-    context = ssl.create_default_context()
+    # To load the certificates of the system takes 20 ms, so it is not done for nothing.
+    context = _context_of(Path(cacert)) if verify and cacert is not None else ssl.create_default_context()
     if not verify:
         _log.warning("certificates are not verified: whoever is on the way can read the token and change the answers")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif cacert is not None:
-        context = _context_of(Path(cacert))
     if cert is not None:
         _load_own(context, Path(cert), None if key is None else Path(key))
     elif key is not None:
