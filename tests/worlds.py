@@ -1062,6 +1062,8 @@ def play(world: World) -> Account:
         patch.setattr(recorder, "in_thread", stage.in_place)
         patch.setattr(recorder, "time", stage.wall)
         patch.setattr("bulkrestart.client.time", stage.wall)
+        # Where there is no `Date`, this machine's clock stands for it.
+        patch.setattr("bulkrestart.cloud.compute.time", stage.wall)
         # trio shuffles tasks that could go on in any order, so that nobody relies on one.
         patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
         patch.setattr("trio._core._run._r", random.Random(world.seed))

@@ -7,7 +7,7 @@ import pytest
 from bulkrestart.core.calibration import UNMEASURED_LAG, ActionLogCalibration, CalibrationSample
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, Instant, LogMoment, LogTime
 from bulkrestart.core.decision import Accept
-from bulkrestart.core.model import Action, RebootType
+from bulkrestart.core.model import Action, Attempt, RebootType
 from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.record import LogFacts
 from bulkrestart.core.sends import Sends
@@ -316,7 +316,8 @@ def test_user_of_a_row_that_is_ours(request_id: str | None) -> None:
 def accepted(*, since: tuple[float, float] | None, doubts: int = 0, is_former: bool = False) -> Progress:
     """Give a server whose reboot was accepted."""
     order = Order(reboot_type=RebootType.SOFT)
-    sends = Sends(since=since, doubts=doubts, is_since_former=is_former)
+    attempts = (Attempt(0.0, "202", "req-1"),)
+    sends = Sends(attempts=attempts, since=since, doubts=doubts, is_since_former=is_former)
     return Progress(
         server_id="server-1",
         order=order,
@@ -451,3 +452,16 @@ def test_states_of_servers_are_not_measured_by_the_log() -> None:
     one.observe((), sample(9), asked_at=40.0)
 
     assert (one.lag, one.view_lag) == (80.0, 80.0)
+
+
+def test_row_that_was_only_searched_for_dates_nothing() -> None:
+    """A sample goes by the id of an answer; one that was found in the log by the clock may be of another reboot."""
+    progress = accepted(since=(DATE, DATE + 1.0))
+    progress.identify("req-2")
+    made = calibration().sample_of(progress, 0.5)
+    assert made is not None
+
+    one = calibration()
+    one.observe((reboot(2, start=500.0), CREATED), made, asked_at=1.0)
+
+    assert (one.facts, one.can_date(unresolved())) == (NOTHING, False)

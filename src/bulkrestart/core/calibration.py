@@ -237,7 +237,8 @@ class ActionLogCalibration:
             return None
         return CalibrationSample(
             server_id=progress.server_id,
-            request_id=progress.request_id,
+            # Not an id that was only found in the log: what was searched for by the clock cannot tell the time.
+            request_id=sends.attempts[-1].request_id,
             written=(sends.since[0], until[1]),
             accepted_at=accepted_at,
         )

@@ -119,7 +119,7 @@ class Record:
         if sends.in_flight_since is not None:
             lost = Unanswered("the process ended before the answer", may_come_late=True)
             progress.answer(now, lost, Look(is_unresolved=True))
-        if self.end is not None and self.end.outcome is Outcome.IN_DOUBT:
+        if self.end is not None and self.end.outcome is Outcome.IN_DOUBT and progress.accepted is None:
             # What was given up on is looked for again.
             progress.fate = replace(progress.fate, is_unresolved=True)
         if self.end is not None and self.end.outcome is Outcome.COMPLETED:

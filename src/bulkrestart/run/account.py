@@ -94,9 +94,10 @@ class Account:
         if self._ended is None:
             self._ended = anyio.current_time()
         # The journal learns how far they came, and not the outcome in the report: whoever goes on takes them up there.
-        # Of those that are accepted it knows.
+        # Of those that are accepted it knows, unless it still holds the end that a former process gave them.
         for progress in self._ledger.under_way():
-            if progress.accepted is None:
+            record = self._recorder.records.get(progress.server_id)
+            if progress.accepted is None or (record is not None and record.end is not None):
                 self._recorder.note(progress)
         self._recorder.close()
         self._rest = self._ledger.unfinished(self._ended)
