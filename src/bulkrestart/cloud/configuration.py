@@ -424,7 +424,7 @@ def _check_regions(known: list[str], asked: str) -> None:
 
 def remedy_of(regions: list[str]) -> str:
     """Say how one of several regions is named."""
-    last = shown(regions[-1])
+    last = next(filter(None, map(shown, reversed(regions))), "NAME")
     return f'--region {last}, region="{last}" or OS_REGION_NAME={last}'
 
 
