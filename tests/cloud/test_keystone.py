@@ -1,22 +1,26 @@
 """Sign-in by clouds.yaml and `OS_*`, with a Keystone on loopback: who is let in, for how long, and where Nova is."""
 
+import gzip
 import json
 import logging
 import os
 import ssl
 import subprocess
 import sys
+import tracemalloc
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import anyio
 import httpx
 import pytest
+from keystoneauth1 import loading
 
 from bulkrestart import AuthError, EndpointError, Outcome, RestartClient, Target
 from bulkrestart.cloud.credentials import Issued, SignInError, Trouble
-from bulkrestart.cloud.keystone import Keystone
+from bulkrestart.cloud.keystone import SECRET_OPTIONS, Keystone
 from bulkrestart.simulator import Cloud, LoopbackCloud
 
 from .certificates import Authority
@@ -308,6 +312,100 @@ def test_an_answer_that_is_none(keystone: FakeKeystone, reply: Reply) -> None:
     assert trouble_of(read(keystone)).words.startswith("the sign-in to cloud test:RegionOne ")
 
 
+GZIPPED: Final = gzip.compress(b"\0" * (64 * 2**20), 1)
+
+
+@pytest.mark.parametrize("where", ["reply", "discovery"])
+@pytest.mark.parametrize(
+    ("coding", "body", "words"),
+    [
+        pytest.param("gzip", GZIPPED, "is longer than 2097152 bytes", id="one layer"),
+        pytest.param("gzip, gzip", gzip.compress(GZIPPED), "has several content codings", id="two layers"),
+        pytest.param("identity", b" " * (3 * 2**20), "is longer than 2097152 bytes", id="none"),
+        pytest.param("gzip", b"no gzip", "decod", id="not what it says"),
+    ],
+)
+def test_an_answer_of_keystone_is_read_within_bounds(
+    keystone: FakeKeystone, where: str, coding: str, body: bytes, words: str
+) -> None:
+    """An answer that grows when it is decompressed is trouble, and takes no more memory than a long token."""
+    reply = Reply(status=201, body=body, headers={"Content-Encoding": coding})
+    if where == "reply":
+        keystone.reply = reply
+    else:
+        keystone.discovery = keystone.reply = reply
+    signs = read(keystone, auth_of(keystone, auth_url=keystone.url))
+    tracemalloc.start()
+    try:
+        trouble = trouble_of(signs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert words in trouble.words
+    assert peak < 32 * 2**20
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [
+        pytest.param(SECRET, id="as it is"),
+        pytest.param(SECRET.encode().hex(), id="in hexadecimal"),
+        pytest.param("".join(f"%{ord(char):02x}" for char in SECRET), id="escaped"),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_password_that_keystone_echoes_is_masked(keystone: FakeKeystone, status: int, echoed: str) -> None:
+    """What a Keystone, or a proxy before it, repeats of the sign-in stands in no message."""
+    keystone.reply = Reply.error(status, f"no: {echoed} is wrong")
+    trouble = trouble_of(read(keystone))
+
+    assert echoed not in str(trouble)
+    assert "no: *** is wrong" in trouble.words
+
+
+def test_a_token_that_is_echoed_is_masked(keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of the token, when the compute service is asked for its versions, stands in no message."""
+    keystone.catalog = [compute(f"{keystone.url}/compute")]
+    signs = read(keystone)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("token-1 is not known")
+
+    monkeypatch.setattr(signs._plugin, "get_endpoint_data", fail)
+    fetch(signs)
+    with pytest.raises(EndpointError, match=r"RuntimeError: \*\*\* is not known"):
+        anyio.run(signs.find_target)
+
+
+def test_secret_options_are_those_of_keystoneauth1() -> None:
+    """Each option that an auth type marks as secret is masked."""
+    marked = {
+        option.dest
+        for name in loading.get_available_plugin_names()
+        for option in loading.get_plugin_options(name)
+        if option.secret
+    }
+
+    assert marked <= set(SECRET_OPTIONS)
+
+
+@pytest.mark.parametrize("token", ["a\x1bb", "a\tb", " ", ""])
+def test_a_token_that_no_header_can_carry_is_refused(
+    keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    """It is told at the sign-in, and not taken for a compute API that does not answer."""
+    signs = read(keystone)
+    monkeypatch.setattr(signs._plugin, "get_headers", lambda _: {"X-Auth-Token": token})
+
+    assert "it gives no token" in trouble_of(signs).words
+
+
+def test_the_compute_api_may_echo_no_secret_of_the_sign_in(keystone: FakeKeystone) -> None:
+    """What the sign-in is made with is masked in what the compute API answers too."""
+    assert [secret.reveal() for secret in read(keystone).secrets] == [SECRET]
+
+
 @pytest.mark.parametrize(
     "discovery",
     [
@@ -532,6 +630,20 @@ def test_a_catalog_without_a_compute_api_is_told(keystone: FakeKeystone, setting
     with pytest.raises(EndpointError, match=words) as caught:
         endpoint_of(signs)
     assert "check region_name and interface, or set compute_endpoint_override; nothing was sent" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("regions", "named"), [(("eu-1", ""), "eu-1"), (("eu-1", "\x1b"), "eu-1"), (("", "\x1b"), "NAME")]
+)
+def test_the_remedy_names_a_region_that_can_be_named(
+    keystone: FakeKeystone, regions: tuple[str, str], named: str
+) -> None:
+    """Where the compute API stands in several regions, one without a name is no example of one."""
+    keystone.catalog = [compute(f"https://nova.test/{at}/v2.1", region=region) for at, region in enumerate(regions)]
+    signs = read(keystone, region_name="")
+    fetch(signs)
+    with pytest.raises(EndpointError, match=rf"name one, such as --region {named}, "):
+        anyio.run(signs.find_target)
 
 
 def test_a_token_without_a_catalog_is_told(keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch) -> None:

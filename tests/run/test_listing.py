@@ -70,6 +70,48 @@ def test_pages(size: int) -> None:
     virtually(main)
 
 
+def _listing(*pages: list[object]) -> Callable[[], Awaitable[list[str]]]:
+    """Give a way to list the servers of a cloud that answers with these pages, and then with an empty one."""
+    left = list(pages)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"servers": left.pop(0) if left else []})
+
+    async def read() -> list[str]:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            return await ids_of(RestartClient("http://cloud.test/v2.1/p", auth=Token("token"), http=http).servers())
+
+    return read
+
+
+NO_IDS: Final[list[object]] = [{"id": "a/b"}, {"id": 5}, {}, None]
+
+
+def test_rows_without_an_id_are_told_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A server whose id cannot be read is not left out in silence, and the list goes on after it."""
+    read = _listing([{"id": "a"}, *NO_IDS], [*NO_IDS, {"id": "b"}])
+
+    assert trio.run(read) == ["a", "b"]
+    assert [record.message for record in caplog.records] == [
+        "4 servers of the list have no id that can be read: they are left out"
+    ] * 2
+
+
+def test_a_page_without_any_id_is_no_end() -> None:
+    """Where no row of a page has an id, the list is not taken for read to its end."""
+    with pytest.raises(EndpointError, match="4 servers of the list have no id that can be read"):
+        trio.run(_listing([{"id": "a"}], NO_IDS, [{"id": "b"}]))
+
+
+def test_a_list_of_ever_new_servers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is longer than any project's does not fill the memory until the time is up."""
+    monkeypatch.setattr("bulkrestart.run.listing._MOST_SERVERS", 3)
+
+    assert trio.run(_listing([{"id": "a"}, {"id": "b"}], [{"id": "c"}])) == ["a", "b", "c"]
+    with pytest.raises(EndpointError, match="the list has more than 3 servers"):
+        trio.run(_listing([{"id": "a"}, {"id": "b"}], [{"id": "c"}, {"id": "d"}]))
+
+
 def test_what_is_shown() -> None:
     """A server is shown as the cloud shows it."""
 

@@ -54,10 +54,12 @@ class Page:
     Attributes:
         servers: The servers of the page.
         marker: What the next page begins after; None at the last one.
+        unread: How many rows of the page have no id that can be read.
     """
 
     servers: Sequence[Server]
     marker: str | None
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +415,8 @@ def _read_page(rows: Rows[Server | None]) -> Page | None:
     servers = [server for server in rows.items if server is not None]
     links = _items(rows.others.get("servers_links"))
     has_next = len(rows.items) >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in links)
-    return Page(servers, servers[-1].id if servers and has_next else None)
+    marker = servers[-1].id if servers and has_next else None
+    return Page(servers, marker, unread=len(rows.items) - len(servers))
 
 
 def _with_fault(seen: Observation, body: bytes, secrets: SecretMask) -> Observation:

@@ -423,7 +423,7 @@ def _check_regions(known: list[str], asked: str) -> None:
 
 def remedy_of(regions: list[str]) -> str:
     """Return how to name one of several regions, for a message."""
-    last = shown(regions[-1])
+    last = next(filter(None, map(shown, reversed(regions))), "NAME")
     return f'--region {last}, region="{last}" or OS_REGION_NAME={last}'
 
 

@@ -6,6 +6,7 @@ Both block, so what they do over the network they do in a worker thread. They co
 import os
 import re
 import ssl
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,15 +20,18 @@ try:
     from keystoneauth1.plugin import BaseAuthPlugin
     from openstack.exceptions import ConfigException, SDKException
 
+    from bulkrestart.cloud.bounded import BoundedAdapter
     from bulkrestart.cloud.configuration import Configuration, Overrides, read_configuration, remedy_of, shown
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
 from bulkrestart.cloud.credentials import LONGEST_FETCH, CatalogAuth, Issued, SignInError, Trouble, in_thread
 from bulkrestart.cloud.network import proxy_of, tls_context
+from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain, read_fault
+from bulkrestart.core.secrets import NO_SECRETS, Secret, SecretMask
 from bulkrestart.core.target import Target
 
 #: Seconds for one request to Keystone, where the configuration names none.
@@ -37,6 +41,11 @@ _VERSIONED: Final = re.compile(r"/v2(\.1)?$")
 _SCOPED: Final = re.compile(r"/v2(\.1)?/[^/]+$")
 #: The placeholder for the project in a configured endpoint, as in a catalog's templates.
 _PROJECT: Final = re.compile(r"[%$]\((?:project|tenant)_id\)s")
+#: Options of auth types that hold a secret: those that keystoneauth1 marks so.
+SECRET_OPTIONS: Final = (
+    *("password", "passcode", "token", "access_token", "code"),
+    *("application_credential_secret", "client_secret", "oauth2_client_secret"),
+)
 #: Statuses below 500 that say that another try may go well.
 _PASSING: Final = frozenset({408, 413, 429})
 
@@ -53,6 +62,10 @@ class Keystone(CatalogAuth):
         self._configuration = configuration
         self._session = configuration.settings.get_session()
         self._session.timeout = self._session.timeout or _TIMEOUT
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, BoundedAdapter())
+        auth = configuration.settings.get_auth_args()
+        self._secrets = tuple(Secret(str(auth[key])) for key in SECRET_OPTIONS if auth.get(key))
         plugin = configuration.settings.get_auth()
         assert plugin is not None, "get_session raises without one"
         self._plugin: BaseAuthPlugin = plugin
@@ -115,6 +128,11 @@ class Keystone(CatalogAuth):
         return keystone
 
     @property
+    def secrets(self) -> Sequence[Secret[str]]:
+        """What it signs in with."""
+        return self._secrets
+
+    @property
     def name(self) -> str:
         """The cloud's name and region."""
         return self._configuration.name
@@ -159,7 +177,7 @@ class Keystone(CatalogAuth):
                 raise SignInError(Trouble(words, "set project_name (OS_PROJECT_NAME)", is_final=True))
             self._check_names(access)
         headers = self._plugin.get_headers(self._session)
-        if headers is None or not all(value.isascii() and value.strip() for value in headers.values()):
+        if headers is None or not all(map(_is_header, headers.values())):
             raise SignInError(self._refused("it gives no token"))
         return Issued(headers, seconds)
 
@@ -186,12 +204,13 @@ class Keystone(CatalogAuth):
                 raise SignInError(Trouble(words, f"leave out the name or the id of the {what}", is_final=True))
 
     def _explain(self, error: Exception) -> Trouble:
-        words = f"the sign-in to cloud {self.name} fails: {_words(error)}"
-        if "SSL" in _words(error):
+        why = self._words(error)
+        words = f"the sign-in to cloud {self.name} fails: {why}"
+        if "SSL" in why:
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
         if isinstance(error, exceptions.HttpError):
             if error.http_status < 500 and error.http_status not in _PASSING:
-                return self._refused(_words(error))
+                return self._refused(why)
             headers = {} if error.response is None else error.response.headers
             return Trouble(
                 words, "try again later", retry_after=read_fault(error.http_status, headers, b"").retry_after
@@ -199,6 +218,12 @@ class Keystone(CatalogAuth):
         if isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure):
             return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
+
+    def _words(self, error: Exception) -> str:
+        """Repeat what an error says, without our secrets: Keystone, or what stands before it, may have echoed them."""
+        access = getattr(self._plugin, "auth_ref", None)
+        token = () if access is None else (str(access.auth_token),)
+        return _words(error, SecretMask((*(secret.reveal() for secret in self._secrets), *token)))
 
     def _refused(self, why: str) -> Trouble:
         words = f"the sign-in to cloud {self.name} is refused: {why}"
@@ -231,7 +256,7 @@ class Keystone(CatalogAuth):
             raise
         except Exception as error:  # a plugin may raise anything for an odd answer; our message has its text
             raise EndpointError(
-                f"the compute API of cloud {self.name} is not found: {_words(error)}; "
+                f"the compute API of cloud {self.name} is not found: {self._words(error)}; "
                 "set compute_endpoint_override; nothing was sent"
             ) from None
 
@@ -352,6 +377,11 @@ def _is_versioned(url: str) -> bool:
     return _VERSIONED.search(path) is not None or _SCOPED.search(path) is not None
 
 
+def _is_header(value: str) -> bool:
+    """Tell whether a value can be sent in a header."""
+    return value.isascii() and value.isprintable() and bool(value.strip())
+
+
 def _life_of(access: AccessInfo) -> float | None:
     """Tell how many seconds a token lives, by Keystone's own clock; None if it does not say."""
     try:
@@ -371,8 +401,8 @@ def _complaint(error: Exception) -> str:
     return f"something in it is missing or of the wrong type ({plain(words)})"
 
 
-def _words(error: Exception) -> str:
-    words = shown(error)
+def _words(error: Exception, secrets: SecretMask = NO_SECRETS) -> str:
+    words = plain(without_userinfo(str(error)), secrets=secrets)
     return words if words and _is_meant(error) else f"{type(error).__name__}: {words}"
 
 

@@ -1,5 +1,6 @@
 """The servers of a project that are meant, page by page."""
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -12,6 +13,10 @@ from bulkrestart.core.observation import Answer
 from bulkrestart.core.selection import Selection
 from bulkrestart.run.preflight import Preflight
 
+_log = logging.getLogger(__name__)
+
+#: Servers of one list: no project has as many, and a list with ever new ones would fill the memory.
+_MOST_SERVERS: Final = 1_000_000
 #: Times that a list is begun anew, because the server that a page was to begin after is gone.
 _FRESH_STARTS: Final = 10
 
@@ -32,6 +37,7 @@ class Listing:
         self._ready: deque[Server] = deque()
         self._marker: str | None = None
         self._markers: set[str] = set()
+        self._listed = 0
         self._fresh_starts = 0
         self._is_read = False
 
@@ -56,12 +62,20 @@ class Listing:
         if isinstance(page, Answer):
             self._begin_anew(page)
             return
+        if page.unread:
+            words = f"{page.unread} servers of the list have no id that can be read"
+            if not page.servers:
+                raise EndpointError(f"{words}, and what follows them cannot be asked for; give ids; nothing was sent")
+            _log.warning("%s: they are left out", words)
         for server in page.servers:
             if self._selection.tags and server.tags is None:
                 raise ValueError("tags are not shown by this cloud (microversion 2.26 does): select by something else")
             if server.id not in self._seen and self._selection.fits(server):
                 self._seen.add(server.id)
                 self._ready.append(server)
+        self._listed += len(page.servers)
+        if self._listed > _MOST_SERVERS:
+            raise EndpointError(f"the list has more than {_MOST_SERVERS} servers; give ids; nothing was sent")
         # The end is a page without servers: one that is short and names no next may be cut by a gateway. A sweep looks
         # at each server that it misses; of one that is missing here nobody would know.
         self._is_read = not page.servers
@@ -84,4 +98,5 @@ class Listing:
             raise EndpointError(f"the list of servers cannot be read to its end: {refusal.words}; nothing was sent")
         self._fresh_starts += 1
         self._marker = None
+        self._listed = 0
         self._markers.clear()
