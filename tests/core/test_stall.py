@@ -14,6 +14,7 @@ DOWN = page(503, "503 Service Unavailable")
 GOOD = Server(id="s")
 LATE = Unanswered("no answer within 60 s", may_come_late=True)
 REFUSED = Unsent("ConnectError: refused")
+HELD_BACK = Unsent("the look at the server before it was 800 s old", is_withheld=True)
 LACKING = "no server was accepted or came back for 30 min"
 
 #: What was heard, and when; and the cause after 1,800 s without progress.
@@ -65,6 +66,22 @@ CAUSES = [
         every(60.0, RequestKind.LIST, REFUSED),
         "no request has reached the cloud for 30 min (ConnectError: refused)",
         id="no connections",
+    ),
+    pytest.param(
+        every(60.0, RequestKind.SEND, HELD_BACK) + every(7.0, RequestKind.SERVER, GOOD),
+        "no reboot request was sent for 30 min (the look at the server before it was 800 s old)",
+        id="held back",
+    ),
+    pytest.param(
+        every(60.0, RequestKind.SEND, HELD_BACK) + every(60.0, RequestKind.SEND, THROTTLED, since=2.0),
+        "every request has failed (held back, 429) for 30 min (overLimit: This request was rate-limited.)",
+        id="held back, and answers",
+    ),
+    pytest.param(
+        every(60.0, RequestKind.SEND, HELD_BACK, until=2.0) + every(60.0, RequestKind.SEND, GOOD, since=61.0),
+        f"{LACKING}; the cloud answers, and the last failure was a request that was held back "
+        "(the look at the server before it was 800 s old)",
+        id="once held back",
     ),
     pytest.param(
         every(60.0, RequestKind.SEND, LATE) + every(60.0, RequestKind.SEND, THROTTLED, since=2.0),

@@ -33,6 +33,7 @@ _ROUNDING: Final = 5.0
 
 _NO_ANSWER: Final = "no answer"
 _NO_CONNECTION: Final = "no connection"
+_HELD_BACK: Final = "held back"
 
 
 class RequestKind(StrEnum):
@@ -52,7 +53,7 @@ class FailureStreak:
         since: When the first of them ended; None if the last request succeeded.
         last_at: When the last request ended, whether it failed or not; None before the first.
         last: The last failure, also of an earlier streak; None if there was none.
-        kinds: How they failed: each status, "no answer" or "no connection" once.
+        kinds: How they failed: each status, "no answer", "no connection" or "held back" once.
         good: How many requests have succeeded, in all.
     """
 
@@ -200,8 +201,10 @@ def span(seconds: float) -> str:
 
 def describe(seen: Observation) -> str:
     """Return how a request failed, in the cloud's own words: "429 (overLimit: This request was rate-limited.)"."""
-    words = _words(seen)
-    return f"{_kind(seen)} ({words})" if words else _kind(seen)
+    words, kind = _words(seen), _kind(seen)
+    if kind == _HELD_BACK:
+        kind = "a request that was held back"
+    return f"{kind} ({words})" if words else kind
 
 
 def _lasting(row: FailureStreak, now: float) -> str:
@@ -215,8 +218,10 @@ def _claim(what: str, kinds: Sequence[str]) -> str:
         return f"the cloud has not answered any {what}"
     if kinds == (_NO_CONNECTION,):
         return f"no {what} has reached the cloud"
+    if kinds == (_HELD_BACK,):
+        return f"no {what} was sent"
     named = [*kinds[:_NAMED], *(["others"] if len(kinds) > _NAMED else [])]
-    if _NO_ANSWER in kinds or _NO_CONNECTION in kinds:
+    if not {_NO_ANSWER, _NO_CONNECTION, _HELD_BACK}.isdisjoint(kinds):
         return f"every {what} has failed ({', '.join(named)})"
     return f"the cloud has answered {' or '.join(named)} to every {what}"
 
@@ -229,6 +234,8 @@ def _kind(seen: Observation) -> str:
     match seen:
         case Unanswered():
             return _NO_ANSWER
+        case Unsent(is_withheld=True):
+            return _HELD_BACK
         case Unsent():
             return _NO_CONNECTION
         case Answer():
