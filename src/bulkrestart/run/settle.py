@@ -367,7 +367,8 @@ class Settler:
             watched.progress,
             self._calibration.log_time(watched.progress, now),
             self._calibration.user_id(watched.progress),
-            is_shown=now - watched.accepted >= GRACE + self._calibration.lag,
+            # Where a gateway replaces ids, a row that never comes by its id is taken for one that is late.
+            is_shown=now - watched.accepted >= GRACE + self._calibration.lag or self._is_late(watched, now),
         )
 
     def _end(self, progress: Progress, end: End) -> None:
