@@ -13,7 +13,18 @@ from bulkrestart import Outcome, Proof, Reason, RebootType, RestartClient, Rollo
 from bulkrestart.core.calibration import UNMEASURED_LAG
 from bulkrestart.core.look import GRACE
 from bulkrestart.run.settle import FIRST_INTERVAL, LAST_INTERVAL
-from bulkrestart.simulator import Answer, Call, Cloud, Fault, HostFault, LogAccess, LogRow, asgi, json_answer
+from bulkrestart.simulator import (
+    Answer,
+    Call,
+    Cloud,
+    Fault,
+    HostFault,
+    LogAccess,
+    LogRow,
+    RequestIds,
+    asgi,
+    json_answer,
+)
 from bulkrestart.simulator.records import SimulatedServer
 from tests.virtual import EPOCH, REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
@@ -636,5 +647,20 @@ def test_row_that_is_missing_where_it_is_asked_for_singly_is_late() -> None:
         lost, again = report[last].attempts
         # Twice as late as the latest row is no less than what is allowed for before anything was measured.
         assert again.sent_at - lost.sent_at >= GRACE + UNMEASURED_LAG
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("request_ids", [RequestIds.HIDDEN, RequestIds.REPLACED])
+def test_lone_server_whose_reboot_failed_is_not_completed_by_its_state(request_ids: RequestIds) -> None:
+    """A log that can be read is searched at the end of the wait at the latest, however its ids and its clock differ."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, date_skew=30.0, request_ids=request_ids)
+        [server_id] = cloud.ids
+        cloud.break_host(server_id, HostFault.REVERTED)
+        async with client_of(cloud) as client:
+            [result] = await client.restart(cloud.ids)
+        assert (result.outcome, result.reason) == (FAILED, Reason.NOT_REBOOTED)
 
     virtually(main)

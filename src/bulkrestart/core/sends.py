@@ -8,6 +8,9 @@ from bulkrestart.core.model import Attempt, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent, is_refused_token
 from bulkrestart.core.states import REBOOT_TASKS
 
+#: There was no send before.
+NOTHING_BEFORE: Final[tuple[tuple[float, float] | None, bool]] = (None, False)
+
 
 @dataclass(slots=True, kw_only=True)
 class Sends:
@@ -41,7 +44,7 @@ class Sends:
     since: tuple[float, float] | None = None
     is_since_former: bool = False
     is_former: bool = False
-    before: tuple[tuple[float, float] | None, bool] = field(default=(None, False), compare=False)
+    before: tuple[tuple[float, float] | None, bool] = field(default=NOTHING_BEFORE, compare=False)
     refused: int = 0
     stale: int = 0
 
@@ -57,7 +60,8 @@ class Sends:
         """Note, before a request leaves, that it leaves."""
         self.in_flight_since = now
         self.is_former = False
-        self.before = self.since, self.is_since_former
+        # One and the same object for most servers: a fleet has many.
+        self.before = NOTHING_BEFORE if self.since is None else (self.since, self.is_since_former)
         if not self.doubts:
             self.since, self.is_since_former = cloud_time, False
 

@@ -374,6 +374,7 @@ class Settler:
             watched.progress,
             self._calibration.log_time(watched.progress, now),
             self._calibration.user_id(watched.progress),
+            # Where a gateway replaces ids, a row that never comes by its id is taken for one that is late.
             is_shown=is_late or now - watched.accepted >= GRACE + self._calibration.lag,
         )
 
