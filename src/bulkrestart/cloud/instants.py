@@ -19,6 +19,28 @@ _CLOCKS: Final = next(
     None,
 )
 
+#: Seconds: no suspension is shorter.
+_PRECISION: Final = 0.001
+
+
+class _Suspension:
+    """How long the machine has been suspended: the same number until it is suspended again.
+
+    The two clocks cannot be read at once, so their difference varies by microseconds, or longer on a busy machine. An
+    age would vary with it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def see(self, least: float, most: float) -> None:
+        """Take the bounds that one reading of the clocks gives, in seconds."""
+        if not least - _PRECISION <= self.seconds <= most + _PRECISION:
+            self.seconds = (least + most) / 2.0
+
+
+_suspension: Final = _Suspension()
+
 
 def current_instant() -> Instant:
     """Return the current moment."""
@@ -35,4 +57,6 @@ def _suspended() -> float:
     if _CLOCKS is None:
         return 0.0
     counting, standing = _CLOCKS
-    return time.clock_gettime(counting) - time.clock_gettime(standing)
+    before, total, after = time.clock_gettime(standing), time.clock_gettime(counting), time.clock_gettime(standing)
+    _suspension.see(total - after, total - before)
+    return _suspension.seconds
