@@ -43,9 +43,9 @@ def test_the_time_between_two_readings_is_no_suspension(monkeypatch: pytest.Monk
     monkeypatch.setattr(instants, "_suspension", instants._Suspension())
     monkeypatch.setattr(time, "clock_gettime", read)
 
-    first = instants._asleep()
+    first = instants._suspended()
     assert first == pytest.approx(180.0, abs=0.1)
-    assert {instants._asleep() for _ in range(100)} == {first}
+    assert {instants._suspended() for _ in range(100)} == {first}
 
 
 def test_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
