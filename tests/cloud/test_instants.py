@@ -23,6 +23,7 @@ async def test_present_moment() -> None:
 def test_suspension_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC is the time that the machine has been suspended."""
     read = {time.CLOCK_BOOTTIME: 1180.0, time.CLOCK_MONOTONIC: 1000.0}
+    monkeypatch.setattr(instants, "_suspension", instants._Suspension())
     monkeypatch.setattr(time, "clock_gettime", read.__getitem__)
 
     assert instants._suspended() == 180.0
