@@ -12,6 +12,7 @@ from bulkrestart.core.model import Action, Outcome, Proof, Reason, RebootType, S
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.settling import (
+    FoundRow,
     decide_back,
     decide_check,
     decide_escalation,
@@ -183,17 +184,33 @@ class LogProof:
     log_time: LogTime | None = CHECKED
     user_id: str | None = ME
 
-    def decide(self, *, is_shown: bool, is_late: bool, is_view_fresh: bool = True) -> Settling:
+    def decide(
+        self, *, is_shown: bool, is_late: bool, is_view_fresh: bool = True, is_log_fresh: bool = True
+    ) -> Settling:
         """Find the row, and decide."""
         progress = accepted(self.request_id)
         can_date = self.log_time is not None and self.log_time.skew <= SKEW
         if not isinstance(self.log, Sequence):
             return decide_proof(
-                self.log, None, progress, can_date=can_date, is_view_fresh=is_view_fresh, is_late=is_late
+                self.log,
+                None,
+                progress,
+                can_date=can_date,
+                is_view_fresh=is_view_fresh,
+                is_log_fresh=is_log_fresh,
+                is_late=is_late,
             )
         log = tuple(self.log)
         found = find_accepted(log, progress, self.log_time, self.user_id, is_shown=is_shown)
-        return decide_proof(log, found, progress, can_date=can_date, is_view_fresh=is_view_fresh, is_late=is_late)
+        return decide_proof(
+            log,
+            found,
+            progress,
+            can_date=can_date,
+            is_view_fresh=is_view_fresh,
+            is_log_fresh=is_log_fresh,
+            is_late=is_late,
+        )
 
 
 class Others(TypedDict, total=False):
@@ -467,3 +484,21 @@ def test_check(is_late: bool) -> None:
     assert decide_check(Unmet("it gave False"), COMPLETED, is_late=is_late) == expected
     final = decide_check(Unmet("it gave False", is_final=True), BY_STATE, is_late=is_late)
     assert final == replace(unmet, proof=Proof.STATE)
+
+
+def test_row_without_a_finish_may_yet_be_shown_to_have_failed() -> None:
+    """Where rows show no finish, a log that lags may show the Error later than the states show the server back."""
+    found = FoundRow(row(is_finished=None))
+    waits, ends = (
+        decide_proof(
+            (found.row,),
+            found,
+            accepted(),
+            can_date=True,
+            is_view_fresh=True,
+            is_log_fresh=is_log_fresh,
+            is_late=is_late,
+        )
+        for is_log_fresh, is_late in ((False, False), (False, True))
+    )
+    assert (waits, ends) == (Watch(), BY_STATE)

@@ -664,3 +664,23 @@ def test_lone_server_whose_reboot_failed_is_not_completed_by_its_state(request_i
         assert (result.outcome, result.reason) == (FAILED, Reason.NOT_REBOOTED)
 
     virtually(main)
+
+
+def test_log_that_lags_behind_the_states_may_yet_show_an_error() -> None:
+    """On an old cloud, whose rows show no finish, a server that is back waits until the log would show an Error."""
+
+    async def main() -> None:
+        cloud = Cloud(
+            2,
+            clock=lambda: EPOCH + trio.current_time(),
+            reboot_seconds=(60.0, 60.0),
+            log_lag=20.0,
+            max_microversion="2.40",
+        )
+        for server_id in cloud.ids:
+            cloud.break_host(server_id, HostFault.REVERTED)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {FAILED: 2}
+
+    virtually(main)

@@ -122,6 +122,7 @@ def decide_proof(
     *,
     can_date: bool,
     is_view_fresh: bool,
+    is_log_fresh: bool,
     is_late: bool,
 ) -> Watch | End:
     """Decide on the action log of a server that is back by its state.
@@ -135,6 +136,7 @@ def decide_proof(
         can_date: Whether the log's clock is known well enough to say that a row is older than the send.
         is_view_fresh: Whether the snapshot that shows the server back must be younger than the reboot, although views
             of servers may lag: the server was seen in the reboot, or enough time has passed since the acceptance.
+        is_log_fresh: Whether enough time has passed since the server was back for the log to show an Error.
         is_late: Whether the wait for this server is over.
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE) if is_view_fresh or is_late else Watch()
@@ -163,7 +165,7 @@ def decide_proof(
         case True:
             return End(outcome=Outcome.COMPLETED, proof=Proof.ACTION)
         case None:
-            return by_state
+            return by_state if is_log_fresh or is_late else Watch()
         case False:
             return late(Server(id=progress.server_id, vm_state=ACTIVE)) if is_late else Watch()
 

@@ -63,6 +63,7 @@ class Watched:
         deadline: When the wait for it ends, on the clock of `Settler`, which stands still at times.
         seen: When the request left that last showed its state; None before the first.
         back: The snapshot that last showed it back; None as long as none has.
+        back_at: When the first snapshot of a row that all show it back was asked for; None if the last did not.
         was_rebooting: Whether a snapshot has shown it in a reboot since it was accepted.
         has_ended_badly: That showed the reboot ended, and the server not active.
     """
@@ -72,6 +73,7 @@ class Watched:
     deadline: float
     seen: float | None = None
     back: Server | None = None
+    back_at: float | None = None
     was_rebooting: bool = False
     has_ended_badly: bool = False
 
@@ -262,6 +264,10 @@ class Settler:
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         watched.was_rebooting |= server.task_state in REBOOT_TASKS
+        if not isinstance(decision, Prove):
+            watched.back_at = None
+        elif watched.back_at is None:
+            watched.back_at = asked
         if self._verifier is not None and isinstance(decision, Prove):
             watched.back = server
         # One that has ended, and is not active, is seen once more: it is not late, it has failed in its own way.
@@ -273,10 +279,16 @@ class Settler:
         is_late = self._is_late(watched, anyio.current_time())
         log, found = await self._find_row(watched, is_late=is_late)
         can_date = self._calibration.can_date(watched.progress)
-        age = anyio.current_time() - watched.accepted
-        is_view_fresh = watched.was_rebooting or age >= self._calibration.view_lag
+        now = anyio.current_time()
+        assert watched.back_at is not None, "it is seen back"
         end = decide_proof(
-            log, found, watched.progress, can_date=can_date, is_view_fresh=is_view_fresh, is_late=is_late
+            log,
+            found,
+            watched.progress,
+            can_date=can_date,
+            is_view_fresh=watched.was_rebooting or now - watched.accepted >= self._calibration.view_lag,
+            is_log_fresh=now - watched.back_at >= self._calibration.lag,
+            is_late=is_late,
         )
         if isinstance(end, End) and end.outcome is Outcome.COMPLETED and self._verifier is not None:
             del self._watched[server_id]
