@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from bulkrestart import AuthError, EndpointError, Outcome, RestartClient, Target
+from bulkrestart.cloud.configuration import Overrides
 from bulkrestart.cloud.credentials import Issued, SignInError, Trouble
-from bulkrestart.cloud.keystone import Keystone, Overrides
+from bulkrestart.cloud.keystone import Keystone
 from bulkrestart.simulator import Cloud, LoopbackCloud
 
 from .certificates import Authority

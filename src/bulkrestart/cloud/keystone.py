@@ -19,8 +19,7 @@ try:
     from keystoneauth1.plugin import BaseAuthPlugin
     from openstack.exceptions import ConfigException, SDKException
 
-    from bulkrestart.cloud.configuration import Configuration, read_configuration, remedy_of, shown
-    from bulkrestart.cloud.configuration import Overrides as Overrides
+    from bulkrestart.cloud.configuration import Configuration, Overrides, read_configuration, remedy_of, shown
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
@@ -30,6 +29,8 @@ from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain, read_fault
 from bulkrestart.core.target import Target
+
+__all__ = ["Keystone", "Overrides"]
 
 #: Seconds for one request to Keystone, where the configuration names none.
 _TIMEOUT: Final = 60.0
