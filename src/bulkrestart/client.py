@@ -232,9 +232,9 @@ class RestartClient:
             ```
         """
         # It takes half a second, which is for those to pay who use it.
-        from bulkrestart.cloud.keystone import Keystone
+        from bulkrestart.cloud.keystone import Keystone, Overrides
 
-        keystone = Keystone.from_cloud(name, region=region, interface=interface, project=project)
+        keystone = Keystone.from_cloud(name, Overrides(region=region, interface=interface, project=project))
         return cls(
             None,
             auth=keystone,

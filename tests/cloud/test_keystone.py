@@ -19,6 +19,7 @@ import pytest
 from keystoneauth1 import loading
 
 from bulkrestart import AuthError, EndpointError, Outcome, RestartClient, Target
+from bulkrestart.cloud.configuration import Overrides
 from bulkrestart.cloud.credentials import Issued, SignInError, Trouble
 from bulkrestart.cloud.keystone import SECRET_OPTIONS, Keystone
 from bulkrestart.simulator import Cloud, LoopbackCloud
@@ -940,9 +941,9 @@ def test_the_configuration_may_trust_anybody(
 def test_an_option_counts_before_the_configuration(secure: FakeKeystone, authority: Authority) -> None:
     """What is given with the name counts before what the file says; what is left empty does not."""
     read(secure, cacert="/nonexistent/cacert.pem")
-    trusting = Keystone.from_cloud("test", cacert=str(authority.cacert))
+    trusting = Keystone.from_cloud("test", Overrides(cacert=str(authority.cacert)))
     assert fetch(trusting).headers == {"X-Auth-Token": "token-1"}
-    insecure = Keystone.from_cloud("test", is_insecure=True)
+    insecure = Keystone.from_cloud("test", Overrides(is_insecure=True))
     assert insecure.tls_context().verify_mode is ssl.CERT_NONE
     assert fetch(insecure).headers == {"X-Auth-Token": "token-2"}
     with pytest.raises(ValueError, match=r"/nonexistent/cacert\.pem"):

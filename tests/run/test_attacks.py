@@ -15,7 +15,7 @@ SMALL: dict[str, list[World]] = {
     "duplicates": list(duplicates(180, fleet=10)),
     "lags": list(lags(20, seconds=(0, 11, 30))),
     "reverted": list(reverted(3)),
-    "words": list(words(5)),
+    "words": list(words(3)),
     "late rows": list(late_rows(20)),
 }
 #: Seconds for which a look stands before a send in processes that are stopped, and for which they are stopped.
@@ -62,7 +62,7 @@ def test_drawn_worlds() -> None:
     """Where all of it is mixed with lost replies, other users and processes that end, no promise is broken."""
     make, _ = PARTS["drawn"]
 
-    assert tally_of(make(200, 0)).broken == []
+    assert tally_of(make(100, 0)).broken == []
 
 
 @pytest.mark.unmeasured

@@ -16,7 +16,7 @@ def make(clock: ManualClock, **settings: Any) -> Cloud:
 
 def test_a_second_delivery_needs_a_first() -> None:
     """A request that is never applied cannot be delivered again."""
-    with pytest.raises(ValueError, match="needs a first"):
+    with pytest.raises(ValueError, match="follows a first one"):
         Fault(lost=True, again_after=1.0)
 
 

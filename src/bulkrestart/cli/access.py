@@ -182,20 +182,20 @@ def _read_access_key(endpoint: Endpoint) -> AccessKey:
 
 def _read_cloud(where: TargetOptions, trust: Trust) -> Access:
     try:
-        from bulkrestart.cloud.keystone import Keystone
+        from bulkrestart.cloud.keystone import Keystone, Overrides
     except ImportError as error:
         raise InputError(str(error)) from error
     with input_checked():
-        keystone = Keystone.from_cloud(
-            where.cloud,
+        overrides = Overrides(
             region=where.region,
             interface=where.interface,
             project=where.project,
-            cacert=trust.cacert,
-            cert=trust.cert,
-            key=trust.key,
+            cacert=trust.cacert or None,
+            cert=trust.cert or None,
+            key=trust.key or None,
             is_insecure=trust.is_insecure,
         )
+        keystone = Keystone.from_cloud(where.cloud, overrides)
         return Access(target=None, auth=keystone, tls=keystone.tls_context())
 
 

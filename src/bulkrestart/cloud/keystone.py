@@ -34,6 +34,8 @@ from bulkrestart.core.faults import plain, read_fault
 from bulkrestart.core.secrets import NO_SECRETS, Secret, SecretMask
 from bulkrestart.core.target import Target
 
+__all__ = ["Keystone", "Overrides"]
+
 #: Seconds for one request to Keystone, where the configuration names none.
 _TIMEOUT: Final = 60.0
 #: A compute endpoint with its version, and one with its project as well.
@@ -78,46 +80,20 @@ class Keystone(CatalogAuth):
             plugin.reauthenticate = False
 
     @classmethod
-    def from_cloud(
-        cls,
-        name: str | None = None,
-        *,
-        region: str | None = None,
-        interface: str | None = None,
-        project: str | None = None,
-        cacert: str = "",
-        cert: str = "",
-        key: str = "",
-        is_insecure: bool = False,
-    ) -> "Keystone":
+    def from_cloud(cls, name: str | None = None, overrides: Overrides | None = None) -> "Keystone":
         """Read a cloud's configuration from files and the environment. The network is used only if a profile is a URL.
 
         Args:
             name: The cloud in clouds.yaml; None for `OS_CLOUD`, or the cloud that the `OS_*` variables describe.
-            region: The region. None, here and below: the environment and the files decide.
-            interface: The interface of the endpoint: "public", "internal" or "admin".
-            project: The project's id, if it is 32 hexadecimal digits, or else its name.
-            cacert: A file of trusted certificates. "", here and below: the configuration decides.
-            cert: A file with a client certificate.
-            key: The file of its key.
-            is_insecure: Whether no certificate is verified.
+            overrides: The settings that the caller gives; the environment and the files decide on the others.
 
         Raises:
             ValueError: There is no such cloud, a setting is missing, or settings contradict each other.
         """
         if name is not None and not isinstance(name, str):
             raise ValueError(f"the name of a cloud must be a string, not {type(name).__name__}")
-        overrides = Overrides(
-            region=region,
-            interface=interface,
-            project=project,
-            cacert=cacert or None,
-            cert=cert or None,
-            key=key or None,
-            is_insecure=is_insecure,
-        )
         try:
-            keystone = cls(read_configuration(name, overrides))
+            keystone = cls(read_configuration(name, overrides or Overrides()))
         except Exception as error:  # openstack.config and the plugins may raise anything for what a user wrote
             named = name or os.environ.get("OS_CLOUD")
             cloud = f"cloud {shown(named)!r:.60}" if named else "the cloud in OS_CLOUD or OS_*"

@@ -134,7 +134,7 @@ class _Wire:
     async def _meet(
         self, fault: Fault, asked: Asked, carry_out: Callable[[Asked], Answer]
     ) -> tuple[Answer, str] | None:
-        """Let a request meet its fault; give the answer and the id of what it answers, or None if it is lost."""
+        """Apply a fault to a request; return the answer and the id of the delivery that it answers, or None if lost."""
         if asked.server_id:
             self._interfere(fault, asked.server_id)
         delivery, applied_after = _Delivery(asked, carry_out), fault.applied_after
@@ -191,7 +191,7 @@ class _Delivery:
         self._answer: Answer | None = None
 
     def arrive(self) -> Answer:
-        """Carry the request out, unless that is done already, and give the answer."""
+        """Carry the request out, unless that was done before, and return the answer."""
         self._answer = self._answer or self._carry_out(self.asked)
         return self._answer
 

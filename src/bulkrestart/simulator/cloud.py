@@ -116,11 +116,11 @@ class Cloud:
         node_skews: Seconds by which the clocks of Nova's nodes are ahead besides. Each `Date`, each row of a log and
             each `updated` is written by a node that the seed chooses.
         log_delay: Seconds after which a new row of an action log can be read; `delay_log` says it of one server.
-        log_lag: Seconds by which reads of action logs are behind, as those of a database's replica are: a number, or
-            the least and the most that is drawn for each read.
-        view_lag: The same of servers and of lists of them. Both are read when the cloud is made.
-        request_ids: Which ids of requests Nova's answers carry.
-        busy_answer: The answer to an action that a task under way forbids, in place of Nova's 409. None: Nova's.
+        log_lag: Seconds by which reads of action logs lag, as with a replica of a database: a number, or the least and
+            the most, between which each read's lag is drawn.
+        view_lag: The same for servers and lists of them. Both are read when the cloud is made.
+        request_ids: Which request ids Nova's answers carry.
+        busy_answer: The answer to an action that a running task forbids, instead of Nova's 409. None: Nova's.
         log_resolution: Steps of the log's `start_time` in seconds, cut off: 1.0 as MySQL keeps it, 0.0 for
             microseconds.
 
@@ -325,7 +325,7 @@ class Cloud:
             self._hosts.fail(server_id, *faults)
 
     def delay_log(self, server_id: str, seconds: float) -> None:
-        """Let new rows of a server's action log be read only `seconds` later, besides the cloud's own `log_delay`."""
+        """Show new rows of a server's action log only after `seconds`, in addition to the cloud's `log_delay`."""
         with self._lock:
             self._servers[server_id].log_delay = seconds
 
@@ -454,10 +454,10 @@ class Cloud:
             return server
 
     def view(self, server_id: str, identity: Identity) -> SimulatedServer:
-        """Return a living server as a read shows it to a token: behind by `view_lag`, with the times that Nova wrote.
+        """Return a server that is not deleted as a read shows it to a token: with `view_lag`, and with Nova's times.
 
         Raises:
-            KeyError: The read shows none: 404.
+            KeyError: The read shows no such server: 404.
         """
         with self._present():
             server = self._shown(self.find(server_id, identity, with_deleted=True), self._read_at(self._view_lag))
@@ -586,7 +586,7 @@ class Cloud:
         return self._agenda.now - (self._lags.uniform(least, most) if least < most else least)
 
     def _shown(self, server: SimulatedServer, at: float) -> SimulatedServer | None:
-        """Return a server as it was, with `updated` by Nova's clocks; None: it was not there."""
+        """Return a server as it was at a time, with `updated` by Nova's clocks; None if it did not exist."""
         if server.created > at:
             return None
         seen = server_at(server, at)
@@ -596,7 +596,7 @@ class Cloud:
         return replace(seen, updated=seen.updated + ahead)
 
     def _node_skew(self, key: str) -> float:
-        """Tell how far ahead the clock is of the node that wrote something; the same key has the same node."""
+        """Return how far ahead the clock of the node is that wrote something; the same key has the same node."""
         return Random(f"{self._seed} {key}").choice(self.node_skews) if self.node_skews else 0.0
 
     def _identity(self) -> Identity:

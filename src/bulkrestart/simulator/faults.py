@@ -60,8 +60,8 @@ class Fault:
         task_state: A passing task that takes the server just before the request, or None.
         task_seconds: How long that task takes.
         by_other: Whether another user's SOFT reboot gets in just before the request.
-        again_after: Seconds from the first delivery of the request to a second one, which meets the cloud's rules for
-            itself; None: it is delivered once.
+        again_after: Seconds from the first delivery of the request to the second, which is a request of its own to the
+            cloud; None: it is delivered once.
         answered_by: Which delivery's answer the client gets.
     """
 
@@ -78,7 +78,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.again_after is not None and self.applied_after is None:
-            raise ValueError("a second delivery needs a first: a request that is applied")
+            raise ValueError("again_after needs applied_after: a second delivery follows a first one")
         if self.answer is None and self.applied_after is None and not self.lost:
             raise ValueError("a fault needs an answer, a request that is applied, or a lost reply")
 
