@@ -57,6 +57,8 @@ def test_a_reboot_that_never_reached_the_guest(world: World) -> None:
     assert {result.outcome for result in report} == {Outcome.FAILED}
 
 
+# httpx does not close the stream below `aiter_raw` when a process is killed between two pieces of a body.
+@pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning")
 @pytest.mark.unmeasured
 def test_drawn_worlds() -> None:
     """Where all of it is mixed with lost replies, other users and processes that end, no promise is broken."""

@@ -280,14 +280,14 @@ class Settler:
         log, found = await self._find_row(watched, is_late=is_late)
         can_date = self._calibration.can_date(watched.progress)
         now = anyio.current_time()
-        assert watched.back_at is not None, "it is seen back"
         end = decide_proof(
             log,
             found,
             watched.progress,
             can_date=can_date,
             is_view_fresh=watched.was_rebooting or now - watched.accepted >= self._calibration.view_lag,
-            is_log_fresh=now - watched.back_at >= self._calibration.lag,
+            # A server on two pages of one list may have been shown in a reboot again.
+            is_log_fresh=watched.back_at is not None and now - watched.back_at >= self._calibration.lag,
             is_late=is_late,
         )
         if isinstance(end, End) and end.outcome is Outcome.COMPLETED and self._verifier is not None:
