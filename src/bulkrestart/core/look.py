@@ -147,9 +147,10 @@ def decide_delivered_again(
         The acceptance; a look if the clocks do not tell whether a reboot of ours began since the send; None if the log
         shows no such reboot.
     """
-    since = [row for row in reboots_since(log, progress, log_time) if user_id in (None, row.user_id)]
-    if since:
-        return Accept(request_id=since[0].request_id)
+    for row in reboots_since(log, progress, log_time):
+        # As for a send of unknown fate: a reboot by another user counts if it certainly began since.
+        if not _may_precede(row, log_time) or user_id in (None, row.user_id):
+            return Accept(request_id=row.request_id)
     return Look(is_unresolved=True) if are_within_skew(log, progress, log_time, user_id) else None
 
 
