@@ -110,8 +110,10 @@ CASES: Final = {
     "no region anywhere": Case(words="several regions (eu-1, eu-2): name one, such as --region eu-2"),
     "region of the shell is empty": Case(cloud=EU1, env={"OS_REGION_NAME": ""}, takes=one()),
     "regions, empty in the shell": Case(cloud=BOTH, env={"OS_REGION_NAME": ""}, words="several regions"),
-    "another region than the file's": Case(cloud=EU1, env={"OS_REGION_NAME": "eu-2"}, words="it has only eu-1"),
-    "a region in another case": Case(cloud=BOTH, env={"OS_REGION_NAME": "EU-2"}, words="the region EU-2"),
+    "another region than the file's": Case(
+        cloud=EU1, env={"OS_REGION_NAME": "eu-2"}, words="it has no region eu-2, only eu-1"
+    ),
+    "a region in another case": Case(cloud=BOTH, env={"OS_REGION_NAME": "EU-2"}, words="it has no region EU-2"),
     "a region that the catalog has not": Case(env={"OS_REGION_NAME": "eu-3"}, words="it has it in eu-1, eu-2"),
     "a comma in region_name": Case(cloud={"region_name": "eu-1,eu-2"}, words="several regions (eu-1, eu-2)"),
     "a list in region_name": Case(cloud={"region_name": ["eu-1", "eu-2"]}, words="several regions (eu-1, eu-2)"),
@@ -254,7 +256,9 @@ CASES: Final = {
     "region by option before the shell": Case(
         cloud=BOTH, env={"OS_REGION_NAME": "eu-1"}, options={"--region": "eu-2"}, takes=one("eu-2")
     ),
-    "region by option against the file": Case(cloud=EU1, options={"--region": "eu-2"}, words="it has only eu-1"),
+    "region by option against the file": Case(
+        cloud=EU1, options={"--region": "eu-2"}, words="it has no region eu-2, only eu-1"
+    ),
     "interface by option before the shell and the file": Case(
         cloud={**EU1, "interface": "internal"},
         env={"OS_INTERFACE": "public"},
