@@ -12,6 +12,7 @@ import pytest
 
 from bulkrestart.cli.ask import confirm
 from bulkrestart.cli.errors import InputError
+from bulkrestart.cli.plan import target_lines
 from bulkrestart.simulator import Cloud
 
 from .conftest import SIGNALS, Cli, Serve, take_all_signals
@@ -153,3 +154,8 @@ def test_interrupted_question(serve: Serve, number: signal.Signals | None) -> No
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "", "bulkrestart: interrupted; nothing was sent\n")
     assert not served.cloud.posts
+
+
+def test_a_plan_without_a_target_names_none() -> None:
+    """A `Plan` that a program made itself may have no target."""
+    assert target_lines(None) == []

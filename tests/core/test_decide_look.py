@@ -8,7 +8,7 @@ import pytest
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, LogTime
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
-from bulkrestart.core.look import decide_look, reboots_since
+from bulkrestart.core.look import decide_delivered_again, decide_look, reboots_since
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.progress import Progress
@@ -912,3 +912,21 @@ def test_what_may_come_late_has_a_longer_grace(seen: Observation) -> None:
     for age, expected in ((89.9, LOOK_AGAIN), (90.0, SEND_SOFT)):
         look = Sighting(server=IDLE, log=SILENT, at=progress.fate.answered_at + age, log_time=in_log(progress, age))
         assert decide_look(look, progress) == expected
+
+
+@pytest.mark.parametrize(
+    ("user_id", "began", "decision"),
+    [
+        (ME, 1.0, Accept(request_id=REQUEST)),
+        (ME, 60.0, Accept(request_id=REQUEST)),
+        # Another user's reboot may have begun before the send, and then it is not what the send is for.
+        (SOMEBODY_ELSE, 1.0, None),
+        (SOMEBODY_ELSE, 60.0, Accept(request_id=REQUEST)),
+    ],
+)
+def test_a_reboot_since_a_refused_send(user_id: str, began: float, decision: Accept | None) -> None:
+    """It is the refused request's second delivery, or it makes the next send a second reboot."""
+    progress = sent(conflict("task_state", "pausing"))
+    row = Action(action="reboot", request_id=REQUEST, start_time=EARLIEST + began, user_id=user_id)
+    log_time = LogTime((EARLIEST, LATEST), LATEST + 100.0)
+    assert decide_delivered_again((row, CREATED), progress, log_time, ME) == decision

@@ -666,6 +666,22 @@ def test_lone_server_whose_reboot_failed_is_not_completed_by_its_state(request_i
     virtually(main)
 
 
+def test_row_that_cannot_be_read_singly_once_is_read_again() -> None:
+    """Where ids are hidden, the row found in the log is read singly, and a 500 for it does not end the server."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, request_ids=RequestIds.HIDDEN)
+        [server_id] = cloud.ids
+        cloud.break_host(server_id, HostFault.REVERTED)
+        cloud.script(server_id, Fault.error(500, "Unexpected API Error."), call=Call.LOG_ROW)
+        async with client_of(cloud) as client:
+            [result] = await client.restart(cloud.ids)
+        assert (result.outcome, result.reason) == (FAILED, Reason.NOT_REBOOTED)
+        assert calls(cloud)[Call.LOG_ROW] >= 2
+
+    virtually(main)
+
+
 def test_log_that_lags_behind_the_states_may_yet_show_an_error() -> None:
     """On an old cloud, whose rows show no finish, a server that is back waits until the log would show an Error."""
 

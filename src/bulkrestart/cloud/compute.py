@@ -419,10 +419,8 @@ def _read_page(rows: Rows[Server | None]) -> Page | None:
     return Page(servers, marker, unread=len(rows.items) - len(servers))
 
 
-def _with_fault(seen: Observation, body: bytes, secrets: SecretMask) -> Observation:
+def _with_fault(seen: Answer, body: bytes, secrets: SecretMask) -> Answer:
     """Read what a success says where it does not hold what was asked for."""
-    if not body or not isinstance(seen, Answer):
-        return seen
     fault = read_fault(seen.status, {}, body, secrets=secrets)
     retry_after = fault.retry_after if seen.fault.retry_after is None else seen.fault.retry_after
     return replace(seen, fault=replace(fault, retry_after=retry_after, request_id=seen.fault.request_id))

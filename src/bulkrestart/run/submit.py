@@ -279,16 +279,15 @@ class Submitter:
             return
         self._calibrating, self._calibrated_at = anyio.Event(), now
         try:
-            for _ in range(_CALIBRATION_SAMPLES):
+            former, left = None, _CALIBRATION_SAMPLES
+            while sample is not None and sample is not former and left:
                 log, asked = await self._gate.ask(partial(self._compute.actions, sample.server_id), sample.server_id)
                 if not isinstance(log, tuple):
                     if is_log_unreadable(log):
                         self._calibration.mark_unreadable()
                     return
                 self._calibration.observe(log, sample, asked_at=asked)
-                former, sample = sample, self._calibration.next_sample(anyio.current_time())
-                if sample is None or sample is former:
-                    return
+                former, sample, left = sample, self._calibration.next_sample(anyio.current_time()), left - 1
         finally:
             self._calibrating.set()
             self._calibrating = None
