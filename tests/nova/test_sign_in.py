@@ -217,7 +217,7 @@ class TestTokensThatEnd:
                 nova.reboot(server_id, "SOFT")
             for server_id in busy:
                 await anyio.to_thread.run_sync(nova.wait_for_task, server_id, "reboot_started")
-            # The same user's reboot within a second, all that the cloud's clock tells apart, could be our own.
+            # The log tells whole seconds: a reboot that began in the one of our send could be since it.
             await anyio.sleep(2.5)
             async with RestartClient.from_cloud("brief", max_at_once=2) as client:
                 report = await client.restart(ids)

@@ -87,6 +87,7 @@ def identity(keystone: str, nova: str) -> dict[str, str]:
     for name, project, user_roles in (
         ("nova", "service", ("admin", "service")),
         ("demo", "demo", ("member", "reader")),
+        ("operator", "demo", ("member", "reader")),
         ("reader", "demo", ("reader",)),
         ("other", "other", ("member", "reader")),
     ):
@@ -134,6 +135,7 @@ def servers(keystone: str, nova: str, count: int) -> dict[str, object]:
     tokens = {
         "token": sign_in(keystone, "demo", "demo"),
         "admin_token": sign_in(keystone, "admin", "admin"),
+        "operator_token": sign_in(keystone, "operator", "demo"),
         "reader_token": sign_in(keystone, "reader", "demo"),
         "other_token": sign_in(keystone, "other", "other"),
     }
