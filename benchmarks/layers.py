@@ -126,7 +126,7 @@ async def _gate(endpoint: str) -> float:
     async def pass_through(server_id: str) -> None:
         async with gate.send(_no_probe):
             pass
-        gate.heed(_ACCEPTED, sent_at=0.0, server_id=server_id)
+        gate.observe(_ACCEPTED, sent_at=0.0, server_id=server_id)
 
     return await _through(pass_through)
 

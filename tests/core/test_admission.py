@@ -44,16 +44,16 @@ def leave(admission: Admission, count: int, now: float = 0.0, run: Party | None 
     return slots
 
 
-def heed(admission: Admission, *seen: object, now: float = 1.0, sent_at: float = 0.5) -> Admission:
+def observe(admission: Admission, *seen: object, now: float = 1.0, sent_at: float = 0.5) -> Admission:
     """Let these come back, about no server, at one moment."""
     for one in seen:
-        admission.heed(one, now, sent_at=sent_at, server_id=None)
+        admission.observe(one, now, sent_at=sent_at, server_id=None)
     return admission
 
 
 def closed(most: int = 10, now: float = 1.0) -> Admission:
     """Give one whose door has closed: its first probe may leave a second later."""
-    return heed(Admission(most), *[GATEWAY] * TROUBLES, now=now, sent_at=now - 0.5)
+    return observe(Admission(most), *[GATEWAY] * TROUBLES, now=now, sent_at=now - 0.5)
 
 
 # Slots.
@@ -87,7 +87,7 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() ->
     """After a 503 at ten in flight the sixth of them makes room for the next, and no other does."""
     admission, run = Admission(10), party()
     slots = leave(admission, 10)
-    heed(admission, OVERLOAD)
+    observe(admission, OVERLOAD)
     assert admission.free == -5
 
     for slot in slots[:5]:
@@ -119,18 +119,18 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() ->
 )
 def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: int) -> None:
     """What was too much for the cloud halves them, and what holds everybody lets one go when that is over."""
-    assert heed(Admission(10, adaptive=adaptive), seen).free == free
+    assert observe(Admission(10, adaptive=adaptive), seen).free == free
 
 
 @pytest.mark.parametrize(("adaptive", "flights"), [(True, [1, 2, 4, 5]), (False, [1, 2, 4, 8])])
 def test_after_a_hold_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
     """Where each flight is answered, the next is twice as large, up to half of what was too much."""
-    admission, now, seen = heed(Admission(10, adaptive=adaptive), UNSAID), 2.0, []
+    admission, now, seen = observe(Admission(10, adaptive=adaptive), UNSAID), 2.0, []
     for _ in flights:
         slots = leave(admission, admission.free, now)
         seen.append(len(slots))
         for slot in slots:
-            heed(admission, GOOD, now=now + 0.5, sent_at=now)
+            observe(admission, GOOD, now=now + 0.5, sent_at=now)
             admission.release(slot)
         now += 1.0
 
@@ -139,10 +139,10 @@ def test_after_a_hold_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
 
 def test_a_limit_that_nobody_comes_to_does_not_grow() -> None:
     """Requests one at a time, after a 503, do not show that the cloud bears more of them at once."""
-    admission = heed(Admission(10), OVERLOAD)
+    admission = observe(Admission(10), OVERLOAD)
     for number in range(50):
         [slot] = leave(admission, 1, 2.0 + number)
-        heed(admission, GOOD, now=2.5 + number, sent_at=2.0 + number)
+        observe(admission, GOOD, now=2.5 + number, sent_at=2.0 + number)
         admission.release(slot)
 
     assert admission.free == 5
@@ -152,7 +152,7 @@ def test_what_was_in_flight_when_everybody_was_held_keeps_no_probe_waiting() -> 
     """Slow answers from before a hold take no slot from those that leave after it, which are one at first."""
     admission, run = Admission(10), party()
     early = leave(admission, 6)
-    heed(admission, UNSAID)
+    observe(admission, UNSAID)
     [probe] = leave(admission, 1, 2.0)
     assert admission.wait(run, 2.0) == INFINITY
 
@@ -167,7 +167,7 @@ def test_what_was_in_flight_when_everybody_was_held_counts_against_the_most() ->
     """Not even a probe is one more than are allowed at once."""
     admission, run = Admission(2), party()
     early = leave(admission, 2)
-    heed(admission, UNSAID)
+    observe(admission, UNSAID)
     assert admission.wait(run, 2.0) == INFINITY
 
     admission.release(early[0])
@@ -181,7 +181,7 @@ def test_latency_is_that_of_sends() -> None:
     assert admission.free == LEAST
     for now in range(100):
         slots = leave(admission, LEAST, float(now))
-        heed(admission, *[SERVERS] * LEAST, now=now + 0.1, sent_at=float(now))
+        observe(admission, *[SERVERS] * LEAST, now=now + 0.1, sent_at=float(now))
         for slot in slots:
             admission.release(slot)
     assert admission.free == LEAST
@@ -189,7 +189,7 @@ def test_latency_is_that_of_sends() -> None:
     for now in range(100, 200):
         slots = leave(admission, admission.free, float(now))
         for slot in slots:
-            admission.heed(GOOD, now + 0.1, sent_at=float(now), server_id="server", progress=sent())
+            admission.observe(GOOD, now + 0.1, sent_at=float(now), server_id="server", progress=sent())
             admission.release(slot)
 
     assert admission.free > LEAST
@@ -199,12 +199,12 @@ def test_the_latency_of_what_is_throttled_is_no_sample() -> None:
     """A gateway that refuses in a moment does not make the API behind it look slow ever after."""
     admission = Admission(100, adaptive="latency")
     for _ in range(MEASURED):
-        admission.heed(UNSAID, 1.0, sent_at=0.999, server_id="server", progress=sent())
+        admission.observe(UNSAID, 1.0, sent_at=0.999, server_id="server", progress=sent())
 
     for now in range(10, 50):
         slots = leave(admission, admission.free, float(now))
         for slot in slots:
-            admission.heed(GOOD, now + 0.5, sent_at=float(now), server_id="server", progress=sent())
+            admission.observe(GOOD, now + 0.5, sent_at=float(now), server_id="server", progress=sent())
             admission.release(slot)
 
     assert admission.free > 50
@@ -235,10 +235,10 @@ def test_the_longest_wait_counts() -> None:
     """Rate and brake are waited for together, not one after the other; and slots only when both are over."""
     admission, run = Admission(1, 0.1), party()
     leave(admission, 1)
-    heed(admission, UNSAID, now=1.0)
+    observe(admission, UNSAID, now=1.0)
     assert admission.wait(run, 1.0) == pytest.approx(9.0)
 
-    heed(admission, THROTTLED, now=1.0)
+    observe(admission, THROTTLED, now=1.0)
 
     assert admission.wait(run, 1.0) == 30.0
     assert admission.wait(run, 31.0) == INFINITY
@@ -249,7 +249,7 @@ def test_the_longest_wait_counts() -> None:
 
 def test_a_throttled_answer_holds_everybody() -> None:
     """Slot or no slot, nobody leaves for as long as was asked; that time counts against nobody."""
-    admission = heed(Admission(10), THROTTLED)
+    admission = observe(Admission(10), THROTTLED)
 
     for run in (party(), party(1), party(began=5.0)):
         assert admission.wait(run, 1.0) == 30.0
@@ -271,25 +271,25 @@ def test_a_throttled_answer_holds_everybody() -> None:
 )
 def test_what_makes_the_next_unsaid_hold_a_first_one(seen: object, seconds: float) -> None:
     """Whatever got through does; what did not says nothing of the cloud's limit."""
-    admission = heed(Admission(10), UNSAID)
-    heed(admission, seen, now=3.0, sent_at=2.5)
+    admission = observe(Admission(10), UNSAID)
+    observe(admission, seen, now=3.0, sent_at=2.5)
 
-    heed(admission, UNSAID, now=4.0, sent_at=3.5)
+    observe(admission, UNSAID, now=4.0, sent_at=3.5)
 
     assert admission.wait(party(), 4.0) == seconds
 
 
 def test_a_throttled_answer_that_comes_late_is_no_news() -> None:
     """One from before the last hold holds nobody when that is over, and takes back nothing that grew since."""
-    admission = heed(Admission(10), UNSAID)
+    admission = observe(Admission(10), UNSAID)
     for now in (2.0, 3.0, 4.0):
         slots = leave(admission, admission.free, now)
         for slot in slots:
-            heed(admission, GOOD, now=now + 0.5, sent_at=now)
+            observe(admission, GOOD, now=now + 0.5, sent_at=now)
             admission.release(slot)
     free = admission.free
 
-    heed(admission, UNSAID, now=5.0, sent_at=0.5)
+    observe(admission, UNSAID, now=5.0, sent_at=0.5)
 
     assert (admission.wait(party(), 5.0), admission.free) == (0.0, free)
 
@@ -322,7 +322,7 @@ def test_a_probe_that_fails_makes_the_next_one_come_later() -> None:
     """It gives back its slot and its place, and says nothing but that all wait longer."""
     admission = closed()
     [probe] = leave(admission, 1, 2.0)
-    heed(admission, GATEWAY, now=2.5, sent_at=2.0)
+    observe(admission, GATEWAY, now=2.5, sent_at=2.0)
     admission.release(probe)
 
     assert admission.wait(party(), 2.5) == 2.0 * FIRST_PROBE
@@ -343,8 +343,8 @@ def test_a_probe_from_before_the_door_closed_anew_frees_no_place() -> None:
     """The door opened by another's answer while a probe hung, and closed again: there is another probe by now."""
     admission = closed()
     [hung] = leave(admission, 1, 2.0)
-    heed(admission, GOOD, now=3.0)
-    heed(admission, *[GATEWAY] * TROUBLES, now=4.0, sent_at=3.5)
+    observe(admission, GOOD, now=3.0)
+    observe(admission, *[GATEWAY] * TROUBLES, now=4.0, sent_at=3.5)
     [probe] = leave(admission, 1, 5.0)
 
     admission.release(hung)
@@ -358,7 +358,7 @@ def test_who_left_before_the_door_closed_frees_no_place() -> None:
     """While a probe is out, the return of a slot that is none lets nobody go."""
     admission = Admission(10)
     early = leave(admission, 3)
-    heed(admission, *[GATEWAY] * TROUBLES)
+    observe(admission, *[GATEWAY] * TROUBLES)
     leave(admission, 1, 2.0)
     for slot in early:
         admission.release(slot)
@@ -371,7 +371,7 @@ def test_any_answer_opens_the_door_and_lets_one_go(seen: object) -> None:
     """When the cloud is back, not all that wait fall upon it at once."""
     admission, run = closed(), party()
     [probe] = leave(admission, 1, 2.0, run)
-    heed(admission, seen, now=2.5, sent_at=2.0)
+    observe(admission, seen, now=2.5, sent_at=2.0)
     admission.release(probe)
 
     assert not admission.door.is_closed
@@ -382,14 +382,14 @@ def test_any_answer_opens_the_door_and_lets_one_go(seen: object) -> None:
 @pytest.mark.parametrize("seen", [GATEWAY, MAINTENANCE, Unsent("ConnectError")], ids=["502", "503", "unsent"])
 def test_no_trouble_opens_the_door(seen: Observation) -> None:
     """What says nothing of the question says nothing of the cloud's return, though it asks to wait."""
-    assert heed(closed(), seen, now=1.5, sent_at=0.5).door.is_closed
+    assert observe(closed(), seen, now=1.5, sent_at=0.5).door.is_closed
 
 
 def test_trouble_that_may_lie_in_one_server_closes_no_door() -> None:
     """Nova's own 500s, however many, are that server's as long as they are of one."""
     admission = Admission(10)
     for _ in range(99):
-        admission.heed(BROKEN, 1.0, sent_at=0.5, server_id="bad")
+        admission.observe(BROKEN, 1.0, sent_at=0.5, server_id="bad")
 
     assert not admission.is_held(1.0)
 
@@ -397,9 +397,9 @@ def test_trouble_that_may_lie_in_one_server_closes_no_door() -> None:
 def test_time_behind_a_closed_door_counts_against_nobody() -> None:
     """From the first trouble to the answer that opens, with what the brake held meanwhile counted once."""
     admission = closed(now=10.0)
-    heed(admission, MAINTENANCE, now=20.0, sent_at=9.0)
+    observe(admission, MAINTENANCE, now=20.0, sent_at=9.0)
     assert admission.patience(30.0) == 10.0
-    heed(admission, GOOD, now=40.0, sent_at=9.0)
+    observe(admission, GOOD, now=40.0, sent_at=9.0)
 
     assert admission.patience(40.0) == 10.0
     assert admission.patience(60.0) == 20.0
@@ -414,10 +414,10 @@ def spent(*after: tuple[object, float], trouble: Observation = GATEWAY) -> int:
     progresses = [sent(trouble) for _ in range(TROUBLES)]
     before = progresses[0].sends.spent
     for progress in progresses:
-        admission.heed(trouble, 1.0, sent_at=0.5, server_id=None, progress=progress)
+        admission.observe(trouble, 1.0, sent_at=0.5, server_id=None, progress=progress)
     for seen, now in after:
         [probe] = leave(admission, 1, now)
-        heed(admission, seen, now=now, sent_at=now)
+        observe(admission, seen, now=now, sent_at=now)
         admission.release(probe)
     assert len({progress.sends.spent for progress in progresses}) == 1
     return progresses[0].sends.spent - before
@@ -441,10 +441,10 @@ def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
     """Only what was in the row that closed the door is the cloud's."""
     admission, progress = Admission(10), sent(BROKEN)
     before = progress.sends.spent
-    admission.heed(BROKEN, 1.0, sent_at=0.5, server_id="bad", progress=progress)
-    heed(admission, GOOD, *[GATEWAY] * TROUBLES)
+    admission.observe(BROKEN, 1.0, sent_at=0.5, server_id="bad", progress=progress)
+    observe(admission, GOOD, *[GATEWAY] * TROUBLES)
     [probe] = leave(admission, 1, 2.0)
-    heed(admission, GATEWAY, now=2.5, sent_at=2.0)
+    observe(admission, GATEWAY, now=2.5, sent_at=2.0)
     admission.release(probe)
 
     assert admission.door.is_confirmed
@@ -458,12 +458,12 @@ def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
     ("admission", "began", "now", "detail"),
     [
         pytest.param(Admission(10), 0.0, 1e9, None, id="nobody waits"),
-        pytest.param(heed(Admission(10), THROTTLED), 0.0, 1.0, None, id="held for a while"),
+        pytest.param(observe(Admission(10), THROTTLED), 0.0, 1.0, None, id="held for a while"),
         pytest.param(closed(), 0.0, OUTAGE, None, id="an outage until now"),
         pytest.param(closed(), 0.0, 1.0 + OUTAGE, "in trouble for 300 s (502", id="an outage for too long"),
         pytest.param(closed(), 100.0, 1.0 + OUTAGE, None, id="an outage that the run found"),
         pytest.param(closed(), 100.0, 110.0 + OUTAGE, "in trouble for 310 s (502", id="that one for too long"),
-        pytest.param(heed(closed(), GOOD, now=299.0), 0.0, 1e9, None, id="an outage that is over"),
+        pytest.param(observe(closed(), GOOD, now=299.0), 0.0, 1e9, None, id="an outage that is over"),
     ],
 )
 def test_verdict(admission: Admission, began: float, now: float, detail: str | None) -> None:
@@ -531,7 +531,7 @@ class Crowd:
         if self.out:
             slot = self.out.pop(number % len(self.out))
             if seen is not None:
-                self.admission.heed(seen, self.now, sent_at=slot.left_at, server_id=f"{number}", progress=sent())
+                self.admission.observe(seen, self.now, sent_at=slot.left_at, server_id=f"{number}", progress=sent())
             self.admission.release(slot)
             self.count()
 

@@ -229,13 +229,13 @@ def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
         async def send(number: int) -> None:
             async with gate.send(probe):
                 left[number] = trio.current_time()
-                gate.heed(Answer(202), sent_at=trio.current_time(), server_id=str(number))
+                gate.observe(Answer(202), sent_at=trio.current_time(), server_id=str(number))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gate.ask, look, "x")
             await trio.sleep(0.1)
             for _ in range(TROUBLES):
-                gate.heed(Answer(503), sent_at=trio.current_time(), server_id=None)
+                gate.observe(Answer(503), sent_at=trio.current_time(), server_id=None)
             for number in range(5):
                 nursery.start_soon(send, number)
         assert sorted(left.values())[:-1] == pytest.approx([3.0] * 4)

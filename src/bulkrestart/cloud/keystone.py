@@ -120,7 +120,7 @@ class Keystone(CatalogAuth):
             ValueError: A file that it names cannot be used.
         """
         verify, cert = self._session.verify, self._session.cert
-        # requests, and so the OpenStack tools, heed these too.
+        # requests, and so the OpenStack tools, read these too.
         trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
         own, key = cert if isinstance(cert, tuple) else (cert, None)
         try:

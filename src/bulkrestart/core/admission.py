@@ -185,7 +185,7 @@ class Admission:
         if slot.epoch != self._epoch:
             self._early -= 1
 
-    def heed(
+    def observe(
         self, seen: object, now: float, *, sent_at: float, server_id: str | None, progress: Progress | None = None
     ) -> None:
         """Learn from what came back.

@@ -64,7 +64,7 @@ class Selection:
     def filters(self) -> dict[str, str]:
         """What the cloud may leave out by itself, as the query of a list.
 
-        These are the filters that leave out nothing that is meant: of several statuses clouds may heed one, and the
+        These are the filters that leave out nothing that is meant: of several statuses clouds may use only one, and the
         database's regular expressions are not Python's.
         """
         query: dict[str, str] = {}

@@ -129,7 +129,8 @@ def _check_folder(folder: Path, status: os.stat_result) -> None:
 
 
 def _trusted() -> set[int]:
-    # In a user namespace the owner of the root may appear as user `nobody`; it can change everything anyway.
+    # In a user namespace the owner of `/` is shown as the overflow user id (user_namespaces(7)). The owner of `/` can
+    # replace any file, so it is trusted.
     return {0, os.geteuid(), os.stat("/").st_uid}
 
 

@@ -93,8 +93,9 @@ class Account:
         """Have the journal written to its end. What became of a server without an outcome is told when it is asked."""
         if self._ended is None:
             self._ended = anyio.current_time()
-        # The journal learns how far they came, and not the outcome in the report: whoever goes on takes them up there.
-        # Of those that are accepted it knows, unless it still holds the end that a former process gave them.
+        # The journal gets the progress of unfinished servers, not the outcome in the report: the next process continues
+        # from that progress. An accepted server is already in the journal as such, unless its record still holds the
+        # end that an earlier process wrote.
         for progress in self._ledger.under_way():
             record = self._recorder.records.get(progress.server_id)
             if progress.accepted is None or (record is not None and record.end is not None):

@@ -117,7 +117,7 @@ class Gate:
     async def ask(
         self, request: Callable[[], Awaitable[T]], server_id: str | None, *, is_for_send: bool = False
     ) -> tuple[T | Answer | Unsent, float]:
-        """Make a request that changes nothing, and heed its answer.
+        """Make a request that changes nothing, and observe its answer.
 
         Args:
             request: Makes it.
@@ -135,19 +135,19 @@ class Gate:
             if not passage.is_free:
                 return Unsent("the run has stopped"), asked
             seen = await request()
-            self.heed(seen, sent_at=asked, server_id=server_id)
+            self.observe(seen, sent_at=asked, server_id=server_id)
             return seen, asked
 
     def count_one_more(self) -> None:
         """Note that a request leaves in the slot of another."""
         self._admission.count_one_more(anyio.current_time())
 
-    def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
-        """Let what came back hold everybody, or make the way wider or narrower; `Admission.heed` says more."""
+    def observe(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
+        """Let what came back hold everybody, or make the way wider or narrower; `Admission.observe` says more."""
         if isinstance(seen, Unsent) and seen.is_final:
             self.course.halt(closed(seen.words))
             return
-        self._traffic.heed(seen, sent_at=sent_at, server_id=server_id, progress=progress)
+        self._traffic.observe(seen, sent_at=sent_at, server_id=server_id, progress=progress)
         self._judge()
         if (stop := self._admission.sends_verdict(self._party, anyio.current_time())) is not None:
             # Looks are answered, so the servers that were sent to can be followed to their end.

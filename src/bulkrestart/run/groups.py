@@ -23,7 +23,7 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
             page = await preflight.ask(partial(preflight.compute.groups, offset=offset), None)
         if isinstance(page, Answer):
             raise EndpointError(f"server groups cannot be listed: {page.words}; spread by another function")
-        # A gateway that does not heed the offset gives the same page for ever.
+        # A gateway that ignores the offset gives the same page for ever.
         new = [group for group in page if group.id not in seen]
         if not new:
             return group_of

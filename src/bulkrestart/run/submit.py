@@ -128,7 +128,7 @@ class Submitter:
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type, veto=veto)
                 if not (isinstance(seen, Unsent) and seen.is_withheld):
-                    self._gate.heed(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
+                    self._gate.observe(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
             answered_at = anyio.current_time()
             progress.answer(answered_at, seen, decision)
@@ -185,7 +185,7 @@ class Submitter:
         asked = anyio.current_time()
         self._gate.count_one_more()
         seen = await request
-        self._gate.heed(seen, sent_at=asked, server_id=progress.server_id)
+        self._gate.observe(seen, sent_at=asked, server_id=progress.server_id)
         return seen
 
     def _has_looked(self, progress: Progress) -> bool:

@@ -130,7 +130,7 @@ class Traffic:
             first.wake()
         try:
             asked = anyio.current_time()
-            self.heed(await probe(), sent_at=asked, server_id=None)
+            self.observe(await probe(), sent_at=asked, server_id=None)
         finally:
             self.leave(claim)
             # It may be this one server that is in trouble: another asks next.
@@ -156,11 +156,11 @@ class Traffic:
         for claim in self._queues.of(party):
             claim.wake()
 
-    def heed(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
-        """Learn from what came back; `Admission.heed` says more."""
+    def observe(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
+        """Learn from what came back; `Admission.observe` says more."""
         now, was_closed = anyio.current_time(), self.admission.door.is_closed
         held = self.admission.brake.remaining(now)
-        self.admission.heed(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
+        self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
         if LONGEST_SAID >= (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
             _log.warning("everybody waits for %.0f s, as the cloud asks (%s)", hold, seen)
         if self.admission.door.is_closed and not was_closed:
