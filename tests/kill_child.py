@@ -73,9 +73,9 @@ def main() -> int:
         mortal = Mortal(commits, is_kept=bool(options.committed))
         patch("os.pwrite", mortal.pwrite).start()
         patch("os.fsync", mortal.fsync).start()
-    # The graces allow for gateways that deliver a request long after they have given up. Who starts this process knows
-    # of the cloud that it acts on a request within these seconds, or never.
-    for name in ("look.GRACE", "look.LATE_GRACE"):
+    # The graces allow for gateways that deliver a request long after they have given up, and for reads that lag. The
+    # cloud of this process is known to act on a request within these seconds, or never, and to show it at once.
+    for name in ("look.GRACE", "look.LATE_GRACE", "calibration.UNMEASURED_LAG"):
         patch(f"bulkrestart.core.{name}", options.grace).start()
     for name in ("submit.LAST_CEILING", "settle.FIRST_INTERVAL", "settle.LAST_INTERVAL"):
         patch(f"bulkrestart.run.{name}", options.poll).start()

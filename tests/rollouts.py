@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     for seed in range(given.seed, given.seed + given.runs):
         try:
-            beyond = virtually(partial(play_budget, seed))
+            beyond = virtually(partial(play_budget, seed), seed=seed)
             ends["stopped at the budget and one" if beyond == 1 else "went to the end"] += 1
         except AssertionError as error:
             ends["BROKEN"] += 1

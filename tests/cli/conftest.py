@@ -73,10 +73,21 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TERM", "xterm")
 
 
+#: Seconds in place of the library's own: when it asks, and how long it waits for what a lost reply has done, is not what
+#: is tested here, and the simulator does and shows everything at once.
+SECONDS = {
+    "run.settle.FIRST_INTERVAL": 0.1,
+    "core.look.GRACE": 0.5,
+    "core.look.LATE_GRACE": 0.5,
+    "core.calibration.UNMEASURED_LAG": 0.0,
+}
+
+
 @pytest.fixture(autouse=True)
-def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask after tenths of a second where the library asks after seconds: how often is not what is tested here."""
-    monkeypatch.setattr("bulkrestart.run.settle.FIRST_INTERVAL", 0.1)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for tenths of a second where the library waits for seconds."""
+    for place, seconds in SECONDS.items():
+        monkeypatch.setattr(f"bulkrestart.{place}", seconds)
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ REQUEST_TIMEOUT = 1.5
 SECONDS = {
     "core.look.GRACE": 2.0,
     "core.look.LATE_GRACE": 2.0,
+    "core.calibration.UNMEASURED_LAG": 0.0,
     "run.submit.LAST_CEILING": 1.0,
     "run.settle.FIRST_INTERVAL": 0.5,
     "run.settle.LAST_INTERVAL": 1.0,

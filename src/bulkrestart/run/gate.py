@@ -55,8 +55,12 @@ class Gate:
     @property
     def is_held(self) -> bool:
         """Nothing may leave at this moment, slot or no slot."""
-        is_signed_in = self._auth is None or self._auth.is_signed_in
-        return not is_signed_in or self._admission.is_held(anyio.current_time())
+        return not self.is_signed_in or self._admission.is_held(anyio.current_time())
+
+    @property
+    def is_signed_in(self) -> bool:
+        """There is something to sign a request with at this moment."""
+        return self._auth is None or self._auth.is_signed_in
 
     @property
     def is_door_closed(self) -> bool:
@@ -68,10 +72,10 @@ class Gate:
 
         While whoever signs us in is in trouble that may pass, everybody waits: no server is tried in vain.
         """
-        return await self._sign_in(self.course.lost)
+        return await self.sign_in_until(self.course.lost)
 
-    async def _sign_in(self, end: anyio.Event) -> Trouble | None:
-        """Sign in, unless the end comes first."""
+    async def sign_in_until(self, end: anyio.Event) -> Trouble | None:
+        """Sign in, unless the end comes first; return the trouble if it is final."""
         if self._auth is None or self._auth.is_lasting:
             return None
         while not end.is_set():
@@ -100,15 +104,8 @@ class Gate:
 
     async def enter(self, claim: Claim) -> Trouble | None:
         """Take a slot; give the trouble if there is nothing to sign with and never will be."""
-        while not claim.end.is_set():
-            trouble = await self._sign_in(claim.end)
-            if trouble is not None:
-                return trouble
-            await self._traffic.take(claim)
-            if claim.slot is None or self._auth is None or self._auth.is_signed_in:
-                break
-            self._traffic.leave(claim)
-        return None
+        trouble = await self.sign_in_until(claim.end)
+        return trouble or await self._traffic.take(claim, self)
 
     def leave(self, claim: Claim) -> None:
         """Give the slot back."""

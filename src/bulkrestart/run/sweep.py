@@ -145,8 +145,8 @@ class Sweep:
             start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
             since = start[0] - SKEW if start is not None else None
         ends = self._gate.patience(walked) + self._longest_walk
-        missing = len(wanted)
-        seen: set[str] = set()
+        # Our own strings, and not those of the pages, which would stay in memory until the walk ends.
+        unseen = set(wanted)
         marker: str | None = None
         markers: set[str] = set()
         while True:
@@ -161,11 +161,11 @@ class Sweep:
                 return
             for server in page.servers:
                 if server.id in wanted:
-                    seen.add(server.id)
+                    unseen.discard(server.id)
                     take(server.id, server, asked)
             marker = page.marker
             # A list whose pages lead back to an earlier one has no end.
-            if marker is None or marker in markers or len(seen) >= missing:
+            if marker is None or marker in markers or not unseen:
                 break
             markers.add(marker)
             if self._gate.patience(anyio.current_time()) >= ends:

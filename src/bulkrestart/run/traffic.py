@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
+from bulkrestart.cloud.credentials import Trouble
 from bulkrestart.core.admission import Admission, Party, Slot
 from bulkrestart.core.pacing import LONGEST_SAID
 from bulkrestart.core.progress import Progress
@@ -71,6 +72,19 @@ class Claim(Place):
                 await self.woken.wait()
 
 
+class Signer(Protocol):
+    """Signs a run in."""
+
+    @property
+    def is_signed_in(self) -> bool:
+        """There is something to sign a request with at this moment."""
+        ...
+
+    async def sign_in_until(self, end: anyio.Event) -> Trouble | None:
+        """Sign in, unless the end comes first; return the trouble if it is final."""
+        ...
+
+
 class Traffic:
     """The requests of a client that wait until they may leave.
 
@@ -83,29 +97,43 @@ class Traffic:
         self._queues: Queues[Claim] = Queues()
         self._turnstile = Turnstile()
 
-    async def take(self, claim: Claim) -> None:
+    async def take(self, claim: Claim, signer: Signer) -> Trouble | None:
         """Wait for a slot at a moment at which nobody is asked to wait; nothing awaits between that and the return.
 
-        Without a slot it returns when, and only when, the claim's `end` is set.
+        Without a slot it returns when, and only when, the claim's `end` is set, or if there is nothing to sign with.
+        A claim keeps its place while it signs in, because the claims behind it need the same token: if it had to join
+        again, a poll could wait behind every send of a run whose sends outlive their tokens.
+
+        Args:
+            claim: The claim.
+            signer: Signs it in.
+
+        Returns:
+            Why there is nothing to sign with, and never will be; None otherwise.
         """
         await self._turnstile.wait()
         now = anyio.current_time()
-        is_open = self._queues.is_empty and not self.admission.door.is_closed
+        is_open = self._queues.is_empty and not self.admission.door.is_closed and signer.is_signed_in
         if is_open and self.admission.wait(claim.party, now) == 0.0:
             claim.slot = self.admission.admit(claim.party, now)
-            return
+            return None
         self._queues.join(claim)
         try:
             while not claim.end.is_set():
                 # Before the look, which may stop the run that it is made for, and so wake it.
                 claim.woken = anyio.Event()
+                if not signer.is_signed_in and self._queues.first() is claim:
+                    if (trouble := await signer.sign_in_until(claim.end)) is not None:
+                        return trouble
+                    continue
                 wait = self._look(claim)
                 if claim.slot is None:
                     await claim.sleep(wait)
                 elif claim.slot.is_probe and claim.probe is not None:
                     await self._ask(claim, claim.probe)
                 else:
-                    return
+                    return None
+            return None
         finally:
             self._queues.quit(claim)
             self._wake_next()
