@@ -73,8 +73,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TERM", "xterm")
 
 
-#: Seconds in place of the library's own: when it asks, and how long it waits for what a lost reply has done, is not what
-#: is tested here, and the simulator does and shows everything at once.
+#: Seconds in place of the library's own. When it asks, and how long it looks for a lost reply, is not what is tested
+#: here, and the simulator does and shows everything at once.
 SECONDS = {
     "run.settle.FIRST_INTERVAL": 0.1,
     "core.look.GRACE": 0.5,

@@ -140,6 +140,7 @@ def test_a_list_that_is_empty() -> None:
         pytest.param('{"servers": [1' + " " * 2**19 + "]}", id="a row, and long white space"),
         pytest.param('{"servers": [1 x' + " " * 2**19 + "]}", id="a row that is followed by something else"),
         pytest.param('{"servers": [' + "1," * 20_000 + "1]}", id="too many rows"),
+        pytest.param("{" + '"a": 1, ' * 1_000 + '"servers": []}', id="too many members"),
     ],
 )
 def test_text_out_of_bounds(text: str) -> None:
@@ -154,6 +155,7 @@ def test_text_within_bounds() -> None:
     """A large row is read, and so are many; white space may be of any length."""
     assert read('{"servers": ["' + "x" * 2**17 + '"]}', 65536)[0] == ["x" * 2**17]
     assert len(read('{"servers": [' + "1," * 19_999 + "1]}", 65536)[0]) == 20_000
+    assert read("{" + '"a": 1, ' * 999 + '"servers": [1]}', 65536)[0] == [1]
     assert read(" " * 2**20 + '{"servers":' + " " * 2**20 + "[" + " " * 2**20 + "1]}", 65536)[0] == [1]
 
 

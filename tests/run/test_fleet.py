@@ -55,18 +55,18 @@ def test_any_faults(reboot_type: RebootType, seed: int) -> None:
 
 
 @pytest.mark.unmeasured
-def test_ten_thousand_and_the_slow_fifty() -> None:
-    """Ten thousand servers: each once, in order, cycled once; fifty that ask for 60 s do not slow the others."""
+def test_three_thousand_and_the_slow_fifty() -> None:
+    """Three thousand servers: each once, in order, cycled once; fifty that ask for 60 s do not slow the others."""
 
     async def main() -> None:
-        cloud = cloud_of(10_000, reboot_seconds=(2.0, 20.0))
-        slow = cloud.ids[100:5100:100]
+        cloud = cloud_of(3_000, reboot_seconds=(2.0, 20.0))
+        slow = cloud.ids[100:2600:50]
         for server_id in slow:
             cloud.script(server_id, Fault.commands_executing())
         async with client_of(cloud, max_at_once=50) as client:
             report = await client.restart(cloud.ids)
         assert_accounted(report, cloud)
-        assert report.summary == {Outcome.COMPLETED: 10_000}
+        assert report.summary == {Outcome.COMPLETED: 3_000}
         assert cloud.peak_in_flight <= 50
         assert set(cloud.posts.values()) == {1, 2}
         assert max(result.attempts[0].sent_at for result in report) < 1.0

@@ -40,6 +40,8 @@ from tests.stalls import (
 )
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
+pytestmark = pytest.mark.unmeasured
+
 #: Seconds after the bound by which a run has ended.
 SLACK: Final = 60.0
 DEFAULT: Final = 1800.0

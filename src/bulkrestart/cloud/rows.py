@@ -27,6 +27,8 @@ _LONGEST_VALUE: Final = 256 * 1024
 _MOST_PARTS: Final = 8_000
 #: Rows of one list: twenty full pages. Some clouds ignore the limit that a request sets.
 _MOST_ROWS: Final = 20_000
+#: Members of the object. Nova's have up to three, and an error that a gateway words has a handful.
+_MOST_MEMBERS: Final = 1_000
 #: Rows that are parsed without a pause: about 30 microseconds each.
 _ROWS_AT_ONCE: Final = 20
 
@@ -114,7 +116,11 @@ class Rows(Generic[T]):
     def _parse(self) -> Generator[bool, None, None]:
         yield from self._take("{")
         is_more = not (yield from self._has("}"))
+        members = 0
         while is_more:
+            members += 1
+            if members > _MOST_MEMBERS:
+                raise ValueError("too many members")
             name = yield from self._value()
             if not isinstance(name, str):
                 raise ValueError("the name of a member is not a string")
