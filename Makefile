@@ -10,6 +10,8 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed/$(PYTHON)
 MEASURING = $(VENV)/measuring/$(PYTHON)
 VERSION = import sys; print(sys.version)
+# One more than there are processors: some tests wait for processes, and none for the time that another one takes.
+WORKERS = $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
 .PHONY: help demo test lint types test-unit test-nova proof bench clean
 
@@ -35,7 +37,7 @@ types: $(INSTALLED)
 
 test-unit: $(INSTALLED)
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --quiet --numprocesses=auto --dist=worksteal
+	@$(BIN)/coverage run -m pytest --quiet --numprocesses=$(WORKERS) --dist=worksteal
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

@@ -23,6 +23,8 @@ from bulkrestart.simulator import Cloud, Face, Fault, LoopbackCloud
 from tests.core.test_secrets import ACCESS_KEY, BASE64_KEY, FERNET, FORMS, JWT, UUID_TOKEN, letters
 from tests.core.test_secrets import PASSWORD as PASSPHRASE
 
+pytestmark = pytest.mark.unmeasured
+
 ROOT: Final = Path(__file__).parents[1]
 PASSWORD: Final = "s3cret-of-the-user"
 TOKEN: Final = "s3cret-of-the-environment"

@@ -13,6 +13,8 @@ from tests.virtual import EPOCH, virtually
 
 from .wire import HOST, Reply, meet
 
+pytestmark = pytest.mark.unmeasured
+
 #: The second in which a scripted answer is written.
 NOW: Final = EPOCH + 1.0
 

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from benchmarks.memory import peak
 
 from bulkrestart import Outcome, Server, ServerResult
 from bulkrestart.core.model import RebootType
 from bulkrestart.simulator import Fault, Faults
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
+
+pytestmark = pytest.mark.unmeasured
 
 #: Every fault of one request, and every state, that the cloud can be seeded with.
 ALL_FAULTS = Faults(
@@ -32,7 +33,6 @@ ALL_FAULTS = Faults(
 )
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("reboot_type", RebootType)
 def test_any_faults(reboot_type: RebootType, seed: int) -> None:
@@ -54,37 +54,23 @@ def test_any_faults(reboot_type: RebootType, seed: int) -> None:
     virtually(main)
 
 
-@pytest.mark.unmeasured
-def test_three_thousand_and_the_slow_fifty() -> None:
-    """Three thousand servers: each once, in order, cycled once; fifty that ask for 60 s do not slow the others."""
+def test_two_thousand_and_the_slow_fifty() -> None:
+    """Two thousand servers: each once, in order, cycled once; fifty that ask for 60 s do not slow the others."""
 
     async def main() -> None:
-        cloud = cloud_of(3_000, reboot_seconds=(2.0, 20.0))
-        slow = cloud.ids[100:2600:50]
+        cloud = cloud_of(2_000, reboot_seconds=(2.0, 20.0))
+        slow = cloud.ids[100:1600:30]
         for server_id in slow:
             cloud.script(server_id, Fault.commands_executing())
         async with client_of(cloud, max_at_once=50) as client:
             report = await client.restart(cloud.ids)
         assert_accounted(report, cloud)
-        assert report.summary == {Outcome.COMPLETED: 3_000}
+        assert report.summary == {Outcome.COMPLETED: 2_000}
         assert cloud.peak_in_flight <= 50
         assert set(cloud.posts.values()) == {1, 2}
         assert max(result.attempts[0].sent_at for result in report) < 1.0
         others = max(result.elapsed for result in report if result.server_id not in set(slow))
         assert others < 60.0
-
-    virtually(main)
-
-
-@pytest.mark.unmeasured
-def test_memory_grows_by_less_than_a_kibibyte_per_server() -> None:
-    """What a run keeps of a server, results included, is less than 1 KiB at its peak."""
-
-    async def main() -> None:
-        await peak(100)
-        # A page of a thousand servers is in memory in both.
-        small, large = await peak(1000), await peak(4000)
-        assert (large - small) / 3000 < 1024
 
     virtually(main)
 

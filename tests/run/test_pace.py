@@ -13,6 +13,8 @@ from bulkrestart import EndpointError, Outcome, StopReason
 from bulkrestart.simulator import Call, Cloud, Fault
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
 
+pytestmark = pytest.mark.unmeasured
+
 WINDOW = b'{"error_msg": "policy user over ratelimit,limit:%d,time:%d %s", "error_code": "APIGW.0308"}'
 
 

@@ -70,6 +70,7 @@ class Watched(Traffic):
 # A token that ends.
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("lanes", "takes", "latency"), [(500, 0.0, 0.0), (50, 3.0, 0.2)])
 def test_a_token_that_is_revoked_is_renewed_once_for_all(lanes: int, takes: float, latency: float) -> None:
     """500 requests at once that meet a revoked token make one sign-in, and no server is refused for it."""

@@ -40,8 +40,6 @@ from tests.stalls import (
 )
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
-pytestmark = pytest.mark.unmeasured
-
 #: Seconds after the bound by which a run has ended.
 SLACK: Final = 60.0
 DEFAULT: Final = 1800.0
@@ -81,6 +79,7 @@ def assert_stopped(report: Report, *words: str, reasons: tuple[StopReason, ...] 
         assert word in report.stopped.detail
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
@@ -118,6 +117,7 @@ def test_every_send_refused_for_ever(tmp_path: Path, name: str, mode: str) -> No
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("which", "name", "mode"),
     [
@@ -164,6 +164,7 @@ BOUNDED: Final = [
 ]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("which", "status", "body", "retry_after"), BOUNDED)
 def test_it_ends_in_its_bound(which: Which, status: int, body: bytes, retry_after: float | None) -> None:
     """Whatever is answered to whichever requests, and however long it asks to wait, a run ends within its bound."""
@@ -236,6 +237,7 @@ def test_a_secret_in_the_cause_is_masked() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", ["429", "429, Retry-After: 1", "429, Retry-After: 600"])
 @pytest.mark.parametrize("which", [Which.SENDS, Which.LOGS])
 def test_with_since(which: Which, name: str) -> None:
@@ -427,6 +429,7 @@ def test_a_user_s_check_that_never_returns() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_many_slow_checks_are_no_stall() -> None:
     """Where 150 checks run at once, a fleet may take longer than the bound: each call is progress."""
 
@@ -528,6 +531,7 @@ def test_busy_for_ever_is_the_server_s() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_budgets_do_not_count_what_the_cloud_does() -> None:
     """A fleet whose every send is answered 500 ends by its attempts, and never as a wrong list."""
 
@@ -572,6 +576,7 @@ def test_budgets_count_what_servers_do() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_503s_whose_reboots_were_carried_out_are_no_outage() -> None:
     """A gateway that answers 503 to every send that the cloud has taken: each server is found to be accepted."""
 
@@ -595,6 +600,7 @@ def test_503s_whose_reboots_were_carried_out_are_no_outage() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_503s_for_200_s_cost_no_server_its_attempts() -> None:
     """Where sends alone fail for a while, no attempt and no time of a server is spent."""
 
@@ -688,6 +694,7 @@ async def list_all(client: RestartClient) -> None:
         pass
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("answer", "ask"),
     [

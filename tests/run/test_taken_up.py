@@ -12,6 +12,8 @@ from tests.run.test_resume import killed
 from tests.run.test_since import BEGAN, past_cloud
 from tests.virtual import client_of, cloud_of, virtually
 
+pytestmark = pytest.mark.unmeasured
+
 
 async def killed_after(cloud: Cloud, journal: Path, seconds: float, **leave: bool) -> Path:
     """Restart a cloud for so many seconds, and give the journal as `kill -9` would leave it then."""

@@ -192,6 +192,7 @@ def test_call_that_hangs_once() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_many_that_hang() -> None:
     """However many hang, so many are called at once; each has its calls, and whoever is well is verified among them."""
 
