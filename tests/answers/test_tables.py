@@ -18,8 +18,6 @@ from tests.virtual import client_of, cloud_of, virtually
 
 from .wire import HOST, Arguments
 
-pytestmark = pytest.mark.unmeasured
-
 #: Does something to a server of the cloud before the run, or plans it.
 Prepare = Callable[[Cloud, str], object]
 Ends = tuple[Outcome, Reason | None]

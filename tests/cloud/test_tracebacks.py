@@ -28,8 +28,6 @@ from tests.core.test_secrets import FERNET, parts_of
 
 from .loopback import WAYS, Connection, compute_of, listening, read_request, sender_of
 
-pytestmark = pytest.mark.unmeasured
-
 ENDPOINT: Final = "https://cloud.test/v2.1/p"
 URL: Final = f"{ENDPOINT}/servers/s/action"
 #: What no token and no key may be, and what most of one is in.
@@ -232,6 +230,7 @@ async def hanging(stage: str) -> AsyncIterator[tuple[str, anyio.Event]]:
         yield f"http://{address}", came
 
 
+@pytest.mark.unmeasured
 @pytest.mark.asyncio
 @pytest.mark.parametrize("stage", ["head", "body"])
 @pytest.mark.parametrize("way", WAYS)

@@ -12,8 +12,6 @@ from tests.run.test_resume import killed
 from tests.run.test_since import BEGAN, past_cloud
 from tests.virtual import client_of, cloud_of, virtually
 
-pytestmark = pytest.mark.unmeasured
-
 
 async def killed_after(cloud: Cloud, journal: Path, seconds: float, **leave: bool) -> Path:
     """Restart a cloud for so many seconds, and give the journal as `kill -9` would leave it then."""
@@ -113,6 +111,7 @@ def test_since_that_is_yet_to_come_for_the_cloud() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_hard_where_slots_are_waited_for_longer_than_a_look_stands() -> None:
     """A look that is too old by the time the slot comes is made again in it, and not for ever outside."""
 
