@@ -627,6 +627,7 @@ def test_a_client_that_is_closed_while_a_send_is_in_flight(fate: Fate) -> None:
 # All of it together.
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_happens_no_server_is_rebooted_twice(seed: int) -> None:
     """Lost replies, errors, failing hooks and failing sign-ins, mixed at random: promises 1 and 2 hold."""

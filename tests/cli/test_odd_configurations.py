@@ -131,6 +131,7 @@ def check_refused(served: TwoRegions, capfd: pytest.CaptureFixture[str], *, may_
     return err
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("key", KEYS)
 def test_any_value_for_any_key(key: str, served: TwoRegions) -> None:
     """A value of another kind than belongs there is refused with what is documented, or means nothing."""
@@ -173,6 +174,7 @@ def test_a_secret_in_braces(served: TwoRegions, capfd: pytest.CaptureFixture[str
     assert "(KeyError)" in check_refused(served, capfd)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -214,6 +216,7 @@ def test_any_file(text: str, words: str, served: TwoRegions, capfd: pytest.Captu
     assert words in check_refused(served, capfd)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("text", ["clouds: {lab: {auth: {password: *s3cret}}}", "clouds: [lab]", "- 5", "[" * 5000])
 def test_any_secure_file(text: str, served: TwoRegions, capfd: pytest.CaptureFixture[str]) -> None:
     """secure.yaml is refused in the same way, though clouds.yaml is good."""
@@ -246,6 +249,7 @@ def test_a_file_that_cannot_be_read(
     assert str(tmp_path / name) in check_refused(served, capfd)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -276,6 +280,7 @@ def endpoint(**changes: object) -> dict[str, object]:
     return {key: value for key, value in (usual | changes).items() if value is not None}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "catalog",
     [

@@ -84,6 +84,7 @@ async def look(
         return await (compute.show(SERVER) if is_read else compute.reboot(SERVER, RebootType.SOFT))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.asyncio
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", LENT)

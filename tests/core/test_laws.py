@@ -100,6 +100,7 @@ def has_leave(decision: Decision, progress: Progress) -> bool:
     )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_every_answer_has_a_decision(body: bytes) -> None:
     """Whatever the status and the body, there is a decision; it never sends HARD without leave."""
@@ -157,6 +158,7 @@ def servers() -> Iterator[Server]:
         yield Server(id=SERVER, vm_state=vm_state, task_state=task_state, locked=locked)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("log", NO_LOGS, ids=str)
 @pytest.mark.parametrize("fate", FATES.values(), ids=FATES)
 def test_without_a_log_no_state_is_a_licence_to_send(fate: Observation, log: Log | Observation | None) -> None:
@@ -179,6 +181,7 @@ def test_without_a_log_no_state_is_a_licence_to_send(fate: Observation, log: Log
     assert wrong == []
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("is_log_proven", [False, True])
 @pytest.mark.parametrize("readable_looks", [0, 1])
 @pytest.mark.parametrize("age", [0.0, 10.0, 90.0, LOOK_TIMEOUT])

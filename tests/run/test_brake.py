@@ -8,6 +8,7 @@ from bulkrestart.simulator import Call, Fault, Role
 from tests.virtual import EPOCH, client_of, cloud_of, slow_down, virtually
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("call", [Call.REBOOT, Call.SHOW, Call.LOG, Call.LIST, Call.LOG_ROW])
 def test_one_throttled_answer_holds_every_lane(call: Call) -> None:
     """After a 429 with Retry-After 30 nobody sends anything for 30 s, beyond what was in flight."""

@@ -76,6 +76,7 @@ def watch_of(journal: Path, posts: dict[str, int]) -> Callable[[str], None]:
     return watch
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("reboot_type", RebootType)
 def test_every_send_is_on_the_disk_before_it_leaves(tmp_path: Path, reboot_type: RebootType) -> None:
     """The first send, and each that follows a refusal, a throttling or a lost reply, is an intent in the file first."""
@@ -194,6 +195,7 @@ def fail_writes(patch: pytest.MonkeyPatch, *, first: int, times: int) -> None:
     patch.setattr(Journal, "write", failing)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("times", [1, 2, 1000])
 @pytest.mark.parametrize("first", [1, 2, 3, 6, 9])
 def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, times: int) -> None:

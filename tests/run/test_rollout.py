@@ -611,19 +611,19 @@ def test_a_finished_canary_is_not_waited_for_again(tmp_path: Path) -> None:
 
 @pytest.mark.unmeasured
 def test_a_whole_rollout() -> None:
-    """A rollout of two thousand servers: an hour of it in seconds, zone by zone, with lost replies."""
+    """A rollout of a thousand servers: an hour of it in seconds, zone by zone, with lost replies."""
 
     async def main() -> None:
-        cloud = cloud_of(2_000, reboot_seconds=(2.0, 15.0))
-        for server_id in cloud.ids[::100]:
+        cloud = cloud_of(1_000, reboot_seconds=(2.0, 15.0))
+        for server_id in cloud.ids[::50]:
             cloud.script(server_id, Fault.no_reply(applied=True))
         async with client_of(cloud, max_at_once=50) as client:
             rollout = Rollout(canary=1, wave="25%", pause=600.0, spread="az")
             report = await client.restart(cloud.ids, rollout=rollout)
         assert_accounted(report, cloud)
-        assert report.summary == {Outcome.COMPLETED: 2_000}
+        assert report.summary == {Outcome.COMPLETED: 1_000}
         assert kinds_at_once(cloud, lambda one: cloud.server(one).availability_zone) == 1
-        assert peak_down(cloud) <= 500
+        assert peak_down(cloud) <= 250
         assert report.elapsed > 3000.0
 
     virtually(main)
