@@ -930,3 +930,28 @@ def test_a_reboot_since_a_refused_send(user_id: str, began: float, decision: Acc
     row = Action(action="reboot", request_id=REQUEST, start_time=EARLIEST + began, user_id=user_id)
     log_time = LogTime((EARLIEST, LATEST), LATEST + 100.0)
     assert decide_delivered_again((row, CREATED), progress, log_time, ME) == decision
+
+
+@pytest.mark.parametrize(
+    ("updated", "age", "expected"),
+    [
+        # Saved before the send by more than the clocks differ: nothing was started.
+        (-62.0, 10.0, SEND_SOFT),
+        (-60.0, 10.0, LOOK_AGAIN),
+        (0.5, 39.9, LOOK_AGAIN),
+        (0.5, 40.0, SEND_SOFT),
+        (None, 39.9, LOOK_AGAIN),
+        (None, 40.0, SEND_SOFT),
+    ],
+)
+def test_a_server_that_was_saved_since_the_send_may_have_a_late_row(
+    updated: float | None, age: float, expected: Decision
+) -> None:
+    """The logs of other servers are up to date, and that of this one may lag by as much as nobody has measured."""
+    progress = sent(LOST_REPLY, cloud_time=(EARLIEST, EARLIEST + 2.0))
+    progress.fate = replace(progress.fate, readable_looks=5)
+    server = replace(IDLE, updated=None if updated is None else EARLIEST + updated)
+    at = progress.fate.answered_at + age
+
+    look = Sighting(server=server, log=SILENT, at=at, log_time=in_log(progress, age), lag=0.0, view_lag=30.0)
+    assert decide_look(look, progress) == expected

@@ -102,10 +102,11 @@ def grace_of(progress: Progress, lag: float) -> float:
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
     reboots = [row for row in log if row.action == "reboot"]
     candidates = reboots_since(reboots, progress, log_time)
-    grace = grace_of(progress, sighting.lag)
-    is_trusted = (
-        progress.reboot_type is RebootType.SOFT or sighting.is_log_proven or _is_untouched(sighting.server, log_time)
-    )
+    is_untouched = _is_untouched(sighting.server, log_time)
+    # The log of one server may lag while those of others do not. If the server was saved since the send, the row of a
+    # reboot may still be missing.
+    grace = grace_of(progress, sighting.lag if is_untouched else max(sighting.lag, sighting.view_lag))
+    is_trusted = progress.reboot_type is RebootType.SOFT or sighting.is_log_proven or is_untouched
     is_others = bool(candidates) and all(sighting.user_id not in (None, row.user_id) for row in candidates)
     if progress.sends.has_lost_race and is_trusted and is_others:
         # Nova's own 500, and the log shows who won the race for the task_state: for us nothing was started

@@ -145,7 +145,8 @@ class Sighting:
         is_log_proven: The log has shown a reboot of this run, of any server.
         user_id: Who we are, as the log names us; None while unknown.
         log_time: The send of unknown fate on the log's clock; None if the cloud's clock is unknown.
-        lag: Seconds by which reads of the log and of servers may lag behind writes.
+        lag: Seconds by which reads of the log lag behind writes, as far as the run has measured it.
+        view_lag: Seconds by which the states of servers may lag, and the log of a single server: neither is measured.
         may_be_dated_soon: Whether the run may soon learn the offset between the log's clock and `Date`.
     """
 
@@ -157,4 +158,5 @@ class Sighting:
     user_id: str | None = None
     log_time: LogTime | None = None
     lag: float = 0.0
+    view_lag: float = 0.0
     may_be_dated_soon: bool = False

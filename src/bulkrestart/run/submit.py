@@ -221,6 +221,7 @@ class Submitter:
             user_id=self._calibration.user_id(progress),
             log_time=self._calibration.log_time(progress, anyio.current_time()),
             lag=self._calibration.lag,
+            view_lag=self._calibration.view_lag,
             may_be_dated_soon=self._calibration.may_be_dated_soon,
         )
         decision = decide_look(sighting, progress)
