@@ -131,7 +131,6 @@ def check_refused(served: TwoRegions, capfd: pytest.CaptureFixture[str], *, may_
     return err
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize("key", KEYS)
 def test_any_value_for_any_key(key: str, served: TwoRegions) -> None:
     """A value of another kind than belongs there is refused with what is documented, or means nothing."""
@@ -174,7 +173,6 @@ def test_a_secret_in_braces(served: TwoRegions, capfd: pytest.CaptureFixture[str
     assert "(KeyError)" in check_refused(served, capfd)
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("text", "words"),
     [
