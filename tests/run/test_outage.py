@@ -8,12 +8,14 @@ import pytest
 import trio
 
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Server, StopReason, Token
+from bulkrestart.core import faults
 from bulkrestart.core.admission import Admission
 from bulkrestart.core.observation import Answer, Unanswered
 from bulkrestart.core.pacing import TROUBLES
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.traffic import Traffic
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
+from tests.cloud.scripted import Scripted
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
 
 BAD_GATEWAY = Fault.respond(502, b"<html><title>502 Bad Gateway</title></html>")
@@ -239,6 +241,40 @@ def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
             for number in range(5):
                 nursery.start_soon(send, number)
         assert sorted(left.values())[:-1] == pytest.approx([3.0] * 4)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("life", [60.0, None])
+def test_runs_that_wait_for_a_sign_in_behind_a_long_pause_end_in_time(life: float | None) -> None:
+    """An outage of 300 s ends all runs of a client, though it was asked to wait for 800 s and its token has ended."""
+
+    async def main() -> None:
+        traffic = Traffic(Admission(6))
+        auth = Scripted(None, life=life)
+        gates = [Gate(traffic, auth) for _ in range(2)]
+        ended: list[float] = []
+
+        async def fail(number: int, seconds: float) -> None:
+            async def request() -> Answer:
+                await trio.sleep(seconds)
+                return Answer(503, faults.Fault(retry_after=800.0))
+
+            await gates[0].ask(request, f"s{number}")
+
+        async def wait(gate: Gate) -> None:
+            await gate.ask(trio.lowlevel.checkpoint, None)
+            assert gate.course.stop is not None
+            assert gate.course.stop.reason is StopReason.OUTAGE
+            ended.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(fail, number, 5.0 if number < 5 else 100.0)
+            await trio.sleep(1.0)
+            for gate in gates:
+                nursery.start_soon(wait, gate)
+        assert ended == pytest.approx([305.0, 305.0])
 
     virtually(main)
 

@@ -81,7 +81,8 @@ class Gate:
         while not end.is_set():
             if wait := self._admission.brake.remaining(anyio.current_time()):
                 self._judge()
-                with anyio.move_on_after(wait):
+                # The head of the queues may wait here, and all others behind it: it stops their runs in time, too.
+                with anyio.move_on_after(min(wait, self._traffic.judge(self._party))):
                     await end.wait()
                 continue
             asked = anyio.current_time()

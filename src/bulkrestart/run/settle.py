@@ -42,8 +42,6 @@ from bulkrestart.run.verify import Verifier
 FIRST_INTERVAL: Final = 2.0
 LAST_INTERVAL: Final = 15.0
 _GROWTH: Final = 1.5
-#: Seconds between two polls of a slow cloud, at most: a server that is back leaves its place to the next.
-_SLOWEST_INTERVAL: Final = 60.0
 #: The share of an interval that is left to chance, more or less, so that two clients do not poll in step.
 _JITTER: Final = 0.2
 SHORTEST_INTERVAL: Final = FIRST_INTERVAL * (1.0 - _JITTER)
@@ -191,8 +189,7 @@ class Settler:
             took = self._gate.patience(anyio.current_time()) - began
             has_news = len(self._watched) < count
             # A slow cloud is polled less often, so that polls never take most of its time.
-            usual = FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL)
-            interval = max(usual, min(took, _SLOWEST_INTERVAL))
+            interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), took)
 
     async def _poll(self, beside: TaskGroup) -> Swept:
         began = anyio.current_time()

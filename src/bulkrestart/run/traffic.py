@@ -143,12 +143,22 @@ class Traffic:
         if self._queues.first() is not claim:
             return float("inf")
         now = anyio.current_time()
-        self._judge(now)
+        outage = self.judge(claim.party)
         wait = self.admission.wait(claim.party, now)
         if wait == 0.0 and not claim.end.is_set():
             claim.slot = self.admission.admit(claim.party, now)
-        began = min(head.party.began for head in self._queues.heads())
-        return min(wait, self.admission.door.outage_ends(began) - now)
+        return min(wait, outage)
+
+    def judge(self, party: Party) -> float:
+        """Stop the runs of those that wait for too long; return the seconds until the next of them has to be stopped.
+
+        Args:
+            party: One that waits, in the queues or before it joins them.
+        """
+        now = anyio.current_time()
+        self._judge(now)
+        began = min([party.began, *(head.party.began for head in self._queues.heads())])
+        return self.admission.door.outage_ends(began) - now
 
     async def _ask(self, claim: Claim, probe: Callable[[], Awaitable[object]]) -> None:
         """Spend a slot on the question whether the cloud is back. Nobody waits behind it for the answer."""
