@@ -141,7 +141,7 @@ class Gate:
         self._admission.count_one_more(anyio.current_time())
 
     def observe(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
-        """Let what came back hold everybody, or make the way wider or narrower; `Admission.observe` says more."""
+        """Let an answer pause all requests, or change how many leave at once; see `Admission.observe`."""
         if isinstance(seen, Unsent) and seen.is_final:
             self.course.halt(closed(seen.words))
             return

@@ -150,10 +150,10 @@ class Traffic:
         return min(wait, outage)
 
     def judge(self, party: Party) -> float:
-        """Stop the runs of those that wait for too long; return the seconds until the next of them has to be stopped.
+        """Stop the runs that have waited for too long, and return the seconds until the next run must stop.
 
         Args:
-            party: One that waits, in the queues or before it joins them.
+            party: A run that waits. It need not have a request in the queues yet.
         """
         now = anyio.current_time()
         self._judge(now)
