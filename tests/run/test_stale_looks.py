@@ -137,6 +137,23 @@ def test_hard_does_not_follow_a_look_of_more_than_a_minute_ago() -> None:
     assert ended.cycles == 1
 
 
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+def test_send_that_waits_longer_than_its_look_is_valid_looks_again(reboot_type: str) -> None:
+    """One request in 100 s: the look before a second send is always too old, so the send looks in its own slot."""
+
+    async def main() -> None:
+        cloud = past_cloud()
+        [server_id] = cloud.ids
+        cloud.script(server_id, Fault.busy(1.0, "image_snapshot"))
+        async with client_of(cloud, max_per_second=0.01) as client:
+            report = await client.restart(cloud.ids, reboot_type=reboot_type)
+        answers = answers_of(report)
+        assert len(answers) == 2 and answers[-1] == "202"
+        assert cloud.cycles == {server_id: 1}
+
+    virtually(main)
+
+
 def test_send_that_is_kept_back_is_no_trouble_of_the_clouds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that are always too old send nothing, hold up no other request, and end with the time for the server."""
     monkeypatch.setattr(submit, "CLOSE_LOOK_LIFE", -1.0)

@@ -110,7 +110,7 @@ class Submitter:
                 # The trouble passed before anybody knew whose it was.
                 return progress.out_of_attempts()
             sent_at = passage.left_at
-            if self._looks_in_slot(progress) or not self._has_looked(progress):
+            if self._looks_in_slot(progress) or self._needs_look(progress):
                 reboot_type = progress.reboot_type
                 decision = await self._look_first(progress)
                 # The journal has the send that was meant at first.
@@ -188,12 +188,16 @@ class Submitter:
         self._gate.observe(seen, sent_at=asked, server_id=progress.server_id)
         return seen
 
-    def _has_looked(self, progress: Progress) -> bool:
-        """Tell whether a look is fresh enough, which only a HARD needs: it starts a server that was stopped since."""
-        if progress.reboot_type is not RebootType.HARD:
-            return True
+    def _needs_look(self, progress: Progress) -> bool:
+        """Return whether a send must look in its own slot because the last look is too old, or a HARD has had none.
+
+        A HARD starts a server that was stopped since. A send whose look became too old while it waited for its slot
+        would be withheld, at every try (`_veto_stale_look`).
+        """
         look = progress.last_look.instant
-        return look is not None and look.age(current_instant()) <= LOOK_LIFE
+        if look is None:
+            return progress.reboot_type is RebootType.HARD
+        return look.age(current_instant()) > LOOK_LIFE
 
     async def look(self, progress: Progress) -> Decision:
         """Look at the server, the action log first if the fate of a send is unknown, and decide on what is seen."""
@@ -252,7 +256,7 @@ class Submitter:
         since, log = None, sighting.log
         if self._options.since is not None:
             since = self._calibration.moment(self._options.since)
-        last = last_reboot(log, since.likeliest) if since is not None and isinstance(log, tuple) else None
+        last = last_reboot(log, since.latest) if since is not None and isinstance(log, tuple) else None
         if since is None or last is None or not isinstance(log, tuple):
             return None
         row, _ = await self._gate.ask(
