@@ -348,18 +348,26 @@ def test_server_that_is_no_sample(progress: Progress, accepted_at: float) -> Non
     assert calibration().sample_of(progress, accepted_at) is None
 
 
-def test_moment_of_a_user_in_the_time_of_the_log() -> None:
-    """`since` is moved by what the log's clock differs, and may be off by what nodes differ."""
+@pytest.mark.parametrize(
+    ("start", "earliest", "latest"),
+    [
+        pytest.param(0.0, 0.0, 0.0, id="the log agrees with Date"),
+        pytest.param(-20.0, -21.5, 0.0, id="the log is behind Date"),
+        pytest.param(20.0, 0.0, 21.0, id="the log is ahead of Date"),
+    ],
+)
+def test_moment_of_a_user_in_the_time_of_the_log(start: float, earliest: float, latest: float) -> None:
+    """`since` may have been read on the clock of `Date`, or on one that agrees with the log's."""
     one = calibration()
-    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, likeliest=DATE)
-    one.observe((reboot(1, start=-20.0),), sample(), asked_at=0.5)
-    assert one.moment(DATE) == LogMoment(earliest=DATE - 21.5 - SKEW, likeliest=DATE - 20.25)
+    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, latest=DATE)
+    one.observe((reboot(1, start=start),), sample(), asked_at=0.5)
+    assert one.moment(DATE) == LogMoment(earliest=DATE + earliest - SKEW, latest=DATE + latest)
 
 
 def test_former_knowledge_does_not_move_a_moment_of_a_user() -> None:
     """The shift of a former process is of the `Date` that it saw."""
     one = calibration(facts=LogFacts(shift=(-300.0, -299.0)))
-    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, likeliest=DATE)
+    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, latest=DATE)
 
 
 @pytest.mark.parametrize("ahead", [90.0, 600.0])

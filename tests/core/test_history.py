@@ -29,7 +29,7 @@ from tests.core.samples import (
 
 SINCE: Final = 1_800_000_000.0
 #: The same in a log whose clock agrees with `Date`.
-MOMENT: Final = LogMoment(earliest=SINCE - SKEW, likeliest=SINCE)
+MOMENT: Final = LogMoment(earliest=SINCE - SKEW, latest=SINCE)
 IDLE: Final = Server(id=SERVER, vm_state="active", locked=False)
 CREATED: Final = Action(action="create", request_id="req-created", start_time=SINCE - 86_400.0)
 STOP: Final = Action(action="stop", request_id="req-stop", start_time=SINCE + 30.0, is_finished=True)

@@ -274,10 +274,12 @@ class ActionLogCalibration:
     def moment(self, seconds: float) -> LogMoment:
         """Translate a moment that a user gave to the log's clock.
 
+        The user read it on the clock of `Date`, or on one that agrees with the log's: both are allowed for.
+
         Args:
             seconds: The moment, in seconds since the epoch.
         """
         least, most = (self.facts.shift or (0.0, 0.0)) if self._has_shift else (0.0, 0.0)
         # The clocks of a cloud's nodes may differ by this, whether or not the log's offset is known.
         skew = SKEW + self._clock.spread
-        return LogMoment(earliest=seconds + least - skew, likeliest=seconds + (least + most) / 2.0)
+        return LogMoment(earliest=seconds + min(0.0, least) - skew, latest=seconds + max(0.0, most))

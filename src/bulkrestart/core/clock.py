@@ -32,11 +32,11 @@ class LogMoment:
 
     Attributes:
         earliest: The earliest time that a row of that moment can show.
-        likeliest: The time that it most likely shows.
+        latest: The latest time that such a row can show. A row of that time or later is certainly not older.
     """
 
     earliest: float
-    likeliest: float
+    latest: float
 
 
 def moment_text(seconds: float) -> str:

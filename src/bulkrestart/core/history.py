@@ -73,8 +73,8 @@ def decide_since(sighting: Sighting, since: LogMoment, progress: Progress) -> De
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
     if last.is_finished is False or is_rebooting or not isinstance(sighting.server, Server):
         return Look(is_unresolved=progress.fate.is_unresolved, delay=PASSING_DELAY)
-    if last.start_time + 1.0 <= since.likeliest:
-        seconds = f"{since.likeliest - since.earliest:.0f}"
+    if last.start_time + 1.0 <= since.latest:
+        seconds = f"{since.latest - since.earliest:.0f}"
         return progress.history_uncertain(
             f"{last.request_id} began at {moment_text(last.start_time)}, and the action log's clock may be off by "
             f"{seconds} s: it may have begun since"
