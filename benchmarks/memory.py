@@ -106,7 +106,7 @@ def run(rounds: int) -> Section:
         # Two at a time: memory does not depend on who else is at work.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(2, mp_context=spawn, max_tasks_per_child=1) as processes:
-            for case, added in zip(cases, processes.map(_grow, *zip(*cases, strict=True)), strict=True):
+            for case, added in zip(cases, processes.map(grow, *zip(*cases, strict=True)), strict=True):
                 grown[case].append(added)
     rows = [
         (kind, *(spread(grown[kind, size], 1 / _MIB, ".0f") for size in _SIZES), f"{_each(grown[kind, _SIZES[1]]):.0f}")
@@ -141,11 +141,11 @@ def _each(added: Sequence[int]) -> float:
     return median(added) / _SIZES[1]
 
 
-def _grow(kind: str, size: int) -> int:
+def grow(kind: str, size: int) -> int:
     """Restart so many servers in this process; give the bytes by which its peak is above what it had before."""
     numbers = count(1)
 
-    async def accept(compute: Compute, server_id: str, reboot_type: RebootType) -> Answer:
+    async def accept(compute: Compute, server_id: str, reboot_type: RebootType, *, veto: object) -> Answer:
         await anyio.lowlevel.checkpoint()
         return Answer(202, Fault(request_id=f"req-{next(numbers):08x}-0000-4000-8000-000000000000"))
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmarks import __main__ as program
-from benchmarks import cpu, plot
+from benchmarks import cpu, memory, plot
 from benchmarks.tables import Figure, Section, judged
 
 README = (program.PLACE / "README.md").read_text()
@@ -27,6 +27,12 @@ def test_contenders_take_turns() -> None:
     assert re.fullmatch(rf"\| {cpu.OWN} \| \d+ \(\d+ to \d+\) \[2 x 20\] \|", costs[2])
     assert ratios[2] == f"| {cpu.OWN} | 1.00 (1.00 to 1.00) |"
     assert ratios[3].startswith(f"| {cpu.STREAMS} | ")
+
+
+@pytest.mark.parametrize("kind", ["results kept", "streamed"])
+def test_memory_of_a_small_fleet(kind: str) -> None:
+    """A run is measured whose sends are answered without a request."""
+    assert memory.grow(kind, 200) >= 0
 
 
 def test_figures_are_judged_by_their_medians() -> None:
