@@ -115,7 +115,7 @@ class Answers:
         while True:
             if not searched:
                 buffer = buffer.lstrip(_BEFORE_START)
-                if buffer[: len(_START)] != _START[: len(buffer)]:
+                if not buffer.startswith(_START) and not _START.startswith(bytes(buffer)):
                     raise ValueError("what came is not HTTP")
             found = _END_OF_HEAD.search(buffer, searched)
             if found is None:

