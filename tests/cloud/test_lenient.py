@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import reduce
 
 import aiohttp
 import anyio
@@ -533,16 +534,20 @@ def test_a_head_is_searched_once(monkeypatch: pytest.MonkeyPatch, filler: bytes)
     assert searched.count < 6 * len(data)
 
 
+#: Status, version, reason, headers and body.
+Told = tuple[int, str, bytes, list[tuple[bytes, bytes]], bytes]
+
+
 class Strict:
     """Reads an answer with httptools alone."""
 
     def __init__(self) -> None:
         self.reason = self.body = b""
         self.headers: list[tuple[bytes, bytes]] = []
-        self.answers: list[tuple[object, ...]] = []
+        self.answers: list[Told] = []
         self._parser = httptools.HttpResponseParser(self)
 
-    def read(self, data: bytes) -> tuple[object, ...] | None:
+    def read(self, data: bytes) -> Told | None:
         """Read the first answer that is not of status 1xx; None if it is refused, or does not end by itself."""
         with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._parser.feed_data(data)
@@ -569,7 +574,7 @@ class Strict:
     def on_message_complete(self) -> None:
         """Note an answer."""
         if self.head[0] not in range(100, 200):
-            self.answers.append((*self.head, self.body, self._parser.should_keep_alive()))
+            self.answers.append((*self.head, self.body))
 
 
 WORDS = [
@@ -600,20 +605,29 @@ WORDS = [
         b"0",
     ),
 ]
-answers_of_words = st.builds(
-    lambda first, words: b"".join([first, *words]),
-    st.sampled_from(WORDS[:6]),
-    st.lists(st.sampled_from(WORDS), max_size=14),
-)
+#: The rows with words in odd places, and words alone.
+odd_answers = st.builds(
+    lambda row, places, words: reduce(
+        lambda data, edit: data[: edit[0]] + edit[1] + data[edit[0] + edit[2] :],
+        zip(places, words, [0, 1, 2], strict=True),
+        row,
+    ),
+    st.sampled_from([row.data for row in ROWS.values()]),
+    st.tuples(*[st.integers(0, 90)] * 3),
+    st.tuples(*[st.one_of(st.just(b""), st.sampled_from(WORDS))] * 3),
+) | st.lists(st.sampled_from(WORDS), max_size=14).map(lambda words: OK[:-2] + b"".join(words))
 
 
-@given(data=answers_of_words, is_lenient=st.booleans())
+@given(data=odd_answers, is_lenient=st.booleans())
 @example(data=OK + LENGTH + b"\r\nhello", is_lenient=True)
 @example(data=OK + CHUNKED + b"\r\n" + CHUNKS, is_lenient=True)
 def test_what_httptools_reads_is_read_the_same(data: bytes, is_lenient: bool) -> None:
-    """Both readers of heads, and the reader of bodies, agree with httptools on all that httptools reads."""
+    """Both readers of heads, and the reader of bodies, agree with httptools on all that httptools reads.
+
+    Only a status below 100, and the protocol RTSP, are no answers here.
+    """
     expected = Strict().read(data)
-    if expected is None:
+    if expected is None or expected[0] < 100 or b"RTSP" in data:
         return
     answers = Answers()
     with pytest.MonkeyPatch.context() as patch:
@@ -622,10 +636,10 @@ def test_what_httptools_reads_is_read_the_same(data: bytes, is_lenient: bool) ->
         answers.feed(data)
     head = (answers.status, answers.version, answers.reason, answers.headers)
     assert answers.is_complete, answers.fault
-    assert (*head, answers.take()) == expected[:-1]
+    assert (*head, answers.take()) == expected
 
 
-@given(data=answers_of_words, places=st.lists(st.integers(1, 200), max_size=5))
+@given(data=odd_answers, places=st.lists(st.integers(1, 200), max_size=5))
 def test_an_answer_of_odd_words_is_the_same_however_it_is_split(data: bytes, places: list[int]) -> None:
     """Whatever the words are, the reading does not depend on how they arrive."""
     ends = [*sorted({place for place in places if place < len(data)}), len(data)]

@@ -13,8 +13,7 @@ _NO_BODY: Final = frozenset({204, 304})
 _LENGTH: Final = re.compile(rb"\+?0*(\d{1,20})")
 #: The line before a chunk. aiohttp, curl and http.client accept blanks on both sides of the size, and what an extension
 #: may hold differs: all that follows a separator is ignored. "0x5" is 5 for http.client, and 0 for curl.
-_CHUNK_SIZE: Final = re.compile(rb"[ \t]*\+?0*([0-9A-Fa-f]{1,16})(?:[ \t\r;,].*)?\n", re.DOTALL)
-_PLAIN_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
+_CHUNK_SIZE: Final = re.compile(rb"[ \t]*\+?0*([0-9A-Fa-f]{1,16})(?:[ \t\r;,][^\n]*)?\n")
 #: What may come between a chunk and the next line, as far as it has arrived.
 _AFTER_DATA: Final = frozenset({b"\n", b"\r", b"\r\n", b"\r\r", b"\r\r\n"})
 #: A number with fewer digits is less than 2**64, which is what llhttp accepts.
@@ -166,19 +165,20 @@ class ChunkedBody:
     def _read_whole_chunks(self, data: bytes, start: int, pieces: list[bytes]) -> int:
         """Read the chunks that are in `data` with both their ends; return where they end.
 
-        A chunk may be one byte long. This takes a fifth of the time of a chunk that is read line by line.
+        A chunk may be one byte long, and this takes a third of the time that `_read_line` takes for it.
         """
-        match_size = _PLAIN_SIZE.match
+        match_size = _CHUNK_SIZE.match
         while (match := match_size(data, start)) is not None:
             begin = match.end()
             size = int(match[1], 16)
             end = begin + size
-            if not size or not data.startswith(b"\r\n", end):
+            line_end = 2 if data.startswith(b"\r\n", end) else 1
+            if not size or (line_end == 1 and not data.startswith(b"\n", end)):
                 break
             if self._length is not None:
                 self._count(size)
             pieces.append(data[begin:end])
-            start = end + 2
+            start = end + line_end
         return start
 
     def _count(self, size: int) -> None:
