@@ -28,7 +28,7 @@ from bulkrestart.core.faults import Body
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.observation import Answer, Unanswered
 
-from .loopback import TLS, both_backends, compute_of, listening, sender_of
+from .loopback import TLS, Connection, KeepAlive, both_backends, compute_of, listening, sender_of
 from .test_answer import OK, cut, read
 from .test_sent import saying
 
@@ -480,6 +480,25 @@ def test_a_connection_is_kept_after_an_odd_answer(before: bytes, may_follow: boo
     """An answer that tells where it ends leaves its connection as whole as any other."""
     told = read([before + b"\r\nhello"])
     assert (told.body, told.is_complete, told.may_follow) == (b"hello", True, may_follow)
+
+
+@both_backends
+def test_a_connection_carries_one_odd_answer_after_another(backend: str) -> None:
+    """Requests that follow each other use one connection, also where each answer is odd."""
+
+    async def main() -> None:
+        async def reply(connection: Connection) -> None:
+            await connection.send(b"HTTP/1.1 202\n" + LENGTH * 2 + b"\r\n")
+            await connection.send(b"hello")
+
+        server = KeepAlive(reply)
+        async with listening(server) as address, sender_of("lanes") as sender:
+            compute = compute_of(sender, f"http://{address}")
+            for _ in range(3):
+                assert isinstance(await compute.reboot("s", RebootType.SOFT), Answer)
+        assert (server.connections, len(server.requests)) == (1, 3)
+
+    anyio.run(main, backend=backend)
 
 
 def test_a_connection_is_not_kept_after_a_length_and_chunks() -> None:
