@@ -240,6 +240,7 @@ CODINGS = {
     "unknown and a length": headers(b"Transfer-Encoding: none\r\n" + LENGTH, ours=None, why=BOTH),
     "a length that agrees": headers(LENGTH + CHUNKED, CHUNKS),
     "a length that agrees, after it": headers(CHUNKED + LENGTH, b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+    "a length that agrees, and no empty line": headers(LENGTH + CHUNKED, CHUNKS[:-2]),
     "a length that is too long": headers(b"Content-Length: 6\r\n" + CHUNKED, CHUNKS, None, why=BOTH),
     "a length that is too short": headers(b"Content-Length: 3\r\n" + CHUNKED, CHUNKS, None, why=BOTH),
     "a length of 0": headers(b"Content-Length: 0\r\n" + CHUNKED, CHUNKS, None, why=BOTH),

@@ -35,7 +35,7 @@ _WITHOUT_BODY: Final = Framing(0, is_chunked=False, may_follow=False)
 class Answers:
     """Reads one answer after the other: `begin`, then `feed` until it is complete.
 
-    What no answer may look like is noted as `fault`, and never raised: what came before it counts all the same.
+    An answer that cannot be read is noted as `fault`, and never raised: what came before the fault counts.
 
     Attributes:
         status: The status; 0 until the whole head is in, and as long as its body may contradict it.
@@ -43,8 +43,8 @@ class Answers:
         version: The version of HTTP.
         headers: Names and values as they came, without what follows the body.
         is_complete: The answer is in, to the last byte of its body.
-        may_follow: Another request may follow on this connection: the answer ended by itself, nobody said that the
-            connection closes, and nothing came after it.
+        may_follow: Another request may follow on this connection: the answer ended by itself, no header closes the
+            connection, and nothing came after it.
         fault: What is wrong with what came; "" if nothing is.
     """
 
@@ -131,7 +131,7 @@ class Answers:
 
     def _begin_body(self, head: Head) -> None:
         framing = framing_of(head.status, head.version, head.headers) if self._has_body else _WITHOUT_BODY
-        self._head = head
+        self._head, self._pending = head, bytearray()
         self._left = framing.length
         self._is_kept = framing.may_follow
         if framing.is_chunked:
@@ -165,7 +165,7 @@ class Answers:
     def _end(self) -> None:
         if self._head is None:
             self.fault = "the connection was closed without an answer"
-        elif self._left is None and (self._chunked is None or self._chunked.may_be_closed):
+        elif self._left is None if self._chunked is None else self._chunked.may_be_closed:
             self.is_complete = True
             self._publish(self._head)
         else:
