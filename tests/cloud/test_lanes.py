@@ -908,7 +908,7 @@ def test_much_that_arrives_at_once_is_read_with_pauses(backend: str, is_followed
             await anyio.lowlevel.checkpoint()
             await lane.read(None)
             group.cancel_scope.cancel()
-        assert len(fed) == 4
+        assert len(fed) == 8
         assert fed[-1] > fed[0]
         assert (lane.answers.is_complete, lane.answers.may_follow) == (True, not is_followed)
         assert len(lane.answers.take()) == 20_000

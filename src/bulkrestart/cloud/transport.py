@@ -32,7 +32,7 @@ _IDLE_LIFE: Final = 4.0
 #: Bytes that are read at once: what asyncio reads from a socket, so that nothing is left in its hands.
 _READ_SIZE: Final = 256 * 1024
 #: Bytes that are parsed without a pause: if each is a chunk, they take about 2 ms.
-_FEED_SIZE: Final = 32 * 1024
+_FEED_SIZE: Final = 16 * 1024
 #: Bytes of a request that are written at once; a reboot is a few hundred.
 _WRITE_SIZE: Final = 64 * 1024
 #: What a name is made of (RFC 9110, section 5.6.2), and what else may stand on a line but its end (section 5.5).
