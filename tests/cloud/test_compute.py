@@ -13,12 +13,13 @@ import respx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkrestart.cloud.compute import PAGE_LIMIT, Compute, Page
+from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.sender import Sender
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.faults import Body, Fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Unanswered
+from bulkrestart.core.pages import PAGE_LIMIT, Page, Position
 
 from .loopback import (
     Connection,
@@ -83,7 +84,11 @@ def saying_json(document: object, status: int = 200) -> Compute:
         pytest.param(lambda c: c.show(ID), "GET", f"/servers/{ID}", b"", id="show"),
         pytest.param(lambda c: c.page(), "GET", "/servers/detail?limit=1000", b"", id="first page"),
         pytest.param(
-            lambda c: c.page(marker=ID), "GET", f"/servers/detail?limit=1000&marker={ID}", b"", id="next page"
+            lambda c: c.page(position=Position.after(ID)),
+            "GET",
+            f"/servers/detail?limit=1000&marker={ID}",
+            b"",
+            id="next page",
         ),
         pytest.param(
             lambda c: c.page(changes_since=1_700_000_000.9),
@@ -93,7 +98,7 @@ def saying_json(document: object, status: int = 200) -> Compute:
             id="changes, rounded down",
         ),
         pytest.param(
-            lambda c: c.page(marker="a&b=c d", changes_since=0.0),
+            lambda c: c.page(position=Position.after("a&b=c d"), changes_since=0.0),
             "GET",
             "/servers/detail?limit=1000&marker=a%26b%3Dc+d&changes-since=1970-01-01T00%3A00%3A00Z",
             b"",
@@ -425,10 +430,10 @@ NEXT = [{"rel": "next", "href": "http://elsewhere.test/servers/detail?marker=s1"
     ],
 )
 async def test_a_page_is_read(document: object, count: int, marker: str | None) -> None:
-    """There is a next page if a link says so or the page is full, and it begins after the last server."""
+    """More follows if a link says so or the page is full; a link also says where."""
     page = await saying_json(document).page()
     assert isinstance(page, Page)
-    assert (len(page.servers), page.marker) == (count, marker)
+    assert (len(page.servers), page.says_more, page.next) == (count, says_more, position)
 
 
 ROW = {

@@ -75,15 +75,21 @@ class Selection:
             query["tags"] = ",".join(sorted(self.tags))
         return {name: value for name, value in query.items() if len(value) <= _LONGEST_FILTER}
 
-    def fits(self, server: Server) -> bool:
-        """Tell whether a server is meant."""
-        return (
-            (self.name is None or self.name.search(server.name) is not None)
-            and (not self.statuses or server.status.upper() in self.statuses)
-            and self.tags <= set(server.tags or ())
-            and (not self.zones or server.availability_zone in self.zones)
-            and self.metadata.items() <= server.metadata.items()
-        )
+    def fits(self, server: Server) -> bool | None:
+        """Return whether a server is meant; None if it is shown without what decides that.
+
+        Nova shows only the id and the status of a server whose cell is down (its api-guide, down cells). Every server
+        has a name, so one without a name is shown in such a way.
+        """
+        is_whole = server.name != ""
+        answers = [
+            self.name is None or (self.name.search(server.name) is not None if is_whole else None),
+            not self.statuses or (server.status.upper() in self.statuses if server.status else None),
+            not self.tags or (self.tags <= set(server.tags) if server.tags is not None else None),
+            not self.zones or server.availability_zone in self.zones or (False if is_whole else None),
+            self.metadata.items() <= server.metadata.items() or (False if is_whole else None),
+        ]
+        return False if False in answers else None if None in answers else True
 
 
 def _pattern(name: str | None) -> re.Pattern[str] | None:
