@@ -167,7 +167,7 @@ class Compute:
             The groups, with None for a row that cannot be read; or what came instead.
         """
         query = {"limit": str(limit), "offset": str(offset)}
-        rows = Rows("server_groups", _read_group, is_paged=True)
+        rows = Rows("server_groups", _read_group)
         seen = await self._ask(
             "/os-server-groups", _PAGE_BOUND, rows, lambda: rows.items if rows.has_list else None, query
         )

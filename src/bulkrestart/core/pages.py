@@ -223,7 +223,8 @@ class ListCursor:
             self._pass_over(following, ListEnd.UNREADABLE)
         elif is_new or self._is_ignored(ids):
             self._ignored += 1
-            self._step_back(ListEnd.REPEATED)
+            is_refused = Position.after(ids[-1]) in self._refused
+            self._step_back(ListEnd.REFUSED if is_refused else ListEnd.REPEATED)
         elif page.says_more:
             self._pass_over(following, ListEnd.REPEATED)
         else:
@@ -253,6 +254,7 @@ class ListCursor:
         self.position = None
         self.rows = self.unread = self.pages = self._largest = 0
         self._asked.clear()
+        self._refused.clear()
         self._places = {}
 
     def _following(self, page: Page, ids: Sequence[str]) -> list[Position]:

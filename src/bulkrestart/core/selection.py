@@ -75,12 +75,19 @@ class Selection:
             query["tags"] = ",".join(sorted(self.tags))
         return {name: value for name, value in query.items() if len(value) <= _LONGEST_FILTER}
 
-    def fits(self, server: Server) -> bool | None:
-        """Return whether a server is meant; None if it is shown without what decides that.
+    def fits(self, server: Server) -> bool:
+        """Tell whether a server is meant."""
+        return self._decide(server) is True
+
+    def is_undecided(self, server: Server) -> bool:
+        """Return whether a server is shown without what decides whether it is meant.
 
         Nova shows only the id and the status of a server whose cell is down (its api-guide, down cells). Every server
         has a name, so one without a name is shown in such a way.
         """
+        return self._decide(server) is None
+
+    def _decide(self, server: Server) -> bool | None:
         is_whole = server.name != ""
         answers = [
             self.name is None or (self.name.search(server.name) is not None if is_whole else None),

@@ -80,12 +80,11 @@ class Listing:
                 raise ValueError("tags are not shown by this cloud (microversion 2.26 does): select by something else")
             if server.id in self._seen:
                 continue
-            fits = self._selection.fits(server)
-            if fits is None:
-                self._undecided[server.id] = None
-            elif fits:
+            if self._selection.fits(server):
                 self._seen.add(server.id)
                 self._ready.append(server)
+            elif self._selection.is_undecided(server):
+                self._undecided[server.id] = None
 
     def _finish(self, end: ListEnd, unread: int) -> None:
         """Say what the list lacks.
