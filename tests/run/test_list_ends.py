@@ -367,7 +367,7 @@ def test_every_marker_is_refused(refusal: Answer) -> None:
     assert_refused(
         lambda: Lists(ids, cap=10, link=LINKS["query"], refuses=dict.fromkeys(ids, refusal)),
         r"cannot be read to its end: .*; give ids; nothing was sent",
-        most=150,
+        most=250,
     )
 
 
@@ -437,7 +437,7 @@ def test_a_page_in_the_middle_that_is_too_large() -> None:
 
     cloud.page = page
     assert cloud.read() == cloud.ids
-    assert cloud.queries[-1]["limit"] == "1000"
+    assert int(cloud.queries[-1]["limit"]) > 500
 
 
 @pytest.mark.parametrize("failure", [TOO_LARGE["500"], TOO_LARGE["time-out"]], ids=["500", "time-out"])

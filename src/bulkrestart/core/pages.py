@@ -187,8 +187,11 @@ class ListCursor:
         self._refused: set[Position] = set()
         #: The servers of the last page that showed any new one, and their places on it.
         self._places: dict[str, int] = {}
+        #: Where that page began.
+        self._began: Position | None = None
         self._says_more = False
         self._largest = 0
+        self._has_links = False
         self._earlier: Iterator[Position | None] = iter(())
         self._repeats = 0
         self._ignored = 0
@@ -202,16 +205,17 @@ class ListCursor:
         ids = [server.id for server in page.servers]
         following = self._following(page, ids)
         is_new = any(server_id not in self._places for server_id in ids)
+        self._has_links |= page.has_link
         if is_new and following:
             self.rows += page.rows
             self.unread += page.unread
             self.pages += 1
             self._repeats = self._ignored = 0
             self._places = {server_id: place for place, server_id in enumerate(ids)}
-            # Where a page that was as short was followed by another, a short page is no sign of the end.
-            self._says_more = page.says_more or (self.pages > 1 and page.rows >= self._largest)
+            self._says_more = self._shows_more(page)
             self._largest = max(self._largest, page.rows)
             self._earlier = iter([*following[1:], *self._before(ids)])
+            self._began = self.position
             self.position = following[0]
         elif not page.rows:
             # What was said to follow has come, and is nothing.
@@ -223,12 +227,14 @@ class ListCursor:
             self._pass_over(following, ListEnd.UNREADABLE)
         elif is_new or self._is_ignored(ids):
             self._ignored += 1
-            is_refused = Position.after(ids[-1]) in self._refused
-            self._step_back(ListEnd.REFUSED if is_refused else ListEnd.REPEATED)
-        elif page.says_more:
+            self._step_back(ListEnd.REPEATED)
+        elif not self._shows_more(page):
+            self.end = ListEnd.WHOLE
+        elif following:
             self._pass_over(following, ListEnd.REPEATED)
         else:
-            self.end = ListEnd.WHOLE
+            is_refused = Position.after(ids[-1]) in self._refused
+            self._step_back(ListEnd.REFUSED if is_refused else ListEnd.REPEATED)
 
     def refuse(self) -> None:
         """Record that the cloud refuses the position, and step back to an earlier one."""
@@ -257,6 +263,16 @@ class ListCursor:
         self._refused.clear()
         self._places = {}
 
+    def _shows_more(self, page: Page) -> bool:
+        """Return whether a page shows that more rows follow it.
+
+        A cloud that gives links gives one wherever more follows. Without links, a page may be as short as one before it
+        that was followed by another.
+        """
+        if self._has_links:
+            return page.has_link or page.is_cut
+        return page.says_more or (self.pages > 1 and page.rows >= self._largest)
+
     def _following(self, page: Page, ids: Sequence[str]) -> list[Position]:
         """Return where the next page may begin, the best first."""
         last = next((after for one in reversed(ids) if (after := Position.after(one)) not in self._refused), None)
@@ -275,7 +291,10 @@ class ListCursor:
 
     def _is_ignored(self, ids: Sequence[str]) -> bool:
         """Return whether a page that shows nothing new has servers from before its position."""
-        place = None if self.position is None else self._places.get(self.position.value)
+        if self.position is None or self.position == self._began:
+            # The same page once more.
+            return False
+        place = self._places.get(self.position.value)
         return place is None or any(self._places[server_id] < place for server_id in ids)
 
     def _pass_over(self, following: Sequence[Position], end: ListEnd) -> None:
@@ -295,8 +314,6 @@ class ListCursor:
                 self._begin_anew(end)
                 return
             if earlier is not None and earlier not in self._refused:
-                if earlier in self._asked:
-                    self._places = {}
                 self.position = earlier
                 return
         self.end = end if self._says_more else ListEnd.UNCONFIRMED
