@@ -232,9 +232,10 @@ class ListCursor:
             self.end = ListEnd.WHOLE
         elif following:
             self._pass_over(following, ListEnd.REPEATED)
+        elif Position.after(ids[-1]) in self._refused:
+            self._step_back(ListEnd.REFUSED)
         else:
-            is_refused = Position.after(ids[-1]) in self._refused
-            self._step_back(ListEnd.REFUSED if is_refused else ListEnd.REPEATED)
+            self.end = ListEnd.REPEATED
 
     def refuse(self) -> None:
         """Record that the cloud refuses the position, and step back to an earlier one."""
