@@ -412,6 +412,7 @@ S1 = Position.after("s1")
     ("document", "count", "says_more", "position"),
     [
         pytest.param({"servers": []}, 0, False, None, id="no servers"),
+        pytest.param({"servers": None}, 0, False, None, id="null"),
         pytest.param({"servers": [], "servers_links": NEXT}, 0, True, S1, id="no servers, and a link"),
         pytest.param({"servers": rows(2)}, 2, False, None, id="short page"),
         pytest.param({"servers": rows(2), "servers_links": []}, 2, False, None, id="short page, no links"),

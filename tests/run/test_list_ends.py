@@ -353,8 +353,10 @@ def test_a_marker_that_is_refused(refusal: Answer, link: str, cap: int) -> None:
     """Where some servers are no markers, also the last of all, the pages that follow are found by earlier servers."""
     for refused in ([24], [4], [4, 3], [23, 24], [4, 9, 14, 19, 24]):
         ids = names(25)
-        cloud = Lists(ids, cap=cap, link=link, refuses={ids[number]: refusal for number in refused})
+        refuses = {ids[number]: refusal for number in refused}
+        cloud = Lists(ids, cap=cap, link=link, refuses=refuses)
         assert cloud.read() == ids
+        assert Lists(ids, cap=cap, link=link, refuses=refuses).plan() == (25, {ids[0]})
 
 
 @pytest.mark.parametrize("refusal", [REFUSALS["400"], REFUSALS["404 of a gateway"]], ids=["400", "404"])
@@ -369,6 +371,19 @@ def test_every_marker_is_refused(refusal: Answer) -> None:
         r"cannot be read to its end: .*; give ids; nothing was sent",
         most=250,
     )
+
+
+def test_no_rows_may_be_null() -> None:
+    """A page whose list is null has no servers."""
+    cloud = Lists()
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        return httpx.Response(200, json={"servers": None}) if "marker" in query else cloud.listed(query)
+
+    cloud.page = page
+    assert cloud.read() == cloud.ids
+    cloud.page = lambda _: httpx.Response(200, json={"servers": None})
+    assert cloud.read() == []
 
 
 def test_a_server_that_is_deleted_at_each_page() -> None:

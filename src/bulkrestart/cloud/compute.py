@@ -411,7 +411,8 @@ def _read_server(row: object, secrets: SecretMask) -> Server | None:
 
 def _read_page(rows: Rows[Server | None], limit: int) -> Page | None:
     """Make a page of its rows; None if the answer has no list."""
-    if not rows.has_list:
+    # Some clouds write null for a list without rows.
+    if not rows.has_list and rows.others.get("servers", "") is not None:
         return None
     servers = [server for server in rows.items if server is not None]
     links = [href for name in sorted(_LINKS) for href in _next_links(rows.others.get(name))]
