@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import anyio
 import httpx
 import pytest
 
@@ -550,6 +551,29 @@ def endless(kind: str) -> Callable[[httpx.QueryParams], httpx.Response]:
                 return with_link(cloud, "?marker=x", *(f"n{asked * 1000 + number}" for number in range(500)))
 
     return page
+
+
+def test_polls_of_a_list_without_an_end() -> None:
+    """A run whose list shows ever new servers, and none of its own, looks at each of its own after some minutes."""
+    cloud = Lists(names(30))
+    asked = 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        if request.url.path != PATH:
+            return cloud.answer(request)
+        await anyio.sleep(30.0)
+        asked += 1
+        return with_link(cloud, f"?marker=m{asked}", f"new-{asked}")
+
+    async def main() -> int:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            plan = await RestartClient(f"{HOST}/v2.1/p", http=http).plan(cloud.ids)
+            return plan.expected[None]
+
+    assert virtually(main) == 30
+    assert set(cloud.shown) == set(cloud.ids)
+    assert asked < 12
 
 
 @pytest.mark.parametrize(

@@ -93,17 +93,13 @@ class Listing:
             EndpointError: The cloud says that there are more servers than it shows.
         """
         lacking = f"{unread} servers of the list have no id that can be read"
-        match end:
-            case ListEnd.REPEATED:
-                raise EndpointError("the list of servers has no end: its pages repeat; give ids; nothing was sent")
-            case ListEnd.REFUSED:
-                words = self._refusal.words if isinstance(self._refusal, Answer) else str(self._refusal)
-                remedy = "give ids; nothing was sent"
-                raise EndpointError(f"the list of servers cannot be read to its end: {words}; {remedy}")
-            case ListEnd.UNREADABLE:
-                raise EndpointError(f"{lacking}, and what follows them cannot be asked for; give ids; nothing was sent")
-            case ListEnd.WHOLE | ListEnd.UNCONFIRMED:
-                pass
+        if end is ListEnd.REPEATED:
+            raise EndpointError("the list of servers has no end: its pages repeat; give ids; nothing was sent")
+        if end is ListEnd.REFUSED:
+            words = self._refusal.words if isinstance(self._refusal, Answer) else str(self._refusal)
+            raise EndpointError(f"the list of servers cannot be read to its end: {words}; give ids; nothing was sent")
+        if end is ListEnd.UNREADABLE:
+            raise EndpointError(f"{lacking}, and what follows them cannot be asked for; give ids; nothing was sent")
         if self._is_told:
             return
         self._is_told = True
