@@ -30,6 +30,7 @@ from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain
 from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopReason, Verify
 from bulkrestart.core.options import Options, parse_deadline, parse_reboot_type, parse_since
+from bulkrestart.core.pages import PageSize
 from bulkrestart.core.plan import Plan
 from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
@@ -163,6 +164,7 @@ class RestartClient:
         self._verify = tls_context(verify=False) if verify is False else verify
         self._max_at_once = max_at_once
         self._max_per_second = max_per_second
+        self._page_size = PageSize()
         self._traffic = Traffic(Admission(max_at_once, max_per_second, adaptive))
         self._clock = CloudClock()
         self._rng = random.Random()
@@ -613,7 +615,7 @@ class RestartClient:
         auth = self._auth or self._sender.auth
         stall = stall or self._watch_alone()
         endpoint = Endpoint.parse(target.endpoint)
-        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, stall.record)
+        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, stall.record, self._page_size)
         signs_in = auth if isinstance(auth, Renewed) else None
         return compute, Gate(self._traffic, signs_in, max_at_once, stall)
 

@@ -44,7 +44,8 @@ def test_a_bomb_costs_neither_memory_nor_the_loop(backend: str, way: str, bomb: 
     assert found["grown"] < MOST_GROWN
     assert found["held"] < LONGEST_HELD
     assert len(found["seen"]) == AT_ONCE
-    assert set(found["seen"]) <= {"Answer", "Unanswered"}
+    # Of a list that is too long, the first rows are a page.
+    assert set(found["seen"]) <= {"Answer", "Unanswered", *(["Page"] if bomb == "rows" else [])}
 
 
 def measure(backend: str, way: str, bomb: str) -> dict[str, Any]:

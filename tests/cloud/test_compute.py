@@ -13,12 +13,13 @@ import respx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkrestart.cloud.compute import PAGE_LIMIT, Compute, Page
+from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.sender import Sender
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.faults import Body, Fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Unanswered
+from bulkrestart.core.pages import PAGE_LIMIT, Page, Position
 
 from .loopback import (
     Connection,
@@ -83,7 +84,11 @@ def saying_json(document: object, status: int = 200) -> Compute:
         pytest.param(lambda c: c.show(ID), "GET", f"/servers/{ID}", b"", id="show"),
         pytest.param(lambda c: c.page(), "GET", "/servers/detail?limit=1000", b"", id="first page"),
         pytest.param(
-            lambda c: c.page(marker=ID), "GET", f"/servers/detail?limit=1000&marker={ID}", b"", id="next page"
+            lambda c: c.page(position=Position.after(ID)),
+            "GET",
+            f"/servers/detail?limit=1000&marker={ID}",
+            b"",
+            id="next page",
         ),
         pytest.param(
             lambda c: c.page(changes_since=1_700_000_000.9),
@@ -93,7 +98,7 @@ def saying_json(document: object, status: int = 200) -> Compute:
             id="changes, rounded down",
         ),
         pytest.param(
-            lambda c: c.page(marker="a&b=c d", changes_since=0.0),
+            lambda c: c.page(position=Position.after("a&b=c d"), changes_since=0.0),
             "GET",
             "/servers/detail?limit=1000&marker=a%26b%3Dc+d&changes-since=1970-01-01T00%3A00%3A00Z",
             b"",
@@ -399,36 +404,106 @@ def rows(count: int) -> list[dict[str, str]]:
 
 
 NEXT = [{"rel": "next", "href": "http://elsewhere.test/servers/detail?marker=s1"}]
+S1 = Position.after("s1")
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("document", "count", "marker"),
+    ("document", "count", "says_more", "position"),
     [
-        pytest.param({"servers": []}, 0, None, id="no servers"),
-        pytest.param({"servers": [], "servers_links": NEXT}, 0, None, id="no servers, and a link"),
-        pytest.param({"servers": rows(2)}, 2, None, id="last page"),
-        pytest.param({"servers": rows(2), "servers_links": []}, 2, None, id="last page, no links"),
-        pytest.param({"servers": rows(2), "servers_links": NEXT}, 2, "s1", id="short page with a link"),
+        pytest.param({"servers": []}, 0, False, None, id="no servers"),
+        pytest.param({"servers": None}, 0, False, None, id="null"),
+        pytest.param({"servers": [], "servers_links": NEXT}, 0, True, S1, id="no servers, and a link"),
+        pytest.param({"servers": rows(2)}, 2, False, None, id="short page"),
+        pytest.param({"servers": rows(2), "servers_links": []}, 2, False, None, id="short page, no links"),
+        pytest.param({"servers": rows(2), "servers_links": NEXT}, 2, True, S1, id="short page with a link"),
         pytest.param(
-            {"servers": rows(2), "servers_links": [{"rel": "self"}, *NEXT]}, 2, "s1", id="a link among others"
+            {"servers": rows(2), "servers_links": [{"rel": "self"}, *NEXT]}, 2, True, S1, id="a link among others"
         ),
-        pytest.param({"servers": rows(2), "servers_links": [{"rel": "previous"}]}, 2, None, id="a link back"),
-        pytest.param({"servers": rows(2), "servers_links": NEXT[0]}, 2, None, id="links that are no list"),
-        pytest.param({"servers": rows(2), "servers_links": ["next", None]}, 2, None, id="links of other types"),
-        pytest.param({"servers": rows(PAGE_LIMIT - 1)}, PAGE_LIMIT - 1, None, id="one less than a full page"),
-        pytest.param({"servers": rows(PAGE_LIMIT)}, PAGE_LIMIT, f"s{PAGE_LIMIT - 1}", id="full page without a link"),
+        pytest.param({"servers": rows(2), "servers_links": [{"rel": "previous"}]}, 2, False, None, id="a link back"),
+        pytest.param({"servers": rows(2), "servers_links": NEXT[0]}, 2, True, S1, id="a link that stands in no list"),
+        pytest.param({"servers": rows(2), "servers_links": ["next", None]}, 2, False, None, id="links of other types"),
+        pytest.param({"servers": rows(2), "links": NEXT}, 2, True, S1, id="links under another name"),
+        pytest.param({"servers": rows(2), "links": {"next": "?marker=s1"}}, 2, True, S1, id="links by their names"),
+        pytest.param({"servers": rows(2), "links": {"next": None}}, 2, False, None, id="no next link"),
+        pytest.param({"servers": rows(2), "servers_links": [{"rel": "next"}]}, 2, True, None, id="a link to nowhere"),
+        pytest.param({"servers": rows(PAGE_LIMIT - 1)}, PAGE_LIMIT - 1, False, None, id="one less than a full page"),
+        pytest.param({"servers": rows(PAGE_LIMIT)}, PAGE_LIMIT, True, None, id="full page without a link"),
+        pytest.param({"servers": rows(PAGE_LIMIT + 1)}, PAGE_LIMIT + 1, False, None, id="the limit is ignored"),
         pytest.param(
-            {"servers": [*rows(1), *[None] * (PAGE_LIMIT - 1)]}, 1, "s0", id="full page of rows that cannot be read"
+            {"servers": [*rows(1), *[None] * (PAGE_LIMIT - 1)]},
+            1,
+            True,
+            None,
+            id="full page of rows that cannot be read",
         ),
-        pytest.param({"servers": [None, 7, "x", {}], "servers_links": NEXT}, 0, None, id="no row that can be read"),
+        pytest.param({"servers": [None, 7, "x", {}], "servers_links": NEXT}, 0, True, S1, id="no row that can be read"),
     ],
 )
-async def test_a_page_is_read(document: object, count: int, marker: str | None) -> None:
-    """There is a next page if a link says so or the page is full, and it begins after the last server."""
+async def test_a_page_is_read(document: object, count: int, says_more: bool, position: Position | None) -> None:
+    """More follows if a link says so or the page is full; a link also says where."""
     page = await saying_json(document).page()
     assert isinstance(page, Page)
-    assert (len(page.servers), page.marker) == (count, marker)
+    assert (len(page.servers), page.says_more, page.next) == (count, says_more, position)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("href", "position"),
+    [
+        ("https://cloud.test/v2.1/p/servers/detail?limit=2&marker=s1", S1),
+        ("http://cloud.test/v2.1/p/servers/detail?limit=2&marker=s1", S1),
+        ("https://elsewhere.test:8774/servers/detail?marker=s1", S1),
+        ("//elsewhere.test/servers/detail?marker=s1", S1),
+        ("/v2.1/p/servers/detail?marker=s1", S1),
+        ("servers/detail?marker=s1#top", S1),
+        ("?marker=s1", S1),
+        ("?marker=a%26b%3Dc%20d", Position.after("a&b=c d")),
+        ("?limit=2&offset=2", Position("offset", "2")),
+        ("?offset=2&marker=s1", S1),
+        ("?marker=&offset=2", Position("offset", "2")),
+        ("?limit=2", None),
+        ("?marker=", None),
+        ("?marker=a%0ab", None),
+        ("?marker=%ff", None),
+        ("?marker=" + "x" * 1001, None),
+        ("http://[::1/?marker=s1", None),
+        ("", None),
+        (5, None),
+        (None, None),
+    ],
+)
+async def test_a_link_says_where_the_next_page_begins(href: object, position: Position | None) -> None:
+    """Whatever host a link names, only the marker or the offset in it counts."""
+    document = {"servers": rows(2), "servers_links": [{"rel": "next", "href": href}]}
+    page = await saying_json(document).page()
+    assert isinstance(page, Page)
+    assert (page.has_link, page.next) == (True, position)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        pytest.param("[" + ",".join('{"id": "a"}' for _ in range(20_001)) + "]", 20_000, id="too many rows"),
+        pytest.param(
+            "[" + ",".join('{"id": "a", "x": "' + "x" * 200_000 + '"}' for _ in range(300)) + "]", 262, id="bytes"
+        ),
+    ],
+)
+async def test_a_page_that_is_too_long_is_cut(text: str, count: int) -> None:
+    """The first rows of a page that is longer than is read are a page, which is not the last one."""
+    page = await saying(b'{"servers": ' + text.encode() + b"}").page()
+    assert isinstance(page, Page)
+    assert (page.rows, page.is_cut, page.says_more) == (count, True, True)
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_is_too_long_makes_no_page() -> None:
+    """Where not one row is whole within what is read, nothing of the page is used."""
+    seen = await saying(b'{"servers": [' + b" " * (51 * 1024 * 1024)).page()
+    assert isinstance(seen, Answer)
+    assert seen.fault.body is Body.CUT_SHORT
 
 
 ROW = {

@@ -131,6 +131,36 @@ def test_fits(arguments: dict[str, Any], server: Server, is_meant: bool) -> None
     assert Selection.parse(**arguments).fits(server) is is_meant
 
 
+#: A server of a cell that is down (Nova's api-guide, down cells).
+DOWN = Server(id="s", status="UNKNOWN")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "server", "is_undecided"),
+    [
+        ({}, BARE, False),
+        ({"name": "web"}, DOWN, True),
+        ({"tags": "Blue"}, DOWN, True),
+        ({"az": "az-1"}, DOWN, True),
+        ({"metadata": {"role": "web"}}, DOWN, True),
+        ({"status": "UNKNOWN"}, DOWN, False),
+        ({"status": "ACTIVE"}, DOWN, False),
+        ({"status": "ACTIVE"}, BARE, True),
+        ({"status": "ACTIVE", "name": "web"}, DOWN, False),
+        ({"status": "UNKNOWN", "name": "web"}, DOWN, True),
+        ({"az": "az-1"}, Server(id="s", name="never-launched"), False),
+        ({"metadata": {"role": "web"}}, Server(id="s", name="without"), False),
+        ({"tags": "Blue"}, Server(id="s", name="without", tags=()), False),
+        ({"name": "db"}, SERVER, False),
+    ],
+)
+def test_is_undecided(arguments: dict[str, Any], server: Server, is_undecided: bool) -> None:
+    """A server that is shown without what decides is neither meant nor passed over in silence."""
+    selection = Selection.parse(**arguments)
+    assert selection.is_undecided(server) is is_undecided
+    assert not (is_undecided and selection.fits(server))
+
+
 @pytest.mark.parametrize(
     ("arguments", "query"),
     [

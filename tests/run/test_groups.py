@@ -71,6 +71,50 @@ def test_pages_that_repeat() -> None:
     virtually(main)
 
 
+def test_groups_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Rows without an id or members are told, and the groups beside them count."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        group = {"id": "g", "policies": ["anti-affinity"], "members": cloud.ids}
+        odd: list[object] = [None, {"id": "x"}, {"members": []}, {"id": "y", "members": "z"}]
+        pages = [json_answer(200, {"server_groups": rows}) for rows in ([*odd, group], [])]
+        cloud.script(None, *(Fault(answer=page) for page in pages), call=Call.GROUPS)
+        async with client_of(cloud) as client:
+            domain_of = await client.anti_affinity()
+        assert domain_of(Server(id=cloud.ids[0])) == "g"
+        cloud.script(None, Fault(answer=json_answer(200, {"server_groups": odd})), call=Call.GROUPS)
+        async with client_of(cloud) as client:
+            with pytest.raises(EndpointError, match="4 server groups in a row cannot be read"):
+                await client.anti_affinity()
+
+    virtually(main)
+    assert [record.message for record in caplog.records] == [
+        "4 server groups cannot be read: their servers are not kept apart"
+    ]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Fault.error(500), Fault.respond(504), Fault.respond(413), Fault.error(400, "limit is at most 100")],
+    ids=["500", "504", "413", "400"],
+)
+def test_a_page_of_groups_that_is_too_large(failure: Fault) -> None:
+    """It is asked for again with fewer groups."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        group = {"id": "g", "policies": ["anti-affinity"], "members": cloud.ids}
+        pages = [json_answer(200, {"server_groups": rows}) for rows in ([group], [])]
+        cloud.script(None, failure, failure, *(Fault(answer=page) for page in pages), call=Call.GROUPS)
+        async with client_of(cloud) as client:
+            domain_of = await client.anti_affinity()
+        assert domain_of(Server(id=cloud.ids[0])) == "g"
+        assert len(cloud.requests) == 4
+
+    virtually(main)
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [

@@ -178,7 +178,7 @@ async def _read(
     rows: Rows[T] | None,
     kept: bytearray,
 ) -> bool:
-    """Read a body; return whether it is whole, or is known not to be what was asked for."""
+    """Read a body; return whether it is whole, is a page that was cut, or is known not to be what was asked for."""
     left, raw_left, before_pause = bound, bound + _OVERHEAD, _STEP
     most = bound if rows is None else HEAD
     async for chunk in chunks:
@@ -191,11 +191,11 @@ async def _read(
             kept += piece[: most - len(kept)]
             left -= len(piece)
             if left < 0:
-                return False
+                return rows is not None and rows.cut()
             if rows is not None:
                 rows.feed(piece)
                 await _parse_available(rows, bound - left)
-                if not rows.is_valid and len(kept) == most:
+                if rows.is_cut or (not rows.is_valid and len(kept) == most):
                     return True
             before_pause -= len(piece) + _PIECE
             if before_pause < 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import anyio
 import httpx
@@ -23,6 +23,7 @@ from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.faults import Body, cloud_time, plain, read_fault
 from bulkrestart.core.model import Action, Address, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.pages import PAGE_LIMIT, Page, PageSize, Position
 from bulkrestart.core.secrets import NO_SECRETS, SecretMask
 from bulkrestart.core.stall import RequestKind
 
@@ -32,11 +33,10 @@ R = TypeVar("R")
 #: What Huawei Cloud and Open Telekom Cloud document as their newest (Nova's Queens release), and enough for all that
 #: is read here: `locked` needs 2.9, the events of an action 2.51, both for members of the project.
 MICROVERSION: Final = (2, 60)
-#: Servers a page: Nova's default `max_limit`; more is refused by Huawei Cloud.
-PAGE_LIMIT: Final = 1000
 
 #: Bytes that are read of an answer to a send, of one server or its log, and of a page; the rest is cut off. The last
-#: is ten times a page of a thousand servers at 5 KiB each. A page is parsed as it arrives, and its bytes are not kept.
+#: is ten times a page of a thousand servers at 5 KiB each; of a longer one the first rows are used. A page is parsed as
+#: it arrives, and its bytes are not kept.
 _FAULT_BOUND: Final = 64 * 1024
 _RECORD_BOUND: Final = 1024 * 1024
 _PAGE_BOUND: Final = 50 * 1024 * 1024
@@ -44,22 +44,11 @@ _BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).enc
 #: Nova translates its messages (nova/i18n.py), and the decisions read them.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
 _LONGEST_WORD: Final = 64
+#: Characters of the position that a link names, at most.
+_LONGEST_POSITION: Final = 1000
+#: The members that may hold a link to the next page: Nova has the first.
+_LINKS: Final = frozenset({"servers_links", "links"})
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of servers.
-
-    Attributes:
-        servers: The servers of the page.
-        marker: What the next page begins after; None at the last one.
-        unread: How many rows of the page have no id that can be read.
-    """
-
-    servers: Sequence[Server]
-    marker: str | None
-    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +76,10 @@ class Compute:
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
         record: Called with what each request was for and how it ended; None: no call.
+        page_size: How many servers to ask for on one page, as far as is known; None: nothing is known.
+
+    Attributes:
+        page_size: The same. Whoever reads a list learns from its pages.
     """
 
     def __init__(
@@ -97,7 +90,9 @@ class Compute:
         clock: CloudClock,
         timeout: float,
         record: Callable[[RequestKind, object], None] | None = None,
+        page_size: PageSize | None = None,
     ) -> None:
+        self.page_size = page_size or PageSize()
         self._sender = sender
         self._record = record
         self._auth = auth or httpx.Auth()
@@ -138,34 +133,40 @@ class Compute:
     async def page(
         self,
         *,
-        marker: str | None = None,
+        position: Position | None = None,
+        limit: int = PAGE_LIMIT,
         changes_since: float | None = None,
         filters: Mapping[str, str] | None = None,
     ) -> Page | Observation:
         """`GET /servers/detail`, one page.
 
         Args:
-            marker: The id that the page begins after; None for the first page.
+            position: Where the page begins; None for the first page.
+            limit: How many servers it may have.
             changes_since: Only servers that changed since then, the deleted among them; seconds since the epoch, by
                 the cloud's clock. None for all.
             filters: What the cloud may leave out, as it names it; it ignores what it does not know.
         """
-        query = {"limit": str(PAGE_LIMIT), **(filters or {})}
-        if marker is not None:
-            query["marker"] = marker
+        query = {"limit": str(limit), **(filters or {})}
+        if position is not None:
+            query[position.name] = position.value
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        rows = Rows("servers", _read_server, frozenset({"servers_links"}))
-        seen = await self._ask("/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows), query)
+        rows = Rows("servers", _read_server, _LINKS, is_paged=True)
+        seen = await self._ask("/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows, limit), query)
         return self._recorded(RequestKind.LIST, seen)
 
-    async def groups(self, *, offset: int = 0) -> Sequence[ServerGroup] | Observation:
+    async def groups(self, *, offset: int = 0, limit: int = PAGE_LIMIT) -> Sequence[ServerGroup | None] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
 
         Args:
             offset: How many groups came before.
+            limit: How many groups it may have.
+
+        Returns:
+            The groups, with None for a row that cannot be read; or what came instead.
         """
-        query = {"limit": str(PAGE_LIMIT), "offset": str(offset)}
+        query = {"limit": str(limit), "offset": str(offset)}
         rows = Rows("server_groups", _read_group)
         seen = await self._ask(
             "/os-server-groups", _PAGE_BOUND, rows, lambda: rows.items if rows.has_list else None, query
@@ -408,15 +409,49 @@ def _read_server(row: object, secrets: SecretMask) -> Server | None:
     )
 
 
-def _read_page(rows: Rows[Server | None]) -> Page | None:
+def _read_page(rows: Rows[Server | None], limit: int) -> Page | None:
     """Make a page of its rows; None if the answer has no list."""
-    if not rows.has_list:
+    # Some clouds write null for a list without rows.
+    if not rows.has_list and rows.others.get("servers", "") is not None:
         return None
     servers = [server for server in rows.items if server is not None]
-    links = _items(rows.others.get("servers_links"))
-    has_next = len(rows.items) >= PAGE_LIMIT or any(_member(link, "rel") == "next" for link in links)
-    marker = servers[-1].id if servers and has_next else None
-    return Page(servers, marker, unread=len(rows.items) - len(servers))
+    links = [href for name in sorted(_LINKS) for href in _next_links(rows.others.get(name))]
+    positions = [position for href in links if (position := _read_position(href)) is not None]
+    return Page(
+        servers,
+        rows=len(rows.items),
+        limit=limit,
+        has_link=bool(links),
+        next=positions[0] if positions else None,
+        is_cut=rows.is_cut,
+    )
+
+
+def _next_links(value: object) -> list[object]:
+    """Return where the links to the next page lead, in each of the shapes that clouds give them."""
+    if isinstance(value, dict):
+        # {"next": "..."}, or one link that stands in no list.
+        return _next_links([value]) if "rel" in value else [href for href in [value.get("next")] if href]
+    return [
+        _member(link, "href")
+        for link in _items(value)
+        if isinstance(rel := _member(link, "rel"), str) and rel.lower() == "next"
+    ]
+
+
+def _read_position(href: object) -> Position | None:
+    """Read the position in a link. Nothing else of it is used: it may name another host, or http in place of https."""
+    if not isinstance(href, str):
+        return None
+    try:
+        query = parse_qs(urlsplit(href).query, errors="strict", max_num_fields=100)
+    except ValueError:
+        return None
+    for name in ("marker", "offset"):
+        value = query.get(name, [""])[0]
+        if value and value.isprintable() and len(value) <= _LONGEST_POSITION:
+            return Position(name, value)
+    return None
 
 
 def _with_fault(seen: Answer, body: bytes, secrets: SecretMask) -> Answer:
@@ -426,12 +461,15 @@ def _with_fault(seen: Answer, body: bytes, secrets: SecretMask) -> Answer:
     return replace(seen, fault=replace(fault, retry_after=retry_after, request_id=seen.fault.request_id))
 
 
-def _read_group(row: object, _: SecretMask) -> ServerGroup:
+def _read_group(row: object, _: SecretMask) -> ServerGroup | None:
+    group_id, listed = _text(_member(row, "id")), _member(row, "members")
+    if group_id is None or not isinstance(listed, list):
+        return None
     # Up to microversion 2.63 there is a list of policies, of which Nova takes one.
     policies = [_member(row, "policy"), *_items(_member(row, "policies"))]
-    members = [server_id for one in _items(_member(row, "members")) if (server_id := _id(one)) is not None]
+    members = [server_id for one in listed if (server_id := _id(one)) is not None]
     is_anti_affine = any(policy in ("anti-affinity", "soft-anti-affinity") for policy in policies)
-    return ServerGroup(_text(_member(row, "id")) or "", is_anti_affine, members)
+    return ServerGroup(group_id, is_anti_affine, members)
 
 
 def _addresses(networks: object) -> tuple[Address, ...]:

@@ -25,7 +25,7 @@ _SHORT_VALUE: Final = 8 * 1024
 _LONGEST_VALUE: Final = 256 * 1024
 #: Commas and opening brackets in a longer value: the time to parse grows with their number, and so many take 1 ms.
 _MOST_PARTS: Final = 8_000
-#: Rows of one list: twenty full pages. Some clouds ignore the limit that a request sets.
+#: Rows of one list that are read: twenty full pages. Some clouds ignore the limit that a request sets.
 _MOST_ROWS: Final = 20_000
 #: Members of the object. Nova's have up to three, and an error that a gateway words has a handful.
 _MOST_MEMBERS: Final = 1_000
@@ -42,6 +42,7 @@ class Rows(Generic[T]):
         name: The name of the list; "" for none.
         read: Converts a row to the value that is kept.
         members: The names of the other members that are kept.
+        is_paged: Whether the list goes on on other pages. Of one that is too long, the first rows are a page then.
 
     Attributes:
         items: The values that `read` returned.
@@ -49,15 +50,23 @@ class Rows(Generic[T]):
         has_list: Whether the list was found.
         secrets: Masks the secrets of the request in the text before it is parsed; `read` masks them in the values.
         is_valid: Whether the text so far is one JSON object within the bounds.
+        is_cut: Whether the list is longer than is read: `items` are its first rows.
     """
 
     def __init__(
-        self, name: str, read: Callable[[object, SecretMask], T], members: frozenset[str] = frozenset()
+        self,
+        name: str,
+        read: Callable[[object, SecretMask], T],
+        members: frozenset[str] = frozenset(),
+        *,
+        is_paged: bool = False,
     ) -> None:
         self.items: list[T] = []
         self.others: dict[str, object] = {}
         self.has_list = False
         self.is_valid = True
+        self.is_cut = False
+        self._is_paged = is_paged
         self._name = name
         self._read = read
         self._members = members | {name}
@@ -83,7 +92,7 @@ class Rows(Generic[T]):
         Returns:
             Whether more of the text can be parsed now.
         """
-        if not self.is_valid:
+        if not self.is_valid or self.is_cut:
             return False
         try:
             return next(self._parser)
@@ -94,7 +103,7 @@ class Rows(Generic[T]):
             return False
 
     def _extend(self, data: bytes, *, is_last: bool) -> None:
-        if not self.is_valid:
+        if not self.is_valid or self.is_cut:
             return
         try:
             text = self._decode_bytes.decode(data, is_last)
@@ -110,6 +119,17 @@ class Rows(Generic[T]):
         """Stop parsing: the text is not what was asked for."""
         self.is_valid = False
         self.items, self.others, self._text = [], {}, ""
+
+    def cut(self) -> bool:
+        """Stop parsing because the text is too long.
+
+        Returns:
+            Whether the rows so far are a page.
+        """
+        self.is_cut = self._is_paged and self.is_valid and bool(self.items)
+        if self.is_cut:
+            self._text = ""
+        return self.is_cut
 
     # Each of these parses on and yields False if it needs more text, and True to pause.
 
@@ -128,6 +148,8 @@ class Rows(Generic[T]):
             if name == self._name and (yield from self._has("[")):
                 self.has_list = True
                 yield from self._rows()
+                if self.is_cut:
+                    return
             else:
                 value = yield from self._value()
                 if name in self._members:
@@ -143,7 +165,9 @@ class Rows(Generic[T]):
         is_more = not (yield from self._has("]"))
         while is_more:
             if len(self.items) >= _MOST_ROWS:
-                raise ValueError("too many rows")
+                if not self.cut():
+                    raise ValueError("too many rows")
+                return
             self.items.append(self._read((yield from self._value()), self.secrets))
             if not len(self.items) % _ROWS_AT_ONCE:
                 yield True

@@ -77,13 +77,26 @@ class Selection:
 
     def fits(self, server: Server) -> bool:
         """Tell whether a server is meant."""
-        return (
-            (self.name is None or self.name.search(server.name) is not None)
-            and (not self.statuses or server.status.upper() in self.statuses)
-            and self.tags <= set(server.tags or ())
-            and (not self.zones or server.availability_zone in self.zones)
-            and self.metadata.items() <= server.metadata.items()
-        )
+        return self._decide(server) is True
+
+    def is_undecided(self, server: Server) -> bool:
+        """Return whether a server is shown without what decides whether it is meant.
+
+        Nova shows only the id and the status of a server whose cell is down (its api-guide, down cells). Every server
+        has a name, so one without a name is shown in such a way.
+        """
+        return self._decide(server) is None
+
+    def _decide(self, server: Server) -> bool | None:
+        is_whole = server.name != ""
+        answers = [
+            self.name is None or (self.name.search(server.name) is not None if is_whole else None),
+            not self.statuses or (server.status.upper() in self.statuses if server.status else None),
+            not self.tags or (self.tags <= set(server.tags) if server.tags is not None else None),
+            not self.zones or server.availability_zone in self.zones or (False if is_whole else None),
+            self.metadata.items() <= server.metadata.items() or (False if is_whole else None),
+        ]
+        return False if False in answers else None if None in answers else True
 
 
 def _pattern(name: str | None) -> re.Pattern[str] | None:

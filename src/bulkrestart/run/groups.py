@@ -1,10 +1,18 @@
 """The anti-affinity groups of a project."""
 
-from functools import partial
+import logging
+from collections.abc import Sequence
+from typing import Final
 
+from bulkrestart.cloud.compute import ServerGroup
 from bulkrestart.core.errors import EndpointError
-from bulkrestart.core.observation import Answer
-from bulkrestart.run.preflight import Preflight
+from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.pages import PageSize, is_too_large, refuses_limit
+from bulkrestart.run.preflight import CHECK_URL, Preflight
+
+_log = logging.getLogger(__name__)
+
+_REMEDY: Final = f"spread by another function, or {CHECK_URL}"
 
 
 async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
@@ -17,18 +25,38 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
     """
     group_of: dict[str, str] = {}
     seen: set[str] = set()
-    offset = 0
+    size = PageSize()
+    offset = unread = 0
+
+    async def request() -> Sequence[ServerGroup | None] | Observation | None:
+        """Ask for the next page; None if the cloud does not give so many groups on one."""
+        limit = size.limit
+        page = await preflight.compute.groups(offset=offset, limit=limit)
+        if isinstance(page, Observation) and is_too_large(page):
+            size.note_failure(limit)
+            if size.limit < limit and isinstance(page, Answer) and refuses_limit(page):
+                return None
+        return page
+
     while True:
         with preflight.stall.bounded():
-            page = await preflight.ask(partial(preflight.compute.groups, offset=offset), None)
+            page = await preflight.ask(request, None, what="its server groups", remedy=_REMEDY)
+        if page is None:
+            continue
         if isinstance(page, Answer):
             raise EndpointError(f"server groups cannot be listed: {page.words}; spread by another function")
+        new = [group for group in page if group is not None and group.id not in seen]
+        if page and all(group is None for group in page):
+            raise EndpointError(f"{len(page)} server groups in a row cannot be read; spread by another function")
         # A gateway that ignores the offset gives the same page for ever.
-        new = [group for group in page if group.id not in seen]
         if not new:
-            return group_of
+            break
         for group in new:
             seen.add(group.id)
             if group.is_anti_affine:
                 group_of.update(dict.fromkeys(group.members, group.id))
+        unread += sum(group is None for group in page)
         offset += len(page)
+    if unread:
+        _log.warning("%d server groups cannot be read: their servers are not kept apart", unread)
+    return group_of

@@ -3,22 +3,22 @@
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final, Self
 
-from bulkrestart.cloud.compute import Page
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.model import Server
-from bulkrestart.core.observation import Answer
+from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.pages import ListEnd, Page
 from bulkrestart.core.selection import Selection
-from bulkrestart.run.preflight import Preflight
+from bulkrestart.run.pages import PageWalk, Revised
+from bulkrestart.run.preflight import CHECK_URL, Preflight
 
 _log = logging.getLogger(__name__)
 
 #: Servers of one list: no project has as many, and a list with ever new ones would fill the memory.
 _MOST_SERVERS: Final = 1_000_000
-#: Times that a list is begun anew, because the server that a page was to begin after is gone.
-_FRESH_STARTS: Final = 10
+#: Servers that a warning names.
+_NAMED: Final = 3
 
 
 class Listing:
@@ -33,70 +33,81 @@ class Listing:
         self._prepare = prepare
         self._selection = selection
         self._preflight: Preflight | None = None
+        self._walk: PageWalk | None = None
         self._seen: set[str] = set()
         self._ready: deque[Server] = deque()
-        self._marker: str | None = None
-        self._markers: set[str] = set()
-        self._listed = 0
-        self._fresh_starts = 0
-        self._is_read = False
+        self._undecided: dict[str, None] = {}
+        self._refusal: Observation | None = None
+        self._is_told = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Server:
         while not self._ready:
-            if self._is_read:
+            if self._walk is not None and (end := self._walk.cursor.end) is not None:
+                self._finish(end, self._walk.cursor.unread)
                 raise StopAsyncIteration
-            self._take(await self._read())
+            await self._read()
         return self._ready.popleft()
 
-    async def _read(self) -> Page | Answer:
-        if self._preflight is None:
+    async def _read(self) -> None:
+        """Read the next page."""
+        if self._preflight is None or self._walk is None:
             self._preflight = await self._prepare()
-        page = partial(self._preflight.compute.page, marker=self._marker, filters=self._selection.filters)
+            self._walk = PageWalk(self._preflight.compute, filters=self._selection.filters)
         with self._preflight.stall.bounded():
-            return await self._preflight.ask(page, None)
+            # An API that has given a page is there.
+            remedy = f"give ids, or {'try again later' if self._walk.cursor.pages else CHECK_URL}"
+            seen: Page | Revised | Answer = await self._preflight.ask(
+                self._walk.request, None, what="its list of servers", remedy=remedy
+            )
+        match seen:
+            case Page():
+                self._take(seen)
+                if self._walk.cursor.rows > _MOST_SERVERS:
+                    raise EndpointError(f"the list has more than {_MOST_SERVERS} servers; give ids; nothing was sent")
+            case Revised():
+                self._refusal = seen.seen
+            case Answer():
+                if seen.status == 400 and self._selection.filters and self._walk.cursor.position is None:
+                    raise ValueError(f"the cloud cannot select so: {seen.words}")
+                raise EndpointError(f"servers cannot be listed: {seen.words}; give their ids; nothing was sent")
 
-    def _take(self, page: Page | Answer) -> None:
-        if isinstance(page, Answer):
-            self._begin_anew(page)
-            return
-        if page.unread:
-            words = f"{page.unread} servers of the list have no id that can be read"
-            if not page.servers:
-                raise EndpointError(f"{words}, and what follows them cannot be asked for; give ids; nothing was sent")
-            _log.warning("%s: they are left out", words)
+    def _take(self, page: Page) -> None:
         for server in page.servers:
-            if self._selection.tags and server.tags is None:
+            if self._selection.tags and server.tags is None and server.name:
                 raise ValueError("tags are not shown by this cloud (microversion 2.26 does): select by something else")
-            if server.id not in self._seen and self._selection.fits(server):
+            if server.id in self._seen:
+                continue
+            if self._selection.fits(server):
                 self._seen.add(server.id)
                 self._ready.append(server)
-        self._listed += len(page.servers)
-        if self._listed > _MOST_SERVERS:
-            raise EndpointError(f"the list has more than {_MOST_SERVERS} servers; give ids; nothing was sent")
-        # The end is a page without servers: one that is short and names no next may be cut by a gateway. A sweep looks
-        # at each server that it misses; of one that is missing here nobody would know.
-        self._is_read = not page.servers
-        if page.servers:
-            self._go_on_after(page.servers[-1].id)
+            elif self._selection.is_undecided(server):
+                self._undecided[server.id] = None
 
-    def _go_on_after(self, marker: str) -> None:
-        if marker in self._markers:
+    def _finish(self, end: ListEnd, unread: int) -> None:
+        """Say what the list lacks.
+
+        Raises:
+            EndpointError: The cloud says that there are more servers than it shows.
+        """
+        lacking = f"{unread} servers of the list have no id that can be read"
+        if end is ListEnd.REPEATED:
             raise EndpointError("the list of servers has no end: its pages repeat; give ids; nothing was sent")
-        self._markers.add(marker)
-        self._marker = marker
-
-    def _begin_anew(self, refusal: Answer) -> None:
-        """Begin anew if the server that the page was to begin after was deleted meanwhile."""
-        if refusal.status != 400:
-            raise EndpointError(f"servers cannot be listed: {refusal.words}; give their ids; nothing was sent")
-        if self._marker is None:
-            raise ValueError(f"the cloud cannot select so: {refusal.words}")
-        if self._fresh_starts == _FRESH_STARTS:
-            raise EndpointError(f"the list of servers cannot be read to its end: {refusal.words}; nothing was sent")
-        self._fresh_starts += 1
-        self._marker = None
-        self._listed = 0
-        self._markers.clear()
+        if end is ListEnd.REFUSED:
+            words = self._refusal.words if isinstance(self._refusal, Answer) else str(self._refusal)
+            raise EndpointError(f"the list of servers cannot be read to its end: {words}; give ids; nothing was sent")
+        if end is ListEnd.UNREADABLE:
+            raise EndpointError(f"{lacking}, and what follows them cannot be asked for; give ids; nothing was sent")
+        if self._is_told:
+            return
+        self._is_told = True
+        if unread:
+            _log.warning("%s: they are left out", lacking)
+        if undecided := [server_id for server_id in self._undecided if server_id not in self._seen]:
+            named = ", ".join(undecided[:_NAMED]) + (", ..." if len(undecided) > _NAMED else "")
+            words = "%d servers are shown without what is selected by (%s): they are left out; give their ids"
+            _log.warning(words, len(undecided), named)
+        if end is ListEnd.UNCONFIRMED:
+            _log.warning("the cloud does not say what follows the last server of its list: it is taken for the last")

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 #: each more: some 15 s besides what the looks take, which is `request_timeout` where nothing refuses them.
 TRIES: Final = 5
 _FIRST_CEILING: Final = 2.0
+CHECK_URL: Final = "check the URL (and HTTPS_PROXY)"
 
 
 async def require_sign_in(gate: Gate) -> None:
@@ -95,17 +96,27 @@ class Preflight:
             _log.warning("servers may not be looked at: %s; the fate of a lost reply cannot be learnt", seen.words)
         return seen
 
-    async def ask(self, request: Callable[[], Awaitable[T | Observation]], server_id: str | None) -> T | Answer:
+    async def ask(
+        self,
+        request: Callable[[], Awaitable[T | Observation]],
+        server_id: str | None,
+        *,
+        what: str = "",
+        remedy: str = CHECK_URL,
+    ) -> T | Answer:
         """Ask until what was asked for comes, or an answer that is about the question and not about us.
 
         Args:
             request: Asks.
             server_id: The server that it is about; None if it is about many.
+            what: What is asked for, in the words of an error; "" for one server.
+            remedy: What to do if nothing answers, in the words of an error.
 
         Raises:
             AuthError: Our credentials are refused.
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
+        asked = f" when it is asked for {what}" if what else ""
         await require_sign_in(self._gate)
         refused_tokens = stale_tokens = tries = 0
         while True:
@@ -125,7 +136,8 @@ class Preflight:
                 case Again():
                     tries += 1
                     if tries == TRIES:
-                        remedy = "check the URL (and HTTPS_PROXY)"
-                        raise EndpointError(f"the compute API does not answer ({seen}); {remedy}; nothing was sent")
-                    _log.warning("the compute API does not answer (%s); look %d of %d follows", seen, tries + 1, TRIES)
+                        words = f"the compute API does not answer{asked} ({seen})"
+                        raise EndpointError(f"{words}; {remedy}; nothing was sent")
+                    words = "the compute API does not answer%s (%s); look %d of %d follows"
+                    _log.warning(words, asked, seen, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))

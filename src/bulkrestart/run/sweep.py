@@ -3,17 +3,18 @@
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import anyio
 
-from bulkrestart.cloud.compute import Compute, Page
+from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import SKEW, CloudClock
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.pages import ListEnd, Page
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
+from bulkrestart.run.pages import PageWalk, Revised
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 _WHOLE_INTERVAL: Final = 60.0
 #: Seconds that a walk may always take: twenty pages of a thousand servers, at six seconds each.
 _SHORTEST_BOUND: Final = 120.0
+#: Pages of one walk that may fail: a smaller one is asked for, or one that begins elsewhere.
+_FAILED_PAGES: Final = 5
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
@@ -147,33 +150,41 @@ class Sweep:
         ends = self._gate.patience(walked) + self._longest_walk
         # Our own strings, and not those of the pages, which would stay in memory until the walk ends.
         unseen = set(wanted)
-        marker: str | None = None
-        markers: set[str] = set()
-        while True:
-            page, asked = await self._gate.ask(
-                partial(self._compute.page, marker=marker, changes_since=since), None, is_for_send=is_for_send
-            )
-            swept.note(page)
-            if not isinstance(page, Page):
-                # Also where the marker was deleted meanwhile: the next sweep starts the walk anew.
-                self._may_list = not (isinstance(page, Answer) and page.status in _NO_LISTS)
-                swept.is_complete = False
-                return
-            for server in page.servers:
-                if server.id in wanted:
-                    unseen.discard(server.id)
-                    take(server.id, server, asked)
-            marker = page.marker
-            # A list whose pages lead back to an earlier one has no end.
-            if marker is None or marker in markers or not unseen:
-                break
-            markers.add(marker)
+        walk = PageWalk(self._compute, changes_since=since)
+        size = self._compute.page_size
+        rows = failed = 0
+        while walk.cursor.end is None and unseen:
             if self._gate.patience(anyio.current_time()) >= ends:
                 _log.warning("the list of servers has no end: servers are read one by one")
                 self._may_list, swept.is_complete = False, False
                 return
+            question = walk.question
+            seen, asked = await self._gate.ask(walk.request, None, is_for_send=is_for_send)
+            if isinstance(seen, Revised):
+                continue
+            swept.note(seen)
+            if not isinstance(seen, Page):
+                failed += 1
+                self._may_list = not (isinstance(seen, Answer) and seen.status in _NO_LISTS)
+                if walk.question == question or failed >= _FAILED_PAGES:
+                    swept.is_complete = False
+                    return
+                continue
+            for server in seen.servers:
+                if server.id in wanted:
+                    unseen.discard(server.id)
+                    take(server.id, server, asked)
+            if size.is_last(seen):
+                break
+            rows = seen.rows or rows
+        end = walk.cursor.end
+        if end is ListEnd.WHOLE:
+            size.note_last(rows)
+        if end is not None and not end.is_whole:
+            swept.is_complete = False
+            return
         if since is None:
             self._whole = walked
         if changed_since is None or not is_due:
-            self._pages = len(markers) + 1
+            self._pages = max(walk.cursor.pages, 1)
         self._walked = walked

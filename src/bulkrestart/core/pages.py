@@ -1,0 +1,344 @@
+"""The pages of a list of servers: how many rows to ask for, where the next page begins, and whether the list is over.
+
+Law: every list ends. A page that shows nothing new leads to another question only a bounded number of times.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple, Self
+
+from bulkrestart.core.faults import Body
+from bulkrestart.core.model import Server
+from bulkrestart.core.observation import Answer, Observation, Unanswered
+
+#: Servers a page: Nova's default `max_limit`; more is refused by Huawei Cloud.
+PAGE_LIMIT: Final = 1000
+
+#: A page that fails is asked for again with this share of its rows: after five tries, 3 of 1000.
+_SHRINK: Final = 4
+#: Pages that have to come before a larger one is tried, at first. Each larger page that fails multiplies it.
+_PAGES_BEFORE_GROWTH: Final = 4
+_MOST_PAGES_BEFORE_GROWTH: Final = 1024
+
+#: Statuses of an answer that refuses the position of a page: its marker is not found, or its offset is past the end.
+_POSITION_REFUSED: Final = frozenset({400, 404, 410, 416, 422})
+#: Statuses of an answer that refuses the limit of a page; the message has to name it.
+_LIMIT_REFUSED: Final = frozenset({400, 403, 413, 422})
+_LIMIT: Final = re.compile(r"\blimit\b|page.?size", re.IGNORECASE)
+#: Failures at one position after which the position is taken for what fails.
+_FAILURES_OF_A_POSITION: Final = 2
+#: Pages in a row that may show nothing new although the cloud says that more follows.
+_MOST_REPEATS: Final = 10
+#: Positions in a row that may be ignored: the cloud gives the page of another one.
+_MOST_IGNORED: Final = 3
+#: Times that a list is begun anew.
+_MOST_FRESH_STARTS: Final = 10
+
+
+class Position(NamedTuple):
+    """Where a page begins, as a parameter of the query.
+
+    Attributes:
+        name: `marker`, or `offset`, whose meaning differs between clouds: rows, or pages of the limit.
+        value: The id that the page begins after, or what a link of the cloud has for it.
+    """
+
+    name: str
+    value: str
+
+    @classmethod
+    def after(cls, server_id: str) -> Self:
+        """Return the position after a server."""
+        return cls("marker", server_id)
+
+    @property
+    def depends_on_limit(self) -> bool:
+        """Whether it may mean another row if the limit changes."""
+        return self.name == "offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of servers.
+
+    Attributes:
+        servers: The servers of the page.
+        rows: How many rows it has; of those that have no id that can be read, there is no server.
+        limit: How many were asked for.
+        has_link: Whether the cloud says that another page follows.
+        next: Where that link says that it begins; None if it does not say, or if there is no link.
+        is_cut: The answer was longer than is read: more rows follow on the same page.
+    """
+
+    servers: Sequence[Server]
+    rows: int
+    limit: int
+    has_link: bool = False
+    next: Position | None = None
+    is_cut: bool = False
+
+    @property
+    def unread(self) -> int:
+        """How many rows have no id that can be read."""
+        return self.rows - len(self.servers)
+
+    @property
+    def says_more(self) -> bool:
+        """Whether it shows that more rows follow. A page of more rows than were asked for has nothing held back."""
+        return self.has_link or self.is_cut or self.rows == self.limit
+
+
+class PageSize:
+    """How many servers to ask for on one page: fewer after a page that is too large or too slow.
+
+    One that is larger again is tried after some pages have come, and ever more rarely if that fails.
+
+    Attributes:
+        limit: Servers to ask for on the next page.
+    """
+
+    def __init__(self, most: int = PAGE_LIMIT) -> None:
+        self.limit = most
+        self._most = most
+        self._good = 0
+        self._came = 0
+        self._pages_before_growth = _PAGES_BEFORE_GROWTH
+        self._short = 0
+
+    def note_page(self, page: Page) -> None:
+        """Record a page that came."""
+        if page.is_cut:
+            self.note_failure(page.limit)
+        elif page.limit == self.limit < self._most:
+            self._good = page.limit
+            self._came += 1
+            if self._came >= self._pages_before_growth:
+                self._came = 0
+                self.limit = min(page.limit * 2, self._most)
+        self._short = max(self._short, page.rows)
+
+    def note_failure(self, limit: int) -> None:
+        """Record a page of this limit that was too large or too slow."""
+        if limit > self.limit:
+            # A smaller one is asked for already.
+            return
+        self._came = 0
+        if 0 < self._good < limit:
+            self.limit = self._good
+            self._pages_before_growth = min(self._pages_before_growth * _SHRINK, _MOST_PAGES_BEFORE_GROWTH)
+        else:
+            self._good = 0
+            self.limit = max(limit // _SHRINK, 1)
+
+    def is_last(self, page: Page) -> bool:
+        """Return whether a page is so short that it must be the last one of its list.
+
+        Some clouds give fewer rows than are asked for, and no links. They fill their pages: what has fewer rows than an
+        earlier page is the end.
+        """
+        return not page.says_more and page.rows < self._short
+
+    def note_last(self, rows: int) -> None:
+        """Record that nothing came after a page of so many rows."""
+        self._short = max(self._short, rows + 1)
+
+
+class ListEnd(Enum):
+    """How a list ended."""
+
+    #: Nothing follows.
+    WHOLE = "whole"
+    #: The last page does not say that more follows, and the cloud does not answer what follows it.
+    UNCONFIRMED = "unconfirmed"
+    #: The cloud says that more follows, and gives pages that it gave before.
+    REPEATED = "repeated"
+    #: The cloud says that more follows, and refuses to give it.
+    REFUSED = "refused"
+    #: No row of the last page has an id, and there is no link: what follows cannot be asked for.
+    UNREADABLE = "unreadable"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all servers were shown, as far as the cloud tells."""
+        return self in (ListEnd.WHOLE, ListEnd.UNCONFIRMED)
+
+
+class ListCursor:
+    """The way through one list, page by page.
+
+    A link of the cloud says where the next page begins; without one it begins after the last server. If the cloud
+    refuses or ignores that (the server was deleted meanwhile, or only half), it begins after an earlier server.
+
+    Attributes:
+        position: Where the next page begins; None for the beginning of the list.
+        end: How the list ended; None while it goes on.
+        rows: How many rows have come since the list was begun, without pages that showed nothing new.
+        unread: How many of these rows have no id that can be read.
+        pages: How many pages have come since then.
+    """
+
+    def __init__(self) -> None:
+        self.position: Position | None = None
+        self.end: ListEnd | None = None
+        self.rows = self.unread = self.pages = 0
+        self._asked: set[Position | None] = set()
+        self._refused: set[Position] = set()
+        #: The servers of the last page that showed any new one, and their places on it.
+        self._places: dict[str, int] = {}
+        #: Where that page began.
+        self._began: Position | None = None
+        self._says_more = False
+        self._largest = 0
+        self._has_links = False
+        self._earlier: Iterator[Position | None] = iter(())
+        self._repeats = 0
+        self._ignored = 0
+        self._failures = 0
+        self._fresh_starts = 0
+
+    def take(self, page: Page) -> None:
+        """Record the page that came, and find where the next one begins."""
+        self._asked.add(self.position)
+        self._failures = 0
+        ids = [server.id for server in page.servers]
+        following = self._following(page, ids)
+        is_new = any(server_id not in self._places for server_id in ids)
+        self._has_links |= page.has_link
+        if is_new and following:
+            self.rows += page.rows
+            self.unread += page.unread
+            self.pages += 1
+            self._repeats = self._ignored = 0
+            self._places = {server_id: place for place, server_id in enumerate(ids)}
+            self._says_more = self._shows_more(page)
+            self._largest = max(self._largest, page.rows)
+            self._earlier = iter([*following[1:], *self._before(ids)])
+            self._began = self.position
+            self.position = following[0]
+        elif not page.rows:
+            # What was said to follow has come, and is nothing.
+            self._says_more = False
+            self._earlier = iter(())
+            self._pass_over(following, ListEnd.WHOLE)
+        elif not ids:
+            self.unread += page.unread
+            self._pass_over(following, ListEnd.UNREADABLE)
+        elif is_new or self._is_ignored(ids):
+            self._ignored += 1
+            self._step_back(ListEnd.REPEATED)
+        elif not self._shows_more(page):
+            self.end = ListEnd.WHOLE
+        elif following:
+            self._pass_over(following, ListEnd.REPEATED)
+        elif Position.after(ids[-1]) in self._refused:
+            self._step_back(ListEnd.REFUSED)
+        else:
+            self.end = ListEnd.REPEATED
+
+    def refuse(self) -> None:
+        """Record that the cloud refuses the position, and step back to an earlier one."""
+        assert self.position is not None, "the beginning of a list has no position to refuse"
+        self._refused.add(self.position)
+        self._step_back(ListEnd.REFUSED)
+
+    def fail(self) -> None:
+        """Record that the request for the page failed. A position at which that happens again counts as refused."""
+        self._failures += 1
+        if self.position is not None and self._failures >= _FAILURES_OF_A_POSITION:
+            self.refuse()
+
+    def begin_anew(self) -> None:
+        """Begin the list anew, unless that was done too often: then it is given up."""
+        self._begin_anew(ListEnd.REPEATED)
+
+    def _begin_anew(self, end: ListEnd) -> None:
+        self._fresh_starts += 1
+        if self._fresh_starts > _MOST_FRESH_STARTS:
+            self.end = end
+            return
+        self.position = None
+        self.rows = self.unread = self.pages = self._largest = 0
+        self._asked.clear()
+        self._refused.clear()
+        self._places = {}
+
+    def _shows_more(self, page: Page) -> bool:
+        """Return whether a page shows that more rows follow it.
+
+        A cloud that gives links gives one wherever more follows. Without links, a page may be as short as one before it
+        that was followed by another.
+        """
+        if self._has_links:
+            return page.has_link or page.is_cut
+        return page.says_more or (self.pages > 1 and page.rows >= self._largest)
+
+    def _following(self, page: Page, ids: Sequence[str]) -> list[Position]:
+        """Return where the next page may begin, the best first."""
+        last = next((after for one in reversed(ids) if (after := Position.after(one)) not in self._refused), None)
+        following = dict.fromkeys(one for one in (page.next, last) if one is not None)
+        return [one for one in following if one not in self._asked and one not in self._refused]
+
+    def _before(self, ids: Sequence[str]) -> list[Position | None]:
+        """Return earlier positions: after servers of this page in growing steps, the page itself, and the beginning."""
+        earlier: list[Position | None] = []
+        step = 2
+        while step < len(ids):
+            earlier.append(Position.after(ids[-step]))
+            step *= 2
+        # What follows this page may have moved up to it.
+        return [*earlier, Position.after(ids[0]), *dict.fromkeys([self.position, None])]
+
+    def _is_ignored(self, ids: Sequence[str]) -> bool:
+        """Return whether a page that shows nothing new has servers from before its position."""
+        if self.position is None or self.position == self._began:
+            # The same page once more.
+            return False
+        place = self._places.get(self.position.value)
+        return place is None or any(self._places[server_id] < place for server_id in ids)
+
+    def _pass_over(self, following: Sequence[Position], end: ListEnd) -> None:
+        """Go on after a page that shows nothing new, if it says where; if not, or too often, the list is over."""
+        self._repeats += 1
+        if following and self._repeats <= _MOST_REPEATS:
+            self.position = following[0]
+        else:
+            self.end = end
+
+    def _step_back(self, end: ListEnd) -> None:
+        """Go to the next earlier position; without one the list is over, and `end` says how if more should follow."""
+        self._failures = 0
+        is_worth = self._says_more or not self._fresh_starts
+        for earlier in self._earlier if self._ignored <= _MOST_IGNORED else ():
+            if earlier is None and is_worth:
+                self._begin_anew(end)
+                return
+            if earlier is not None and earlier not in self._refused:
+                self.position = earlier
+                return
+        self.end = end if self._says_more else ListEnd.UNCONFIRMED
+
+
+def is_too_large(seen: Observation) -> bool:
+    """Return whether a page failed in a way that a smaller one may not: too many rows, or too slow."""
+    if not isinstance(seen, Answer):
+        return isinstance(seen, Unanswered)
+    if seen.fault.body is Body.CUT_SHORT:
+        return True
+    # Whose rate is limited asks for time, not for fewer rows; and 501 says that there are no lists.
+    if seen.fault.retry_after is not None or seen.fault.has_code("overLimit") or seen.status == 501:
+        return False
+    return refuses_limit(seen) or seen.status in (408, 413) or seen.status >= 500
+
+
+def refuses_limit(answer: Answer) -> bool:
+    """Return whether an answer refuses to give so many rows on one page."""
+    return answer.status in _LIMIT_REFUSED and _LIMIT.search(answer.fault.message) is not None
+
+
+def refuses_position(seen: Observation) -> bool:
+    """Return whether an answer refuses where a page is to begin, and not the request as such."""
+    if not isinstance(seen, Answer) or seen.status not in _POSITION_REFUSED:
+        return False
+    return seen.status == 404 or not seen.is_wrong_endpoint

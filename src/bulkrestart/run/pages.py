@@ -1,0 +1,87 @@
+"""Walks through a list of servers: each page is one request, and what fails changes what is asked for next."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.pages import ListCursor, Page, Position, is_too_large, refuses_limit, refuses_position
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Revised:
+    """A page that cannot be had: another one is asked for next, or the list is over.
+
+    Attributes:
+        seen: What came instead of it.
+    """
+
+    seen: Observation
+
+
+class PageWalk:
+    """Asks for the pages of one list, one after the other.
+
+    Args:
+        compute: The cloud.
+        filters: What the cloud may leave out, as it names it.
+        changes_since: Only servers that changed since then; None for all.
+
+    Attributes:
+        cursor: Where in the list it is.
+    """
+
+    def __init__(
+        self, compute: Compute, *, filters: Mapping[str, str] | None = None, changes_since: float | None = None
+    ) -> None:
+        self.cursor = ListCursor()
+        self._compute = compute
+        self._size = compute.page_size
+        self._limit = self._size.limit
+        self._filters = filters
+        self._changes_since = changes_since
+
+    @property
+    def question(self) -> tuple[Position | None, int]:
+        """What the next request asks for: where the page begins, and how many servers it may have."""
+        position = self.cursor.position
+        # An offset may count pages of the former limit.
+        is_kept = position is not None and position.depends_on_limit
+        return position, self._limit if is_kept else self._size.limit
+
+    async def request(self) -> Page | Revised | Observation:
+        """Ask for the next page, and record what came.
+
+        Returns:
+            The page; or what came instead of it, as `Revised` if it is about this page and not about the cloud.
+        """
+        position, limit = self.question
+        self._limit = limit
+        seen = await self._compute.page(
+            position=position, limit=limit, filters=self._filters, changes_since=self._changes_since
+        )
+        if isinstance(seen, Page):
+            self._size.note_page(seen)
+            self.cursor.take(seen)
+            return seen
+        if is_too_large(seen):
+            return self._ask_for_less(seen, position, limit)
+        if position is not None and refuses_position(seen):
+            self.cursor.refuse()
+            return Revised(seen)
+        return seen
+
+    def _ask_for_less(self, seen: Observation, position: Position | None, limit: int) -> Revised | Observation:
+        self._size.note_failure(limit)
+        is_smaller = self._size.limit < limit
+        if is_smaller:
+            _log.info("a page of %d servers did not come (%s): %d are asked for", limit, seen, self._size.limit)
+        if is_smaller and position is not None and position.depends_on_limit:
+            self.cursor.begin_anew()
+        else:
+            self.cursor.fail()
+        is_refused = is_smaller and isinstance(seen, Answer) and refuses_limit(seen)
+        return Revised(seen) if is_refused or self.cursor.end is not None else seen

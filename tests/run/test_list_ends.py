@@ -1,0 +1,599 @@
+"""Lists end in every cloud's way: whatever a cloud does about pages, all servers come once, or the list says no."""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import httpx
+import pytest
+
+from bulkrestart import EndpointError, RestartClient
+from tests.virtual import virtually
+
+Answer = Callable[[], httpx.Response]
+
+HOST: Final = "http://cloud.test"
+PATH: Final = "/v2.1/p/servers/detail"
+
+#: The links of a cloud whose pages go on after a marker, each by what it links to.
+LINKS: Final = {
+    "absolute": f"{HOST}{PATH}?limit={{limit}}&marker={{last}}",
+    "relative": "/v2.1/p/servers/detail?marker={last}",
+    "query": "?marker={last}",
+    "https": f"https://cloud.test{PATH}?marker={{last}}",
+    "another host": "http://internal.example:8774/v2.1/p/servers/detail?marker={last}",
+    "another port": f"{HOST}:8774{PATH}?marker={{last}}",
+    "without a query": f"{HOST}{PATH}",
+}
+
+
+def nova(status: int, name: str, message: str = "no") -> Answer:
+    """Answer as Nova does."""
+    return lambda: httpx.Response(status, json={name: {"code": status, "message": message}})
+
+
+def gateway(status: int) -> Answer:
+    """Answer as a gateway does that has no answer of Nova."""
+    return lambda: httpx.Response(status, html=f"<html><head><title>{status}</title></head></html>")
+
+
+def timed_out() -> httpx.Response:
+    """Give no answer in time."""
+    raise httpx.ReadTimeout("no answer within 60 s")
+
+
+def broken_off() -> httpx.Response:
+    """Break off in the middle of the connection."""
+    raise httpx.RemoteProtocolError("the connection was closed without an answer")
+
+
+def row(server_id: str) -> dict[str, object]:
+    """Show a server that is active and idle."""
+    states = {"OS-EXT-STS:vm_state": "active", "OS-EXT-STS:task_state": None}
+    return {"id": server_id, "name": f"web-{server_id}", "status": "ACTIVE", "locked": False, **states}
+
+
+@dataclass
+class Lists:
+    """A cloud whose lists are odd.
+
+    Attributes:
+        ids: The servers, in the order of the list.
+        cap: Servers of one page, at most.
+        link: The link to the next page, if there is one; "" for none.
+        refuses: Servers that are no marker, and the answer to those.
+        page: What answers instead of `listed`, which it may call; None: nothing does.
+        queries: What lists were asked for.
+        shown: How often each server was asked for singly.
+    """
+
+    ids: list[str] = field(default_factory=lambda: names(25))
+    cap: int = 1000
+    link: str = ""
+    refuses: dict[str, Answer] = field(default_factory=dict)
+    page: Callable[[httpx.QueryParams], httpx.Response] | None = None
+    queries: list[dict[str, str]] = field(default_factory=list)
+    shown: Counter[str] = field(default_factory=Counter)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request."""
+        assert str(request.url).startswith(f"{HOST}/v2.1/p/"), request.url
+        if request.url.path != PATH:
+            server_id = request.url.path.rpartition("/")[2]
+            self.shown[server_id] += 1
+            if server_id not in self.ids:
+                return nova(404, "itemNotFound")()
+            return httpx.Response(200, json={"server": row(server_id)})
+        query = request.url.params
+        self.queries.append(dict(query))
+        return self.listed(query) if self.page is None else self.page(query)
+
+    def listed(self, query: httpx.QueryParams) -> httpx.Response:
+        """Answer with a page, which begins after a marker."""
+        marker = query.get("marker")
+        if marker in self.refuses:
+            return self.refuses[marker]()
+        start = 0
+        if marker is not None:
+            if marker not in self.ids:
+                return nova(400, "badRequest", f"marker [{marker}] not found")()
+            start = self.ids.index(marker) + 1
+        limit = min(int(query["limit"]), self.cap)
+        return self.rows(self.ids[start : start + limit], limit, has_more=start + limit < len(self.ids))
+
+    def rows(self, ids: Sequence[str], limit: int, *, has_more: bool) -> httpx.Response:
+        """Answer with these servers."""
+        document: dict[str, object] = {"servers": [row(one) for one in ids]}
+        if has_more and self.link:
+            href = self.link.format(limit=limit, last=ids[-1])
+            document["servers_links"] = [{"rel": "next", "href": href}]
+        return httpx.Response(200, json=document)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[RestartClient]:
+        """Give a client of it."""
+        async with httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as http:
+            yield RestartClient(f"{HOST}/v2.1/p", http=http)
+
+    def read(self, **selection: Any) -> list[str]:
+        """List its servers."""
+
+        async def main() -> list[str]:
+            async with self.client() as client:
+                return [server.id async for server in client.servers(**selection)]
+
+        return virtually(main)
+
+    def plan(self) -> tuple[int, set[str]]:
+        """Plan a run over all servers and one that is gone.
+
+        Returns:
+            How many servers the run would restart, and which of them were looked at singly.
+        """
+
+        async def main() -> int:
+            async with self.client() as client:
+                plan = await client.plan([*self.ids, "gone"])
+                return plan.expected[None]
+
+        return virtually(main), set(self.shown) - {"gone"}
+
+
+def names(count: int) -> list[str]:
+    """Name servers, in the order of their names."""
+    return [f"s{number:05}" for number in range(count)]
+
+
+def assert_whole(make: Callable[[], Lists], *, most: int) -> None:
+    """Hold that a selection has each server once, that a plan needs no single looks, and that each list ends soon."""
+    cloud = make()
+    assert cloud.read() == cloud.ids
+    assert len(cloud.queries) <= most, cloud.queries
+    cloud = make()
+    # The first is looked at before the list is.
+    assert cloud.plan() == (len(cloud.ids), {cloud.ids[0]})
+    assert len(cloud.queries) <= most, cloud.queries
+
+
+def assert_refused(make: Callable[[], Lists], words: str, *, most: int) -> None:
+    """Hold that a selection is an error that says so, and that a plan looks at each server singly."""
+    cloud = make()
+    with pytest.raises(EndpointError, match=words) as caught:
+        cloud.read()
+    assert "nothing was sent" in str(caught.value)
+    assert len(cloud.queries) <= most, cloud.queries
+    cloud = make()
+    assert cloud.plan()[0] == len(cloud.ids)
+    assert len(cloud.queries) <= most, cloud.queries
+
+
+@pytest.mark.parametrize("cap", [1, 3, 12, 24, 25, 1000])
+@pytest.mark.parametrize("link", ["", *LINKS.values()], ids=["no links", *LINKS])
+def test_short_pages(link: str, cap: int) -> None:
+    """However few servers a page has, with whatever link, the next one is asked for, and from this endpoint only."""
+    assert_whole(lambda: Lists(cap=cap, link=link), most=-(-25 // cap) + 1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2000])
+@pytest.mark.parametrize("link", ["", LINKS["absolute"]], ids=["no links", "links"])
+def test_full_pages(link: str, count: int) -> None:
+    """Pages that are as full as was asked for end with an empty one, or with one that is short."""
+    cloud = Lists(names(count), link=link)
+    assert cloud.read() == cloud.ids
+    assert len(cloud.queries) <= count // 1000 + 2
+
+
+def by_offset(cloud: Lists, *, counts_pages: bool) -> Callable[[httpx.QueryParams], httpx.Response]:
+    """Answer by offsets, which links name, and refuse every marker."""
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        if "marker" in query:
+            return nova(400, "badRequest", "marker is not supported")()
+        limit = min(int(query["limit"]), cloud.cap)
+        offset = int(query.get("offset", "1" if counts_pages else "0"))
+        start = (offset - 1) * limit if counts_pages else offset
+        ids = cloud.ids[start : start + limit]
+        cloud.link = f"{PATH}?limit={limit}&offset={offset + 1 if counts_pages else start + limit}"
+        return cloud.rows(ids, limit, has_more=start + limit < len(cloud.ids))
+
+    return page
+
+
+@pytest.mark.parametrize("cap", [4, 12, 1000])
+@pytest.mark.parametrize("counts_pages", [True, False])
+def test_links_with_an_offset(counts_pages: bool, cap: int) -> None:
+    """An offset in a link is sent as it stands, whether it counts servers or pages."""
+
+    def make() -> Lists:
+        cloud = Lists(cap=cap)
+        cloud.page = by_offset(cloud, counts_pages=counts_pages)
+        return cloud
+
+    # After the last page there are six servers, at most, whose markers are refused; twice.
+    assert_whole(make, most=-(-25 // cap) + 14)
+
+
+@pytest.mark.parametrize("counts_pages", [True, False])
+def test_an_offset_of_large_pages_is_not_used_for_small_ones(counts_pages: bool) -> None:
+    """Where a page in the middle is too large, the list is begun anew with smaller ones, and no server is lost."""
+
+    def make() -> Lists:
+        cloud = Lists(names(2500))
+        paged = by_offset(cloud, counts_pages=counts_pages)
+
+        def page(query: httpx.QueryParams) -> httpx.Response:
+            return gateway(504)() if "offset" in query and int(query["limit"]) > 300 else paged(query)
+
+        cloud.page = page
+        return cloud
+
+    cloud = make()
+    assert cloud.read() == cloud.ids
+
+
+def with_link(cloud: Lists, link: str, *ids: str) -> httpx.Response:
+    """Answer with these servers and a link."""
+    cloud.link = link
+    document = {"servers": [row(one) for one in ids], "servers_links": [{"rel": "next", "href": link}]}
+    return httpx.Response(200, json=document)
+
+
+#: What an answer to each marker is, None for the first page; and the servers that come.
+EMPTY_PAGES: Final[dict[str, tuple[dict[str | None, tuple[tuple[str, ...], str]], str]]] = {
+    "the end": ({None: (("a", "b"), ""), "b": ((), "")}, "ab"),
+    "nothing at all": ({None: ((), "")}, ""),
+    "the end, with the same link": ({None: (("a", "b"), "b"), "b": ((), "b")}, "ab"),
+    "the end, with a link back": ({None: (("a",), "a"), "a": (("b",), "b"), "b": ((), "a")}, "ab"),
+    "the end, with a link that is refused": ({None: (("a", "b"), "b"), "b": ((), "x")}, "ab"),
+    "in the middle": ({None: (("a", "b"), "b"), "b": ((), "x"), "x": (("c",), "")}, "abc"),
+    "at the beginning": ({None: ((), "x"), "x": (("a", "b"), "")}, "ab"),
+    "twice in the middle": ({None: (("a",), "a"), "a": ((), "x"), "x": ((), "y"), "y": (("b",), "")}, "ab"),
+}
+
+
+@pytest.mark.parametrize(("pages", "ids"), EMPTY_PAGES.values(), ids=EMPTY_PAGES)
+def test_empty_pages(pages: dict[str | None, tuple[tuple[str, ...], str]], ids: str) -> None:
+    """An empty page ends a list, unless its link leads to a page that has not been asked for."""
+    cloud = Lists([*ids])
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        if (marker := query.get("marker")) not in pages:
+            return cloud.listed(query) if marker in cloud.ids else nova(404, "itemNotFound")()
+        shown, link = pages[marker]
+        return with_link(cloud, f"?marker={link}", *shown) if link else cloud.rows(shown, 1000, has_more=False)
+
+    cloud.page = page
+    assert cloud.read() == cloud.ids
+
+
+def ignoring(cloud: Lists, *names_: str) -> Callable[[httpx.QueryParams], httpx.Response]:
+    """Ignore some parameters of the query."""
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        for name in names_:
+            query = query.remove(name) if name != "limit" else query.set(name, "1000000")
+        return cloud.listed(query)
+
+    return page
+
+
+@pytest.mark.parametrize(
+    ("count", "cap", "link", "ignored", "is_whole"),
+    [
+        pytest.param(1, 1000, "", ["marker"], True, id="one server"),
+        pytest.param(2, 1000, "", ["marker"], True, id="two servers"),
+        pytest.param(25, 1000, "", ["marker"], True, id="all on a short page"),
+        pytest.param(1500, 10_000, "", ["marker", "limit"], True, id="all on a page that is longer than asked"),
+        pytest.param(1500, 1000, "", ["marker"], False, id="a full page"),
+        pytest.param(25, 10, LINKS["query"], ["marker"], False, id="a page with a link"),
+        pytest.param(2, 1, LINKS["query"], ["marker"], False, id="a page of one server with a link"),
+        pytest.param(25_000, 10**6, "", ["marker", "limit"], False, id="a page that is longer than is read"),
+    ],
+)
+def test_a_marker_that_is_ignored(count: int, cap: int, link: str, ignored: list[str], is_whole: bool) -> None:
+    """Always the same first page: the list ends, and is whole only if the cloud does not say that more follows."""
+
+    def make() -> Lists:
+        cloud = Lists(names(count), cap=cap, link=link)
+        cloud.page = ignoring(cloud, *ignored)
+        return cloud
+
+    if is_whole:
+        cloud = make()
+        assert cloud.read() == cloud.ids
+        assert len(cloud.queries) <= 6
+    else:
+        assert_refused(make, "has no end: its pages repeat", most=12)
+
+
+@pytest.mark.parametrize("count", [25_000, 45_000])
+def test_a_limit_that_is_ignored(count: int) -> None:
+    """Of a page that is longer than is read the first servers count, and the next page begins after them."""
+    cloud = Lists(names(count), cap=10**6)
+    cloud.page = ignoring(cloud, "limit")
+    assert cloud.read() == cloud.ids
+    assert len(cloud.queries) <= 4
+
+
+def test_unknown_markers_that_are_ignored() -> None:
+    """A cloud that gives the first page for a server that was deleted is asked for what follows an earlier one."""
+    cloud = Lists(cap=10, link=LINKS["query"])
+    deleted = cloud.ids[9]
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        return cloud.listed(query.remove("marker") if query.get("marker") == deleted else query)
+
+    cloud.page = page
+    assert cloud.read() == cloud.ids
+
+
+#: How a cloud refuses a marker.
+REFUSALS: Final[dict[str, Answer]] = {
+    "400": nova(400, "badRequest", "marker [x] not found"),
+    "404": nova(404, "itemNotFound", "marker [x] not found"),
+    "404 of a gateway": gateway(404),
+    "410": gateway(410),
+    "422": nova(422, "unprocessableEntity", "marker"),
+    "500": nova(500, "computeFault", "Unexpected API Error."),
+    "502": gateway(502),
+    "503": gateway(503),
+    "504": gateway(504),
+    "time-out": timed_out,
+    "connection closed": broken_off,
+}
+
+
+@pytest.mark.parametrize("cap", [5, 1000])
+@pytest.mark.parametrize("link", ["", LINKS["absolute"]], ids=["no links", "links"])
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_marker_that_is_refused(refusal: Answer, link: str, cap: int) -> None:
+    """Where some servers are no markers, also the last of all, the pages that follow are found by earlier servers."""
+    for refused in ([24], [4], [4, 3], [23, 24], [4, 9, 14, 19, 24]):
+        ids = names(25)
+        refuses = {ids[number]: refusal for number in refused}
+        cloud = Lists(ids, cap=cap, link=link, refuses=refuses)
+        assert cloud.read() == ids
+        assert Lists(ids, cap=cap, link=link, refuses=refuses).plan() == (25, {ids[0]})
+
+
+@pytest.mark.parametrize("refusal", [REFUSALS["400"], REFUSALS["404 of a gateway"]], ids=["400", "404"])
+def test_every_marker_is_refused(refusal: Answer) -> None:
+    """A short page without a link is taken for the whole list; a page that more should follow is not."""
+    ids = names(25)
+    cloud = Lists(ids, refuses=dict.fromkeys(ids, refusal))
+    assert cloud.read() == ids
+    assert len(cloud.queries) < 20
+    assert_refused(
+        lambda: Lists(ids, cap=10, link=LINKS["query"], refuses=dict.fromkeys(ids, refusal)),
+        r"cannot be read to its end: .*; give ids; nothing was sent",
+        most=250,
+    )
+
+
+def test_no_rows_may_be_null() -> None:
+    """A page whose list is null has no servers."""
+    cloud = Lists()
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        return httpx.Response(200, json={"servers": None}) if "marker" in query else cloud.listed(query)
+
+    cloud.page = page
+    assert cloud.read() == cloud.ids
+    cloud.page = lambda _: httpx.Response(200, json={"servers": None})
+    assert cloud.read() == []
+
+
+def test_a_server_that_is_deleted_at_each_page() -> None:
+    """A list whose last server is gone whenever the next page is asked for comes to its end, each server once."""
+    for cap in (1, 2, 5):
+        cloud = Lists(names(25), cap=cap, link=LINKS["query"])
+        stays = [one for number, one in enumerate(cloud.ids) if number % 4]
+        came: set[str] = set()
+
+        def page(query: httpx.QueryParams, cloud: Lists = cloud) -> httpx.Response:
+            if (marker := query.get("marker")) in cloud.ids[::4] and len(cloud.ids) > 19:
+                cloud.ids.remove(str(marker))
+            return cloud.listed(query)
+
+        cloud.page = page
+        read = cloud.read()
+        came.update(read)
+        assert len(read) == len(came)
+        assert came >= set(stays)
+
+
+#: How a cloud answers a page that is too large.
+TOO_LARGE: Final[dict[str, Answer]] = {
+    "408": gateway(408),
+    "413": gateway(413),
+    "500": nova(500, "computeFault", "Unexpected API Error."),
+    "502": gateway(502),
+    "503": gateway(503),
+    "504": gateway(504),
+    "time-out": timed_out,
+    "connection closed": broken_off,
+    "400, which names the limit": nova(400, "badRequest", "limit may not be greater than 100"),
+    "403, which names the limit": nova(403, "forbidden", "Page size is at most 100"),
+    "422, which names the limit": nova(422, "unprocessableEntity", "Invalid limit"),
+}
+
+
+@pytest.mark.parametrize("most", [3, 100, 999])
+@pytest.mark.parametrize("failure", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_page_that_is_too_large(failure: Answer, most: int) -> None:
+    """It is asked for again with fewer servers, and all come."""
+
+    def make() -> Lists:
+        cloud = Lists(names(150))
+        cloud.page = lambda query: failure() if int(query["limit"]) > most else cloud.listed(query)
+        return cloud
+
+    cloud = make()
+    assert cloud.read() == cloud.ids
+    cloud = make()
+    if most > 3:
+        assert cloud.plan() == (150, {cloud.ids[0]})
+    assert cloud.plan()[0] == 150
+
+
+def test_a_page_in_the_middle_that_is_too_large() -> None:
+    """Servers with much to show may stand anywhere: the pages shrink there, and grow again after them."""
+    cloud = Lists(names(20_000))
+    heavy = range(5_000, 6_000)
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        start = cloud.ids.index(query["marker"]) + 1 if "marker" in query else 0
+        asked = range(start, start + int(query["limit"]))
+        is_heavy = asked.start < heavy.stop and heavy.start < asked.stop and len(asked) > 100
+        return gateway(504)() if is_heavy else cloud.listed(query)
+
+    cloud.page = page
+    assert cloud.read() == cloud.ids
+    assert int(cloud.queries[-1]["limit"]) > 500
+
+
+@pytest.mark.parametrize("failure", [TOO_LARGE["500"], TOO_LARGE["time-out"]], ids=["500", "time-out"])
+def test_a_list_that_never_comes(failure: Answer) -> None:
+    """Where pages of any size fail, the error says so, and does not doubt an API that has given a page."""
+    cloud = Lists()
+    cloud.page = lambda _: failure()
+    with pytest.raises(
+        EndpointError, match=r"does not answer when it is asked for its list of servers .*; give ids, or"
+    ):
+        cloud.read()
+    assert [query["limit"] for query in cloud.queries] == ["1000", "250", "62", "15", "3"]
+    cloud = Lists(cap=10)
+    cloud.page = lambda query: failure() if "marker" in query else cloud.listed(query)
+    with pytest.raises(EndpointError, match="give ids, or try again later; nothing was sent") as caught:
+        cloud.read()
+    assert "URL" not in str(caught.value)
+
+
+def test_rows_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Servers that may be meant, and cannot be selected, are counted in one warning at the end of the list."""
+    cloud = Lists(names(6), cap=3)
+    odd: dict[str, list[object]] = {
+        "": [{"id": "a b", "name": "web-1"}, None, {"name": "web-2"}],
+        "s00002": [{"id": 7}, {"id": "down-1", "status": "UNKNOWN"}, {"id": "down-2", "status": "UNKNOWN"}],
+    }
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        document = cloud.listed(query).json()
+        document["servers"][:0] = odd.get(query.get("marker", ""), [])
+        return httpx.Response(200, json=document)
+
+    cloud.page = page
+    assert cloud.read(name="web") == cloud.ids
+    warnings = [record.message for record in caplog.records]
+    assert warnings == [
+        "4 servers of the list have no id that can be read: they are left out",
+        "2 servers are shown without what is selected by (down-1, down-2): they are left out; give their ids",
+    ]
+    caplog.clear()
+    # A server that is shown by its id and its status alone can be selected by these.
+    assert {"down-1", "down-2"} <= set(cloud.read())
+    assert cloud.read(status="UNKNOWN") == ["down-1", "down-2"]
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("link", ["", "?marker=next"])
+def test_a_page_of_rows_that_cannot_be_read(link: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A page without any id is passed over if a link says where the next one begins, and is an error if none does."""
+    cloud = Lists(["a", "b"])
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        document: dict[str, object] = {"servers": [None, {}, {"id": "/"}]}
+        match query.get("marker"):
+            case None:
+                return with_link(cloud, "?marker=odd", "a")
+            case "odd":
+                return httpx.Response(200, json=document | {"links": [{"rel": "next", "href": link}] if link else []})
+            case _:
+                return cloud.rows(["b"] if query["marker"] == "next" else [], 1000, has_more=False)
+
+    cloud.page = page
+    if link:
+        assert cloud.read() == ["a", "b"]
+        assert [record.message for record in caplog.records] == [
+            "3 servers of the list have no id that can be read: they are left out"
+        ]
+    else:
+        with pytest.raises(EndpointError, match=r"^3 servers of the list have no id that can be read"):
+            cloud.read()
+
+
+def endless(kind: str) -> Callable[[httpx.QueryParams], httpx.Response]:
+    """Answer with a list that has no end."""
+    cloud = Lists(names(10))
+    asked = 0
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        match kind:
+            case "empty pages with ever new links":
+                return with_link(cloud, f"?marker=m{asked}", *(cloud.ids if asked == 1 else []))
+            case "the same page with ever new links":
+                return with_link(cloud, f"?marker=m{asked}", *cloud.ids)
+            case "the same page with ever new offsets":
+                return with_link(cloud, f"?offset={asked * 10}", *cloud.ids)
+            case "the same page in another order":
+                return with_link(cloud, "?marker=x", *cloud.ids[asked % 10 :], *cloud.ids[: asked % 10])
+            case "the first page after the last":
+                last = {None: cloud.ids[:5], cloud.ids[4]: cloud.ids[5:]}
+                shown = last.get(query.get("marker"), cloud.ids[:5])
+                return with_link(cloud, f"?marker={shown[-1]}", *shown)
+            case _:
+                return with_link(cloud, "?marker=x", *(f"n{asked * 1000 + number}" for number in range(500)))
+
+    return page
+
+
+def test_polls_of_a_list_without_an_end() -> None:
+    """A run whose list shows ever new servers, and none of its own, looks at each of its own after some minutes."""
+    cloud = Lists(names(30))
+    asked = 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        if request.url.path != PATH:
+            return cloud.answer(request)
+        await anyio.sleep(30.0)
+        asked += 1
+        return with_link(cloud, f"?marker=m{asked}", f"new-{asked}")
+
+    async def main() -> int:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            plan = await RestartClient(f"{HOST}/v2.1/p", http=http).plan(cloud.ids)
+            return plan.expected[None]
+
+    assert virtually(main) == 30
+    assert set(cloud.shown) == set(cloud.ids)
+    assert asked < 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "most"),
+    [
+        ("empty pages with ever new links", None, 20),
+        ("the same page with ever new links", "its pages repeat", 20),
+        ("the same page with ever new offsets", "its pages repeat", 20),
+        ("the same page in another order", "its pages repeat", 30),
+        ("the first page after the last", "its pages repeat", 60),
+        ("ever new servers", "more than 10000 servers", 25),
+    ],
+)
+def test_a_list_without_an_end(kind: str, words: str | None, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends all the same, after few pages."""
+    monkeypatch.setattr("bulkrestart.run.listing._MOST_SERVERS", 10_000)
+    cloud = Lists(names(10), page=endless(kind))
+    if words is None:
+        assert cloud.read() == cloud.ids
+    else:
+        with pytest.raises(EndpointError, match=re.escape(words)):
+            cloud.read()
+    assert len(cloud.queries) <= most
