@@ -18,6 +18,7 @@ try:
     from keystoneauth1.access import AccessInfo
     from keystoneauth1.identity.base import BaseIdentityPlugin
     from keystoneauth1.plugin import BaseAuthPlugin
+    from keystoneauth1.session import Session
     from openstack.exceptions import ConfigException, SDKException
 
     from bulkrestart.cloud.bounded import BoundedAdapter
@@ -26,7 +27,7 @@ except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
 from bulkrestart.cloud.credentials import LONGEST_FETCH, CatalogAuth, Issued, SignInError, Trouble, in_thread
-from bulkrestart.cloud.network import proxy_of, tls_context
+from bulkrestart.cloud.network import CertificatesError, proxy_of, tls_context
 from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.errors import EndpointError
@@ -64,8 +65,9 @@ class Keystone(CatalogAuth):
         self._configuration = configuration
         self._session = configuration.settings.get_session()
         self._session.timeout = self._session.timeout or _TIMEOUT
+        self._context = _context_of(self._session)
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, BoundedAdapter())
+            self._session.mount(scheme, BoundedAdapter(self._context))
         auth = configuration.settings.get_auth_args()
         self._secrets = tuple(Secret(str(auth[key])) for key in SECRET_OPTIONS if auth.get(key))
         plugin = configuration.settings.get_auth()
@@ -88,12 +90,15 @@ class Keystone(CatalogAuth):
             overrides: The settings that the caller gives; the environment and the files decide on the others.
 
         Raises:
-            ValueError: There is no such cloud, a setting is missing, or settings contradict each other.
+            ValueError: There is no such cloud, a setting is missing, settings contradict each other, or a file of
+                certificates cannot be used.
         """
         if name is not None and not isinstance(name, str):
             raise ValueError(f"the name of a cloud must be a string, not {type(name).__name__}")
         try:
             keystone = cls(read_configuration(name, overrides or Overrides()))
+        except CertificatesError as error:
+            raise ValueError(shown(error)) from None
         except Exception as error:  # openstack.config and the plugins may raise anything for what a user wrote
             named = name or os.environ.get("OS_CLOUD")
             cloud = f"cloud {shown(named)!r:.60}" if named else "the cloud in OS_CLOUD or OS_*"
@@ -114,21 +119,8 @@ class Keystone(CatalogAuth):
         return self._configuration.name
 
     def tls_context(self) -> ssl.SSLContext:
-        """Trust whom the configuration trusts, and be who it says.
-
-        Raises:
-            ValueError: A file that it names cannot be used.
-        """
-        verify, cert = self._session.verify, self._session.cert
-        # requests, and so the OpenStack tools, read these too.
-        trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-        own, key = cert if isinstance(cert, tuple) else (cert, None)
-        try:
-            return tls_context(
-                verify=verify is not False, cacert=verify if isinstance(verify, str) else trusted, cert=own, key=key
-            )
-        except ValueError as error:
-            raise ValueError(shown(error)) from None
+        """Return the TLS context of the sign-in, which the requests to the compute API share."""
+        return self._context
 
     async def fetch(self) -> Issued:
         """Sign in."""
@@ -338,6 +330,15 @@ class Keystone(CatalogAuth):
             interface=None if is_any else settings.interface,
         )
         return [(str(endpoint.url), str(endpoint.region_name or "")) for endpoint in listed]
+
+
+def _context_of(session: Session) -> ssl.SSLContext:
+    """Make the TLS context that a configuration describes: `verify` or `insecure`, `cacert`, `cert` and `key`."""
+    verify, cert = session.verify, session.cert
+    own, key = cert if isinstance(cert, tuple) else (cert, None)
+    return tls_context(
+        verify=verify is not False, cacert=verify if isinstance(verify, str) else None, cert=own, key=key
+    )
 
 
 def _check_url(auth_url: str) -> None:
