@@ -26,12 +26,15 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
+from bulkrestart.cloud.clone import PORTS
 from bulkrestart.cloud.credentials import LONGEST_FETCH, CatalogAuth, Issued, SignInError, Trouble, in_thread
+from bulkrestart.cloud.failures import failure_of, peer
 from bulkrestart.cloud.network import CertificatesError, proxy_of, tls_context
 from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain, read_fault
+from bulkrestart.core.observation import UNREACHABLE
 from bulkrestart.core.secrets import NO_SECRETS, Secret, SecretMask
 from bulkrestart.core.target import Target
 
@@ -172,10 +175,15 @@ class Keystone(CatalogAuth):
                 raise SignInError(Trouble(words, f"leave out the name or the id of the {what}", is_final=True))
 
     def _explain(self, error: Exception) -> Trouble:
-        why = self._words(error)
+        # An answer may come after a connection that failed.
+        failure = None if isinstance(error, exceptions.HttpError) else failure_of(error, self._peer_of(error))
+        why = self._words(error) if failure is None else plain(failure.words)
         words = f"the sign-in to cloud {self.name} fails: {why}"
-        if "SSL" in why:
+        if failure is not None and failure.is_insecure:
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
+        if failure is not None:
+            remedy = "check auth_url (OS_AUTH_URL) and HTTPS_PROXY"
+            return Trouble(words, remedy if failure.remedy is UNREACHABLE else failure.remedy, is_cut=failure.is_cut)
         if isinstance(error, exceptions.HttpError):
             if error.http_status < 500 and error.http_status not in _PASSING:
                 return self._refused(why)
@@ -186,6 +194,15 @@ class Keystone(CatalogAuth):
         if isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure):
             return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
+
+    def _peer_of(self, error: Exception) -> str:
+        """Name the other end of the request that failed: not all of a sign-in go to `auth_url`."""
+        source: BaseException | None = error
+        while source is not None and getattr(source, "request", None) is None:
+            source = source.__cause__ or source.__context__
+        url = str(getattr(getattr(source, "request", None), "url", self._auth_url))
+        parts = urlsplit(url)
+        return peer(parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0), proxy_of(url))
 
     def _words(self, error: Exception) -> str:
         """Repeat what an error says, without our secrets: Keystone, or what stands before it, may have echoed them."""

@@ -14,12 +14,13 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 import httpx
 
+from bulkrestart.cloud.clone import PORTS
+
 _log = logging.getLogger(__name__)
 
 #: A name or an address, of either family.
 _HOST: Final = re.compile(r"[\w.:-]+")
 _LAST_PORT: Final = 65535
-_PORTS: Final = {"http": 80, "https": 443}
 #: Variables that name trusted certificates: that of OpenSSL, and those of requests, which other OpenStack tools use.
 _OF_OPENSSL: Final = "SSL_CERT_FILE"
 _OF_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -130,7 +131,7 @@ def proxy_of(url: str) -> httpx.Proxy | None:
         ValueError: The environment names something that is no proxy.
     """
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    host, port = parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
     if _is_loopback(host) or _is_excluded_address(host, port) or proxy_bypass(f"{host}:{port}"):
         return None
     proxy = _proxy_named_for(parts.scheme)

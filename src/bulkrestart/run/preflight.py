@@ -13,7 +13,7 @@ from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
 from bulkrestart.core.errors import AuthError, EndpointError, StalledError
 from bulkrestart.core.model import Server, StopReason
-from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.observation import UNREACHABLE, Answer, Observation, Unsent
 from bulkrestart.run.gate import Gate
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class Preflight:
                 case Again():
                     tries += 1
                     if tries == TRIES:
-                        remedy = "check the URL (and HTTPS_PROXY)"
+                        remedy = seen.remedy if isinstance(seen, Unsent) else UNREACHABLE
                         raise EndpointError(f"the compute API does not answer ({seen}); {remedy}; nothing was sent")
                     _log.warning("the compute API does not answer (%s); look %d of %d follows", seen, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
