@@ -22,7 +22,14 @@ try:
     from openstack.exceptions import ConfigException, SDKException
 
     from bulkrestart.cloud.bounded import BoundedAdapter
-    from bulkrestart.cloud.configuration import Configuration, Overrides, read_configuration, remedy_of, shown
+    from bulkrestart.cloud.configuration import (
+        Configuration,
+        Overrides,
+        logged_warnings,
+        read_configuration,
+        remedy_of,
+        shown,
+    )
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
@@ -66,7 +73,8 @@ class Keystone(CatalogAuth):
     def __init__(self, configuration: Configuration) -> None:
         super().__init__()
         self._configuration = configuration
-        self._session = configuration.settings.get_session()
+        with logged_warnings():
+            self._session = configuration.settings.get_session()
         self._session.timeout = self._session.timeout or _TIMEOUT
         self._context = _context_of(self._session)
         for scheme in ("https://", "http://"):
