@@ -108,7 +108,8 @@ def failure_of(error: BaseException, address: str) -> Failure | None:
 
 
 def _tls_failure(cause: ssl.SSLError, address: str) -> Failure:
-    reason = cause.reason or type(cause).__name__
+    # An error that a plugin made has no reason.
+    reason = getattr(cause, "reason", None) or type(cause).__name__
     is_passing = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _PASSING
     words = _SSL_FRAME.sub("", cause.strerror or str(cause))
     if isinstance(cause, ssl.SSLEOFError):
