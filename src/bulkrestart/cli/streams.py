@@ -32,6 +32,8 @@ _COLUMNS: Final = 80
 _LINE_END: Final = re.compile(r"\s*[\r\n]\s*")
 #: Characters of another library's message that are shown: a link to sign in with may be long.
 _LONGEST_REPEATED: Final = 2000
+#: Loggers whose messages are for programmers: stevedore warns of every auth type that cannot be loaded.
+_FOR_PROGRAMMERS: Final = ("asyncio", "stevedore")
 #: To the first column, and erase to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\r\x1b[K"
 
@@ -140,8 +142,7 @@ class _WarningsHandler(logging.Handler):
     def __init__(self, streams: Streams) -> None:
         super().__init__(logging.WARNING)
         self._streams = streams
-        # What asyncio logs is for programmers.
-        self.addFilter(lambda record: record.name != "asyncio")
+        self.addFilter(lambda record: record.name.partition(".")[0] not in _FOR_PROGRAMMERS)
 
     def emit(self, record: logging.LogRecord) -> None:
         source = record.name.partition(".")[0]
