@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -78,8 +79,13 @@ def peer(host: str, port: int, proxy: httpx.Proxy | None = None) -> str:
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if proxy is None:
         return name
-    url = proxy.url
-    return f"{name} through the proxy {peer(url.host, url.port or PORTS.get(url.scheme, 0))}"
+    return f"{name} through the proxy {peer_at(str(proxy.url))}"
+
+
+def peer_at(url: str, proxy: httpx.Proxy | None = None) -> str:
+    """Name the other end of a connection for a URL."""
+    parts = urlsplit(url)
+    return peer(parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0), proxy)
 
 
 def failure_of(error: BaseException, address: str) -> Failure | None:

@@ -7,6 +7,7 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,9 +34,8 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
-from bulkrestart.cloud.clone import PORTS
 from bulkrestart.cloud.credentials import LONGEST_FETCH, CatalogAuth, Issued, SignInError, Trouble, in_thread
-from bulkrestart.cloud.failures import failure_of, peer
+from bulkrestart.cloud.failures import Failure, failure_of, peer_at
 from bulkrestart.cloud.network import CertificatesError, proxy_of, tls_context
 from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.endpoint import Endpoint
@@ -183,9 +183,7 @@ class Keystone(CatalogAuth):
                 raise SignInError(Trouble(words, f"leave out the name or the id of the {what}", is_final=True))
 
     def _explain(self, error: Exception) -> Trouble:
-        # An answer may come after a connection that failed.
-        failure = None if isinstance(error, exceptions.HttpError) else failure_of(error, self._peer_of(error))
-        why = self._words(error) if failure is None else plain(failure.words)
+        failure, why = self._cause_of(error)
         words = f"the sign-in to cloud {self.name} fails: {why}"
         if failure is not None and failure.is_insecure:
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
@@ -203,14 +201,22 @@ class Keystone(CatalogAuth):
             return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
 
+    def _cause_of(self, error: Exception) -> tuple[Failure | None, str]:
+        """Return why a connection failed, if one did, and what to say of an error."""
+        # An answer may come after a connection that failed.
+        failure = None if isinstance(error, exceptions.HttpError) else failure_of(error, self._peer_of(error))
+        return failure, self._words(error) if failure is None else plain(failure.words)
+
     def _peer_of(self, error: Exception) -> str:
         """Name the other end of the request that failed: not all of a sign-in go to `auth_url`."""
         source: BaseException | None = error
         while source is not None and getattr(source, "request", None) is None:
             source = source.__cause__ or source.__context__
         url = str(getattr(getattr(source, "request", None), "url", self._auth_url))
-        parts = urlsplit(url)
-        return peer(parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0), proxy_of(url))
+        proxy = None
+        with suppress(ValueError):  # the proxy may be what is wrong
+            proxy = proxy_of(url)
+        return peer_at(url, proxy)
 
     def _words(self, error: Exception) -> str:
         """Repeat what an error says, without our secrets: Keystone, or what stands before it, may have echoed them."""
@@ -249,7 +255,7 @@ class Keystone(CatalogAuth):
             raise
         except Exception as error:  # a plugin may raise anything for an odd answer; our message has its text
             raise EndpointError(
-                f"the compute API of cloud {self.name} is not found: {self._words(error)}; "
+                f"the compute API of cloud {self.name} is not found: {self._cause_of(error)[1]}; "
                 "set compute_endpoint_override; nothing was sent"
             ) from None
 
