@@ -288,18 +288,19 @@ class Compute:
                 self._clock.guess(received, time.time())
             # A body that the rows have parsed holds no fault.
             is_found = rows is not None and rows.is_valid and not is_cut_short
+            status, is_redirected = response.status_code, is_other(response.request, request)
             answer = Answer(
-                response.status_code,
+                status,
                 read_fault(
-                    response.status_code,
+                    status,
                     headers,
                     b"" if is_found else body,
                     is_cut_short=is_cut_short,
                     secrets=secrets,
                 ),
-                is_redirected=is_other(response.request, request),
-                has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, response.status_code),
-                location=_location(response, request, secrets),
+                is_redirected=is_redirected,
+                has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, status),
+                location=_location(response, request, secrets) if is_redirected or 300 <= status < 400 else "",
             )
             if answer.status == 401 and isinstance(self._auth, CloudAuth):
                 answer = replace(answer, remedy=self._auth.remedy(response))
@@ -338,7 +339,7 @@ def _location(response: httpx.Response, request: httpx.Request, secrets: SecretM
     url = response.request.url
     if not is_other(response.request, request):
         named = response.headers.get("Location")
-        if not 300 <= response.status_code < 400 or named is None:
+        if named is None:
             return ""
         try:
             url = url.join(named)
