@@ -37,6 +37,8 @@ HOMES: Final[dict[str, set[str]]] = {
     "keystoneauth1": {"cloud/bounded.py", "cloud/keystone.py", "cloud/configuration.py"},
     "openstack": {"cloud/keystone.py", "cloud/configuration.py"},
     "requests": {"cloud/bounded.py"},
+    "urllib3": {"cloud/bounded.py"},
+    "certifi": {"cloud/network.py"},
     "yaml": {"cloud/configuration.py"},
     "typer": {"cli", "__main__"},
     "starlette": {"simulator"},

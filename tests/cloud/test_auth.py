@@ -5,6 +5,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from unittest.mock import AsyncMock, Mock
 
@@ -22,7 +23,7 @@ from bulkrestart.simulator import Cloud, asgi
 from tests.virtual import cloud_of, slow_down, virtually
 
 from .loopback import ACCEPTED, Connection, both_backends, client_of, compute_of, listening, read_request, sender_of
-from .scripted import DOWN, Scripted
+from .scripted import DOWN, WRONG_PASSWORD, Scripted
 
 SECRET = "gAAAAABkN0tInAnyLog"
 
@@ -493,6 +494,35 @@ def test_nothing_is_signed_before_the_sign_in() -> None:
         with pytest.raises(SignInError, match="Keystone is down"):
             next(auth.auth_flow(request))
         assert "x-auth-token" not in request.headers
+
+    virtually(main)
+
+
+CUT = Trouble("the connection was cut", "look at the network", is_cut=True)
+
+
+@pytest.mark.parametrize(
+    ("troubles", "asked", "end"),
+    [
+        pytest.param([CUT], [0.0, 0.5], None, id="once"),
+        pytest.param([CUT, CUT], [0.0, 0.5, 2.5], None, id="twice"),
+        pytest.param([CUT, CUT, CUT], [0.0, 0.5, 2.5], CUT, id="always"),
+        pytest.param([CUT, WRONG_PASSWORD], [0.0, 0.5], WRONG_PASSWORD, id="then refused"),
+        pytest.param([CUT, DOWN], [0.0, 0.5], DOWN, id="then down"),
+        pytest.param([DOWN], [0.0], DOWN, id="down"),
+    ],
+)
+def test_a_sign_in_that_is_cut_is_tried_again(troubles: list[Trouble], asked: list[float], end: Trouble | None) -> None:
+    """A closed connection is no verdict, also before a run; an answer is, and a password is not tried again."""
+
+    async def main() -> None:
+        auth = Scripted()
+        left = [*troubles]
+        auth.watch = lambda: setattr(auth, "trouble", left.pop(0) if left else None)
+        began = anyio.current_time()
+        trouble = await auth.sign_in()
+        assert [at - began for at in auth.asked] == asked
+        assert trouble == (None if end is None else replace(end, is_final=True))
 
     virtually(main)
 

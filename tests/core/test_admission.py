@@ -110,6 +110,8 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() ->
         pytest.param(Unanswered("ReadTimeout", may_come_late=True), True, 5, id="late"),
         pytest.param(Unanswered("ReadError"), True, 10, id="cut"),
         pytest.param(Unsent("ConnectError"), True, 10, id="unsent"),
+        pytest.param(Unsent("EMFILE", is_local=True), True, 5, id="a limit of this machine"),
+        pytest.param(Unsent("EMFILE", is_local=True), False, 10, id="a limit of this machine, and a fixed limit"),
         pytest.param(BROKEN, True, 10, id="500"),
         pytest.param(UNSAID, True, 1, id="429"),
         pytest.param(UNSAID, False, 1, id="429, and a fixed limit"),
@@ -120,6 +122,30 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() ->
 def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: int) -> None:
     """What was too much for the cloud halves them, and what holds everybody lets one go when that is over."""
     assert observe(Admission(10, adaptive=adaptive), seen).free == free
+
+
+def test_a_limit_of_this_machine_is_no_outage() -> None:
+    """However often it is met, the door stays open, nothing is held, and the outage of a cloud does not begin."""
+    local = Unsent("EMFILE", is_local=True)
+    admission = observe(Admission(10), *[local] * (3 * TROUBLES))
+
+    assert not admission.door.is_closed
+    assert not admission.is_held(1.0)
+    assert admission.verdict(party(), 10_000.0) is None
+
+
+def test_a_limit_of_this_machine_does_not_end_an_outage() -> None:
+    """It says nothing good of the cloud either; and a probe that meets it is made again, not at once."""
+    admission, run, local = closed(now=1.0), party(), Unsent("EMFILE", is_local=True)
+    slot = admission.admit(run, 2.0)
+    observe(admission, local, now=2.1, sent_at=1.9)
+    assert admission.wait(run, 2.2) == INFINITY
+    observe(admission, local, now=2.5, sent_at=2.0)
+    admission.release(slot)
+
+    assert admission.door.is_closed
+    assert not admission.door.is_confirmed
+    assert admission.wait(run, 2.5) == 1.0
 
 
 @pytest.mark.parametrize(("adaptive", "flights"), [(True, [1, 2, 4, 5]), (False, [1, 2, 4, 8])])

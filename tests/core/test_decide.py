@@ -153,6 +153,19 @@ TWO_HUNDREDS_THAT_SAY_NOTHING = [
 
 REDIRECTS = [
     row("3xx", page(302, "Found"), replace(LOOK_FOR_IT, stop=wrong_endpoint("Found"))),
+    row(
+        "3xx that points elsewhere",
+        replace(answer(301), location="https://nova.test/v2.1/p"),
+        replace(
+            LOOK_FOR_IT,
+            stop=Stop(
+                StopReason.WRONG_ENDPOINT,
+                "this is not the compute endpoint of the project (301, which points to https://nova.test/v2.1/p); if "
+                "the compute API is there, set --endpoint, or compute_endpoint_override in clouds.yaml; or check the "
+                "URL and the project in it",
+            ),
+        ),
+    ),
     row("3xx without a body", answer(300), replace(LOOK_FOR_IT, stop=wrong_endpoint("300"))),
     row(
         "an answer whose request is no longer our POST",
@@ -300,6 +313,7 @@ TROUBLE = [
     ),
     row("unanswered", Unanswered("ReadTimeout"), LOOK_FOR_IT),
     row("unsent", Unsent("ConnectTimeout"), AGAIN),
+    row("a limit of this machine", Unsent("EMFILE", is_local=True), replace(AGAIN, is_attempt=False)),
     row("kept back by a check of ours", Unsent("the look is old", is_withheld=True), replace(LOOK, is_attempt=False)),
 ]
 

@@ -32,6 +32,7 @@ SIGNS = [
     pytest.param(ecs(503, "Common.1503", "Api flow control Error"), True, False, None, id="503 that throttles"),
     pytest.param(page(504, "Gateway Time-out"), True, True, True, id="504"),
     pytest.param(Unsent("ConnectError"), False, True, False, id="unsent"),
+    pytest.param(Unsent("EMFILE", is_local=True), False, False, False, id="unsent: a limit of this machine"),
     pytest.param(Unanswered("ReadError"), False, True, True, id="unanswered: cut"),
     pytest.param(Unanswered("ReadTimeout", may_come_late=True), True, True, True, id="unanswered: too late"),
 ]

@@ -1,10 +1,14 @@
 """One look before the first send: a bad token and a wrong endpoint are found before anything is sent."""
 
+import errno
+import logging
+import ssl
+
 import httpx
 import pytest
 
 from bulkrestart import AuthError, BulkRestartError, EndpointError, Outcome, RestartClient, Token
-from bulkrestart.simulator import Call, Fault, asgi
+from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.virtual import client_of, cloud_of, virtually
 
 UNSCOPED = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'None'"
@@ -106,3 +110,118 @@ def test_endpoints_that_cannot_be(endpoint: str, words: str) -> None:
     """An endpoint without its scheme or its project is refused when the client is made."""
     with pytest.raises(ValueError, match=words):
         RestartClient(endpoint)
+
+
+class Unreachable(httpx.AsyncBaseTransport):
+    """Fails to connect, each time for one of these causes, and then answers.
+
+    Attributes:
+        asked: How many requests there were.
+        causes: The causes that are left.
+    """
+
+    def __init__(self, cloud: Cloud, *causes: Exception) -> None:
+        self.asked = 0
+        self.causes = list(causes)
+        self._inner = httpx.ASGITransport(asgi(cloud))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Connect, or fail."""
+        self.asked += 1
+        await request.extensions["trace"]("connection.connect_tcp.started", {})
+        if self.causes:
+            raise httpx.ConnectError("failed") from self.causes.pop(0)
+        return await self._inner.handle_async_request(request)
+
+
+def tls_error(kind: type[ssl.SSLError], reason: str) -> ssl.SSLError:
+    """Make an error as OpenSSL reports it."""
+    error = kind(1, f"[SSL: {reason}] words (_ssl.c:1006)")
+    error.reason = reason
+    return error
+
+
+CUT = tls_error(ssl.SSLEOFError, "UNEXPECTED_EOF_WHILE_READING")
+REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+
+@pytest.mark.parametrize(
+    "causes",
+    [
+        pytest.param([CUT], id="a cut TLS handshake"),
+        pytest.param([CUT] * 4, id="several"),
+        pytest.param([ConnectionResetError(errno.ECONNRESET, "reset")], id="a reset one"),
+        pytest.param([tls_error(ssl.SSLError, "TLSV1_ALERT_INTERNAL_ERROR")], id="a server at a loss"),
+        pytest.param([REFUSED, CUT], id="a server that starts"),
+        pytest.param([OSError(errno.EMFILE, "Too many open files")] * 2, id="too many open files"),
+    ],
+)
+def test_a_connection_that_fails_at_first_is_no_verdict(causes: list[Exception]) -> None:
+    """It is made again, and the run goes its way."""
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        async with httpx.AsyncClient(transport=Unreachable(cloud, *causes)) as http:
+            client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
+            report = await client.restart(cloud.ids, wait=False)
+        assert report.summary == {Outcome.ACCEPTED: 3}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(
+    ("cause", "asked", "words"),
+    [
+        (
+            tls_error(ssl.SSLCertVerificationError, "CERTIFICATE_VERIFY_FAILED"),
+            1,
+            "not secure .*CERTIFICATE_VERIFY_FAILED cloud.test:80: words.*; trust its certificate",
+        ),
+        (tls_error(ssl.SSLError, "WRONG_VERSION_NUMBER"), 1, "not secure .*WRONG_VERSION_NUMBER"),
+        (tls_error(ssl.SSLError, "UNSUPPORTED_PROTOCOL"), 1, "not secure .*UNSUPPORTED_PROTOCOL"),
+        (CUT, 5, r"does not answer .*UNEXPECTED_EOF_WHILE_READING cloud.test:80.*; check the URL \(and HTTPS_PROXY\)"),
+        (REFUSED, 5, "does not answer .*ECONNREFUSED cloud.test:80: Connection refused"),
+        (OSError(errno.EMFILE, "files"), 5, r"EMFILE cloud.test:80: .* on this machine.*; raise .*ulimit -n"),
+        (OSError(errno.EADDRNOTAVAIL, "ports"), 5, r"EADDRNOTAVAIL cloud.test:80: .*; no local port"),
+        (OSError(errno.ENETUNREACH, "route"), 5, r"ENETUNREACH cloud.test:80: .*; check the network"),
+    ],
+    ids=repr,
+)
+def test_only_tls_that_cannot_work_is_final(cause: Exception, asked: int, words: str) -> None:
+    """What may pass is tried five times; the words name the error, the address and a remedy that fits."""
+
+    async def main() -> None:
+        cloud = cloud_of(1)
+        transport = Unreachable(cloud, *[cause] * 5)
+        async with httpx.AsyncClient(transport=transport) as http:
+            client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
+            with pytest.raises(EndpointError, match=words):
+                await client.restart(cloud.ids)
+        assert transport.asked == asked
+        assert not cloud.posts
+
+    virtually(main)
+
+
+def test_a_limit_of_this_machine_in_a_run_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """No server loses an attempt by it, nothing is called the cloud's trouble, and the remedy is named once."""
+
+    async def main() -> None:
+        cloud = cloud_of(60)
+        limit = OSError(errno.EMFILE, "Too many open files")
+        transport = Unreachable(cloud)
+        async with httpx.AsyncClient(transport=transport) as http:
+            client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
+            async with client.restarting(cloud.ids, wait=False, max_attempts=1) as run:
+                await anext(run)
+                transport.causes += [limit] * 100
+                async for _ in run:
+                    pass
+        assert run.report.summary == {Outcome.ACCEPTED: 60}
+        assert set(cloud.posts.values()) == {1}
+
+    with caplog.at_level(logging.WARNING):
+        virtually(main)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1, messages
+    assert "EMFILE cloud.test:80: Too many open files on this machine; raise the limit of open files" in messages[0]

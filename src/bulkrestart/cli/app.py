@@ -365,6 +365,7 @@ def _restart(
     )
 
     def command(streams: Streams) -> End:
+        streams.secrets = lambda: access.auth.secrets
         contents = contents_of(journal)
         chosen = choose(
             arguments=ids or (),
@@ -457,7 +458,12 @@ def _servers(
         TargetOptions(endpoint=endpoint, cloud=cloud, region=region, interface=interface, project=project),
         Trust(cacert=cacert, cert=cert, key=key, is_insecure=is_insecure),
     )
-    return lambda streams: run_before_sending(list_servers(access, selectors, output, streams))
+
+    def command(streams: Streams) -> End:
+        streams.secrets = lambda: access.auth.secrets
+        return run_before_sending(list_servers(access, selectors, output, streams))
+
+    return command
 
 
 @app.command("journal", short_help="Print what the journal of a restart holds.")

@@ -11,6 +11,7 @@ import re
 import select
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -18,7 +19,9 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Final, TextIO
 
+from bulkrestart.core.faults import plain
 from bulkrestart.core.report import Statistics
+from bulkrestart.core.secrets import Secret, SecretMask
 
 #: Columns; the counts of 20,000 servers beside it fit into 80.
 _BAR_WIDTH: Final = 12
@@ -27,6 +30,10 @@ _REFRESH: Final = 0.25
 #: Where a terminal does not know its width (a serial line, a container).
 _COLUMNS: Final = 80
 _LINE_END: Final = re.compile(r"\s*[\r\n]\s*")
+#: Characters of another library's message that are shown: a link to sign in with may be long.
+_LONGEST_REPEATED: Final = 2000
+#: Loggers whose messages are for programmers: stevedore warns of every auth type that cannot be loaded.
+_FOR_PROGRAMMERS: Final = ("asyncio", "stevedore")
 #: To the first column, and erase to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\r\x1b[K"
 
@@ -46,7 +53,11 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        self._is_hushed = False
+        #: Gives the secrets of this command, which the messages of other libraries may repeat.
+        self.secrets: Callable[[], Sequence[Secret[str]]] = tuple
+        #: No more warnings are shown.
+        self.is_hushed = False
+        self._repeated: set[str] = set()
         self._err = _Stream(sys.stderr)
         self._out = self._err if _are_one(sys.stdout, sys.stderr) else _Stream(sys.stdout)
 
@@ -62,23 +73,41 @@ class Streams:
         """Say a message as one line that begins with our name, safely."""
         self.say(f"bulkrestart: {safe(_LINE_END.sub(' ', message.strip()))}")
 
+    def repeat(self, source: str, message: str) -> None:
+        """Say a message of another library, once, without the secrets of this command."""
+        mask = SecretMask(secret.reveal() for secret in self.secrets())
+        line = f"{source}: {plain(message, _LONGEST_REPEATED, secrets=mask, keeps_links=True)}"
+        if line not in self._repeated and not self.is_hushed:
+            self._repeated.add(line)
+            self.warn(line)
+
     @contextmanager
     def showing_warnings(self) -> Iterator[None]:
-        """Show the library's warnings meanwhile, until `hush`, and nobody else's."""
-        ours, others = _WarningsHandler(self), logging.NullHandler()
-        ours.addFilter(lambda _: not self._is_hushed)
-        logging.getLogger("bulkrestart").addHandler(ours)
-        # With no handler at all, logging would print them to standard error.
-        logging.getLogger().addHandler(others)
+        """Show the warnings of the library meanwhile, until `hush`, and those of other libraries."""
+        handler, show_warning = _WarningsHandler(self), warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            self.repeat(category.__module__.partition(".")[0], str(message))
+
+        logging.getLogger().addHandler(handler)
+        # Python would print the line of code too, and urllib3 repeats some warnings without end.
+        warnings.showwarning = show
         try:
             yield
         finally:
-            logging.getLogger().removeHandler(others)
-            logging.getLogger("bulkrestart").removeHandler(ours)
+            warnings.showwarning = show_warning
+            logging.getLogger().removeHandler(handler)
 
     def hush(self) -> None:
         """Show no more warnings: the command alone speaks of how it ends."""
-        self._is_hushed = True
+        self.is_hushed = True
 
     @contextmanager
     def bar(self, statistics: Callable[[], Statistics]) -> Iterator[None]:
@@ -113,9 +142,14 @@ class _WarningsHandler(logging.Handler):
     def __init__(self, streams: Streams) -> None:
         super().__init__(logging.WARNING)
         self._streams = streams
+        self.addFilter(lambda record: record.name.partition(".")[0] not in _FOR_PROGRAMMERS)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._streams.warn(record.getMessage())
+        source = record.name.partition(".")[0]
+        if source != "bulkrestart":
+            self._streams.repeat(source, record.getMessage())
+        elif not self._streams.is_hushed:
+            self._streams.warn(record.getMessage())
 
 
 def _are_one(one: TextIO | None, other: TextIO | None) -> bool:

@@ -1,20 +1,62 @@
-"""Bounds what is read of Keystone's answers: keystoneauth1 reads them by requests, which decompresses without a bound.
+"""Sends the requests of a sign-in: keystoneauth1 sends them by requests, which has rules of its own.
 
-Law: an answer is decompressed step by step, has at most one content coding, and never takes more memory than the bound.
+Laws: the TLS context and the proxy are those of the compute API. An answer is decompressed step by step, has at most
+one content coding, and never takes more memory than the bound.
 """
 
-from typing import Final
+import ssl
+from typing import Any, Final
 
 import requests
 from keystoneauth1.session import TCPKeepAliveAdapter
+from urllib3 import HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPSConnection
+
+from bulkrestart.cloud.network import proxies_of
 
 #: Bytes of one answer after decompression. A token with a catalog of several hundred services has some 200 KB.
 _LONGEST: Final = 2 * 1024 * 1024
 _STEP: Final = 16 * 1024
 
 
+class _Connection(HTTPSConnection):
+    """A connection that urllib3 takes for verified: it would warn at each request, and `tls_context` warns once."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.is_verified = True
+
+
+class _ConnectionPool(HTTPSConnectionPool):
+    ConnectionCls = _Connection
+
+
 class BoundedAdapter(TCPKeepAliveAdapter):
-    """Sends requests as keystoneauth1's own adapter does, and reads each answer up to the bound."""
+    """Sends requests as keystoneauth1's own adapter does, and reads each answer up to the bound.
+
+    Args:
+        context: The TLS context; `verify` and `cert` of a request are ignored.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Use the context for direct connections."""
+        super().init_poolmanager(*args, ssl_context=self._context, **options)
+        _use_own_pool(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> PoolManager:
+        """Use the context for connections through a proxy, and to it."""
+        if proxy.startswith("https:"):
+            options["proxy_ssl_context"] = self._context
+        manager: PoolManager = super().proxy_manager_for(proxy, ssl_context=self._context, **options)
+        _use_own_pool(manager)
+        return manager
+
+    def cert_verify(self, *args: object) -> None:
+        """Leave the connection as it is: requests would add certifi's certificates to those of the context."""
 
     def send(
         self,
@@ -30,7 +72,11 @@ class BoundedAdapter(TCPKeepAliveAdapter):
         Raises:
             requests.RequestException: The answer is longer than the bound, has several content codings, or is broken.
         """
-        response = super().send(request, stream=True, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        # urllib3 sets the mode of the context by it.
+        is_verified = self._context.verify_mode is not ssl.CERT_NONE
+        response = super().send(
+            request, stream=True, timeout=timeout, verify=is_verified, cert=None, proxies=proxies_of(str(request.url))
+        )
         try:
             if "," in response.headers.get("Content-Encoding", ""):
                 raise requests.exceptions.ContentDecodingError("the answer has several content codings")
@@ -45,3 +91,9 @@ class BoundedAdapter(TCPKeepAliveAdapter):
         # Where requests keeps what it has read.
         response._content = bytes(body)
         return response
+
+
+def _use_own_pool(manager: PoolManager) -> None:
+    # That of SOCKS has pools of its own.
+    if manager.pool_classes_by_scheme["https"] is HTTPSConnectionPool:
+        manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "https": _ConnectionPool}

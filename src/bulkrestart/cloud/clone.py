@@ -8,6 +8,8 @@ import httpx
 Origin = tuple[str, str, int]
 
 PORTS: Final = {"http": 80, "https": 443}
+#: The extension of a request that names the proxy it goes through; None or absent for none.
+PROXY: Final = "bulkrestart.proxy"
 
 
 class Template:

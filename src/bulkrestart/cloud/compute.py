@@ -14,7 +14,9 @@ import anyio
 import httpx
 
 from bulkrestart.cloud.body import read_body
+from bulkrestart.cloud.clone import PROXY, address_of
 from bulkrestart.cloud.credentials import CloudAuth, Renewed
+from bulkrestart.cloud.failures import failure_of, peer
 from bulkrestart.cloud.masking import secrets_of
 from bulkrestart.cloud.rows import Rows
 from bulkrestart.cloud.sender import Draft, Sender, Trace, is_other
@@ -287,17 +289,19 @@ class Compute:
                 self._clock.guess(received, time.time())
             # A body that the rows have parsed holds no fault.
             is_found = rows is not None and rows.is_valid and not is_cut_short
+            status, is_redirected = response.status_code, is_other(response.request, request)
             answer = Answer(
-                response.status_code,
+                status,
                 read_fault(
-                    response.status_code,
+                    status,
                     headers,
                     b"" if is_found else body,
                     is_cut_short=is_cut_short,
                     secrets=secrets,
                 ),
-                is_redirected=is_other(response.request, request),
-                has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, response.status_code),
+                is_redirected=is_redirected,
+                has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, status),
+                location=_location(response, request, secrets) if is_redirected or 300 <= status < 400 else "",
             )
             if answer.status == 401 and isinstance(self._auth, CloudAuth):
                 answer = replace(answer, remedy=self._auth.remedy(response))
@@ -309,23 +313,40 @@ class Compute:
 
 
 def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx.Auth) -> Observation:
-    words = type(error).__name__
     failed = (_request_of(error) if isinstance(error, httpx.HTTPError) else None) or request
-    # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
-    if not isinstance(error, httpx.LocalProtocolError) and (text := _text_of(error, secrets_of(failed, trace, auth))):
+    _, host, port = address_of(failed)[0]
+    address = peer(host, port, failed.extensions.get(PROXY))
+    failure = None if isinstance(error, httpx.TimeoutException) else failure_of(error, address)
+    if failure is not None:
+        text = failure.words
+    elif isinstance(error, httpx.ConnectTimeout):
+        text = f"ETIMEDOUT {address}: no connection in time"
+    else:
+        # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
+        text = "" if isinstance(error, httpx.LocalProtocolError) else str(error)
+    words, text = type(error).__name__, plain(text, secrets=secrets_of(failed, trace, auth))
+    if text:
         words = f"{words}: {text}"
     is_ours = not is_other(failed, request)
-    is_unsent = trace.is_unsent or (is_ours and isinstance(error, httpx.PoolTimeout))
-    return Unsent(words) if is_unsent else Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
+    if not trace.is_unsent and not (is_ours and isinstance(error, httpx.PoolTimeout)):
+        return Unanswered(words, isinstance(error, httpx.TimeoutException | TimeoutError))
+    if failure is None:
+        return Unsent(words)
+    return Unsent(words, is_insecure=failure.is_insecure, is_local=failure.is_local, remedy=failure.remedy)
 
 
-def _text_of(error: Exception, secrets: SecretMask) -> str:
-    """Read what an error says. Where TLS fails on trio, httpx's is empty: then what it came from."""
-    source: BaseException | None = error
-    if isinstance(error, httpx.ConnectError):
-        while source is not None and not str(source):
-            source = source.__cause__ or source.__context__
-    return plain(str(source or ""), secrets=secrets)
+def _location(response: httpx.Response, request: httpx.Request, secrets: SecretMask) -> str:
+    """Read where a redirect points. Its user, password and query are left out: they may be secrets."""
+    url = response.request.url
+    if not is_other(response.request, request):
+        named = response.headers.get("Location")
+        if named is None:
+            return ""
+        try:
+            url = url.join(named)
+        except httpx.InvalidURL:
+            return ""
+    return plain(str(url.copy_with(userinfo=b"", query=None, fragment=None)), secrets=secrets)
 
 
 def _request_of(error: httpx.HTTPError) -> httpx.Request | None:

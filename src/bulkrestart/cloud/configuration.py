@@ -8,11 +8,13 @@ the file, also in the `auth` section.
 """
 
 import json
+import logging
 import os
 import re
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,9 +26,12 @@ from keystoneauth1.plugin import BaseAuthPlugin
 from openstack.config import OpenStackConfig
 from openstack.config.cloud_region import CloudRegion
 from openstack.exceptions import ConfigException
+from openstack.warnings import OpenStackDeprecationWarning
 
 from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.faults import plain
+
+_log = logging.getLogger(__name__)
 
 SERVICE: Final = "compute"
 INTERFACES: Final = ("public", "internal", "admin")
@@ -146,11 +151,23 @@ def read_configuration(name: str | None, overrides: Overrides) -> Configuration:
         ConfigException: There is no such cloud, a file cannot be read, or settings contradict each other.
         Exception: openstack.config and keystoneauth1 may raise anything for values that they do not expect.
     """
-    with warnings.catch_warnings():
-        # openstacksdk 4.22 always warns about deprecations of its own. A missing profile is an error here.
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message="Couldn't find the vendor profile")
+    with logged_warnings():
         return _read(name, overrides)
+
+
+@contextmanager
+def logged_warnings() -> Iterator[None]:
+    """Log what openstack.config warns users about within the block, each text once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # A missing profile is an error here.
+        warnings.filterwarnings("error", message="Couldn't find the vendor profile")
+        yield
+    # Deprecations in Python are for programmers, and openstacksdk 4.22 always warns about some of its own.
+    meant = (one for one in caught if not issubclass(one.category, DeprecationWarning | PendingDeprecationWarning))
+    deprecated = (one for one in caught if issubclass(one.category, OpenStackDeprecationWarning))
+    for text in dict.fromkeys(shown(one.message) for one in (*meant, *deprecated)):
+        _log.warning("%s", text)
 
 
 def _read(name: str | None, overrides: Overrides) -> Configuration:

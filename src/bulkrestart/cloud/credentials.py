@@ -29,6 +29,8 @@ _SHARE: Final = 0.25
 _RENEWAL_INTERVAL: Final = 5.0
 #: Seconds that one sign-in may take: Keystone may be asked for its versions first, and each request has 60.
 LONGEST_FETCH: Final = 120.0
+#: Seconds before another try after a sign-in whose connection was cut.
+_CUT_DELAYS: Final = (0.5, 2.0)
 #: Seconds without a sign-in after which it is given up.
 _PATIENCE: Final = 300.0
 #: Seconds for which a refusal stands: to try a wrong password again and again locks the user out.
@@ -105,12 +107,14 @@ class Trouble:
         remedy: What may help.
         is_final: Trying again is no use, or has been of none for long enough.
         retry_after: Seconds after which another try may go well; None where nobody says.
+        is_cut: The other side closed the connection without an answer: the next try may succeed at once.
     """
 
     words: str
     remedy: str
     is_final: bool = False
     retry_after: float | None = None
+    is_cut: bool = False
 
     @property
     def answer(self) -> Answer:
@@ -221,7 +225,7 @@ class Renewed(CloudAuth):
         began = boottime()
         try:
             with anyio.fail_after(LONGEST_FETCH):
-                issued = await self.fetch()
+                issued = await self._fetch_again_if_cut()
         except SignInError as error:
             self._fail(boottime(), error.trouble)
         except TimeoutError:
@@ -239,6 +243,17 @@ class Renewed(CloudAuth):
             self._trouble = None
         finally:
             self._fetches += 1
+
+    async def _fetch_again_if_cut(self) -> Issued:
+        """Sign in, and again if the connection was cut: one that a load balancer closes is no verdict."""
+        for delay in _CUT_DELAYS:
+            try:
+                return await self.fetch()
+            except SignInError as error:
+                if not error.trouble.is_cut:
+                    raise
+            await anyio.sleep(delay)
+        return await self.fetch()
 
     def _fail(self, now: float, trouble: Trouble) -> None:
         if self._newest is not None and now < self._newest.ends_at:

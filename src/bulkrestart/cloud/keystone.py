@@ -7,6 +7,7 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,19 +19,29 @@ try:
     from keystoneauth1.access import AccessInfo
     from keystoneauth1.identity.base import BaseIdentityPlugin
     from keystoneauth1.plugin import BaseAuthPlugin
+    from keystoneauth1.session import Session
     from openstack.exceptions import ConfigException, SDKException
 
     from bulkrestart.cloud.bounded import BoundedAdapter
-    from bulkrestart.cloud.configuration import Configuration, Overrides, read_configuration, remedy_of, shown
+    from bulkrestart.cloud.configuration import (
+        Configuration,
+        Overrides,
+        logged_warnings,
+        read_configuration,
+        remedy_of,
+        shown,
+    )
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
 from bulkrestart.cloud.credentials import LONGEST_FETCH, CatalogAuth, Issued, SignInError, Trouble, in_thread
-from bulkrestart.cloud.network import proxy_of, tls_context
+from bulkrestart.cloud.failures import Failure, failure_of, peer_at
+from bulkrestart.cloud.network import CertificatesError, proxy_of, tls_context
 from bulkrestart.core.arguments import without_userinfo
 from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.faults import plain, read_fault
+from bulkrestart.core.observation import CHECK_URL
 from bulkrestart.core.secrets import NO_SECRETS, Secret, SecretMask
 from bulkrestart.core.target import Target
 
@@ -62,10 +73,12 @@ class Keystone(CatalogAuth):
     def __init__(self, configuration: Configuration) -> None:
         super().__init__()
         self._configuration = configuration
-        self._session = configuration.settings.get_session()
+        with logged_warnings():
+            self._session = configuration.settings.get_session()
         self._session.timeout = self._session.timeout or _TIMEOUT
+        self._context = _context_of(self._session)
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, BoundedAdapter())
+            self._session.mount(scheme, BoundedAdapter(self._context))
         auth = configuration.settings.get_auth_args()
         self._secrets = tuple(Secret(str(auth[key])) for key in SECRET_OPTIONS if auth.get(key))
         plugin = configuration.settings.get_auth()
@@ -88,12 +101,15 @@ class Keystone(CatalogAuth):
             overrides: The settings that the caller gives; the environment and the files decide on the others.
 
         Raises:
-            ValueError: There is no such cloud, a setting is missing, or settings contradict each other.
+            ValueError: There is no such cloud, a setting is missing, settings contradict each other, or a file of
+                certificates cannot be used.
         """
         if name is not None and not isinstance(name, str):
             raise ValueError(f"the name of a cloud must be a string, not {type(name).__name__}")
         try:
             keystone = cls(read_configuration(name, overrides or Overrides()))
+        except CertificatesError as error:
+            raise ValueError(shown(error)) from None
         except Exception as error:  # openstack.config and the plugins may raise anything for what a user wrote
             named = name or os.environ.get("OS_CLOUD")
             cloud = f"cloud {shown(named)!r:.60}" if named else "the cloud in OS_CLOUD or OS_*"
@@ -114,21 +130,8 @@ class Keystone(CatalogAuth):
         return self._configuration.name
 
     def tls_context(self) -> ssl.SSLContext:
-        """Trust whom the configuration trusts, and be who it says.
-
-        Raises:
-            ValueError: A file that it names cannot be used.
-        """
-        verify, cert = self._session.verify, self._session.cert
-        # requests, and so the OpenStack tools, read these too.
-        trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-        own, key = cert if isinstance(cert, tuple) else (cert, None)
-        try:
-            return tls_context(
-                verify=verify is not False, cacert=verify if isinstance(verify, str) else trusted, cert=own, key=key
-            )
-        except ValueError as error:
-            raise ValueError(shown(error)) from None
+        """Return the TLS context of the sign-in, which the requests to the compute API share."""
+        return self._context
 
     async def fetch(self) -> Issued:
         """Sign in."""
@@ -180,10 +183,13 @@ class Keystone(CatalogAuth):
                 raise SignInError(Trouble(words, f"leave out the name or the id of the {what}", is_final=True))
 
     def _explain(self, error: Exception) -> Trouble:
-        why = self._words(error)
+        failure, why = self._cause_of(error)
         words = f"the sign-in to cloud {self.name} fails: {why}"
-        if "SSL" in why:
+        if failure is not None and failure.is_insecure:
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
+        if failure is not None:
+            remedy = "check auth_url (OS_AUTH_URL) and HTTPS_PROXY"
+            return Trouble(words, remedy if failure.remedy is CHECK_URL else failure.remedy, is_cut=failure.is_cut)
         if isinstance(error, exceptions.HttpError):
             if error.http_status < 500 and error.http_status not in _PASSING:
                 return self._refused(why)
@@ -194,6 +200,23 @@ class Keystone(CatalogAuth):
         if isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure):
             return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
+
+    def _cause_of(self, error: Exception) -> tuple[Failure | None, str]:
+        """Return why a connection failed, if one did, and what to say of an error."""
+        # An answer may come after a connection that failed.
+        failure = None if isinstance(error, exceptions.HttpError) else failure_of(error, self._peer_of(error))
+        return failure, self._words(error) if failure is None else plain(failure.words)
+
+    def _peer_of(self, error: Exception) -> str:
+        """Name the other end of the request that failed: not all of a sign-in go to `auth_url`."""
+        source: BaseException | None = error
+        while source is not None and getattr(source, "request", None) is None:
+            source = source.__cause__ or source.__context__
+        url = str(getattr(getattr(source, "request", None), "url", self._auth_url))
+        proxy = None
+        with suppress(ValueError):  # the proxy may be what is wrong
+            proxy = proxy_of(url)
+        return peer_at(url, proxy)
 
     def _words(self, error: Exception) -> str:
         """Repeat what an error says, without our secrets: Keystone, or what stands before it, may have echoed them."""
@@ -232,7 +255,7 @@ class Keystone(CatalogAuth):
             raise
         except Exception as error:  # a plugin may raise anything for an odd answer; our message has its text
             raise EndpointError(
-                f"the compute API of cloud {self.name} is not found: {self._words(error)}; "
+                f"the compute API of cloud {self.name} is not found: {self._cause_of(error)[1]}; "
                 "set compute_endpoint_override; nothing was sent"
             ) from None
 
@@ -338,6 +361,15 @@ class Keystone(CatalogAuth):
             interface=None if is_any else settings.interface,
         )
         return [(str(endpoint.url), str(endpoint.region_name or "")) for endpoint in listed]
+
+
+def _context_of(session: Session) -> ssl.SSLContext:
+    """Make the TLS context that a configuration describes: `verify` or `insecure`, `cacert`, `cert` and `key`."""
+    verify, cert = session.verify, session.cert
+    own, key = cert if isinstance(cert, tuple) else (cert, None)
+    return tls_context(
+        verify=verify is not False, cacert=verify if isinstance(verify, str) else None, cert=own, key=key
+    )
 
 
 def _check_url(auth_url: str) -> None:

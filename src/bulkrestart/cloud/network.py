@@ -2,22 +2,34 @@
 
 import ipaddress
 import logging
+import os
 import re
 import ssl
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import certifi
 import httpx
+
+from bulkrestart.cloud.clone import PORTS
 
 _log = logging.getLogger(__name__)
 
 #: A name or an address, of either family.
 _HOST: Final = re.compile(r"[\w.:-]+")
 _LAST_PORT: Final = 65535
+#: Variables that name trusted certificates: that of OpenSSL, and those of requests, which other OpenStack tools use.
+_OF_OPENSSL: Final = "SSL_CERT_FILE"
+_OF_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+#: An address in NO_PROXY as URLs have it, with or without a port.
+_BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::(\d+))?")
+
+
+class CertificatesError(ValueError):
+    """Raised when a file of certificates or keys cannot be used; the message names it."""
 
 
 def tls_context(
@@ -27,28 +39,60 @@ def tls_context(
     cert: str | Path | None = None,
     key: str | Path | None = None,
 ) -> ssl.SSLContext:
-    """Say whose certificates are trusted, and who we are.
+    """Make the TLS context for all connections to a cloud, those of the sign-in included.
+
+    The trusted certificates are those of the first source that is given: `cacert`, `SSL_CERT_FILE`,
+    `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, the system's store (with `SSL_CERT_DIR` for its folder), and certifi's where
+    the system has none.
 
     Args:
         verify: Whether certificates are verified at all; if not, a warning is logged.
-        cacert: A file of certificates, or a folder, that are trusted; None for those that the system trusts.
+        cacert: A file of certificates, or a folder, that are trusted; None for those of the environment or the system.
         cert: A file of our own certificate, and of its key unless `key` is given.
         key: The file of that key; not encrypted.
 
     Raises:
-        ValueError: A file cannot be read, or holds something else.
+        CertificatesError: A file cannot be read, or holds something else.
     """
-    # To load the certificates of the system takes 20 ms, so it is not done for nothing.
-    context = _context_of(Path(cacert)) if verify and cacert is not None else ssl.create_default_context()
     if not verify:
         _log.warning("certificates are not verified: whoever is on the way can read the token and change the answers")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    else:
+        context = _trust_of_environment() if cacert is None else _context_of(Path(cacert))
     if cert is not None:
         _load_own(context, Path(cert), None if key is None else Path(key))
     elif key is not None:
-        raise ValueError(f"a key without a certificate: give the certificate of {key} too")
+        raise CertificatesError(f"a key without a certificate: give the certificate of {key} too")
     return context
+
+
+def _trust_of_environment() -> ssl.SSLContext:
+    if path := os.environ.get(_OF_OPENSSL):
+        # OpenSSL, which reads the variable below, ignores a file that it cannot read.
+        _context_named(_OF_OPENSSL, path)
+        return ssl.create_default_context()
+    for variable in _OF_REQUESTS:
+        if path := os.environ.get(variable):
+            return _context_named(variable, path)
+    # This takes 20 ms, so it is not done for nothing.
+    context = ssl.create_default_context()
+    folders = os.environ.get("SSL_CERT_DIR") or ssl.get_default_verify_paths().capath or ""
+    if not context.get_ca_certs() and not any(map(_has_files, folders.split(os.pathsep))):
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def _has_files(folder: str) -> bool:
+    return os.path.isdir(folder) and bool(os.listdir(folder))
+
+
+def _context_named(variable: str, trusted: str) -> ssl.SSLContext:
+    try:
+        return _context_of(Path(trusted))
+    except CertificatesError as error:
+        raise CertificatesError(f"{variable}: {error}; correct it, or unset it") from error
 
 
 def _context_of(trusted: Path) -> ssl.SSLContext:
@@ -57,36 +101,38 @@ def _context_of(trusted: Path) -> ssl.SSLContext:
             return ssl.create_default_context(capath=trusted)
         return ssl.create_default_context(cafile=trusted)
     except ssl.SSLError as error:
-        raise ValueError(f"{trusted} holds no certificates: give a file in PEM format") from error
+        raise CertificatesError(f"{trusted} holds no certificates: give a file in PEM format") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read certificates from {trusted}: {error}") from error
+        raise CertificatesError(f"cannot read certificates from {trusted}: {error}") from error
 
 
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     def refuse() -> str:
         # OpenSSL would ask on the terminal.
-        raise ValueError(f"the key in {key or cert} is encrypted: decrypt it first")
+        raise CertificatesError(f"the key in {key or cert} is encrypted: decrypt it first")
 
     try:
         context.load_cert_chain(cert, key, password=refuse)
     except ssl.SSLError as error:
         files = f"{cert} and {key} hold" if key is not None else f"{cert} holds"
-        raise ValueError(f"{files} no certificate with its key: give them in PEM format") from error
+        raise CertificatesError(f"{files} no certificate with its key: give them in PEM format") from error
     except OSError as error:
-        raise ValueError(f"cannot read the certificate {cert}, or its key: {error.strerror}") from error
+        raise CertificatesError(f"cannot read the certificate {cert}, or its key: {error.strerror}") from error
 
 
 def proxy_of(url: str) -> httpx.Proxy | None:
     """Find the proxy that the environment names for a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
 
-    A proxy does not reach this machine's own loopback, so none is used for it, as Go's net/http has it.
+    The sign-in and the compute API have the same rule. `NO_PROXY` names hosts, domains and networks (10.0.0.0/8); a
+    host may have a port. A proxy does not reach this machine's own loopback, so none is used for it, as in Go's
+    net/http.
 
     Raises:
         ValueError: The environment names something that is no proxy.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if _is_loopback(host) or _is_in_network(host) or proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
+    host, port = parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
+    if _is_loopback(host) or _is_excluded_address(host, port) or proxy_bypass(f"{host}:{port}"):
         return None
     proxy = _proxy_named_for(parts.scheme)
     if isinstance(proxy, str):
@@ -113,21 +159,38 @@ def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
     return proxy if is_address else unusable
 
 
-def _is_in_network(host: str) -> bool:
-    """Tell whether `NO_PROXY` names a network that an address is in: requests heeds it, and urllib does not."""
+def proxies_of(url: str) -> dict[str, str]:
+    """Return the proxy for a URL as requests takes it; empty for none.
+
+    Raises:
+        ValueError: The environment names something that is no proxy.
+    """
+    proxy = proxy_of(url)
+    if proxy is None:
+        return {}
+    user, password = proxy.auth or ("", "")
+    named = proxy.url.copy_with(username=user, password=password) if user or password else proxy.url
+    return {urlsplit(url).scheme: str(named)}
+
+
+def _is_excluded_address(host: str, port: int) -> bool:
+    """Return whether `NO_PROXY` names an address as a network or in brackets: urllib does not read these."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return any(address in network for network in _unproxied_networks())
+    return any(_covers(one.strip(), address, port) for one in getproxies().get("no", "").split(","))
 
 
-def _unproxied_networks() -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    for one in getproxies().get("no", "").split(","):
-        with suppress(ValueError):  # a name
-            if "/" in one:
-                # Not strict: requests takes 10.0.0.1/8 for 10.0.0.0/8.
-                yield ipaddress.ip_network(one.strip(), strict=False)
+def _covers(entry: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
+    if bracketed := _BRACKETED.fullmatch(entry):
+        entry = bracketed[1] if bracketed[2] in (None, str(port)) else ""
+    elif "/" not in entry:
+        return False
+    with suppress(ValueError):  # a name
+        # Not strict: requests takes 10.0.0.1/8 for 10.0.0.0/8.
+        return address in ipaddress.ip_network(entry, strict=False)
+    return False
 
 
 def _is_loopback(host: str) -> bool:

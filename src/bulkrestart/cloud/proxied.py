@@ -13,6 +13,7 @@ import anyio
 import httpcore
 import httpx
 
+from bulkrestart.cloud.clone import PROXY
 from bulkrestart.cloud.transport import has_buffered_data, has_pending_data
 
 _LIMITS: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1)
@@ -86,6 +87,10 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
                 except _UnsolicitedDataError:
                     # Nothing of it has left.
                     continue
+        except httpx.TransportError:
+            # The message of a failure names the proxy.
+            extensions = {**extensions, PROXY: self._proxy}
+            raise
         finally:
             request.extensions = extensions
 

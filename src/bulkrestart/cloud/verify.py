@@ -12,6 +12,7 @@ from urllib.parse import quote
 import anyio
 import httpx
 
+from bulkrestart.cloud.failures import failure_of, peer, peer_at
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.core.arguments import check_seconds
 from bulkrestart.core.faults import plain
@@ -61,7 +62,8 @@ def tcp_open(port: int, *, host: str = "{address}", timeout: float = 5.0) -> Ver
             with anyio.fail_after(timeout):
                 stream = await anyio.connect_tcp(where, port)
         except (OSError, UnicodeError) as error:  # IDNA raises a UnicodeError
-            raise NotWellError(f"port {port} of {where} is not open: {_said_by(error, timeout)}") from error
+            why = _said_by(error, timeout, peer(where, port))
+            raise NotWellError(f"port {port} of {where} is not open: {why}") from error
         await anyio.aclose_forcefully(stream)
         return True
 
@@ -104,7 +106,8 @@ def http_ok(url: str, *, timeout: float = 10.0, verify: bool | ssl.SSLContext = 
                 ):
                     status = response.status_code
         except (OSError, httpx.HTTPError) as error:
-            raise NotWellError(f"{where} does not answer: {_said_by(error, timeout)}") from error
+            why = _said_by(error, timeout, peer_at(where))
+            raise NotWellError(f"{where} does not answer: {why}") from error
         if status != httpx.codes.OK:
             raise NotWellError(f"{where} answers {status}, not 200")
         return True
@@ -112,10 +115,12 @@ def http_ok(url: str, *, timeout: float = 10.0, verify: bool | ssl.SSLContext = 
     return check
 
 
-def _said_by(error: BaseException, timeout: float) -> str:
+def _said_by(error: BaseException, timeout: float, address: str) -> str:
     """Say what kept an answer away; what wraps an error may say less than what is in it, or nothing."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return f"no answer within {timeout:g} s"
+    if (failure := failure_of(error, address)) is not None:
+        return failure.words
     sources = [error]
     while source := sources[-1].__cause__ or sources[-1].__context__:
         sources.append(source)

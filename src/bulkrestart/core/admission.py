@@ -197,6 +197,11 @@ class Admission:
             server_id: The server that it was about; None if it was about none, or about many.
             progress: The way of the server, if it was a send.
         """
+        if isinstance(seen, Unsent) and seen.is_local:
+            # It says nothing about the cloud, good or bad. Fewer at once need fewer descriptors and ports.
+            self._limit.halve(now, sent_at=sent_at)
+            self.door.postpone_probe(now, sent_at=sent_at)
+            return
         hold = None
         if isinstance(seen, Observation) and (hold := hold_for(seen)) is not None:
             self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))

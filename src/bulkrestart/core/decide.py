@@ -38,8 +38,6 @@ COMMANDS_EXECUTING_DELAY: Final = 60.0
 #: Refusals by policy in a row, with no acceptance between, that stop a run: the rest would be refused as well.
 FORBIDDEN_IN_A_ROW: Final = 10
 
-#: What Python writes where TLS fails: a certificate that is not trusted, or no TLS at all on the other side.
-_NO_TLS: Final = "[SSL: "
 _UNCERTAIN_CODES: Final = ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.1002")
 #: nova/api/openstack/common.py raise_http_conflict_for_instance_invalid_state
 _CONFLICT: Final = re.compile(r"Cannot 'reboot' instance \S+ while it is in (vm_state|task_state|launched_at) (\S+)")
@@ -66,7 +64,8 @@ def decide(seen: Observation, progress: Progress) -> Decision:
         case Unsent(is_withheld=True):
             return Look(is_unresolved=False, is_attempt=False)
         case Unsent():
-            return Send(reboot_type=progress.reboot_type)
+            # A limit of this machine is not the server's failure.
+            return Send(reboot_type=progress.reboot_type, is_attempt=not seen.is_local)
         case Unanswered():
             return Look(is_unresolved=True)
         case Answer():
@@ -173,7 +172,7 @@ def decide_first(seen: Observation, *, refused_tokens: int, stale_tokens: int) -
         AuthError: Our credentials are refused.
         EndpointError: It is something else than the compute API of the project.
     """
-    if isinstance(seen, Unsent) and _NO_TLS in seen.words:
+    if isinstance(seen, Unsent) and seen.is_insecure:
         remedy = "trust its certificate (verify=, --cacert, or cacert in clouds.yaml), or check the URL"
         raise EndpointError(f"the connection is not secure ({seen.words}); {remedy}; nothing was sent")
     if not isinstance(seen, Answer) or seen.status >= 500 or seen.status == 408 or seen.fault.body is Body.CUT_SHORT:
@@ -244,12 +243,17 @@ def refuse(reason: Reason, answer: Answer, stop: Stop | None = None) -> End:
 
 def wrong_endpoint(answer: Answer) -> Stop:
     """Stop a run whose endpoint cannot be the project's."""
-    remedy = "check the URL and the project in it"
+    remedy, words = "check the URL and the project in it", answer.words
+    if answer.location:
+        words = f"{words}, which points to {answer.location}"
+        remedy = (
+            f"if the compute API is there, set --endpoint, or compute_endpoint_override in clouds.yaml; or {remedy}"
+        )
     if answer.status == 407:
         remedy = "the proxy wants to know you: give HTTPS_PROXY with a user name and a password"
     return Stop(
         StopReason.WRONG_ENDPOINT,
-        f"this is not the compute endpoint of the project ({answer.words}); {remedy}",
+        f"this is not the compute endpoint of the project ({words}); {remedy}",
     )
 
 

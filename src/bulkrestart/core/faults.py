@@ -120,6 +120,11 @@ _SECRET: Final = re.compile(
     r"""[\w.~%+/=-]{12,}|[\w+=-]{64,}|(?<=://)[^\s/@]+(?=@)""",
     re.IGNORECASE | re.ASCII,
 )
+#: The same without long runs: a user who is to open a link needs all of it.
+_SECRET_OF_LINK: Final = re.compile(
+    r"""((?:token|authorization|signature|password|secret)=)[^\s&#]{12,}|(?<=://)[^\s/@]+(?=@)""", re.IGNORECASE
+)
+_LINK: Final = re.compile(r"(https?://\S+)")
 
 
 def read_fault(
@@ -253,7 +258,9 @@ def _without_markup(text: str) -> str:
     return html.unescape(words.strip()[:_LONGEST_READ])
 
 
-def plain(text: str, longest: int = LONGEST_MESSAGE, *, secrets: SecretMask = NO_SECRETS) -> str:
+def plain(
+    text: str, longest: int = LONGEST_MESSAGE, *, secrets: SecretMask = NO_SECRETS, keeps_links: bool = False
+) -> str:
     """Make one line of what a cloud wrote: printable characters without secrets, cut to a length.
 
     Secrets are masked after invisible characters are removed, which could split them, and before the line is cut, which
@@ -263,12 +270,15 @@ def plain(text: str, longest: int = LONGEST_MESSAGE, *, secrets: SecretMask = NO
         text: What the cloud wrote, decoded.
         longest: The most characters of the line.
         secrets: Masks the secrets of the request. Text that looks like another secret is masked too.
+        keeps_links: Whether a link keeps its long codes; a user name, a password and a token in it are masked.
     """
     if not text:
         return ""
     # What is not printable includes lone surrogates, which no file takes, and marks that turn a terminal's line around.
     printable = "".join(char for char in text[:_LONGEST_READ] if char.isprintable() or char.isspace())
-    line = _SECRET.sub(r"\1…", secrets.apply(" ".join(printable.split())))
+    line = secrets.apply(" ".join(printable.split()))
+    parts = _LINK.split(line) if keeps_links else [line]
+    line = "".join((_SECRET_OF_LINK if at % 2 else _SECRET).sub(r"\1…", part) for at, part in enumerate(parts))
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 

@@ -19,6 +19,8 @@ _NOT_FOUND_CODES: Final = ("itemNotFound", "Ecs.0114", "Ecs.0614")
 _WRONG_PROJECT_CODES: Final = ("Ecs.0023", "Common.0018")
 #: nova/api/openstack/wsgi.py: "Malformed request URL: URL's project_id '..' doesn't match Context's project_id '..'"
 _WRONG_PROJECT: Final = re.compile(r"project_id .*doesn't match", re.IGNORECASE)
+#: What may help where the other side does not answer.
+CHECK_URL: Final = "check the URL (and HTTPS_PROXY)"
 _NO_PROJECT: Final = re.compile(r"doesn't match Context's project_id '?None", re.IGNORECASE)
 
 
@@ -32,6 +34,7 @@ class Answer:
         is_redirected: It answers another request than the one that was sent (a followed redirect).
         has_stale_token: It was signed with a token that was good once, and a newer one is there or can be had.
         remedy: What may help where it refuses our credentials.
+        location: Where a redirect points, without its query; "" where it does not say.
     """
 
     status: int
@@ -39,6 +42,7 @@ class Answer:
     is_redirected: bool = False
     has_stale_token: bool = False
     remedy: str = "check what signs the requests"
+    location: str = ""
 
     @property
     def is_throttled(self) -> bool:
@@ -97,11 +101,17 @@ class Unsent:
         words: Why.
         is_final: Nothing will ever leave again: the client is closed.
         is_withheld: Our own check stopped it right before it would have left. It says nothing about the cloud.
+        is_insecure: TLS refuses the certificate, the host name or the protocol: another try would fail too.
+        is_local: A limit or a rule of this machine stopped it. It says nothing about the cloud.
+        remedy: What may help.
     """
 
     words: str
     is_final: bool = False
     is_withheld: bool = False
+    is_insecure: bool = False
+    is_local: bool = False
+    remedy: str = CHECK_URL
 
     def __str__(self) -> str:
         return f"unsent: {self.words}"

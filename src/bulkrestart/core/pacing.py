@@ -173,6 +173,17 @@ class Door:
         """Note that a probe ends without an answer: it was cancelled. Another may leave."""
         self._probing_since = None
 
+    def postpone_probe(self, now: float, *, sent_at: float) -> None:
+        """Note that a request said nothing about the cloud: if it was the probe, another follows.
+
+        Args:
+            now: The time, in seconds.
+            sent_at: When the request left.
+        """
+        if self._probing_since is not None and sent_at >= self._probing_since:
+            self._probing_since = None
+            self._probe_at = now + FIRST_PROBE
+
     def outage_ends(self, began: float) -> float:
         """Tell when a run that began at some time has waited for long enough; `inf` while the door is open."""
         return max(self.began, began) + OUTAGE if self.is_closed else float("inf")

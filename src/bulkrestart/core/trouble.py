@@ -18,6 +18,8 @@ def is_overcharge(seen: Observation) -> bool:
 
 def is_trouble(seen: Observation) -> bool:
     """Tell whether an answer, or the lack of one, may be the trouble of the cloud: it says nothing of the question."""
+    if isinstance(seen, Unsent):
+        return not seen.is_local
     if not isinstance(seen, Answer):
         return True
     is_in_trouble = seen.status >= 500 or seen.status == 408

@@ -6,9 +6,9 @@ from typing import Final
 
 from bulkrestart.cloud.compute import ServerGroup
 from bulkrestart.core.errors import EndpointError
-from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.observation import CHECK_URL, Answer, Observation
 from bulkrestart.core.pages import PageSize, is_too_large, refuses_limit
-from bulkrestart.run.preflight import CHECK_URL, Preflight
+from bulkrestart.run.preflight import Preflight
 
 _log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from typing import Final, Self
 
 from bulkrestart.core.errors import EndpointError
 from bulkrestart.core.model import Server
-from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.observation import CHECK_URL, Answer, Observation
 from bulkrestart.core.pages import ListEnd, Page
 from bulkrestart.core.selection import Selection
 from bulkrestart.run.pages import PageWalk, Revised
-from bulkrestart.run.preflight import CHECK_URL, Preflight
+from bulkrestart.run.preflight import Preflight
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from bulkrestart.core.decide import decide_first
 from bulkrestart.core.decision import Again, Ready
 from bulkrestart.core.errors import AuthError, EndpointError, StalledError
 from bulkrestart.core.model import Server, StopReason
-from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.observation import CHECK_URL, Answer, Observation, Unsent
 from bulkrestart.run.gate import Gate
 
 T = TypeVar("T")
@@ -24,7 +24,6 @@ _log = logging.getLogger(__name__)
 #: each more: some 15 s besides what the looks take, which is `request_timeout` where nothing refuses them.
 TRIES: Final = 5
 _FIRST_CEILING: Final = 2.0
-CHECK_URL: Final = "check the URL (and HTTPS_PROXY)"
 
 
 async def require_sign_in(gate: Gate) -> None:
@@ -136,6 +135,9 @@ class Preflight:
                 case Again():
                     tries += 1
                     if tries == TRIES:
+                        # What the machine or the network lacks is mended first.
+                        if isinstance(seen, Unsent) and seen.remedy != CHECK_URL:
+                            remedy = seen.remedy
                         words = f"the compute API does not answer{asked} ({seen})"
                         raise EndpointError(f"{words}; {remedy}; nothing was sent")
                     words = "the compute API does not answer%s (%s); look %d of %d follows"

@@ -8,6 +8,7 @@ import anyio
 
 from bulkrestart.cloud.credentials import Trouble
 from bulkrestart.core.admission import Admission, Party, Slot
+from bulkrestart.core.observation import Unsent
 from bulkrestart.core.pacing import LONGEST_SAID
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.queues import Place, Queues, Rank
@@ -96,6 +97,8 @@ class Traffic:
         self.admission = admission
         self._queues: Queues[Claim] = Queues()
         self._turnstile = Turnstile()
+        #: The user knows of a limit of this machine.
+        self._is_limit_told = False
 
     async def take(self, claim: Claim, signer: Signer) -> Trouble | None:
         """Wait for a slot at a moment at which nobody is asked to wait; nothing awaits between that and the return.
@@ -199,6 +202,9 @@ class Traffic:
         now, was_closed = anyio.current_time(), self.admission.door.is_closed
         held = self.admission.brake.remaining(now)
         self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
+        if isinstance(seen, Unsent) and seen.is_local and not self._is_limit_told:
+            self._is_limit_told = True
+            _log.warning("fewer requests leave at once: %s; %s", seen.words, seen.remedy)
         if LONGEST_SAID >= (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
             _log.warning("everybody waits for %.0f s, as the cloud asks (%s)", hold, seen)
         if self.admission.door.is_closed and not was_closed:

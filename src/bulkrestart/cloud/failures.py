@@ -1,0 +1,157 @@
+"""Says why a connection failed, whichever library made it: the name of the error, the address, and the cause's side."""
+
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from bulkrestart.cloud.clone import PORTS
+from bulkrestart.core.observation import CHECK_URL
+
+_FILES: Final = "raise the limit of open files (ulimit -n), or lower --max-at-once (max_at_once=)"
+_MEMORY: Final = "free memory or network buffers, or lower --max-at-once (max_at_once=)"
+_PORTS: Final = "no local port or address is free: lower --max-at-once (max_at_once=)"
+_POLICY: Final = "a firewall or a route here forbids it: allow the connection"
+_ROUTE: Final = "check the network and the VPN of this machine"
+#: Errors that a limit or a rule of this machine causes before anything reaches the network (connect(2), socket(2)).
+_LOCAL: Final = {
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ENOBUFS: _MEMORY,
+    errno.ENOMEM: _MEMORY,
+    errno.EADDRNOTAVAIL: _PORTS,
+    errno.EACCES: _POLICY,
+    errno.EPERM: _POLICY,
+}
+_CUT: Final = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
+_KINDS: Final = {ConnectionResetError: errno.ECONNRESET, BrokenPipeError: errno.EPIPE}
+_WITHOUT_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH})
+#: Reasons of OpenSSL that say that the connection broke, or that the server is at a loss. Every other reason concerns
+#: the certificate, the host name or the protocol.
+_PASSING: Final = frozenset(
+    {
+        *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "TLSV1_ALERT_USER_CANCELLED"),
+        *("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "SSLV3_ALERT_CLOSE_NOTIFY"),
+        *("BAD_RECORD_MAC", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY", "RECORD_LAYER_FAILURE"),
+    }
+)
+#: What Python's ssl adds to OpenSSL's own words.
+_SSL_FRAME: Final = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$")
+#: The address in the words of asyncio: "Connect call failed ('10.0.0.5', 8774)".
+_ADDRESS: Final = re.compile(r"\('([^']+)', \d+")
+_LOOKUPS: Final = {
+    code: name
+    for name in ("EAI_AGAIN", "EAI_FAIL", "EAI_FAMILY", "EAI_MEMORY", "EAI_NONAME", "EAI_NODATA", "EAI_SERVICE")
+    if (code := getattr(socket, name, None)) is not None
+}
+#: Exceptions in a row that are looked through.
+_DEEPEST: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a connection failed.
+
+    Attributes:
+        words: The name of the error, the address, and the words of the system or of OpenSSL.
+        remedy: What may help.
+        is_local: A limit or a rule of this machine is the cause.
+        is_insecure: TLS refuses the certificate, the host name or the protocol: another try would fail too.
+        is_cut: The other side closed the connection, or TLS broke: the next try may succeed at once.
+    """
+
+    words: str
+    remedy: str = CHECK_URL
+    is_local: bool = False
+    is_insecure: bool = False
+    is_cut: bool = False
+
+
+def peer(host: str, port: int, proxy: httpx.Proxy | None = None) -> str:
+    """Name the other end of a connection: its host and port, and the proxy."""
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if proxy is None:
+        return name
+    return f"{name} through the proxy {peer_at(str(proxy.url))}"
+
+
+def peer_at(url: str, proxy: httpx.Proxy | None = None) -> str:
+    """Name the other end of a connection for a URL."""
+    parts = urlsplit(url)
+    return peer(parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0), proxy)
+
+
+def failure_of(error: BaseException, address: str) -> Failure | None:
+    """Find why a connection failed in an exception and its causes; None if they do not say it.
+
+    Args:
+        error: The exception of whichever library.
+        address: The other end, as `peer` names it.
+    """
+    # Of several addresses of a host, one that was reached says more than one without a route.
+    cause = min(_causes_of(error), key=_rank, default=None)
+    if cause is None:
+        return None
+    if isinstance(cause, ssl.SSLError):
+        return _tls_failure(cause, address)
+    if isinstance(cause, socket.gaierror):
+        return Failure(f"{_LOOKUPS.get(cause.errno, 'EAI_SYSTEM')} {address}: {cause.strerror}")
+    number = _number_of(cause)
+    seen = _ADDRESS.search(str(cause))
+    if seen is not None and seen[1] not in address:
+        address = f"{address} ({seen[1]})"
+    words = f"{errno.errorcode[number]} {address}: {str(cause) if cause.errno is None else os.strerror(number)}"
+    if number in _LOCAL:
+        return Failure(f"{words} on this machine", _LOCAL[number], is_local=True)
+    return Failure(words, _ROUTE if number in _WITHOUT_ROUTE else CHECK_URL, is_cut=number in _CUT)
+
+
+def _tls_failure(cause: ssl.SSLError, address: str) -> Failure:
+    # An error that a plugin made has no reason.
+    reason = getattr(cause, "reason", None) or type(cause).__name__
+    is_passing = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _PASSING
+    words = _SSL_FRAME.sub("", cause.strerror or str(cause))
+    if isinstance(cause, ssl.SSLEOFError):
+        words = "the other side ended the connection during TLS"
+    return Failure(f"{reason} {address}: {words}", is_insecure=not is_passing, is_cut=is_passing)
+
+
+def _causes_of(error: BaseException) -> Iterator[OSError]:
+    """Yield the nearest causes: one, or one for each address of a host that was tried."""
+    source: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if source is None:
+            return
+        if isinstance(source, BaseExceptionGroup):
+            for one in source.exceptions:
+                yield from _causes_of(one)
+            return
+        if isinstance(source, OSError) and _is_cause(source):
+            yield source
+            return
+        source = source.__cause__ or source.__context__
+
+
+def _is_cause(error: OSError) -> bool:
+    if isinstance(error, ssl.SSLError):
+        # These two only tell TLS to wait.
+        return not isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError)
+    return isinstance(error, socket.gaierror) or bool(_number_of(error))
+
+
+def _number_of(cause: OSError) -> int:
+    """Return the errno; 0 for none. http.client raises a ConnectionResetError without one."""
+    if cause.errno is None:
+        return next((number for kind, number in _KINDS.items() if isinstance(cause, kind)), 0)
+    return cause.errno if cause.errno in errno.errorcode else 0
+
+
+def _rank(cause: OSError) -> int:
+    return 2 if cause.errno in _WITHOUT_ROUTE else 1 if cause.errno in _LOCAL else 0

@@ -1,0 +1,140 @@
+"""What other libraries tell the user: shown once, on standard error, on one line, without secrets."""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from openstack.warnings import ConfigurationWarning
+
+from bulkrestart.cli.streams import Streams
+from bulkrestart.core.secrets import Secret
+from bulkrestart.simulator import Cloud
+from tests.cloud.certificates import Authority
+from tests.cloud.fake_keystone import FakeKeystone, compute
+
+from .conftest import PASSWORD, Cli, Clouds, Serve, sdk_warns
+
+pytestmark = [sdk_warns, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
+
+LINK = "https://idp.example.com/device?user_code=ABCD-EFGH"
+LONG_CODE = "a1b2c3d4" * 12
+
+
+def show(capfd: pytest.CaptureFixture[str], act: Callable[[], object]) -> list[str]:
+    """Let something be told while a command runs, and return the lines on standard error."""
+    streams = Streams()
+    streams.secrets = lambda: (Secret(PASSWORD),)
+    with streams.showing_warnings():
+        act()
+    streams.close()
+    out, err = capfd.readouterr()
+    assert out == ""
+    return [str(line) for line in err.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("logger", "message", "line"),
+    [
+        (
+            "keystoneauth.identity",
+            f"To authenticate please go to: {LINK}",
+            f"keystoneauth: To authenticate please go to: {LINK}",
+        ),
+        (
+            "keystoneauth.identity",
+            f"go to https://idp.example.com/{LONG_CODE} and confirm",
+            f"keystoneauth: go to https://idp.example.com/{LONG_CODE} and confirm",
+        ),
+        (
+            "keystoneauth.identity",
+            "go to https://idp.example.com/device and enter ABCD-EFGH",
+            "keystoneauth: go to https://idp.example.com/device and enter ABCD-EFGH",
+        ),
+        ("openstack.config", "two\nlines\x1b[31m", "openstack: two lines[31m"),
+        ("kerberos_plugin", f"the password {PASSWORD} ends soon", "kerberos_plugin: the password *** ends soon"),
+        ("plugin", "https://me:pa55word@idp.test/x is old", "plugin: https://…@idp.test/x is old"),
+        ("plugin", "see https://idp.test/x?token=0123456789abcdef", "plugin: see https://idp.test/x?token=…"),
+        ("plugin", f"the token is {LONG_CODE}", "plugin: the token is …"),
+    ],
+)
+def test_what_others_log_is_shown(capfd: pytest.CaptureFixture[str], logger: str, message: str, line: str) -> None:
+    """A link stays whole, and is told once however often it is logged; a secret is masked."""
+
+    def act() -> None:
+        for _ in range(3):
+            logging.getLogger(logger).warning(message)
+
+    assert show(capfd, act) == [f"bulkrestart: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("logger", "level"),
+    [
+        ("keystoneauth.session", logging.INFO),
+        ("keystoneauth.session", logging.DEBUG),
+        ("asyncio", logging.ERROR),
+        ("stevedore.extension", logging.ERROR),
+    ],
+)
+def test_what_is_for_programmers_is_not_shown(capfd: pytest.CaptureFixture[str], logger: str, level: int) -> None:
+    """Nor are requests, which carry tokens."""
+    assert show(capfd, lambda: logging.getLogger(logger).log(level, "REQ: curl -g -i")) == []
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_others_warn_of_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    """On one line, without the code that warned, and once."""
+
+    def act() -> None:
+        for _ in range(3):
+            warnings.warn("The cacert is not used", ConfigurationWarning, stacklevel=1)
+
+    former = warnings.showwarning
+    assert show(capfd, act) == ["bulkrestart: openstack: The cacert is not used"]
+    assert warnings.showwarning is former
+
+
+def test_nothing_is_shown_after_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """When the command speaks of how it ends, it alone does."""
+    streams = Streams()
+    with streams.showing_warnings():
+        streams.hush()
+        for logger in ("keystoneauth", "bulkrestart"):
+            logging.getLogger(logger).warning("too late")
+    streams.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cacert": "/nonexistent/ca.pem", "verify": False}, "You are specifying a cacert for the cloud one:RegionOne"),
+        ({"cloud": "otc"}, "uses the keyword 'cloud' to reference a known vendor profile"),
+        ({"external_network": "net"}, "external_network is deprecated"),
+    ],
+)
+def test_what_is_odd_in_clouds_yaml_is_said_once(
+    cli: Cli, clouds: Clouds, settings: Mapping[str, object], words: str
+) -> None:
+    """Openstacksdk warns of settings that it does not use, or not for long."""
+    clouds(one={"region_name": "RegionOne", **settings})
+    end = cli("servers", "--all", "--cloud", "one")
+    assert end.err.count(words) == 1, end.err
+    assert all(line.startswith("bulkrestart: ") for line in end.err.splitlines())
+    assert PASSWORD not in end.err
+
+
+def test_an_insecure_sign_in_is_said_once(cli: Cli, clouds: Clouds, serve: Serve, tmp_path: Path) -> None:
+    """Each sign-in is two requests, and urllib3 would warn at each, with a line of its code."""
+    served = serve(Cloud(3))
+    keystone = FakeKeystone(Authority(tmp_path).server("127.0.0.1"))
+    keystone.issued = served.cloud.add_token
+    keystone.scope = served.cloud.project_id
+    keystone.catalog = [compute(served.endpoint)]
+    with keystone.serving():
+        clouds(one={"auth": {"auth_url": f"{keystone.url}/v3"}, "region_name": "RegionOne", "verify": False})
+        end = cli("servers", "--all", "--cloud", "one")
+    assert (end.code, end.err.count("\n")) == (0, 1), end
+    assert "certificates are not verified" in end.err
