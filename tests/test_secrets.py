@@ -150,7 +150,7 @@ FAILURES: Final = {
     "refusing proxy": Scenario("407", proxy="refusing"),
     "refusing proxy, cloud": Scenario("HTTP 407", by="cloud", proxy="refusing"),
     "absent proxy, keys": Scenario("does not answer", by="keys", proxy="absent"),
-    "absent proxy, cloud": Scenario("ProxyError", by="cloud", proxy="absent"),
+    "absent proxy, cloud": Scenario("through the proxy", by="cloud", proxy="absent"),
     "rubbish proxy": Scenario("names no usable proxy", proxy="rubbish"),
     "rubbish proxy, cloud": Scenario("names no usable proxy", by="cloud", proxy="rubbish"),
     "defect in an answer": Scenario("TypeError: a defect", defect=READ),
