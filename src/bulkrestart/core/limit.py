@@ -17,7 +17,7 @@ TOLERATED_SHARE: Final = 0.1
 LEAST_COHORT: Final = 10
 #: Cohorts between two trials of the same question, at most. A trial that fails costs an API at its limit one shed
 #: request of the next 16 cohorts of 10, under 1 %; and an API that recovers is noticed after as many.
-LONGEST_WAIT: Final = 16
+LONGEST_WAIT: Final = 32
 
 #: Requests at once while the latency of an API that has little to do is measured. Envoy's 3 (`min_concurrency`) make
 #: the first seconds slow, a large part of a short run: a real Nova took 0.6 of the sends of a fixed limit.
