@@ -300,7 +300,7 @@ class Admission:
         sent_at: float,
         server_id: str | None,
     ) -> None:
-        if sent_at <= self.door.last_good:
+        if sent_at < self.door.last_good:
             return
         if attempt is not None:
             self._in_trouble.append(attempt)

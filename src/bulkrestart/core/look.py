@@ -115,9 +115,10 @@ def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after
     """
     if not progress.fate.is_unresolved:
         return drawn
-    left = progress.fate.answered_at + grace_of(progress, lag) - now
-    if left <= 0.0:
+    proves_at = progress.fate.answered_at + grace_of(progress, lag)
+    if progress.last_look.at >= proves_at:
         return drawn
+    left = max(0.0, proves_at - now)
     is_shed = progress.sends.last_status == 503 and progress.fate.readable_looks > 0
     is_quiet = is_shed and not progress.fate.was_seen_rebooting
     return left + after_grace if is_quiet else min(drawn, left + after_grace)
