@@ -106,7 +106,7 @@ class OverloadLimit:
 
     - More than `SHED_SHARE` of a cohort: half the limit, at once.
     - More than `TOLERATED_SHARE`: a trial of the limit less that share. An API at its limit then answers all, and
-      faulty servers change nothing; it is kept if the share falls by half.
+      faulty servers change nothing; it is kept if the share falls by more than half.
     - Less: a trial of a higher limit, half of the way to the one that last failed (a binary search, as BIC-TCP has it:
       Xu, Harfoush and Rhee, INFOCOM 2004), or beyond it by 1, 2, 4 ... An API at its limit sheds all that is added.
 
@@ -189,7 +189,12 @@ class OverloadLimit:
         if self._trial is None or self._trial < self._base:
             return SHED_SHARE
         # Halfway between the share of faulty servers, and that with all shed that were added.
-        return min(SHED_SHARE, self._share + (1.0 - self._base / self._trial) / 2.0)
+        return min(SHED_SHARE, self._share + (1.0 - self._base / self._trial) / 2.0 + self._deviation)
+
+    @property
+    def _deviation(self) -> float:
+        """The standard deviation of the share of faulty servers in a cohort."""
+        return sqrt(self._share * (1.0 - self._share) / self._size)
 
     def shrink(self, now: float) -> None:
         """Go back from a trial that overloads the API, or halve the limit that stands."""
@@ -219,7 +224,7 @@ class OverloadLimit:
                 self._step = 1 if self._trial < self._failed else 2 * self._step
                 self._base, self._share = self._trial, share
                 self._rise.reset()
-        elif share <= self._share / 2.0:
+        elif share <= max(0.0, self._share / 2.0 - self._deviation):
             self._failed, self._base, self._share = self._base, self._trial, share
             self._fall.reset()
         else:
