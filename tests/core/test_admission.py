@@ -490,7 +490,7 @@ def test_failures_that_left_after_the_last_good_answer_are_an_outage() -> None:
 def test_an_outage_halves_the_limit() -> None:
     """When the cloud is back, slow start goes up to half of what there was before."""
     admission, now = closed(20), 2.0
-    sizes = []
+    sizes: list[int] = []
     for _ in range(5):
         slots = leave(admission, admission.free if sizes else 1, now)
         sizes.append(len(slots))
