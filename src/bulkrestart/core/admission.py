@@ -86,7 +86,7 @@ class Admission:
     Args:
         max_at_once: Requests in flight, at most.
         max_per_second: Requests a second, at most; None for no bound.
-        adaptive: Whether fewer than `max_at_once` are in flight where the cloud is overcharged; "latency": also where
+        adaptive: Whether fewer than `max_at_once` are in flight where the cloud is overloaded; "latency": also where
             more would only wait.
 
     Attributes:
@@ -316,7 +316,7 @@ class Admission:
         if self.door.is_closed:
             self._restart(now, sent_at=sent_at, is_rate_signal=False)
             if self._overload is not None:
-                # So much trouble in a row is more than any share.
+                # So many failures in a row are more than any share.
                 self._overload.shrink(now)
         self.door.recover(now, sent_at=sent_at)
         self._in_trouble.clear()
