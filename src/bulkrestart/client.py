@@ -117,10 +117,11 @@ class RestartClient:
         adaptive: Whether fewer than `max_at_once` requests are in flight where the cloud is overloaded. True halves
             their number when it throttles, and brings it back one by one (AIMD, as TCP does). It also lowers their
             number when a large share of requests that left together is answered 503, or not in time, to what the API
-            works on; a few faulty servers do not. "latency" finds besides, by how long sends take, how many requests at once the API works on:
-            more would only wait in its queue. It begins with 10, so it needs some hundred sends to become fast where
-            the API is (the gradient controller of Envoy's adaptive concurrency filter). False keeps `max_at_once`. In
-            all of them one request leaves first after everybody was held, and the others follow as answers come.
+            works on; a few faulty servers do not. "latency" finds besides, by how long sends take, how many requests
+            at once the API works on: more would only wait in its queue. It begins with 10, so it needs some hundred
+            sends to become fast where the API is (the gradient controller of Envoy's adaptive concurrency filter).
+            False keeps `max_at_once`. In all of them one request leaves first after a pause of all requests, and the
+            others follow as answers come.
 
     Raises:
         ValueError: An argument makes no sense; the message names the remedy.

@@ -487,6 +487,18 @@ def test_failures_that_left_after_the_last_good_answer_are_an_outage() -> None:
     assert admission.door.is_closed
 
 
+def test_an_outage_leaves_a_fixed_limit() -> None:
+    """When the cloud is back, slow start goes all the way."""
+    admission = observe(Admission(4, adaptive=False), *[GATEWAY] * TROUBLES)
+    for now in (2.0, 3.0, 4.0, 5.0):
+        slots = leave(admission, 1 if admission.door.is_closed else admission.free, now)
+        for slot in slots:
+            observe(admission, GOOD, now=now + 0.5, sent_at=now)
+            admission.release(slot)
+
+    assert admission.free == 4
+
+
 def test_an_outage_halves_the_limit() -> None:
     """When the cloud is back, slow start goes up to half of what there was before."""
     admission, now = closed(20), 2.0

@@ -230,6 +230,18 @@ def test_a_raised_limit_that_nothing_reaches_is_not_kept() -> None:
     assert limit.at_once == 6
 
 
+def test_a_trial_that_nothing_reaches_is_no_trial() -> None:
+    """The requests run out while a higher limit is tried: the former one stands."""
+    limit = OverloadLimit(50)
+    flights(limit, 3, bears(0))
+    assert limit.at_once == 6
+    flights(limit, 4, bears(50), began=100.0)
+    tried = limit.at_once
+    flights(limit, 50, bears(50), began=200.0, demand=3)
+
+    assert 6 <= limit.at_once < tried
+
+
 def test_no_cohort_begins_below_another_limit() -> None:
     """While another limit allows fewer, answers say nothing of this one."""
     limit = OverloadLimit(50)
