@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks.tables import Section
 
 #: What is measured, and how many rounds of it.
-PARTS: Final = {"cpu": 3, "ideal": 3, "lag": 3, "layers": 5, "journal": 5, "adaptive": 3, "memory": 1}
+PARTS: Final = {"cpu": 3, "ideal": 3, "lag": 3, "layers": 5, "journal": 5, "adaptive": 3, "memory": 1, "goodput": 1}
 PLACE: Final = Path(__file__).parent
 _PACKAGES: Final = ("httpx", "anyio", "httptools", "aiohttp", "openstacksdk", "keystoneauth1", "huaweicloudsdkecs")
 

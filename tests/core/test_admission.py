@@ -14,7 +14,7 @@ from bulkrestart.core.model import StopReason
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.pacing import FIRST_PROBE, LATENESS, LONGEST_SAID, OUTAGE, TROUBLES
 from bulkrestart.core.queues import Place, Queues, Rank
-from tests.core.samples import answer, keystone, nova, page, sent
+from tests.core.samples import answer, ecs, keystone, nova, page, sent
 
 INFINITY: Final = float("inf")
 
@@ -25,6 +25,7 @@ OVERLOAD: Final = page(503, "Service Unavailable")
 GATEWAY: Final = page(502, "Bad Gateway")
 MAINTENANCE: Final = answer(503, headers={"retry-after": "30"})
 BROKEN: Final = nova(500, "Unexpected API Error.")
+LATE: Final = Unanswered("ReadTimeout", may_come_late=True)
 #: What a request gets that asks for a list.
 SERVERS: Final = ("server", "server")
 
@@ -84,10 +85,10 @@ def test_a_run_that_uses_its_own_bound_waits_alone() -> None:
 
 
 def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() -> None:
-    """After a 503 at ten in flight the sixth of them makes room for the next, and no other does."""
+    """After a flight of which most is shed the sixth of ten makes room for the next, and no other does."""
     admission, run = Admission(10), party()
     slots = leave(admission, 10)
-    observe(admission, OVERLOAD)
+    observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
     assert admission.free == -5
 
     for slot in slots[:5]:
@@ -104,10 +105,9 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() ->
     [
         pytest.param(GOOD, True, 10, id="good"),
         pytest.param(SERVERS, True, 10, id="a list"),
-        pytest.param(OVERLOAD, True, 5, id="503"),
-        pytest.param(OVERLOAD, False, 10, id="503, and a fixed limit"),
-        pytest.param(page(504, "Gateway Time-out"), True, 5, id="504"),
-        pytest.param(Unanswered("ReadTimeout", may_come_late=True), True, 5, id="late"),
+        pytest.param(OVERLOAD, True, 10, id="503"),
+        pytest.param(page(504, "Gateway Time-out"), True, 10, id="504"),
+        pytest.param(LATE, True, 10, id="late"),
         pytest.param(Unanswered("ReadError"), True, 10, id="cut"),
         pytest.param(Unsent("ConnectError"), True, 10, id="unsent"),
         pytest.param(Unsent("EMFILE", is_local=True), True, 5, id="a limit of this machine"),
@@ -120,7 +120,7 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() ->
     ],
 )
 def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: int) -> None:
-    """What was too much for the cloud halves them, and what holds everybody lets one go when that is over."""
+    """What may be one server's fault leaves them all, and what pauses all requests lets one go when that is over."""
     assert observe(Admission(10, adaptive=adaptive), seen).free == free
 
 
@@ -163,9 +163,42 @@ def test_after_a_hold_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
     assert seen == flights
 
 
-def test_a_limit_that_nobody_comes_to_does_not_grow() -> None:
-    """Requests one at a time, after a 503, do not show that the cloud bears more of them at once."""
-    admission = observe(Admission(10), OVERLOAD)
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize(
+    ("seen", "is_overload"),
+    [
+        pytest.param(LATE, True, id="late"),
+        pytest.param(page(504, "Gateway Time-out"), True, id="504"),
+        pytest.param(page(408, "Request Time-out"), True, id="408"),
+        pytest.param(OVERLOAD, True, id="503"),
+        pytest.param(GATEWAY, False, id="502"),
+        pytest.param(BROKEN, False, id="500"),
+        pytest.param(Unanswered("ReadError"), False, id="cut"),
+        pytest.param(Unsent("ConnectError"), False, id="unsent"),
+        pytest.param(nova(404, "no"), False, id="404"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_a_share_of_overload_halves_the_slots(seen: object, is_overload: bool, count: int, adaptive: bool) -> None:
+    """Where more than half of a cohort is overload, half as many leave; a fixed limit is left as it is."""
+    admission = Admission(20, adaptive=adaptive)
+    slots = leave(admission, 20)
+    for number in range(count):
+        # Good answers between them, so that nothing is an outage.
+        observe(admission, seen, *[SERVERS] * (number < 9), sent_at=0.0)
+    for slot in slots:
+        admission.release(slot)
+
+    assert admission.free == (10 if adaptive and is_overload and count > 10 else 20)
+
+
+def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
+    """Requests one at a time, after an overload, do not show that the cloud bears more of them at once."""
+    admission = Admission(10)
+    slots = leave(admission, 10)
+    observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
+    for slot in slots:
+        admission.release(slot)
     for number in range(50):
         [slot] = leave(admission, 1, 2.0 + number)
         observe(admission, GOOD, now=2.5 + number, sent_at=2.0 + number)
@@ -328,6 +361,63 @@ def test_who_signs_us_in_holds_everybody_as_well() -> None:
     assert admission.wait(party(), 1.0) == 5.0
 
 
+def test_a_503_that_asks_to_wait_pauses_all_once() -> None:
+    """While others are answered well it is one server's: its own next request waits, and no other."""
+    admission = observe(Admission(10), MAINTENANCE)
+    assert admission.wait(party(), 1.0) == 30.0
+    observe(admission, GOOD, now=32.0, sent_at=31.5)
+
+    observe(admission, MAINTENANCE, now=33.0, sent_at=32.0)
+
+    assert admission.wait(party(), 33.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_for_all"),
+    [
+        pytest.param(MAINTENANCE, False, id="503"),
+        pytest.param(answer(502, headers={"retry-after": "30"}), False, id="502"),
+        pytest.param(answer(500, headers={"retry-after": "30"}), False, id="500"),
+        pytest.param(answer(504, headers={"retry-after": "30"}), False, id="504"),
+        pytest.param(answer(408, headers={"retry-after": "30"}), False, id="408"),
+        pytest.param(THROTTLED, True, id="429"),
+        pytest.param(answer(413, headers={"retry-after": "30"}), True, id="413"),
+        pytest.param(ecs(503, "Common.1503", "Api flow control Error"), True, id="503 that throttles"),
+        pytest.param(ecs(202, "Common.0024", "Flow limit exceeded."), True, id="202 that is postponed"),
+        pytest.param(keystone(), True, id="401"),
+    ],
+)
+def test_only_rate_signals_pause_all_again_and_again(seen: Observation, is_for_all: bool) -> None:
+    """What speaks of all requests pauses all of them each time, and what may be one server's does so once."""
+    admission = observe(Admission(10), MAINTENANCE)
+    for now in (50.0, 150.0, 250.0):
+        observe(admission, GOOD, now=now, sent_at=now - 0.5)
+        observe(admission, seen, now=now + 1.0, sent_at=now + 0.5)
+
+        assert (admission.wait(party(), now + 1.0) > 0.0) is is_for_all
+
+
+def test_a_503_that_asks_to_wait_pauses_all_again_where_nothing_else_is_answered() -> None:
+    """What was answered well before the pause, or left before it, does not show that it was one server's."""
+    admission = observe(Admission(10), GOOD, MAINTENANCE)
+    observe(admission, GOOD, now=2.0, sent_at=0.5)
+
+    observe(admission, MAINTENANCE, now=31.5, sent_at=31.0)
+
+    assert admission.wait(party(), 31.5) == 30.0
+
+
+def test_a_503_that_asks_to_wait_pauses_all_in_an_outage() -> None:
+    """Where the circuit breaker opens in spite of good answers before, each server's word is that of the cloud."""
+    admission = observe(Admission(10), MAINTENANCE)
+    observe(admission, GOOD, now=50.0, sent_at=49.5)
+
+    observe(admission, *[MAINTENANCE] * TROUBLES, now=51.0, sent_at=50.5)
+
+    assert admission.door.is_closed
+    assert admission.wait(party(), 51.0) == 30.0
+
+
 # The door.
 
 
@@ -403,6 +493,52 @@ def test_any_answer_opens_the_door_and_lets_one_go(seen: object) -> None:
     assert not admission.door.is_closed
     leave(admission, 1, 9.0, run)
     assert admission.wait(run, 9.0) == INFINITY
+
+
+def test_late_failures_of_a_few_servers_are_no_outage() -> None:
+    """They end in a row, after all others; a good answer to a request that left later outweighs them."""
+    admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
+    for number in range(50):
+        admission.observe(LATE, 60.0 + number / 50, sent_at=number / 50, server_id=f"{number}", progress=sent(LATE))
+
+    assert not admission.door.is_closed
+
+
+def test_failures_that_left_after_the_last_good_answer_are_an_outage() -> None:
+    """A cloud that answers nothing any more is gone, whatever it answered before."""
+    admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
+    for number in range(TROUBLES):
+        admission.observe(LATE, 64.0, sent_at=4.0, server_id=f"{number}", progress=sent(LATE))
+
+    assert admission.door.is_closed
+
+
+def test_an_outage_leaves_a_fixed_limit() -> None:
+    """When the cloud is back, slow start goes all the way."""
+    admission = observe(Admission(4, adaptive=False), *[GATEWAY] * TROUBLES)
+    for now in (2.0, 3.0, 4.0, 5.0):
+        slots = leave(admission, 1 if admission.door.is_closed else admission.free, now)
+        for slot in slots:
+            observe(admission, GOOD, now=now + 0.5, sent_at=now)
+            admission.release(slot)
+
+    assert admission.free == 4
+
+
+def test_an_outage_halves_the_limit() -> None:
+    """When the cloud is back, slow start goes up to half of what there was before."""
+    admission, now = closed(20), 2.0
+    sizes: list[int] = []
+    for _ in range(5):
+        slots = leave(admission, admission.free if sizes else 1, now)
+        sizes.append(len(slots))
+        for slot in slots:
+            observe(admission, GOOD, now=now + 0.5, sent_at=now)
+            admission.release(slot)
+        now += 1.0
+
+    assert sizes == [1, 1, 2, 4, 8]
+    assert admission.free == 10
 
 
 @pytest.mark.parametrize("seen", [GATEWAY, MAINTENANCE, Unsent("ConnectError")], ids=["502", "503", "unsent"])

@@ -1,20 +1,13 @@
-"""How many requests at once: halved where the cloud is overcharged, and found by latency where that is asked for."""
+"""How many requests at once: fewer where the cloud limits the rate or is overloaded, and what latency allows."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkrestart.core.limit import LEAST, MEASURED, MEASURED_EVERY, LatencyLimit, Limit
-
-
-def halved(times: int, *, most: int = 100) -> Limit:
-    """Give a limit that was halved so often, a second apart."""
-    limit = Limit(most)
-    for number in range(times):
-        limit.halve(float(number), sent_at=number - 0.5)
-    return limit
+from bulkrestart.core.limit import LEAST, LONGEST_WAIT, MEASURED, MEASURED_EVERY, LatencyLimit, Limit, OverloadLimit
 
 
 def grown(limit: Limit, answers: int, *, sent_at: float = 1000.0) -> Limit:
@@ -24,52 +17,44 @@ def grown(limit: Limit, answers: int, *, sent_at: float = 1000.0) -> Limit:
     return limit
 
 
+def signalled(*, most: int = 100) -> Limit:
+    """Give a limit after a rate signal, and a slow start up to half of what it was."""
+    limit = Limit(most)
+    limit.restart(10.0, sent_at=9.0, is_rate_signal=True)
+    return grown(limit, most // 2 - 1)
+
+
 def test_it_begins_at_the_most() -> None:
     """Where nothing goes wrong nothing is held back."""
     assert Limit(50).at_once == 50
     assert grown(Limit(50), 1000).at_once == 50
 
 
-def test_it_halves_and_never_ends() -> None:
-    """Each overcharge that is answered to a request sent since the last leaves half as many, and one at least."""
-    assert [halved(times).at_once for times in range(9)] == [100, 50, 25, 12, 6, 3, 1, 1, 1]
-
-
-def test_requests_in_flight_together_halve_it_once() -> None:
-    """A hundred time-outs of requests that left before the decrease are one overcharge."""
-    limit = Limit(100)
-    for _ in range(100):
-        limit.halve(10.0, sent_at=9.0)
-    limit.halve(12.0, sent_at=10.0)
-
-    assert limit.at_once == 50
-
-
 def test_it_recovers_by_one_for_each_round_trip() -> None:
-    """After a decrease as many answers as are at once make it one more."""
-    limit = halved(1)
+    """Above half of the former limit as many answers as are at once make it one more."""
+    limit = signalled()
 
     assert [grown(limit, 51).at_once, grown(limit, 52).at_once, grown(limit, 53).at_once] == [51, 52, 53]
 
 
 def test_what_left_before_the_decrease_does_not_make_it_grow() -> None:
     """An answer to a request that left under the former limit says nothing of this one."""
-    assert grown(halved(1), 500, sent_at=0.0).at_once == 50
+    assert grown(signalled(), 500, sent_at=10.0).at_once == 50
 
 
-def test_a_limit_that_nobody_comes_to_does_not_grow() -> None:
+def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
     """A poll now and then does not show that the cloud would bear a hundred at once."""
-    limit = halved(1)
+    limit = signalled()
     for _ in range(10_000):
         limit.grow(sent_at=1000.0, is_full=False)
 
     assert limit.at_once == 50
 
 
-def test_after_a_hold_one_probe_then_slow_start_up_to_half_then_one_by_one() -> None:
+def test_after_a_pause_one_probe_then_slow_start_up_to_half_then_one_by_one() -> None:
     """One leaves; each answer makes it one more up to half of what it was; from there it takes a round trip for one."""
     limit = Limit(100)
-    limit.restart(10.0, sent_at=9.0, is_overcharged=True)
+    limit.restart(10.0, sent_at=9.0, is_rate_signal=True)
 
     assert limit.at_once == 1
     assert [grown(limit, 1, sent_at=11.0).at_once for _ in range(49)] == list(range(2, 51))
@@ -81,27 +66,25 @@ def test_a_probe_that_is_throttled_leaves_half_of_the_former_limit_to_go_for() -
     """However often the probe is throttled, slow start still goes up to half of what there was before."""
     limit = Limit(100)
     for number in range(10):
-        limit.restart(10.0 + number, sent_at=9.5 + number, is_overcharged=True)
+        limit.restart(10.0 + number, sent_at=9.5 + number, is_rate_signal=True)
 
     assert grown(limit, 49).at_once == 50
     assert grown(limit, 1).at_once == 50
 
 
-def test_a_hold_that_is_not_for_an_overcharge_costs_no_half() -> None:
-    """A token that was refused says nothing of how much the cloud bears: slow start goes all the way."""
+def test_a_pause_that_is_no_rate_signal_costs_no_half() -> None:
+    """A refused token, or one 503 that asks to wait, says nothing of how much the cloud bears."""
     limit = Limit(100)
-    limit.restart(10.0, sent_at=9.0, is_overcharged=False)
+    limit.restart(10.0, sent_at=9.0, is_rate_signal=False)
 
     assert limit.at_once == 1
     assert grown(limit, 99).at_once == 100
 
 
-def test_a_fixed_limit_ramps_after_a_hold_and_halves_for_nothing() -> None:
-    """Who wants it fixed has it fixed; but after a hold the first is a probe all the same."""
+def test_a_fixed_limit_ramps_after_a_pause() -> None:
+    """A fixed limit is not halved; but after a pause the first request is a probe all the same."""
     limit = Limit(100, is_adaptive=False)
-    limit.halve(1.0, sent_at=0.5)
-    assert limit.at_once == 100
-    limit.restart(2.0, sent_at=1.5, is_overcharged=True)
+    limit.restart(2.0, sent_at=1.5, is_rate_signal=True)
 
     assert limit.at_once == 1
     assert grown(limit, 99).at_once == 100
@@ -109,19 +92,197 @@ def test_a_fixed_limit_ramps_after_a_hold_and_halves_for_nothing() -> None:
 
 @given(
     most=st.integers(1, 300),
-    steps=st.lists(st.tuples(st.sampled_from(["halve", "restart", "grow"]), st.floats(-2.0, 0.0)), max_size=200),
+    steps=st.lists(st.tuples(st.sampled_from(["restart", "grow"]), st.floats(-2.0, 0.0)), max_size=200),
 )
 def test_limit_stays_between_one_and_the_most(most: int, steps: list[tuple[str, float]]) -> None:
     """Whatever comes, in whatever order, at least one request may leave and never more than was allowed."""
     limit = Limit(most)
     for now, (what, ago) in enumerate(steps):
         match what:
-            case "halve":
-                limit.halve(float(now), sent_at=now + ago)
             case "restart":
-                limit.restart(float(now), sent_at=now + ago, is_overcharged=now % 2 == 0)
+                limit.restart(float(now), sent_at=now + ago, is_rate_signal=now % 2 == 0)
             case _:
                 limit.grow(sent_at=now + ago, is_full=True)
+        assert 1 <= limit.at_once <= most
+
+
+#: Tells of a request whether it is shed: from how many are in flight, itself among them.
+Shed = Callable[[int], bool]
+
+
+def flights(limit: OverloadLimit, count: int, shed: Shed, *, began: float = 0.0, demand: int = 10_000) -> list[int]:
+    """Let flights of requests leave, one a second, each as large as the limit; return how large they were.
+
+    Args:
+        limit: The limit.
+        count: How many flights.
+        shed: Whether the request is shed that leaves as the first, second ... of its flight.
+        began: When the first leaves.
+        demand: How many want to leave at once.
+    """
+    sizes = []
+    for number in range(count):
+        now = began + number
+        size = min(limit.at_once, demand)
+        sizes.append(size)
+        for place in range(1, size + 1):
+            limit.record_sent(now, in_flight=place, is_reachable=True)
+        for place in range(1, size + 1):
+            limit.record(now + 0.5, sent_at=now, is_overload=shed(place))
+    return sizes
+
+
+def bears(capacity: int) -> Shed:
+    """An API that works on so many at once, and sheds the others."""
+    return lambda place: place > capacity
+
+
+def drawn(share: float, seed: int = 0) -> Shed:
+    """Servers of which a share is faulty, however many are in flight."""
+    rng = Random(seed)
+    return lambda _: rng.random() < share
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.02, 0.05, 0.1])
+def test_faulty_servers_do_not_shrink_the_limit(share: float, seed: int) -> None:
+    """Up to 10 % of faulty servers cost less than 10 % of the rate."""
+    sizes = flights(OverloadLimit(50), 300, drawn(share, seed))
+
+    assert sum(sizes) / 300 >= 45
+    assert min(sizes) >= 25
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3, 7, 10, 19, 33, 49])
+@pytest.mark.parametrize("most", [50, 200])
+def test_the_capacity_of_an_overloaded_api_is_found(most: int, capacity: int) -> None:
+    """Within 40 round trips the limit is what the API works on; then it tries one more, ever more rarely."""
+    limit = OverloadLimit(most)
+    flights(limit, 40 + 10 // capacity * 40, bears(capacity))
+    sizes = flights(limit, 400, bears(capacity), began=1000.0)
+    shed = sum(max(0, size - capacity) for size in sizes)
+
+    # A cohort that is shed up to the tolerated share is left alone.
+    assert capacity * 0.9 <= sum(sizes) / 400 <= capacity * 1.12
+    assert shed / sum(sizes) < 0.1
+
+
+@pytest.mark.parametrize(("capacity", "round_trips"), [(1, 40), (10, 20), (25, 20)])
+def test_it_recovers_when_the_overload_is_over(capacity: int, round_trips: int) -> None:
+    """After an overload of a few round trips it is at the most again within as few."""
+    limit = OverloadLimit(50)
+    flights(limit, 10, bears(capacity))
+
+    assert flights(limit, round_trips, bears(50), began=100.0)[-1] == 50
+
+
+def test_it_recovers_from_a_long_overload() -> None:
+    """However long it lasted, a higher limit is tried again after `LONGEST_WAIT` cohorts at most."""
+    limit = OverloadLimit(50)
+    flights(limit, 1000, bears(10))
+
+    assert flights(limit, 2 * LONGEST_WAIT + 20, bears(50), began=2000.0)[-1] == 50
+
+
+@pytest.mark.parametrize("shed", [bears(0), drawn(0.9)], ids=["all", "most"])
+def test_an_api_that_sheds_most_gets_one_at_a_time(shed: Shed) -> None:
+    """Where more than half is shed at any limit, the limit goes down to one and does not end there."""
+    limit = OverloadLimit(50)
+    sizes = flights(limit, 100, shed)
+
+    assert sizes[:4] == [50, 25, 12, 6]
+    assert sum(sizes[20:]) / 80 < 2.0
+
+
+def test_a_burst_of_time_outs_from_many_cohorts_is_none() -> None:
+    """Fifty requests that wait for a faulty server each end in a row, after all others were answered."""
+    limit, slow = OverloadLimit(50), []
+    for now in range(10):
+        for place in range(1, 51):
+            limit.record_sent(float(now), in_flight=place, is_reachable=True)
+        for _ in range(45):
+            limit.record(now + 0.5, sent_at=float(now), is_overload=False)
+        slow += [float(now)] * 5
+    for sent_at in slow:
+        limit.record(60.0, sent_at=sent_at, is_overload=True)
+
+    assert limit.at_once == 50
+
+
+def test_a_cohort_that_ends_in_time_outs_is_overload() -> None:
+    """Where most of the requests that left together are not answered in time, half as many leave."""
+    limit = OverloadLimit(50)
+    for place in range(1, 51):
+        limit.record_sent(1.0, in_flight=place, is_reachable=True)
+    for number in range(50):
+        limit.record(61.0, sent_at=1.0, is_overload=number >= 20)
+
+    assert limit.at_once == 25
+
+
+def test_a_raised_limit_that_nothing_reaches_is_not_kept() -> None:
+    """Ten requests at once do not show that the API bears fifty."""
+    limit = OverloadLimit(50)
+    flights(limit, 3, bears(0))
+    assert limit.at_once == 6
+    flights(limit, 50, bears(50), began=100.0, demand=3)
+
+    assert limit.at_once == 6
+
+
+def test_a_trial_that_nothing_reaches_is_no_trial() -> None:
+    """The requests run out while a higher limit is tried: the former one stands."""
+    limit = OverloadLimit(50)
+    flights(limit, 3, bears(0))
+    assert limit.at_once == 6
+    flights(limit, 4, bears(50), began=100.0)
+    tried = limit.at_once
+    flights(limit, 50, bears(50), began=200.0, demand=3)
+
+    assert 6 <= limit.at_once < tried
+
+
+def test_no_cohort_begins_below_another_limit() -> None:
+    """While another limit allows fewer, answers say nothing of this one."""
+    limit = OverloadLimit(50)
+    for now in range(100):
+        for place in range(1, 6):
+            limit.record_sent(float(now), in_flight=place, is_reachable=False)
+            limit.record(now + 0.5, sent_at=float(now), is_overload=True)
+
+    assert limit.at_once == 50
+
+
+def test_what_left_under_another_limit_says_nothing() -> None:
+    """Late answers to requests from before a decrease do not cause the next one."""
+    limit = OverloadLimit(50)
+    flights(limit, 1, bears(0))
+    for _ in range(1000):
+        limit.record(2.0, sent_at=0.0, is_overload=True)
+
+    assert limit.at_once == 25
+
+
+@given(
+    most=st.integers(1, 300),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["send", "answer", "restart", "shrink"]), st.floats(0.0, 3.0), st.booleans()),
+        max_size=400,
+    ),
+)
+def test_overload_limit_stays_between_one_and_the_most(most: int, steps: list[tuple[str, float, bool]]) -> None:
+    """Whatever comes, in whatever order, at least one request may leave and never more than was allowed."""
+    limit = OverloadLimit(most)
+    for now, (what, ago, flag) in enumerate(steps):
+        match what:
+            case "send":
+                limit.record_sent(float(now), in_flight=limit.at_once, is_reachable=flag)
+            case "answer":
+                limit.record(float(now), sent_at=now - ago, is_overload=flag)
+            case "restart":
+                limit.restart(float(now))
+            case _:
+                limit.shrink(float(now))
         assert 1 <= limit.at_once <= most
 
 

@@ -231,7 +231,7 @@ def test_door_closes_after_trouble_across_servers(troubles: Sequence[str | None]
 def test_any_good_answer_begins_the_count_anew(at: int) -> None:
     """Nine troubles with a good answer among them close nothing, wherever that comes."""
     shut = door(*[(0.0, None)] * at)
-    shut.recover(0.0)
+    shut.recover(0.0, sent_at=0.0)
     for _ in range(4):
         shut.trouble(0.0, sent_at=0.0, server_id=None)
 
@@ -270,7 +270,7 @@ def test_probes_can_go_on_for_days() -> None:
 def test_a_good_answer_opens() -> None:
     """An answer to a request that had left before the door closed opens it as well."""
     shut = closed()
-    shut.recover(0.5)
+    shut.recover(0.5, sent_at=0.5)
 
     assert not shut.is_closed
     assert shut.outage_ends(0.0) == float("inf")
@@ -288,7 +288,7 @@ def test_only_a_probe_that_fails_confirms() -> None:
     shut.trouble(1.5, sent_at=1.0, server_id=None)
 
     assert shut.is_confirmed
-    shut.recover(2.0)
+    shut.recover(2.0, sent_at=2.0)
     assert not shut.is_confirmed
 
 
@@ -318,7 +318,7 @@ def test_time_behind_a_closed_door_is_counted_from_the_first_trouble() -> None:
 
     shut.trouble(14.0, sent_at=13.0, server_id=None)
     assert [shut.held(now) for now in (9.0, 14.0, 20.0)] == [0.0, 4.0, 10.0]
-    shut.recover(30.0)
+    shut.recover(30.0, sent_at=30.0)
 
     assert [shut.held(now) for now in (30.0, 99.0)] == [20.0, 20.0]
 
@@ -329,7 +329,7 @@ def test_time_of_the_brake_behind_a_closed_door_is_counted_once() -> None:
     brake.hold(5.0, 10.0, sent_at=4.0)
     shut = closed(10.0, brake)
     brake.hold(40.0, 30.0, sent_at=39.0)
-    shut.recover(50.0)
+    shut.recover(50.0, sent_at=50.0)
 
     assert shut.held(50.0) + brake.held(50.0) == pytest.approx(45.0)
     assert shut.held(99.0) + brake.held(99.0) == pytest.approx(65.0)
@@ -355,7 +355,7 @@ def test_what_is_held_is_never_more_than_what_has_passed(steps: list[tuple[float
             case "probe" if shut.is_closed:
                 shut.probe(now)
             case "open":
-                shut.recover(now)
+                shut.recover(now, sent_at=now)
             case _:
                 pass
         assert 0.0 <= brake.held(now) + shut.held(now) <= now + 1e-6

@@ -6,30 +6,31 @@ from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.trouble import (
     gets_through,
     is_down,
-    is_overcharge,
+    is_overload,
     is_postponed,
+    is_rate_signal,
     is_trouble,
     may_lie_in_server,
 )
 from tests.core.samples import SERVER, answer, ecs, nova, page
 
-#: What came back, and what it says of the cloud: it is overcharged; it may be in trouble; one server may be to blame.
+#: What came back, and what it says: the cloud may be overloaded; it may be in trouble; one server may be to blame.
 SIGNS = [
     pytest.param(answer(202), False, False, None, id="202"),
-    pytest.param(ecs(202, "Common.0024", "Flow limit exceeded."), True, False, None, id="202 with Common.0024"),
+    pytest.param(ecs(202, "Common.0024", "Flow limit exceeded."), False, False, None, id="202 with Common.0024"),
     pytest.param(answer(302), False, False, None, id="302"),
     pytest.param(answer(401), False, False, None, id="401"),
     pytest.param(nova(404, f"Instance {SERVER} could not be found."), False, False, None, id="404"),
     pytest.param(answer(408), True, True, True, id="408"),
     pytest.param(nova(409, f"Instance {SERVER} is locked"), False, False, None, id="409"),
-    pytest.param(answer(413), True, False, None, id="413"),
-    pytest.param(answer(429), True, False, None, id="429"),
+    pytest.param(answer(413), False, False, None, id="413"),
+    pytest.param(answer(429), False, False, None, id="429"),
     pytest.param(nova(500, "Unexpected API Error."), False, True, True, id="500"),
     pytest.param(nova(501, "Unable to use the feature"), False, True, True, id="501"),
     pytest.param(ecs(501, "Ecs.0603", "The commands are being executed."), False, False, None, id="501 Ecs.0603"),
     pytest.param(page(502, "Bad Gateway"), False, True, False, id="502"),
     pytest.param(page(503, "Service Unavailable"), True, True, False, id="503"),
-    pytest.param(ecs(503, "Common.1503", "Api flow control Error"), True, False, None, id="503 that throttles"),
+    pytest.param(ecs(503, "Common.1503", "Api flow control Error"), False, False, None, id="503 that throttles"),
     pytest.param(page(504, "Gateway Time-out"), True, True, True, id="504"),
     pytest.param(Unsent("ConnectError"), False, True, False, id="unsent"),
     pytest.param(Unsent("EMFILE", is_local=True), False, False, False, id="unsent: a limit of this machine"),
@@ -38,18 +39,20 @@ SIGNS = [
 ]
 
 
-@pytest.mark.parametrize(("seen", "overcharged", "troubled", "in_server"), SIGNS)
+@pytest.mark.parametrize(("seen", "overloaded", "troubled", "in_server"), SIGNS)
 def test_what_an_answer_says_of_the_cloud(
-    seen: Observation, overcharged: bool, troubled: bool, in_server: bool | None
+    seen: Observation, overloaded: bool, troubled: bool, in_server: bool | None
 ) -> None:
-    """Who is throttled or late gets less at once; what says nothing of the question may close the door."""
-    assert is_overcharge(seen) is overcharged
+    """A 503 or no answer in time may be overload; what says nothing of the question may open the circuit breaker."""
+    assert is_overload(seen) is overloaded
     assert is_trouble(seen) is troubled
     if in_server is not None:
         assert may_lie_in_server(seen) is in_server
 
 
 DOWN = ("502", "503")
+#: Answers about the number of requests, and not about this one.
+RATE_SIGNALS = ("202 with Common.0024", "413", "429", "503 that throttles")
 #: Answers about the send itself, whatever they say of it.
 ABOUT_THE_SEND = ("202", "302", "404", "409", "501 Ecs.0603")
 
@@ -59,4 +62,5 @@ def test_what_an_answer_says_of_sends(name: str, seen: Observation) -> None:
     """A gateway says that nothing is behind it; and only an answer about the send shows that sends get through."""
     assert is_down(seen) is (name in DOWN)
     assert gets_through(seen) is (name in ABOUT_THE_SEND)
+    assert is_rate_signal(seen) is (name in RATE_SIGNALS)
     assert is_postponed(seen) is (name == "202 with Common.0024")

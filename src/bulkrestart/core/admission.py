@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bulkrestart.core.decide import hold_for
-from bulkrestart.core.limit import LatencyLimit, Limit
+from bulkrestart.core.limit import LatencyLimit, Limit, OverloadLimit
 from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.pacing import LONGEST_SAID, OUTAGE, Brake, Door, FailingSends, Pace, PausableClock
@@ -16,8 +16,9 @@ from bulkrestart.core.progress import Progress
 from bulkrestart.core.trouble import (
     gets_through,
     is_down,
-    is_overcharge,
+    is_overload,
     is_postponed,
+    is_rate_signal,
     is_trouble,
     may_lie_in_server,
     outage,
@@ -85,7 +86,7 @@ class Admission:
     Args:
         max_at_once: Requests in flight, at most.
         max_per_second: Requests a second, at most; None for no bound.
-        adaptive: Whether fewer than `max_at_once` are in flight where the cloud is overcharged; "latency": also where
+        adaptive: Whether fewer than `max_at_once` are in flight where the cloud is overloaded; "latency": also where
             more would only wait.
 
     Attributes:
@@ -103,6 +104,7 @@ class Admission:
         self._pace = None if max_per_second is None else Pace(max_per_second)
         self._most = max_at_once
         self._limit = Limit(max_at_once, is_adaptive=adaptive is not False)
+        self._overload = None if adaptive is False else OverloadLimit(max_at_once)
         self._latency = LatencyLimit(max_at_once) if adaptive == "latency" else None
         #: Requests that were in flight when the last hold began: those that leave after it do not wait for them.
         self._early = 0
@@ -110,6 +112,8 @@ class Admission:
         #: When last as many were in flight as may be.
         self._full_at = float("-inf")
         self._words = ""
+        #: When last all requests were paused because of a trouble that asked to wait.
+        self._asked_at = float("inf")
         self._probe: Slot | None = None
         #: Sends that came to nothing while it is open whose trouble that is.
         self._in_trouble: list[_RefundableAttempt] = []
@@ -121,9 +125,8 @@ class Admission:
     @property
     def free(self) -> int:
         """Slots that may be taken; below 0 where the limit fell below what is in flight."""
-        at_once = self._limit.at_once
-        if self._latency is not None:
-            at_once = min(at_once, self._latency.at_once)
+        limits = (self._limit, self._overload, self._latency)
+        at_once = min(limit.at_once for limit in limits if limit is not None)
         return min(self._most, at_once + self._early) - self.in_flight
 
     def is_held(self, now: float) -> bool:
@@ -162,6 +165,9 @@ class Admission:
         party.in_flight += 1
         if self.free < 1:
             self._full_at = now
+        if self._overload is not None:
+            is_reachable = self._limit.at_once >= self._overload.at_once
+            self._overload.record_sent(now, in_flight=self.in_flight, is_reachable=is_reachable)
         self.count_one_more(now)
         slot = Slot(party, now, self._epoch, self.door.is_closed)
         if slot.is_probe:
@@ -197,34 +203,48 @@ class Admission:
             server_id: The server that it was about; None if it was about none, or about many.
             progress: The way of the server, if it was a send.
         """
-        if isinstance(seen, Unsent) and seen.is_local:
-            # It says nothing about the cloud, good or bad. Fewer at once need fewer descriptors and ports.
-            self._limit.halve(now, sent_at=sent_at)
+        is_local = isinstance(seen, Unsent) and seen.is_local
+        if self._overload is not None:
+            # Fewer requests at once also need fewer descriptors and ports of this machine.
+            is_overloaded = is_local or (isinstance(seen, Observation) and is_overload(seen))
+            self._overload.record(now, sent_at=sent_at, is_overload=is_overloaded)
+        if is_local:
+            # It says nothing about the cloud, good or bad.
             self.door.postpone_probe(now, sent_at=sent_at)
             return
-        hold = None
-        if isinstance(seen, Observation) and (hold := hold_for(seen)) is not None:
-            self.hold(now, hold.seconds, sent_at=sent_at, words=str(seen))
-            if progress is not None and is_postponed(seen):
-                progress.sends.forgive()
-            if self.brake.remaining(now) > 0.0:
-                self._restart(now, sent_at=sent_at, is_overcharged=is_overcharge(seen))
-        elif not isinstance(seen, Unsent | Unanswered):
-            self.brake.release()
+        hold = hold_for(seen) if isinstance(seen, Observation) else None
         if isinstance(seen, Observation) and is_trouble(seen):
             attempt = None if progress is None or hold is not None else _RefundableAttempt(progress)
-            if attempt is not None:
-                self._in_trouble.append(attempt)
-            self._note_trouble(seen, now, sent_at=sent_at, server_id=server_id)
+            self._note_trouble(seen, now, attempt, sent_at=sent_at, server_id=server_id)
             if server_id is not None and progress is not None and is_down(seen):
                 self._note_failing_send(seen, now, server_id, attempt)
         else:
             self._open(now, sent_at)
             if hold is None:
                 self._note_good(now, sent_at=sent_at, is_send=progress is not None)
+        if isinstance(seen, Observation) and hold is not None:
+            self._pause(seen, now, hold.seconds, sent_at=sent_at)
+            if progress is not None and is_postponed(seen):
+                progress.sends.forgive()
+        elif not isinstance(seen, Unsent | Unanswered):
+            self.brake.release()
         self._pause_or_resume(seen, now, is_send=progress is not None)
         if progress is not None and isinstance(seen, Observation) and gets_through(seen):
             self.note_accepted()
+
+    def _pause(self, seen: Observation, now: float, seconds: float | None, *, sent_at: float) -> None:
+        """Pause all requests, unless it is only one server that asks to wait: its own next request waits for that.
+
+        A rate limit is that of all. A 503 that asks to wait may be one server's, whose host is in maintenance: it
+        pauses all once, and again where nothing that left since then was answered well.
+        """
+        if is_trouble(seen):
+            if not self.door.is_closed and self.door.last_good > self._asked_at:
+                return
+            self._asked_at = now
+        self.hold(now, seconds, sent_at=sent_at, words=str(seen))
+        if self.brake.remaining(now) > 0.0:
+            self._restart(now, sent_at=sent_at, is_rate_signal=is_rate_signal(seen))
 
     def _note_failing_send(
         self, seen: Observation, now: float, server_id: str, attempt: _RefundableAttempt | None
@@ -277,25 +297,40 @@ class Admission:
         seconds = min(self._failing.lasts(self.patience(now)), now - party.began)
         return sends_fail(seconds, self._failing_words) if seconds >= OUTAGE else None
 
-    def _note_trouble(self, seen: Observation, now: float, *, sent_at: float, server_id: str | None) -> None:
-        if is_overcharge(seen):
-            self._limit.halve(now, sent_at=sent_at)
+    def _note_trouble(
+        self,
+        seen: Observation,
+        now: float,
+        attempt: _RefundableAttempt | None,
+        *,
+        sent_at: float,
+        server_id: str | None,
+    ) -> None:
+        if sent_at < self.door.last_good:
+            return
+        if attempt is not None:
+            self._in_trouble.append(attempt)
         self.door.trouble(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
         if self.door.is_closed:
             self._words = str(seen)
         if self.door.is_confirmed:
-            for attempt in self._in_trouble:
-                attempt.refund()
+            for trouble in self._in_trouble:
+                trouble.refund()
             self._in_trouble.clear()
 
     def _open(self, now: float, sent_at: float) -> None:
         if self.door.is_closed:
-            self._restart(now, sent_at=sent_at, is_overcharged=True)
-        self.door.recover(now)
+            self._restart(now, sent_at=sent_at, is_rate_signal=False)
+            if self._overload is not None:
+                # So many failures in a row are more than any share.
+                self._overload.shrink(now)
+        self.door.recover(now, sent_at=sent_at)
         self._in_trouble.clear()
 
-    def _restart(self, now: float, *, sent_at: float, is_overcharged: bool) -> None:
-        self._limit.restart(now, sent_at=sent_at, is_overcharged=is_overcharged)
+    def _restart(self, now: float, *, sent_at: float, is_rate_signal: bool) -> None:
+        self._limit.restart(now, sent_at=sent_at, is_rate_signal=is_rate_signal)
+        if self._overload is not None:
+            self._overload.restart(now)
         self._epoch += 1
         self._early = self.in_flight
 

@@ -1,11 +1,23 @@
 """How many requests at once a cloud can bear. The time comes in as an argument.
 
-Law: neither limit is ever above the most that is allowed, or below 1.
+Law: no limit is ever above the most that is allowed, or below 1.
 """
 
 from math import sqrt
 from statistics import median
 from typing import Final
+
+#: The share of overload answers above which the API sheds more than it takes. The SRE book stops sending there: at
+#: twice as many requests as were accepted (chapter 21, "Client-side throttling", K = 2).
+SHED_SHARE: Final = 0.5
+#: The share up to which overload answers are left to the servers that gave them: `design.md` promises that a few per
+#: cent of faults cost a tail and no rate, and the goodput benchmark goes up to this.
+TOLERATED_SHARE: Final = 0.1
+#: Answers that a share is taken of, at least: one answer more or less changes it by no more than what is tolerated.
+LEAST_COHORT: Final = 10
+#: Cohorts between two trials of the same question, at most. A trial that fails costs an API at its limit one shed
+#: request of the next 16 cohorts of 10, under 1 %; and an API that recovers is noticed after as many.
+LONGEST_WAIT: Final = 32
 
 #: Requests at once while the latency of an API that has little to do is measured. Envoy's 3 (`min_concurrency`) make
 #: the first seconds slow, a large part of a short run: a real Nova took 0.6 of the sends of a fixed limit.
@@ -31,17 +43,17 @@ _STEEPEST_RISE: Final = 2.0
 
 
 class Limit:
-    """Additive increase, multiplicative decrease, as TCP has it (RFC 5681): it halves where the cloud is overcharged.
+    """Additive increase, multiplicative decrease, as TCP has it (RFC 5681): it halves where the cloud limits the rate.
 
-    After a hold it is 1, so that one probe leaves. While answers come it grows by one for each (slow start) up to half
-    of what it was, and by one for as many as are at once from there on.
+    After a pause it is 1, so that one probe leaves. While answers come it grows by one for each (slow start) up to the
+    former limit, or to half of it after a rate signal, and by one for as many as are at once from there on.
 
     Many answers to requests that were in flight together count as one: only an answer to a request that left after the
     last decrease says anything, for better or worse.
 
     Args:
         most: Requests at once, at most; it begins there.
-        is_adaptive: Whether it halves. If not, it ramps up to `most` after each hold, and is `most` else.
+        is_adaptive: Whether it halves. If not, it ramps up to `most` after each pause, and is `most` else.
     """
 
     def __init__(self, most: int, *, is_adaptive: bool = True) -> None:
@@ -57,38 +69,199 @@ class Limit:
         """How many requests may be in flight."""
         return int(self._window)
 
-    def restart(self, now: float, *, sent_at: float, is_overcharged: bool) -> None:
-        """Begin with a probe, because everybody is held.
+    def restart(self, now: float, *, sent_at: float, is_rate_signal: bool) -> None:
+        """Begin with a probe, because all requests are paused.
 
         Args:
             now: The time, in seconds.
             sent_at: When the request left that was answered so.
-            is_overcharged: It was too much for the cloud. If not, slow start goes up to the former limit.
+            is_rate_signal: The cloud limits the rate. If not, slow start goes up to the former limit.
         """
         # A probe that is answered so says the same of the same limit (RFC 5681, section 3.1).
-        if is_overcharged and self._is_adaptive and sent_at > self._decreased_at and self._window > 1.0:
+        if is_rate_signal and self._is_adaptive and sent_at > self._decreased_at and self._window > 1.0:
             self._threshold = self._window / 2.0
         self._window = 1.0
         self._decreased_at = now
 
-    def halve(self, now: float, *, sent_at: float) -> None:
-        """Note that an answer, or the lack of one, shows the cloud overcharged, and that it does not ask to wait."""
-        if self._is_adaptive and sent_at > self._decreased_at:
-            self._window = self._threshold = max(1.0, self._window / 2.0)
-            self._decreased_at = now
-
     def grow(self, *, sent_at: float, is_full: bool) -> None:
-        """Note that a request got through.
+        """Record a request that got through.
 
         Args:
             sent_at: When it left.
-            is_full: As many as may were in flight at some time since then. A limit that nobody comes to does not grow:
+            is_full: As many as may were in flight at some time since then. A limit that nothing reaches does not grow:
                 nothing shows that the cloud bears it (RFC 7661).
         """
         if self._window >= self._most or sent_at <= self._decreased_at or not is_full:
             return
         step = 1.0 if self._window < self._threshold else 1.0 / self._window
         self._window = min(self._most, self._window + step)
+
+
+class OverloadLimit:
+    """Finds how many requests at once an overloaded API works on, by the share of overload answers.
+
+    A faulty server answers 503, or not in time, however many requests are in flight; an overloaded API does so because
+    of their number. So the limit is tried out, as PCC does (Dong et al., NSDI 2015): one cohort of requests leaves
+    under another limit, and the limit that explains the shares of both cohorts better is kept.
+
+    - More than `SHED_SHARE` of a cohort: half the limit, at once.
+    - More than `TOLERATED_SHARE`: a trial of the limit less that share. An API at its limit then answers all, and
+      faulty servers change nothing; it is kept if the share falls by more than half.
+    - Less: a trial of a higher limit, half of the way to the one that last failed (a binary search, as BIC-TCP has it:
+      Xu, Harfoush and Rhee, INFOCOM 2004), or beyond it by 1, 2, 4 ... An API at its limit sheds all that is added.
+
+    A cohort is as many requests as are at once, in the order in which they left. Answers to others do not count, so a
+    burst of time-outs from many cohorts is not taken for one of a single cohort.
+
+    Args:
+        most: Requests at once, at most; it begins there.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        #: The limit that stands, and the one that is tried out in its place.
+        self._base = most
+        self._trial: int | None = None
+        #: The share at the limit that stands.
+        self._share = 0.0
+        #: A limit that failed; the most and one if none did.
+        self._failed = most + 1
+        self._step = 1
+        #: Cohorts until the next trial, upwards and downwards, and how many there are after one that fails.
+        self._rise, self._fall = _Wait(), _Wait()
+        #: The cohort: when it began, when its last request left, how many left, were answered, were overload answers;
+        #: how many that left later were answered; whether as many were in flight as may be.
+        self._since = self._last_at = float("-inf")
+        self._sent = self._answered = self._overloads = self._later = 0
+        self._is_full = False
+
+    @property
+    def at_once(self) -> int:
+        """How many requests may be in flight."""
+        return self._base if self._trial is None else self._trial
+
+    def record_sent(self, now: float, *, in_flight: int, is_reachable: bool) -> None:
+        """Record that a request leaves.
+
+        Args:
+            now: The time, in seconds.
+            in_flight: How many are in flight with it. A limit that nothing reaches is not raised: nothing shows that
+                the API bears it (RFC 7661).
+            is_reachable: No other limit is lower. A cohort begins only then.
+        """
+        if not is_reachable and not self._sent:
+            self._since = self._last_at = now
+        # Requests of one moment cannot be told apart by it, and belong to one cohort.
+        if now <= self._since or (self._sent >= self._size and now > self._last_at):
+            return
+        self._sent += 1
+        self._last_at = now
+        self._is_full |= in_flight >= self.at_once
+
+    def record(self, now: float, *, sent_at: float, is_overload: bool) -> None:
+        """Record how a request ended.
+
+        Args:
+            now: The time, in seconds.
+            sent_at: When it left.
+            is_overload: It was answered so, or not in time, as an overloaded API does.
+        """
+        if sent_at <= self._since:
+            return
+        if sent_at > self._last_at:
+            self._later += 1
+        else:
+            self._overloads += is_overload
+            self._answered += 1
+        size = max(self._size, self._sent)
+        if self._overloads > self._allowed * size:
+            self.shrink(now)
+        elif self._sent >= self._size and (self._answered >= self._sent or self._later >= size):
+            self._judge(now, self._overloads / max(1, self._answered))
+
+    @property
+    def _size(self) -> int:
+        return max(LEAST_COHORT, self.at_once)
+
+    @property
+    def _allowed(self) -> float:
+        """The share above which the cohort need not be waited for."""
+        if self._trial is None or self._trial < self._base:
+            return SHED_SHARE
+        # Halfway between the share of faulty servers, and that with all shed that were added.
+        return min(SHED_SHARE, self._share + (1.0 - self._base / self._trial) / 2.0 + self._deviation)
+
+    @property
+    def _deviation(self) -> float:
+        """The standard deviation of the share of faulty servers in a cohort."""
+        return sqrt(self._share * (1.0 - self._share) / self._size)
+
+    def shrink(self, now: float) -> None:
+        """Go back from a trial that overloads the API, or halve the limit that stands."""
+        if self._trial is not None and self._trial > self._base:
+            self._failed, self._step = self._trial, 1
+            if self._failed - self._base <= 1:
+                self._rise.lengthen()
+        else:
+            self._failed = self.at_once
+            self._base = max(1, self.at_once // 2)
+        self._trial = None
+        self.restart(now)
+
+    def restart(self, now: float) -> None:
+        """Begin a cohort of requests that leave from now on."""
+        self._since = self._last_at = now
+        self._sent = self._overloads = self._answered = self._later = 0
+        self._is_full = False
+
+    def _judge(self, now: float, share: float) -> None:
+        """Decide on a cohort that is answered, and on the limit of the next."""
+        if self._trial is None:
+            self._share = share
+        elif self._trial > self._base:
+            if self._is_full:
+                # Beyond what failed, ever faster.
+                self._step = 1 if self._trial < self._failed else 2 * self._step
+                self._base, self._share = self._trial, share
+                self._rise.reset()
+        elif share <= max(0.0, self._share / 2.0 - self._deviation):
+            self._failed, self._base, self._share = self._base, self._trial, share
+            self._fall.reset()
+        else:
+            self._fall.lengthen()
+        self._trial = self._next()
+        self.restart(now)
+
+    def _next(self) -> int | None:
+        """Return the limit to try out; None for that which stands."""
+        if self._share > TOLERATED_SHARE and self._base > 1 and self._fall.is_over():
+            return max(1, int(self._base * (1.0 - self._share)))
+        if self._base >= self._most or not self._is_full or not self._rise.is_over():
+            return None
+        if self._failed - self._base > 1:
+            return (self._base + self._failed) // 2
+        return min(self._most, self._base + self._step)
+
+
+class _Wait:
+    """Cohorts to wait before a trial that has failed is made again: 1, 2, 4 ... up to `LONGEST_WAIT`."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._length = 1
+
+    def is_over(self) -> bool:
+        """Count one cohort, and return whether the wait is over."""
+        self._left = max(0, self._left - 1)
+        return self._left == 0
+
+    def lengthen(self) -> None:
+        """Wait, and twice as long the next time."""
+        self._left = self._length = min(LONGEST_WAIT, 2 * self._length)
+
+    def reset(self) -> None:
+        """Do not wait."""
+        self._left, self._length = 0, 1
 
 
 class LatencyLimit:

@@ -99,6 +99,31 @@ def grace_of(progress: Progress, lag: float) -> float:
     return (LATE_GRACE if is_late else GRACE) + lag
 
 
+def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after_grace: float) -> float:
+    """Return the seconds until the next look at a server.
+
+    While a send is of unknown fate there is a look as soon as a silent log proves that it started nothing. A send that
+    was answered 503 has most likely started nothing. Once its log was silent, there is no look before that: the looks
+    would take more of an overloaded API than the sends that it shed.
+
+    Args:
+        progress: The server's progress.
+        now: The time, in seconds on the run's clock.
+        lag: Seconds by which reads may lag behind writes.
+        drawn: Seconds to wait where nothing else is known.
+        after_grace: Seconds to wait at most from when a silent log proves something.
+    """
+    if not progress.fate.is_unresolved:
+        return drawn
+    proves_at = progress.fate.answered_at + grace_of(progress, lag)
+    if progress.last_look.at >= proves_at:
+        return drawn
+    left = max(0.0, proves_at - now)
+    is_shed = progress.sends.last_status == 503 and progress.fate.readable_looks > 0
+    is_quiet = is_shed and not progress.fate.was_seen_rebooting
+    return left + after_grace if is_quiet else min(drawn, left + after_grace)
+
+
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
     reboots = [row for row in log if row.action == "reboot"]
     candidates = reboots_since(reboots, progress, log_time)

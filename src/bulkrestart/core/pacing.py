@@ -111,10 +111,14 @@ class Door:
     Attributes:
         is_closed: Everybody waits.
         began: When the trouble began that closed it, or may yet close it; `inf` without any.
+        last_good: When the request left, of those that were answered well, that left last. A request that left before
+            and fails says nothing of the cloud as it is now: a few servers that do not answer in time keep requests in
+            flight for a minute, and those end in a row, after all others.
     """
 
     def __init__(self, brake: Brake) -> None:
         self._brake = brake
+        self.last_good = float("-inf")
         self.began = float("inf")
         self._brake_held = 0.0
         self._held = 0.0
@@ -151,8 +155,9 @@ class Door:
             self.is_closed = True
             self._probe_at = now + FIRST_PROBE
 
-    def recover(self, now: float) -> None:
-        """Note a good answer."""
+    def recover(self, now: float, *, sent_at: float) -> None:
+        """Note a good answer, to a request that left then."""
+        self.last_good = max(self.last_good, sent_at)
         if self._troubles:
             self._held = self.held(now)
             self.is_closed = False

@@ -5,15 +5,20 @@ from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.observation import EXECUTING, POSTPONED, Answer, Observation, Unanswered, Unsent
 
 
-def is_overcharge(seen: Observation) -> bool:
-    """Tell whether an answer, or the lack of one, shows that it was too much for the cloud: it gets less at once."""
+def is_rate_signal(seen: Observation) -> bool:
+    """Return whether an answer says that there are too many requests: it is about all of them."""
+    return isinstance(seen, Answer) and (seen.is_throttled or is_postponed(seen))
+
+
+def is_overload(seen: Observation) -> bool:
+    """Return whether an overloaded cloud may answer so, or not in time. A single server may do so as well."""
     match seen:
         case Unsent():
             return False
         case Unanswered():
             return seen.may_come_late
         case Answer():
-            return seen.is_throttled or seen.may_come_late or seen.status == 503
+            return (seen.may_come_late or seen.status == 503) and not is_rate_signal(seen)
 
 
 def is_trouble(seen: Observation) -> bool:

@@ -21,7 +21,7 @@ from bulkrestart.core.clock import CloudClock, Instant
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
-from bulkrestart.core.look import decide_delivered_again, decide_look, is_log_unreadable
+from bulkrestart.core.look import decide_delivered_again, decide_look, is_log_unreadable, next_look
 from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
 from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
@@ -339,7 +339,7 @@ class Submitter:
 
         end: Decision = await AsyncRetrying(
             sleep=pause,
-            wait=self._wait,
+            wait=partial(self._wait, progress),
             stop=lambda _: self._gate.send_patience(anyio.current_time()) >= deadline,
             retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
             retry_error_callback=lambda _: progress.out_of_time(),
@@ -358,10 +358,16 @@ class Submitter:
         """Tell whether each send looks by itself, in its own slot."""
         return self._options.since is not None or progress.failed_soft is not None
 
-    def _wait(self, state: RetryCallState) -> float:
+    def _wait(self, progress: Progress, state: RetryCallState) -> float:
         """Wait as long as the decision asks for, and then a random time (full jitter) that grows with the steps."""
         decision = state.outcome.result() if state.outcome is not None else None
         delay = decision.delay if isinstance(decision, Send | Look) else 0.0
         doublings = min(state.attempt_number - 1, _MOST_DOUBLINGS)
         ceiling: float = min(FIRST_CEILING * 2.0**doublings, LAST_CEILING)
-        return delay + self._rng.uniform(0.0, ceiling)
+        return delay + next_look(
+            progress,
+            anyio.current_time() + delay,
+            self._calibration.lag,
+            drawn=self._rng.uniform(0.0, ceiling),
+            after_grace=self._rng.uniform(0.0, FIRST_CEILING),
+        )

@@ -1,0 +1,72 @@
+"""How long a fleet takes when the cloud is partly broken or overloaded; `make bench` measures larger ones."""
+
+import pytest
+from benchmarks.goodput import AT_ONCE, FAULTS, LATENCY, faulty, rate_limited, shed
+
+pytestmark = pytest.mark.unmeasured
+
+SERVERS = 500
+#: Seconds without faults: a look before, and ten flights.
+IDEAL = LATENCY * (1 + SERVERS / AT_ONCE)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+@pytest.mark.parametrize("fault", ["503", "503 with Retry-After: 1", "500", "connection cut"])
+def test_a_few_per_cent_of_faults_cost_seconds(fault: str, share: float) -> None:
+    """What a server is sent to again for costs the grace of 10 s and a look or two, and no multiple of the run."""
+    beyond = faulty(fault, share, servers=SERVERS) - IDEAL
+
+    assert beyond <= 30.0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_a_few_per_cent_of_504_cost_the_grace(share: float) -> None:
+    """The gateway may have passed the request on: it takes 90 s until the log proves that nothing was started."""
+    beyond = faulty("504", share, servers=SERVERS) - IDEAL
+
+    assert 90.0 <= beyond <= 110.0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_a_few_per_cent_of_time_outs_cost_their_slots(share: float) -> None:
+    """No breaker opens and no limit falls: the requests that are waited for take their slots, and nothing else."""
+    beyond = faulty("no answer for 70 s", share, servers=SERVERS) - IDEAL
+
+    assert beyond <= share * SERVERS * 60.0 / AT_ONCE + 60.0
+
+
+@pytest.mark.parametrize("after", [LATENCY, 0.02])
+@pytest.mark.parametrize("capacity", [3, 10, 30])
+def test_an_overloaded_api_is_kept_busy_and_not_flooded(capacity: int, after: float) -> None:
+    """However early it sheds, it is soon sent about what it works on, and it always has work."""
+    servers = 50 * capacity
+    found = shed(servers, capacity=capacity, after=after)
+
+    # Besides: five requests for each server of the burst that finds the capacity, and the grace of the last one.
+    assert found.seconds <= (servers + 5 * 1.4 * AT_ONCE) * LATENCY / capacity * 1.1 + 15.0
+    assert found.later_share < 0.1
+
+
+@pytest.mark.parametrize("seconds", [1, 5])
+def test_an_overloaded_api_that_asks_to_wait(seconds: int) -> None:
+    """Its Retry-After pauses all once; after that only those wait that were shed."""
+    found = shed(800, headers={"retry-after": f"{seconds}"})
+
+    assert found.seconds <= 800 * LATENCY / 10 * 1.1 + 25.0 + seconds
+    assert found.later_share < 0.1
+
+
+def test_a_rate_limited_api_is_handled_as_well_as_ever() -> None:
+    """Rate signals pause all requests and halve the limit: that is within 5 % of the ideal."""
+    found = rate_limited(1_000, 100, 10.0)
+
+    assert found.seconds <= 1_000 * 10.0 / 100 * 1.05
+    assert found.refused <= 153
+
+
+def test_every_fault_of_the_benchmark_has_its_test() -> None:
+    """A new row of the table gets its bound here."""
+    assert set(FAULTS) == {
+        *("503", "503 with Retry-After: 1", "500", "connection cut", "504", "no answer for 70 s"),
+        "429 with Retry-After: 1",
+    }
