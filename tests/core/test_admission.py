@@ -26,6 +26,7 @@ GATEWAY: Final = page(502, "Bad Gateway")
 MAINTENANCE: Final = answer(503, headers={"retry-after": "30"})
 BROKEN: Final = nova(500, "Unexpected API Error.")
 LATE: Final = Unanswered("ReadTimeout", may_come_late=True)
+LOCAL: Final = Unsent("EMFILE", is_local=True)
 #: What a request gets that asks for a list.
 SERVERS: Final = ("server", "server")
 
@@ -84,11 +85,12 @@ def test_a_run_that_uses_its_own_bound_waits_alone() -> None:
     assert admission.wait(narrow, 0.0) == 0.0
 
 
-def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() -> None:
+@pytest.mark.parametrize("seen", [LATE, LOCAL], ids=["late", "a limit of this machine"])
+def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one(seen: object) -> None:
     """After a flight of which most is shed the sixth of ten makes room for the next, and no other does."""
     admission, run = Admission(10), party()
     slots = leave(admission, 10)
-    observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
+    observe(admission, *[seen, seen, GOOD] * 3, sent_at=0.0)
     assert admission.free == -5
 
     for slot in slots[:5]:
@@ -110,8 +112,7 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one() ->
         pytest.param(LATE, True, 10, id="late"),
         pytest.param(Unanswered("ReadError"), True, 10, id="cut"),
         pytest.param(Unsent("ConnectError"), True, 10, id="unsent"),
-        pytest.param(Unsent("EMFILE", is_local=True), True, 5, id="a limit of this machine"),
-        pytest.param(Unsent("EMFILE", is_local=True), False, 10, id="a limit of this machine, and a fixed limit"),
+        pytest.param(LOCAL, True, 10, id="a limit of this machine"),
         pytest.param(BROKEN, True, 10, id="500"),
         pytest.param(UNSAID, True, 1, id="429"),
         pytest.param(UNSAID, False, 1, id="429, and a fixed limit"),
@@ -126,8 +127,7 @@ def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: 
 
 def test_a_limit_of_this_machine_is_no_outage() -> None:
     """However often it is met, the door stays open, nothing is held, and the outage of a cloud does not begin."""
-    local = Unsent("EMFILE", is_local=True)
-    admission = observe(Admission(10), *[local] * (3 * TROUBLES))
+    admission = observe(Admission(10), *[LOCAL] * (3 * TROUBLES))
 
     assert not admission.door.is_closed
     assert not admission.is_held(1.0)
@@ -136,11 +136,11 @@ def test_a_limit_of_this_machine_is_no_outage() -> None:
 
 def test_a_limit_of_this_machine_does_not_end_an_outage() -> None:
     """It says nothing good of the cloud either; and a probe that meets it is made again, not at once."""
-    admission, run, local = closed(now=1.0), party(), Unsent("EMFILE", is_local=True)
+    admission, run = closed(now=1.0), party()
     slot = admission.admit(run, 2.0)
-    observe(admission, local, now=2.1, sent_at=1.9)
+    observe(admission, LOCAL, now=2.1, sent_at=1.9)
     assert admission.wait(run, 2.2) == INFINITY
-    observe(admission, local, now=2.5, sent_at=2.0)
+    observe(admission, LOCAL, now=2.5, sent_at=2.0)
     admission.release(slot)
 
     assert admission.door.is_closed
@@ -196,7 +196,7 @@ def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
     """Requests one at a time, after an overload, do not show that the cloud bears more of them at once."""
     admission = Admission(10)
     slots = leave(admission, 10)
-    observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
+    observe(admission, *[seen, seen, GOOD] * 3, sent_at=0.0)
     for slot in slots:
         admission.release(slot)
     for number in range(50):
