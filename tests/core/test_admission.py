@@ -196,7 +196,7 @@ def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
     """Requests one at a time, after an overload, do not show that the cloud bears more of them at once."""
     admission = Admission(10)
     slots = leave(admission, 10)
-    observe(admission, *[seen, seen, GOOD] * 3, sent_at=0.0)
+    observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
     for slot in slots:
         admission.release(slot)
     for number in range(50):
