@@ -102,9 +102,12 @@ class PageSize:
     def __init__(self, most: int = PAGE_LIMIT) -> None:
         self.limit = most
         self._most = most
+        #: The limit of the last smaller page that came; 0 if none has come.
         self._good = 0
+        #: How many such pages have come since the limit changed.
         self._came = 0
         self._pages_before_growth = _PAGES_BEFORE_GROWTH
+        #: A page without a link that has fewer rows is the last one of its list.
         self._short = 0
 
     def note_page(self, page: Page) -> None:

@@ -70,7 +70,7 @@ class Listing:
             case Revised():
                 self._refusal = seen.seen
             case Answer():
-                if seen.status == 400 and self._selection.filters and self._walk.cursor.position is None:
+                if seen.status == 400 and self._walk.cursor.position is None:
                     raise ValueError(f"the cloud cannot select so: {seen.words}")
                 raise EndpointError(f"servers cannot be listed: {seen.words}; give their ids; nothing was sent")
 
