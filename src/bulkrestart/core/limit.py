@@ -10,8 +10,8 @@ from typing import Final
 #: The share of overload answers above which the API sheds more than it takes. The SRE book stops sending there: at
 #: twice as many requests as were accepted (chapter 21, "Client-side throttling", K = 2).
 SHED_SHARE: Final = 0.5
-#: The share up to which overload answers are left to the servers that gave them: `design.md` promises that a few per
-#: cent of faults cost a tail and no rate, and the goodput benchmark goes up to this.
+#: The share up to which overload answers are left to the servers that gave them. A few per cent of faulty servers cost
+#: a tail and no rate: benchmarks/goodput.py goes up to this share.
 TOLERATED_SHARE: Final = 0.1
 #: Answers that a share is taken of, at least: one answer more or less changes it by no more than what is tolerated.
 LEAST_COHORT: Final = 10
