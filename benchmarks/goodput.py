@@ -38,7 +38,7 @@ FAULTS: Final[Mapping[str, Callable[[], Fault]]] = {
     "429 with Retry-After: 1": lambda: Fault.throttled(1.0),
 }
 _LATE: Final = "no answer for 70 s"
-#: Pauses all requests each time, as a rate signal does: goodput.md sets no bound.
+#: Pauses all requests each time, because it is a rate signal: it has no bound.
 _RATE_SIGNAL: Final = "429 with Retry-After: 1"
 #: Each share of faulty servers, and the seconds that it may cost.
 _SHARES: Final = {0.005: 60.0, 0.02: 60.0, 0.1: 120.0}

@@ -10,13 +10,14 @@ from typing import Final
 #: The share of overload answers above which the API sheds more than it takes. The SRE book stops sending there: at
 #: twice as many requests as were accepted (chapter 21, "Client-side throttling", K = 2).
 SHED_SHARE: Final = 0.5
-#: The share up to which overload answers are left to the servers that gave them: `design.md` promises that a few per
-#: cent of faults cost a tail and no rate, and the goodput benchmark goes up to this.
+#: The share up to which overload answers are left to the servers that gave them. A few per cent of faulty servers cost
+#: a tail and no rate: benchmarks/goodput.py goes up to this share.
 TOLERATED_SHARE: Final = 0.1
 #: Answers that a share is taken of, at least: one answer more or less changes it by no more than what is tolerated.
 LEAST_COHORT: Final = 10
-#: Cohorts between two trials of the same question, at most. A trial that fails costs an API at its limit one shed
-#: request of the next 16 cohorts of 10, under 1 %; and an API that recovers is noticed after as many.
+#: Cohorts between two trials of the same question, at most. A trial that fails costs an API at its limit one or two
+#: shed sends, with four looks for each: 10 of the requests of 32 cohorts of 10, 3 %. The price of more cohorts is the
+#: time until an API that has recovered is noticed: 32 take 10 to 20 s where an answer takes 0.3 s.
 LONGEST_WAIT: Final = 32
 
 #: Requests at once while the latency of an API that has little to do is measured. Envoy's 3 (`min_concurrency`) make
