@@ -20,7 +20,7 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
     offset = 0
     while True:
         with preflight.stall.bounded():
-            page = await preflight.ask(partial(preflight.compute.groups, offset=offset), None)
+            page = await preflight.ask(partial(preflight.compute.groups, offset=offset))
         if isinstance(page, Answer):
             raise EndpointError(f"server groups cannot be listed: {page.words}; spread by another function")
         # A gateway that ignores the offset gives the same page for ever.

@@ -56,7 +56,7 @@ class Listing:
             self._preflight = await self._prepare()
         page = partial(self._preflight.compute.page, marker=self._marker, filters=self._selection.filters)
         with self._preflight.stall.bounded():
-            return await self._preflight.ask(page, None)
+            return await self._preflight.ask(page)
 
     def _take(self, page: Page | Answer) -> None:
         if isinstance(page, Answer):

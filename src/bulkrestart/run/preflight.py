@@ -2,7 +2,9 @@
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, repeat
 from typing import Final, TypeVar
 
 import anyio
@@ -80,42 +82,54 @@ class Preflight:
         self._gate = gate
         self._rng = rng
 
-    async def look(self, server_id: str) -> Server | Answer:
+    async def look(self, server_ids: Sequence[str]) -> Server | Answer:
         """Look at one server. Whatever the cloud says of it tells what it thinks of us, and it shows the cloud's clock.
 
+        An answer that is no verdict may be about one server, so the next question is about another.
+
+        Args:
+            server_ids: Some servers of the run.
+
         Returns:
-            The server, or what came instead.
+            A server, or what came instead.
 
         Raises:
             AuthError: Our credentials are refused.
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
-        seen = await self.ask(lambda: self.compute.show(server_id), server_id)
-        if isinstance(seen, Answer) and seen.status == 403:
-            _log.warning("servers may not be looked at: %s; the fate of a lost reply cannot be learnt", seen.words)
-        return seen
+        return await self._ask(cycle([(partial(self.compute.show, server_id), server_id) for server_id in server_ids]))
 
-    async def ask(self, request: Callable[[], Awaitable[T | Observation]], server_id: str | None) -> T | Answer:
-        """Ask until what was asked for comes, or an answer that is about the question and not about us.
+    async def ask(self, request: Callable[[], Awaitable[T | Observation]]) -> T | Answer:
+        """Ask for many servers until what was asked for comes, or an answer that is not about us.
 
         Args:
             request: Asks.
-            server_id: The server that it is about; None if it is about many.
 
         Raises:
             AuthError: Our credentials are refused.
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
+        return await self._ask(repeat((request, None)))
+
+    async def _ask(self, requests: Iterator[tuple[Callable[[], Awaitable[T | Observation]], str | None]]) -> T | Answer:
         await require_sign_in(self._gate)
-        refused_tokens = stale_tokens = tries = 0
+        refused_tokens = stale_tokens = strays = tries = 0
         while True:
+            request, server_id = next(requests)
             seen, _ = await self._gate.ask(request, server_id)
             _check(self._gate)
             if not isinstance(seen, Observation):
                 return seen
             if isinstance(seen, Answer) and self.compute.lower_microversion(seen):
                 continue
-            match decide_first(seen, refused_tokens=refused_tokens, stale_tokens=stale_tokens):
+            decision = decide_first(
+                seen,
+                refused_tokens=refused_tokens,
+                stale_tokens=stale_tokens,
+                strays=strays,
+                is_about_server=server_id is not None,
+            )
+            match decision:
                 case Ready(refusal):
                     return refusal
                 case Again(is_try=False):
@@ -124,8 +138,10 @@ class Preflight:
                     stale_tokens += isinstance(seen, Answer) and seen.has_stale_token
                 case Again():
                     tries += 1
+                    strays += isinstance(seen, Answer) and seen.status < 500
                     if tries == TRIES:
                         remedy = "check the URL (and HTTPS_PROXY)"
                         raise EndpointError(f"the compute API does not answer ({seen}); {remedy}; nothing was sent")
-                    _log.warning("the compute API does not answer (%s); look %d of %d follows", seen, tries + 1, TRIES)
+                    words = seen.words if isinstance(seen, Answer) else seen
+                    _log.warning("the compute API does not answer (%s); look %d of %d follows", words, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
