@@ -438,7 +438,7 @@ def test_window_of_the_gateway_is_waited_for_as_a_whole(message: str, seconds: f
         ("Mon, 23 Nov 2026 18:00:30 GMT", None, None),
         ("Mon, 23 Nov 2026 18:00:30 GMT", "yesterday", None),
         ("-5", None, None),
-        ("+5", None, None),
+        ("+5", None, 5.0),
         ("nan", None, None),
         ("inf", None, None),
         ("1e3", None, None),

@@ -526,13 +526,15 @@ def _read_action(row: object, _: SecretMask) -> Action | None:
     is_odd = start_time is None or request_id is None or not request_id.isprintable()
     if not name or (name == _REBOOT and is_odd):
         return None
-    events = _items(_member(row, "events"))
-    results = [_member(row, "message"), *(_member(event, "result") for event in events)]
+    events = _member(row, "events")
+    results = [_member(row, "message"), *(_member(event, "result") for event in _items(events))]
+    # Nova writes null for what has not finished, other clouds an empty string.
+    finishes = [_member(event, "finish_time") for event in _items(events)]
     return Action(
         action=name,
         request_id="" if is_odd or request_id is None else request_id,
         start_time=start_time or 0.0,
         user_id=_text(_member(row, "user_id")) or "",
         is_error=any(isinstance(result, str) and result.strip().lower() == "error" for result in results),
-        is_finished=all(_member(event, "finish_time") for event in events) if events else None,
+        is_finished=bool(finishes) and all(finishes) if isinstance(events, list) else None,
     )

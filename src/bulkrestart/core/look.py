@@ -32,6 +32,7 @@ GRACE: Final = 10.0
 LATE_GRACE: Final = 90.0
 #: Seconds for which a reboot may still be under way; providers call one that takes longer stuck (30 min).
 LONGEST_REBOOT: Final = 1800.0
+_DAY: Final = 86_400.0
 
 
 def decide_look(sighting: Sighting, progress: Progress) -> Decision:
@@ -94,7 +95,9 @@ def _is_datable(log: Log, log_time: LogTime) -> bool:
 
     An empty log is no log: every server has the row of its creation.
     """
-    return bool(log) and all(row.start_time <= log_time.now + SKEW for row in log if row.action == "reboot")
+    # A row of another action that is dated days ahead is odd by itself, and says nothing of the clock.
+    rows = (row for row in log if row.action == "reboot" or row.start_time < log_time.now + _DAY)
+    return bool(log) and all(row.start_time <= log_time.now + SKEW for row in rows)
 
 
 def is_log_unreadable(log: Log | Observation | None) -> bool:

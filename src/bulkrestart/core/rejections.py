@@ -13,7 +13,7 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.stall import RequestKind
 from bulkrestart.core.trouble import gets_through
 
-#: Servers whose requests have to be rejected; if no send was ever accepted, as many rejections of one server.
+#: Servers whose requests have to be rejected. What one server alone meets is about that server.
 REJECTED_SERVERS: Final = 3
 #: Seconds for which nothing but rejections must have come: a gateway that is set anew answers oddly for less.
 REJECTED_FOR: Final = 2.0
@@ -23,19 +23,16 @@ class _Row:
     """Rejections that follow each other."""
 
     def __init__(self) -> None:
-        self.count = 0
         self.began = 0.0
         self.server_ids: set[str | None] = set()
 
     def add(self, now: float, server_id: str | None) -> None:
-        if not self.count:
+        if not self.server_ids:
             self.began = now
-        self.count += 1
         if len(self.server_ids) < REJECTED_SERVERS:
             self.server_ids.add(server_id)
 
     def clear(self) -> None:
-        self.count = 0
         self.server_ids.clear()
 
 
@@ -49,7 +46,6 @@ class Rejections:
     def __init__(self) -> None:
         self._sends = _Row()
         self._looks = _Row()
-        self._is_proven = False
         self._good: Counter[RequestKind] = Counter()
 
     def record(self, kind: RequestKind, seen: object, server_id: str | None, now: float) -> Stop | None:
@@ -71,7 +67,6 @@ class Rejections:
             self._good[kind] += 1
             if kind is RequestKind.SEND:
                 self._sends.clear()
-                self._is_proven |= isinstance(seen, Answer) and 200 <= seen.status < 300
             if kind is not RequestKind.LOG:
                 self._looks.clear()
         return None
@@ -79,7 +74,6 @@ class Rejections:
     def note_accepted(self) -> None:
         """Record that a look has shown that a send was accepted."""
         self._sends.clear()
-        self._is_proven = True
 
     def good_besides(self, kind: RequestKind) -> int:
         """Return how many requests of other kinds got a good answer so far."""
@@ -88,7 +82,6 @@ class Rejections:
     def _reject(self, kind: RequestKind, answer: Answer, server_id: str | None, now: float) -> Stop | None:
         row = self._sends if kind is RequestKind.SEND else self._looks
         row.add(now, server_id)
-        places = len(row.server_ids) if self._is_proven else row.count
-        if places < REJECTED_SERVERS or now - row.began < REJECTED_FOR:
+        if len(row.server_ids) < REJECTED_SERVERS or now - row.began < REJECTED_FOR:
             return None
         return unauthorized(answer) if answer.status == 401 else wrong_endpoint(answer)

@@ -114,8 +114,8 @@ class Preflight:
     async def _ask(self, requests: Iterator[tuple[Callable[[], Awaitable[T | Observation]], str | None]]) -> T | Answer:
         await require_sign_in(self._gate)
         refused_tokens = stale_tokens = strays = tries = 0
+        request, server_id = next(requests)
         while True:
-            request, server_id = next(requests)
             seen, _ = await self._gate.ask(request, server_id)
             _check(self._gate)
             if not isinstance(seen, Observation):
@@ -137,6 +137,7 @@ class Preflight:
                     refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
                     stale_tokens += isinstance(seen, Answer) and seen.has_stale_token
                 case Again():
+                    request, server_id = next(requests)
                     tries += 1
                     strays += isinstance(seen, Answer) and seen.status < 500
                     if tries == TRIES:
