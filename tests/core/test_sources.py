@@ -4,7 +4,7 @@ import pytest
 
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
 from bulkrestart.core.sources import SourceHealth
-from tests.core.samples import answer, ecs, keystone, nova, page
+from tests.core.samples import answer, ecs, gateway, keystone, nova, page
 
 POLICY = "Policy doesn't allow os_compute_api:os-instance-actions:list to be performed."
 #: The cloud itself says that it is not for us, or not there.
@@ -13,6 +13,7 @@ FINAL = {
     "forbidden, in ECS's words": ecs(403, "Ecs.0003", "no permission"),
     "not implemented": nova(501, "not here"),
     "no such method": nova(405, "Method not allowed"),
+    "no such API": gateway(404, "APIGW.0101", "The API does not exist"),
 }
 #: Whether it can be read shows when it comes again.
 ODD = {
@@ -87,3 +88,12 @@ def test_what_is_about_something_else_is_no_judgement(seen: Observation) -> None
     source = SourceHealth()
 
     assert not any(source.judge(seen, good) for good in range(30))
+
+
+def test_a_log_that_no_server_has() -> None:
+    """Nova's "not found" is about one server, unless it comes for each of them although they are there."""
+    absent = nova(404, "Instance x could not be found.")
+    log, row = SourceHealth(is_per_server=True), SourceHealth()
+
+    assert [log.judge(absent, good) for good in (1, 1, 2)] == [False, False, True]
+    assert not any(row.judge(absent, good) for good in range(30))

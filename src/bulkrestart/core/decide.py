@@ -196,10 +196,13 @@ def decide_first(
     if seen.is_throttled:
         return Again(is_try=False)
     if seen.status >= 500 or seen.status == 408:
-        return Ready(refusal=seen) if is_about_server and seen.fault.is_in_novas_shape else Again(is_try=True)
+        # Nova's own 500 may be about this server; its 503 is about the API.
+        is_there = is_about_server and seen.status == 500 and seen.fault.is_in_novas_shape
+        return Ready(refusal=seen) if is_there else Again(is_try=True)
     if seen.status == 401:
-        refused, most = (stale_tokens, STALE_IN_A_ROW) if seen.has_stale_token else (refused_tokens, REFUSED_IN_A_ROW)
-        if refused + 1 >= most:
+        # One refusal more, because a token that was good once is first tried again, and then renewed.
+        refused = stale_tokens - 1 if seen.has_stale_token else refused_tokens
+        if refused + 1 >= REFUSED_IN_A_ROW:
             raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
         return Again(is_try=False)
     if seen.is_unscoped:

@@ -104,7 +104,9 @@ def is_log_unreadable(log: Log | Observation | None) -> bool:
     """Return whether we may not read the log at all; a read that failed now may succeed later."""
     if not isinstance(log, Answer):
         return False
-    return log.is_lasting or (log.status in (403, 404) and not log.is_throttled)
+    # A 404 without words of the cloud's is a gateway's, which may know the way the next time.
+    is_said = log.status == 403 or (log.status == 404 and bool(log.fault.code))
+    return log.is_lasting or (is_said and not log.is_throttled)
 
 
 def grace_of(progress: Progress, lag: float) -> float:

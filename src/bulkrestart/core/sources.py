@@ -16,18 +16,22 @@ from bulkrestart.core.trouble import is_trouble
 _ODD_IN_A_ROW: Final = 2
 _ODD_AFTER_A_READ: Final = 10
 #: Statuses by which the cloud itself says that a source is not for us, or is not there.
-_FINAL: Final = frozenset({403, 405, 501})
+_FINAL: Final = frozenset({403, 404, 405, 501})
 
 
 class SourceHealth:
     """Whether one source can be read.
+
+    Args:
+        is_per_server: Whether each server has this source: the cloud's "not found" is odd then, if it comes again.
 
     Attributes:
         standing: The answer that stands for all further ones, because the source cannot be read; None if it can, as far
             as is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_per_server: bool = False) -> None:
+        self._is_per_server = is_per_server
         self.standing: Answer | None = None
         self._was_read = False
         self._odd = 0
@@ -50,9 +54,10 @@ class SourceHealth:
             self._was_read = True
             self._odd = 0
             return False
-        if not isinstance(seen, Answer) or not _is_about_source(seen):
+        if not isinstance(seen, Answer) or not self._is_about_source(seen):
             return False
-        is_final = seen.status in _FINAL and seen.fault.body is Body.JSON and not self._was_read
+        is_said = seen.status in _FINAL and bool(seen.fault.code) and not seen.is_not_found
+        is_final = is_said and not self._was_read
         if good_elsewhere > self._good_elsewhere:
             self._good_elsewhere = good_elsewhere
             self._odd += 1
@@ -60,9 +65,9 @@ class SourceHealth:
             self.standing = replace(seen, is_lasting=True)
         return self.standing is not None
 
-
-def _is_about_source(seen: Answer) -> bool:
-    """Return whether an answer may be about the source, and not about one server, the token or the cloud."""
-    if seen.is_throttled or seen.is_not_found or seen.is_refused_token or seen.fault.body is Body.CUT_SHORT:
-        return False
-    return not is_trouble(seen) or seen.status == 501
+    def _is_about_source(self, seen: Answer) -> bool:
+        """Return whether an answer may be about the source, and not about one server, the token or the cloud."""
+        if seen.is_not_found:
+            return self._is_per_server
+        is_of_others = seen.is_throttled or seen.is_refused_token or seen.fault.body is Body.CUT_SHORT
+        return not is_of_others and not is_trouble(seen)

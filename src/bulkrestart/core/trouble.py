@@ -20,7 +20,8 @@ def is_trouble(seen: Observation) -> bool:
     """Tell whether an answer, or the lack of one, may be the trouble of the cloud: it says nothing of the question."""
     if not isinstance(seen, Answer):
         return True
-    is_in_trouble = seen.status >= 500 or seen.status == 408
+    # What is not implemented will not be there later either.
+    is_in_trouble = (seen.status >= 500 and seen.status != 501) or seen.status == 408
     return is_in_trouble and not seen.is_throttled and not seen.fault.has_code(EXECUTING)
 
 

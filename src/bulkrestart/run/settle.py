@@ -57,7 +57,8 @@ BLIND_TIMEOUT: Final = 300.0
 #: Polls in a row that must not show a server before it is given up when its time is over.
 UNSEEN_IN_A_ROW: Final = 2
 #: Polls in a row that must show no server, because of what refuses to show any, before states count as unreadable.
-_STRAYS_IN_A_ROW: Final = 2
+#: Before that, lists have been given up for single servers (`Sweep`).
+_STRAYS_IN_A_ROW: Final = 4
 #: Servers to which HARD is being sent, at most: each has a task. The others stay with the watcher until there is room.
 ESCALATED_AT_MOST: Final = 100
 #: Rows of one log that are read singly in one poll, at most. A send has as many rows as it had deliveries.
@@ -289,7 +290,6 @@ class Settler:
     def _is_unseeable(self, trouble: Observation | None) -> bool:
         """Tell whether the states of servers cannot be read at all; then no server is waited for."""
         is_stray = isinstance(trouble, Answer) and not is_trouble(trouble) and not trouble.is_throttled
-        is_stray = is_stray or (isinstance(trouble, Answer) and trouble.status == 501)
         self._strays = self._strays + 1 if is_stray else 0
         most = 1 if self._sources.states.standing is not None else _STRAYS_IN_A_ROW
         if not isinstance(trouble, Answer) or self._seen_id is not None or trouble.status == 401 or self._strays < most:

@@ -33,13 +33,14 @@ class Source:
         gate: The gate to the cloud.
         kind: What its requests ask for.
         words: The warning that it cannot be read.
+        is_per_server: See `SourceHealth`.
     """
 
-    def __init__(self, gate: Gate, kind: RequestKind, words: str) -> None:
+    def __init__(self, gate: Gate, kind: RequestKind, words: str, *, is_per_server: bool = False) -> None:
         self._gate = gate
         self._kind = kind
         self._words = words
-        self._health = SourceHealth()
+        self._health = SourceHealth(is_per_server=is_per_server)
 
     @property
     def standing(self) -> Answer | None:
@@ -78,7 +79,7 @@ class Sources:
 
     def __init__(self, compute: Compute, gate: Gate) -> None:
         self._compute = compute
-        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS)
+        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS, is_per_server=True)
         self.row = Source(gate, RequestKind.LOG, _ROW_WORDS)
         self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS)
 
