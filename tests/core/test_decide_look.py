@@ -59,7 +59,7 @@ SILENT = (CREATED,)
 #: What can stand in place of a log that will never be read.
 UNREADABLE: dict[str, Log | Observation] = {
     "403": FORBIDDEN,
-    "404": page(404, "Not Found"),
+    "404": gateway(404, "APIGW.0101", "The API does not exist"),
     "empty": (),
 }
 #: What can stand in place of a log that may be read the next time.

@@ -21,6 +21,7 @@ from tests.core.samples import (
     answer,
     begun,
     conflict,
+    gateway,
     keystone,
     nova,
     page,
@@ -130,7 +131,7 @@ def test_last_reboot(log: Log, expected: Action | None) -> None:
         ((), (STOP, reboot(9.0, is_finished=None), CREATED)),
         # Kept from us for good: the list is what there is.
         (answer(403), (STOP, reboot(9.0, is_finished=None), CREATED)),
-        (page(404, "Not Found"), (STOP, reboot(9.0, is_finished=None), CREATED)),
+        (gateway(404, "APIGW.0101", "The API does not exist"), (STOP, reboot(9.0, is_finished=None), CREATED)),
         (MISSING_ROW, (STOP, reboot(9.0, is_finished=None), CREATED)),
         # It fails now, so nothing is known now.
         (page(502, "Bad Gateway"), page(502, "Bad Gateway")),
@@ -207,7 +208,8 @@ def unreadable(why: str, outcome: Outcome = Outcome.SKIPPED) -> End:
         ),
         # Its log is kept from us for good.
         (IDLE, answer(403), unreadable("403")),
-        (IDLE, page(404, "Not Found"), unreadable("404")),
+        (IDLE, page(404, "Not Found"), WAIT),
+        (IDLE, gateway(404, "APIGW.0101", "The API does not exist"), unreadable("404 APIGW.0101")),
         (IDLE, (), unreadable("it is empty")),
         # Its log fails now.
         (IDLE, page(500, "Oops"), WAIT),
