@@ -240,7 +240,6 @@ def test_log_that_refuses_our_token() -> None:
     for _ in range(2):
         again = decide_since(sighting, MOMENT, progress)
         assert isinstance(again, Look)
-        assert again.stop is None
         progress.look(sighting, again)
     last = decide_since(sighting, MOMENT, progress)
 

@@ -298,7 +298,7 @@ class Submitter:
         return self._course.stop is not None and (not progress.fate.is_unresolved or self._course.lost.is_set())
 
     def _stop_if_told(self, decision: Decision) -> None:
-        if isinstance(decision, Look | End) and decision.stop is not None:
+        if isinstance(decision, End) and decision.stop is not None:
             self._course.halt(decision.stop)
 
     async def pursue(self, progress: Progress, first: Decision) -> Accept | End:
