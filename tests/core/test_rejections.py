@@ -2,9 +2,10 @@
 
 import pytest
 
-from bulkrestart.core.model import Server, StopReason
+from bulkrestart.core.decision import Hold
+from bulkrestart.core.model import Server, Stop, StopReason
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.core.rejections import REJECTED_FOR, Rejections
+from bulkrestart.core.rejections import REJECTED_PAUSE, Rejections
 from bulkrestart.core.stall import RequestKind
 from tests.core.samples import answer, ecs, gateway, keystone, nova, page
 
@@ -45,10 +46,8 @@ def stops(
     rejections: Rejections, seen: Observation, *servers: str, at: float, kind: RequestKind = RequestKind.SEND
 ) -> StopReason | None:
     """Record one answer for each of the servers, and return why the run stops."""
-    stop = None
-    for server in servers:
-        stop = rejections.record(kind, seen, server, at) or stop
-    return None if stop is None else stop.reason
+    told = [rejections.record(kind, seen, server, at) for server in servers]
+    return next((stop.reason for stop in told if isinstance(stop, Stop)), None)
 
 
 @pytest.mark.parametrize(("seen", "reason"), REJECTED.values(), ids=REJECTED)
@@ -61,7 +60,9 @@ def test_what_repeats_from_three_servers_stops_the_run(
 
     assert stops(rejections, seen, *["a"] * 20, "b", kind=kind, at=0.0) is None
     assert stops(rejections, seen, "a", "b", kind=kind, at=60.0) is None
-    assert stops(rejections, seen, "c", kind=kind, at=60.0) is reason
+    assert rejections.record(kind, seen, "c", 60.0) == Hold(REJECTED_PAUSE)
+    assert stops(rejections, seen, *"abcdefgh", kind=kind, at=60.0) is None
+    assert stops(rejections, seen, "d", kind=kind, at=60.0 + REJECTED_PAUSE) is reason
     assert stops(Rejections(), seen, "a", "b", "c", "d", kind=kind, at=0.0) is None
 
 
@@ -70,8 +71,8 @@ def test_a_burst_that_lasts_stops_the_run() -> None:
     rejections = Rejections()
 
     assert stops(rejections, page(404, "no"), "a", "b", "c", at=10.0) is None
-    assert stops(rejections, page(404, "no"), "a", at=10.0 + REJECTED_FOR - 0.01) is None
-    assert stops(rejections, page(404, "no"), "a", at=10.0 + REJECTED_FOR) is StopReason.WRONG_ENDPOINT
+    assert stops(rejections, page(404, "no"), "a", at=10.0 + REJECTED_PAUSE - 0.01) is None
+    assert stops(rejections, page(404, "no"), "a", at=10.0 + REJECTED_PAUSE) is StopReason.WRONG_ENDPOINT
 
 
 @pytest.mark.parametrize("good", GOOD.values(), ids=GOOD)
@@ -90,6 +91,7 @@ def test_what_says_nothing_does_not_end_the_row(neutral: Observation) -> None:
     rejections = Rejections()
     stops(rejections, page(404, "no"), "a", "b", at=0.0)
     stops(rejections, neutral, "c", at=1.0)
+    stops(rejections, page(404, "no"), "c", at=2.0)
 
     assert stops(rejections, page(404, "no"), "c", at=100.0) is StopReason.WRONG_ENDPOINT
 
@@ -99,6 +101,7 @@ def test_looks_prove_nothing_about_sends() -> None:
     rejections = Rejections()
     stops(rejections, page(404, "no"), "a", "b", at=0.0)
     rejections.record(RequestKind.SERVER, Server(id="a"), "a", 1.0)
+    stops(rejections, page(404, "no"), "c", at=2.0)
 
     assert stops(rejections, page(404, "no"), "c", at=100.0) is StopReason.WRONG_ENDPOINT
 

@@ -10,6 +10,8 @@ import anyio
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
 from bulkrestart.core.admission import Party
+from bulkrestart.core.decision import Hold
+from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.queues import Rank
@@ -163,8 +165,14 @@ class Gate:
             server_id: The server that it was about; None if it was about many.
         """
         self.stall.record(kind, seen)
-        if (stop := self._rejections.record(kind, seen, server_id, anyio.current_time())) is not None:
-            self.course.halt(stop)
+        now = anyio.current_time()
+        match self._rejections.record(kind, seen, server_id, now):
+            case Stop() as stop:
+                self.course.halt(stop)
+            case Hold(seconds):
+                self._traffic.hold(seconds, sent_at=now, words=str(seen))
+            case None:
+                pass
 
     def good_besides(self, kind: RequestKind) -> int:
         """Return how many requests of other kinds got a good answer so far."""

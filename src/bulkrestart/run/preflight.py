@@ -139,10 +139,13 @@ class Preflight:
                 case Again():
                     request, server_id = next(requests)
                     tries += 1
-                    strays += isinstance(seen, Answer) and seen.status < 500
+                    is_stray = isinstance(seen, Answer) and seen.status < 500
+                    strays += is_stray
                     if tries == TRIES:
                         remedy = "check the URL (and HTTPS_PROXY)"
                         raise EndpointError(f"the compute API does not answer ({seen}); {remedy}; nothing was sent")
-                    words = seen.words if isinstance(seen, Answer) else seen
-                    _log.warning("the compute API does not answer (%s); look %d of %d follows", words, tries + 1, TRIES)
+                    # A stray answer is told once, as an error, if it comes again.
+                    level = logging.DEBUG if is_stray else logging.WARNING
+                    words = "the compute API does not answer (%s); look %d of %d follows"
+                    _log.log(level, words, seen, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
