@@ -40,6 +40,7 @@ from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
+from bulkrestart.run.sources import Sources
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.traffic import Traffic
 
@@ -190,9 +191,11 @@ async def _journal(endpoint: str) -> float:
 
 async def _tenacity(endpoint: str) -> float:
     clock = CloudClock()
+    compute, gate = _compute(endpoint, _Accepting()), _gate_of(_AT_ONCE)
     submitter = Submitter(
-        compute=_compute(endpoint, _Accepting()),
-        gate=_gate_of(_AT_ONCE),
+        compute=compute,
+        gate=gate,
+        sources=Sources(compute, gate),
         shields=Shields(),
         clock=clock,
         options=Options(

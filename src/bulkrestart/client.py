@@ -617,9 +617,9 @@ class RestartClient:
         auth = self._auth or self._sender.auth
         stall = stall or self._watch_alone()
         endpoint = Endpoint.parse(target.endpoint)
-        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, stall.record, self._page_size)
-        signs_in = auth if isinstance(auth, Renewed) else None
-        return compute, Gate(self._traffic, signs_in, max_at_once, stall)
+        gate = Gate(self._traffic, auth if isinstance(auth, Renewed) else None, max_at_once, stall)
+        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, gate.record, self._page_size)
+        return compute, gate
 
     def _watch_alone(self) -> StallWatch:
         """Return a stall watch for requests outside a run."""

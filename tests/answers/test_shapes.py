@@ -71,17 +71,16 @@ THROTTLED = Then(holds=1.0)
 #: Nobody waits for as long as that.
 TOO_LONG = refused(Reason.STOPPED, StopReason.OUTAGE)
 EXECUTING = replace(LOOKED_UP, waits=60.0)
-TOKEN_REFUSED = Then(holds=5.0)
+#: Other requests are let in with the token: only this one is sent again.
+TOKEN_REFUSED = Then()
 #: A failed reboot of ours, delivered before, leaves a server in error.
 AFTER_VM_STATE = {"building": WAITED, "error": LOOKED_UP}
-TOKEN_REFUSED_TWICE = replace(refused(Reason.UNAUTHORIZED, StopReason.UNAUTHORIZED), posts=2, holds=5.0)
+TOKEN_REFUSED_TWICE = Then(posts=3)
 LOCKED = refused(Reason.LOCKED)
 WRONG_STATE = refused(Reason.WRONG_STATE)
 FORBIDDEN = refused(Reason.FORBIDDEN)
 NOT_FOUND = refused(Reason.NOT_FOUND)
 REJECTED = refused(Reason.REJECTED)
-WRONG_ENDPOINT = refused(Reason.WRONG_ENDPOINT, StopReason.WRONG_ENDPOINT)
-REDIRECTED = replace(refused(Reason.STOPPED, StopReason.WRONG_ENDPOINT), looks=LOOKS)
 
 
 def held(seconds: float) -> Then:
@@ -160,7 +159,7 @@ NOVA = [
     nova(400, "badRequest", "Invalid input for field/attribute type. Value: x. 'x' is not one of ['HARD']", REJECTED),
     nova(400, "badRequest", "API Version String 2.x is of invalid format.", REJECTED),
     nova(400, "badRequest", "Unable to reboot this kind of server: not supported", REJECTED),
-    nova(400, "badRequest", WRONG_PROJECT, WRONG_ENDPOINT),
+    nova(400, "badRequest", WRONG_PROJECT, LOOKED_AT),
     nova(401, "unauthorized", "No.", TOKEN_REFUSED),
     nova(403, "forbidden", "Policy doesn't allow os_compute_api:servers:reboot to be performed.", FORBIDDEN),
     nova(404, "itemNotFound", f"Instance {SERVER} could not be found.", NOT_FOUND),
@@ -218,15 +217,15 @@ CONFLICTS = [
 #: "Returned Values for General Requests", and what its appendix has besides; each without a body.
 GENERAL = [
     *(plain(status, ACCEPTED) for status in (200, 201, 202, 204)),
-    plain(300, REDIRECTED),
+    plain(300, LOOKED_UP),
     plain(400, REJECTED),
     replace(plain(401, TOKEN_REFUSED), id="401 alone, once"),
     replace(plain(401, TOKEN_REFUSED_TWICE), id="401 alone, twice", times=2),
     plain(403, FORBIDDEN),
-    plain(404, WRONG_ENDPOINT),
+    plain(404, LOOKED_AT),
     plain(405, REJECTED),
     plain(406, REJECTED),
-    plain(407, WRONG_ENDPOINT),
+    plain(407, LOOKED_AT),
     plain(408, LOOKED_UP_LONG),
     plain(409, LOOKED_UP),
     plain(413, THROTTLED),
@@ -241,8 +240,8 @@ CODES = [
     ecs(400, "Ecs.0000", "Request error. Try again later or contact customer service.", LOOKED_UP),
     ecs(400, "Ecs.0005", "Invalid parameter values.", REJECTED),
     ecs(403, "Ecs.0003", "You do not have permission to perform this operation.", FORBIDDEN),
-    ecs(400, "Ecs.0023", "project_id in token mismatches with project_id in url.", WRONG_ENDPOINT),
-    ecs(400, "Common.0018", "project_id in token mismatches with project_id in url.", WRONG_ENDPOINT),
+    ecs(400, "Ecs.0023", "project_id in token mismatches with project_id in url.", LOOKED_AT),
+    ecs(400, "Common.0018", "project_id in token mismatches with project_id in url.", LOOKED_AT),
     ecs(400, "Ecs.0100", "The ECS status does not meet requirements.", LOOKED_UP),
     ecs(404, "Ecs.0114", "The ECS does not exist.", NOT_FOUND),
     ecs(404, "Ecs.0614", "The ECS does not exist.", NOT_FOUND),
@@ -278,7 +277,7 @@ CODES = [
 GATEWAY = [
     gateway(status, code, message, then)
     for status, code, message, then in (
-        (404, "APIGW.0101", "The API does not exist or has not been published in the environment.", WRONG_ENDPOINT),
+        (404, "APIGW.0101", "The API does not exist or has not been published in the environment.", LOOKED_AT),
         (400, "APIGW.0201", "Bad request", REJECTED),
         (413, "APIGW.0201", "Request entity too large", THROTTLED),
         (414, "APIGW.0201", "Request URI too large", REJECTED),
@@ -302,7 +301,7 @@ GATEWAY = [
         (400, "APIGW.0602", "Bad request", REJECTED),
         (502, "APIGW.0610", "No backend available.", LOOKED_UP),
         (503, "APIGW.0613", "IAM is unavailable.", LOOKED_UP),
-        (404, "APIG.0101", "The API does not exist or has not been published in the environment.", WRONG_ENDPOINT),
+        (404, "APIG.0101", "The API does not exist or has not been published in the environment.", LOOKED_AT),
         (504, "APIG.0203", "Backend timeout", LOOKED_UP_LONG),
         (401, "APIG.0307", "The token must be updated.", TOKEN_REFUSED),
         (429, "APIG.0308", "The throttling threshold has been reached.", THROTTLED),
@@ -366,9 +365,9 @@ SHAPES = [
     page(502, "502 Bad Gateway", LOOKED_UP),
     page(504, "504 Gateway Time-out", LOOKED_UP_LONG),
     page(500, "500 Internal Server Error", LOOKED_UP),
-    page(404, "404 Not Found", WRONG_ENDPOINT),
+    page(404, "404 Not Found", LOOKED_AT),
     page(403, "Access denied", FORBIDDEN),
-    page(302, "302 Found", REDIRECTED),
+    page(302, "302 Found", LOOKED_UP),
     page(200, "Please sign in", LOOKED_UP),
     Case(id="a proxy's text", reply=Reply(status=503, body=LOST.encode()), then=LOOKED_UP),
     document(202, {"job_id": "ff80808288d41e1b018990260955686a"}, ACCEPTED, "", "a success with a document"),
@@ -480,7 +479,7 @@ WAITS = [
         for status in (408, 504)
     ),
     asking(FLOW_LIMITED, replace(LOOKED_UP_LONG, holds=120.0), "seconds", retry_after="120"),
-    asking(plain(401, TOKEN_REFUSED), held(30.0), "seconds", retry_after="30"),
+    asking(plain(401, TOKEN_REFUSED), replace(TOKEN_REFUSED, waits=30.0), "seconds", retry_after="30"),
     asking(plain(401, TOKEN_REFUSED), TOKEN_REFUSED, "fewer seconds than a token takes", retry_after="2"),
     # What concerns one server makes that one wait.
     asking(BUSY, replace(WAITED, waits=40.0), "seconds", retry_after="40"),
@@ -490,7 +489,7 @@ WAITS = [
     asking(WRONG_STATUS, replace(LOOKED_UP, waits=40.0), "seconds", retry_after="40"),
     asking(COMMANDS, replace(EXECUTING, waits=90.0), "seconds", retry_after="90"),
     asking(COMMANDS, EXECUTING, "fewer than the minute in its words", retry_after="5"),
-    asking(plain(302, REDIRECTED), replace(REDIRECTED, waits=40.0), "seconds", retry_after="40"),
+    asking(plain(302, LOOKED_UP), replace(LOOKED_UP, waits=40.0), "seconds", retry_after="40"),
     asking(BUSY, replace(WAITED, waits=30.0), "nothing remains", x_ratelimit_remaining="0", x_ratelimit_reset="30"),
     asking(BUSY, WAITED, "a reset that is mere news", x_ratelimit_remaining="7", x_ratelimit_reset="30"),
     # What is said for good makes nobody wait.

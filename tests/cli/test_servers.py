@@ -61,6 +61,7 @@ def test_json(cli: Cli, serve: Serve, output: str) -> None:
         "task_state": None,
         "locked": False,
         "fault": "",
+        "is_derived": False,
         "updated": row["updated"],
         "availability_zone": "az-2",
         "host_id": served.cloud.server(server_id).host_id,

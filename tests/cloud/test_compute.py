@@ -335,7 +335,7 @@ SHOWN = {
         ),
         pytest.param(
             {"id": ID, "OS-EXT-STS:vm_state": "\x1b[2J\ud800active"},
-            Server(id=ID, vm_state="[2Jactive"),
+            Server(id=ID, vm_state="[2jactive"),
             id="state that is not fit to print",
         ),
         pytest.param(

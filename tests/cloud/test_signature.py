@@ -310,7 +310,8 @@ def refusal(date: float | str | None) -> httpx.Response:
         pytest.param(MIDNIGHT + 1200.0, "clock is 20 minutes behind the cloud's: set it", id="20 minutes ahead"),
         pytest.param(MIDNIGHT + 7200.0, "clock is 120 minutes behind", id="wrong zone"),
         pytest.param(MIDNIGHT - 901.0, "clock is 15 minutes ahead", id="a second more than is borne"),
-        pytest.param(0.0, "minutes ahead of the cloud's", id="long ago"),
+        pytest.param(0.0, "check the access key", id="a date that cannot be true"),
+        pytest.param(1_300_000_000.0, "minutes ahead of the cloud's", id="long ago"),
     ],
 )
 def test_a_clock_that_is_off_is_named(date: float | str | None, remedy: str) -> None:

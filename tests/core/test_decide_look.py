@@ -59,7 +59,7 @@ SILENT = (CREATED,)
 #: What can stand in place of a log that will never be read.
 UNREADABLE: dict[str, Log | Observation] = {
     "403": FORBIDDEN,
-    "404": page(404, "Not Found"),
+    "404": gateway(404, "APIGW.0101", "The API does not exist"),
     "empty": (),
 }
 #: What can stand in place of a log that may be read the next time.
@@ -658,10 +658,10 @@ LOOKS_THAT_FAIL = [
         for row in (
             Row(words=f"401, {where}", log=log, server=server, expected=replace(LOOK_AGAIN, delay=5.0)),
             Row(
-                words=f"401 once more, {where}",
+                words=f"401 for the third time, {where}",
                 log=log,
                 server=server,
-                refused_looks=1,
+                refused_looks=2,
                 expected=End(
                     outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail="ReadTimeout", stop=STOP_UNAUTHORIZED
                 ),
@@ -852,10 +852,14 @@ def test_refusal_by_state_after_a_send_is_the_clouds() -> None:
     assert decision == no(WRONG_STATE, conflict_words("vm_state", "stopped"), Outcome.REFUSED)
 
 
-def test_second_refused_token_of_a_look_ends_the_run() -> None:
-    """A look whose newest token is refused twice says that every send would be, too."""
+def test_third_refused_token_of_a_look_ends_the_run() -> None:
+    """A look whose token was never good and is refused three times says that every send would be, too."""
     progress = sent(conflict("vm_state", "stopped"))
-    progress.look(look := Sighting(server=REFUSED_TOKEN, log=None, at=0.0), decide_look(look, progress))
+    look = Sighting(server=REFUSED_TOKEN, log=None, at=0.0)
+    for _ in range(2):
+        decision = decide_look(look, progress)
+        assert isinstance(decision, Look)
+        progress.look(look, decision)
 
     assert decide_look(look, progress) == End(
         outcome=Outcome.REFUSED, reason=Reason.UNAUTHORIZED, detail=REFUSED_TOKEN.words, stop=STOP_UNAUTHORIZED

@@ -438,7 +438,7 @@ def test_window_of_the_gateway_is_waited_for_as_a_whole(message: str, seconds: f
         ("Mon, 23 Nov 2026 18:00:30 GMT", None, None),
         ("Mon, 23 Nov 2026 18:00:30 GMT", "yesterday", None),
         ("-5", None, None),
-        ("+5", None, None),
+        ("+5", None, 5.0),
         ("nan", None, None),
         ("inf", None, None),
         ("1e3", None, None),
@@ -463,7 +463,7 @@ def test_retry_after_header(value: str, date: str | None, seconds: float | None)
         (429, {"x-ratelimit-reset": "30"}, 30.0),
         (413, {"x-ratelimit-reset": "30"}, 30.0),
         (503, {"x-ratelimit-reset": "30"}, 30.0),
-        (429, {"x-ratelimit-reset": "1000000000"}, 1e9),
+        (429, {"x-ratelimit-reset": "1000000000"}, None),
         (429, {"x-ratelimit-reset": f"{NOW_EPOCH + 30:.0f}", "date": NOW}, 30.0),
         (429, {"x-ratelimit-reset": f"{NOW_EPOCH - 1:.0f}", "date": NOW}, None),
         (429, {"x-ratelimit-reset": f"{NOW_EPOCH + 30:.0f}"}, None),
@@ -613,3 +613,60 @@ def test_cost_of_a_body_is_bounded(piece: str) -> None:
     page = "<html>" + piece * (1_000_000 // len(piece))
 
     assert len(read_fault(502, {}, page.encode()).message) <= 500
+
+
+EPOCH = int(NOW_EPOCH)
+
+
+@pytest.mark.parametrize("name", ["retry-after", "x-ratelimit-reset"])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        # A moment, in seconds, milliseconds, microseconds and nanoseconds since the epoch.
+        (f"{EPOCH + 30}", 30.0),
+        (f"{EPOCH + 30}000", 30.0),
+        (f"{EPOCH + 30}000000", 30.0),
+        (f"{EPOCH + 30}000000000", 30.0),
+        (f"{EPOCH - 30}", None),
+        (f"{EPOCH}000000000000", None),
+        # A moment in another notation.
+        ("2026-11-23T18:00:30Z", 30.0),
+        # What makes no sense as seconds, and is nothing else.
+        ("99999999999", None),
+        ("3999999999", None),
+        ("2592001", None),
+        ("-5", None),
+        ("1e9", None),
+        ("0x10", None),
+        ("soon", None),
+        ("", None),
+        ("5 parsecs", None),
+        # What can be only seconds.
+        ("2592000", 2_592_000.0),
+        ("+5", 5.0),
+        ("5.0", 5.0),
+        ("5s", 5.0),
+        ("5 seconds", 5.0),
+        ("5000ms", 5.0),
+        ("2 minutes", 120.0),
+        ("5, 7", 7.0),
+        (f"5, {EPOCH + 30}", 30.0),
+        (f"5, {EPOCH - 30}", 5.0),
+        ("5, soon", None),
+    ],
+)
+def test_numbers_that_make_no_sense_as_seconds(name: str, text: str, seconds: float | None) -> None:
+    """A number is read as the moment that it can only be, or ignored; a run is not stopped for it."""
+    assert read_fault(429, {name: text, "date": NOW}, b"").retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["Thu, 01 Jan 1970 00:00:00 GMT", "Sat, 01 Jan 2000 00:00:00 GMT", "1700000000", "now", "", "-1", "9999999999999"],
+)
+def test_dates_that_cannot_be_true(date: str) -> None:
+    """A clock that was never set, and what is no date, tell no time, and nothing is measured by them."""
+    headers = {"date": date, "retry-after": f"{EPOCH + 30}"}
+
+    assert cloud_time(headers) is None
+    assert read_fault(429, headers, b"").retry_after is None

@@ -21,6 +21,7 @@ from tests.core.samples import (
     answer,
     begun,
     conflict,
+    gateway,
     keystone,
     nova,
     page,
@@ -130,7 +131,7 @@ def test_last_reboot(log: Log, expected: Action | None) -> None:
         ((), (STOP, reboot(9.0, is_finished=None), CREATED)),
         # Kept from us for good: the list is what there is.
         (answer(403), (STOP, reboot(9.0, is_finished=None), CREATED)),
-        (page(404, "Not Found"), (STOP, reboot(9.0, is_finished=None), CREATED)),
+        (gateway(404, "APIGW.0101", "The API does not exist"), (STOP, reboot(9.0, is_finished=None), CREATED)),
         (MISSING_ROW, (STOP, reboot(9.0, is_finished=None), CREATED)),
         # It fails now, so nothing is known now.
         (page(502, "Bad Gateway"), page(502, "Bad Gateway")),
@@ -207,7 +208,8 @@ def unreadable(why: str, outcome: Outcome = Outcome.SKIPPED) -> End:
         ),
         # Its log is kept from us for good.
         (IDLE, answer(403), unreadable("403")),
-        (IDLE, page(404, "Not Found"), unreadable("404")),
+        (IDLE, page(404, "Not Found"), WAIT),
+        (IDLE, gateway(404, "APIGW.0101", "The API does not exist"), unreadable("404 APIGW.0101")),
         (IDLE, (), unreadable("it is empty")),
         # Its log fails now.
         (IDLE, page(500, "Oops"), WAIT),
@@ -231,19 +233,19 @@ def test_decision(seen: Server | Observation, log: Log | Observation | None, exp
 
 
 def test_log_that_refuses_our_token() -> None:
-    """A look that refuses our token is repeated once, and then stops the run: it says nothing of the history."""
+    """A look that refuses our token is repeated twice, and then stops the run: it says nothing of the history."""
     sighting = Sighting(server=IDLE, log=keystone(), at=100.0)
     progress = sent()
 
-    first = decide_since(sighting, MOMENT, progress)
-    progress.look(sighting, first)
-    second = decide_since(sighting, MOMENT, progress)
+    for _ in range(2):
+        again = decide_since(sighting, MOMENT, progress)
+        assert isinstance(again, Look)
+        progress.look(sighting, again)
+    last = decide_since(sighting, MOMENT, progress)
 
-    assert isinstance(first, Look)
-    assert first.stop is None
-    assert isinstance(second, End)
-    assert (second.outcome, second.reason) == (Outcome.SKIPPED, Reason.UNAUTHORIZED)
-    assert second.stop is not None
+    assert isinstance(last, End)
+    assert (last.outcome, last.reason) == (Outcome.SKIPPED, Reason.UNAUTHORIZED)
+    assert last.stop is not None
 
 
 @pytest.mark.parametrize("log", [answer(403), ()], ids=str)

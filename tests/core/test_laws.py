@@ -308,7 +308,7 @@ def test_look_with_nothing_unresolved_stays_so() -> None:
     for server in servers():
         for progress, decision in looks(server):
             match decision:
-                case Send() | Look(is_unresolved=False, stop=None, delay=2.0):
+                case Send() | Look(is_unresolved=False, delay=2.0):
                     pass
                 case End(outcome=Outcome.SKIPPED, reason=Reason.LOCKED | Reason.WRONG_STATE, stop=None):
                     pass

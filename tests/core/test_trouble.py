@@ -26,7 +26,7 @@ SIGNS = [
     pytest.param(answer(413), False, False, None, id="413"),
     pytest.param(answer(429), False, False, None, id="429"),
     pytest.param(nova(500, "Unexpected API Error."), False, True, True, id="500"),
-    pytest.param(nova(501, "Unable to use the feature"), False, True, True, id="501"),
+    pytest.param(nova(501, "Unable to use the feature"), False, False, None, id="501"),
     pytest.param(ecs(501, "Ecs.0603", "The commands are being executed."), False, False, None, id="501 Ecs.0603"),
     pytest.param(page(502, "Bad Gateway"), False, True, False, id="502"),
     pytest.param(page(503, "Service Unavailable"), True, True, False, id="503"),
@@ -54,7 +54,7 @@ DOWN = ("502", "503")
 #: Answers about the number of requests, and not about this one.
 RATE_SIGNALS = ("202 with Common.0024", "413", "429", "503 that throttles")
 #: Answers about the send itself, whatever they say of it.
-ABOUT_THE_SEND = ("202", "302", "404", "409", "501 Ecs.0603")
+ABOUT_THE_SEND = ("202", "302", "404", "409", "501", "501 Ecs.0603")
 
 
 @pytest.mark.parametrize(("name", "seen"), [(sign.id, sign.values[0]) for sign in SIGNS])

@@ -1,5 +1,7 @@
 """One throttled answer holds everybody, for no less than it asks; and what stops the whole run."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 
@@ -82,19 +84,21 @@ def test_ten_forbidden_in_a_row_stop_the_run() -> None:
     virtually(main)
 
 
-def test_a_redirect_stops_the_run_and_the_server_is_looked_at() -> None:
-    """A 3xx may come from anywhere: no other server is sent to, and the fate of this one is found out."""
+def test_redirects_of_several_servers_stop_the_run_and_the_servers_are_looked_at() -> None:
+    """A 3xx may come from anywhere: once it repeats no other server is sent to, and the fate of these is found out."""
 
     async def main() -> None:
         cloud = cloud_of(30)
         moved = Fault.respond(302, headers={"location": "https://login.example.com/"})
-        slow_down(cloud, 1.0, but={cloud.ids[12]})
-        cloud.script(cloud.ids[12], moved)
+        moved_ids = cloud.ids[12:]
+        slow_down(cloud, 1.0, but=moved_ids)
+        for server_id in moved_ids:
+            cloud.script(server_id, replace(moved, answered_after=1.0))
         async with client_of(cloud, max_at_once=5) as client:
             report = await client.restart(cloud.ids)
         assert report.stopped is not None
         assert report.stopped.reason is StopReason.WRONG_ENDPOINT
-        assert cloud.posts[cloud.ids[12]] == 1
+        assert all(cloud.posts[server_id] <= 1 for server_id in cloud.ids)
         assert (report.results[12].outcome, report.results[12].reason) == (Outcome.REFUSED, Reason.STOPPED)
         assert report.results[-1].outcome is Outcome.SKIPPED
         assert report.results[0].outcome is Outcome.COMPLETED

@@ -58,9 +58,11 @@ CASES = [
     Case("400 of any other kind", (Fault.error(400, "Invalid input"),), refused(Reason.REJECTED), 1, 0),
     Case("403", (Fault.error(403, "Policy does not allow it"),), refused(Reason.FORBIDDEN), 1, 0),
     Case("404 in the cloud's own words", (Fault.error(404, "not found"),), refused(Reason.NOT_FOUND), 1, 0),
-    Case("404 by a proxy", (Fault.respond(404, b"<html>"),), refused(Reason.WRONG_ENDPOINT), 1, 0),
+    Case("404 by a proxy", (Fault.respond(404, b"<html>"),), COMPLETED, 2, 1),
+    Case("404 by a proxy for ever", (Fault.respond(404, b"<html>"),) * 9, refused(Reason.ATTEMPTS_EXHAUSTED), 5, 0),
     Case("401 once", (Fault.respond(401, b"{}"),), COMPLETED, 2, 1),
-    Case("401 twice", (Fault.respond(401, b"{}"),) * 2, refused(Reason.UNAUTHORIZED), 2, 0),
+    Case("401 nine times", (Fault.respond(401, b"{}"),) * 9, COMPLETED, 10, 1),
+    Case("401 for ever", (Fault.respond(401, b"{}"),) * 99, refused(Reason.UNAUTHORIZED), 10, 0),
 ]
 
 

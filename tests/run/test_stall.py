@@ -188,7 +188,7 @@ def test_it_ends_in_its_bound(which: Which, status: int, body: bytes, retry_afte
     virtually(main)
 
 
-@pytest.mark.parametrize("retry_after", [901, 1e9])
+@pytest.mark.parametrize("retry_after", [901, 2_592_000])
 def test_a_hold_that_is_too_long_stops_at_once(retry_after: float) -> None:
     """A Retry-After above 900 s is not waited for."""
 
@@ -475,7 +475,7 @@ def test_a_lent_client_that_hangs() -> None:
 
 
 def test_a_server_that_no_page_and_no_look_shows() -> None:
-    """What is never seen again is waited for no longer than the bound, though lists are answered."""
+    """What is never seen again is waited for no longer than its own time, because lists are answered."""
 
     async def main() -> None:
         cloud = cloud_of(3, reboot_seconds=(1.0, 1.0))
@@ -491,9 +491,9 @@ def test_a_server_that_no_page_and_no_look_shows() -> None:
         async with httpx.AsyncClient(transport=httpx.MockTransport(hide)) as http:
             client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
             report = await client.restart(cloud.ids)
-        assert_stopped(report, "500 to every look at a server for 30 min (computeFault: a cell is down)")
-        assert report.summary == {Outcome.ACCEPTED: 3}
-        assert report.elapsed <= DEFAULT + SLACK
+        assert report.summary == {Outcome.IN_DOUBT: 3}
+        assert all("500 computeFault" in result.detail for result in report)
+        assert 600.0 <= report.elapsed <= 700.0
 
     virtually(main)
 

@@ -15,7 +15,7 @@ import httpx
 
 from bulkrestart.cloud.body import read_body
 from bulkrestart.cloud.clone import PROXY, address_of
-from bulkrestart.cloud.credentials import CloudAuth, Renewed
+from bulkrestart.cloud.credentials import CloudAuth, Renewed, shows_known
 from bulkrestart.cloud.failures import failure_of, peer
 from bulkrestart.cloud.masking import secrets_of
 from bulkrestart.cloud.rows import Rows
@@ -28,6 +28,7 @@ from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.pages import PAGE_LIMIT, Page, PageSize, Position
 from bulkrestart.core.secrets import NO_SECRETS, SecretMask
 from bulkrestart.core.stall import RequestKind
+from bulkrestart.core.states import STATES_OF
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,6 +51,10 @@ _LONGEST_WORD: Final = 64
 _LONGEST_POSITION: Final = 1000
 #: The members that may hold a link to the next page: Nova has the first.
 _LINKS: Final = frozenset({"servers_links", "links"})
+#: The action of our rows in the action log.
+_REBOOT: Final = "reboot"
+#: What stands for no state where a cloud writes a word for it.
+_NO_STATE: Final = frozenset({"", "none", "null", "-"})
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
 
 
@@ -77,11 +82,11 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
-        record: Called with what each request was for and how it ended; None: no call.
+        record: Called with what each request was for, how it ended, and the server that it was about; None: no call.
         page_size: How many servers to ask for on one page, as far as is known; None: nothing is known.
 
     Attributes:
-        page_size: The same. Whoever reads a list learns from its pages.
+        page_size: The same. The reader of a list learns from its pages.
     """
 
     def __init__(
@@ -91,7 +96,7 @@ class Compute:
         auth: httpx.Auth | None,
         clock: CloudClock,
         timeout: float,
-        record: Callable[[RequestKind, object], None] | None = None,
+        record: Callable[[RequestKind, object, str | None], None] | None = None,
         page_size: PageSize | None = None,
     ) -> None:
         self.page_size = page_size or PageSize()
@@ -100,6 +105,7 @@ class Compute:
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
+        self._was_let_in = False
         self._microversion = MICROVERSION if endpoint.has_microversions else None
         headers = {**_HEADERS, "Content-Type": "application/json"}
         self._root = endpoint.url
@@ -122,15 +128,21 @@ class Compute:
                 If the transport of a lent client has no trace, it is called when that transport gets the request.
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
-        seen, _ = await self._exchange(self._reboots[reboot_type], path, _FAULT_BOUND, veto=veto)
-        return self._recorded(RequestKind.SEND, seen)
+        seen, _ = await self._exchange(RequestKind.SEND, self._reboots[reboot_type], path, _FAULT_BOUND, veto=veto)
+        return self._recorded(RequestKind.SEND, seen, server_id)
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
         rows = Rows("", _nothing, frozenset({"server"}))
         path = f"/servers/{quote(server_id, safe='')}"
-        seen = await self._ask(path, _RECORD_BOUND, rows, lambda: _read_server(rows.others.get("server"), rows.secrets))
-        return self._recorded(RequestKind.SERVER, seen)
+        seen = await self._ask(
+            RequestKind.SERVER,
+            path,
+            _RECORD_BOUND,
+            rows,
+            lambda: _read_server(rows.others.get("server"), rows.secrets),
+        )
+        return self._recorded(RequestKind.SERVER, seen, server_id)
 
     async def page(
         self,
@@ -155,7 +167,9 @@ class Compute:
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         rows = Rows("servers", _read_server, _LINKS, is_paged=True)
-        seen = await self._ask("/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows, limit), query)
+        seen = await self._ask(
+            RequestKind.LIST, "/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows, limit), query
+        )
         return self._recorded(RequestKind.LIST, seen)
 
     async def groups(self, *, offset: int = 0, limit: int = PAGE_LIMIT) -> Sequence[ServerGroup | None] | Observation:
@@ -171,7 +185,12 @@ class Compute:
         query = {"limit": str(limit), "offset": str(offset)}
         rows = Rows("server_groups", _read_group)
         seen = await self._ask(
-            "/os-server-groups", _PAGE_BOUND, rows, lambda: rows.items if rows.has_list else None, query
+            RequestKind.GROUPS,
+            "/os-server-groups",
+            _PAGE_BOUND,
+            rows,
+            lambda: rows.items if rows.has_list else None,
+            query,
         )
         return self._recorded(RequestKind.GROUPS, seen)
 
@@ -179,24 +198,27 @@ class Compute:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
         rows = Rows("instanceActions", _read_action)
-        seen = await self._ask(path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None)
-        return self._recorded(RequestKind.LOG, seen)
+        seen = await self._ask(
+            RequestKind.LOG, path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None
+        )
+        return self._recorded(RequestKind.LOG, seen, server_id)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
         rows = Rows("", _nothing, frozenset({"instanceAction"}))
         seen = await self._ask(
+            RequestKind.LOG,
             path,
             _RECORD_BOUND,
             rows,
             lambda: _read_log([_read_action(rows.others.get("instanceAction"), rows.secrets)]),
         )
-        return self._recorded(RequestKind.LOG, seen)
+        return self._recorded(RequestKind.LOG, seen, server_id)
 
-    def _recorded(self, asked: RequestKind, seen: T) -> T:
+    def _recorded(self, asked: RequestKind, seen: T, server_id: str | None = None) -> T:
         if self._record is not None:
-            self._record(asked, seen)
+            self._record(asked, seen, server_id)
         return seen
 
     def lower_microversion(self, refusal: Answer) -> bool:
@@ -219,6 +241,7 @@ class Compute:
 
     async def _ask(
         self,
+        kind: RequestKind,
         path: str,
         bound: int,
         rows: Rows[R],
@@ -230,7 +253,7 @@ class Compute:
         Returns:
             What `take` returns after the answer was parsed; or what came instead of such an answer.
         """
-        seen, body = await self._exchange(self._read, path, bound, query, rows=rows)
+        seen, body = await self._exchange(kind, self._read, path, bound, query, rows=rows)
         if not isinstance(seen, Answer) or seen.status != 200 or seen.fault.body is Body.CUT_SHORT:
             return seen
         if not rows.is_valid:
@@ -240,6 +263,7 @@ class Compute:
 
     async def _exchange(
         self,
+        kind: RequestKind,
         draft: Draft,
         path: str,
         bound: int,
@@ -300,7 +324,7 @@ class Compute:
                     secrets=secrets,
                 ),
                 is_redirected=is_redirected,
-                has_stale_token=isinstance(self._auth, Renewed) and self._auth.note(request, status),
+                has_stale_token=self._note_credential(kind, request, status),
                 location=_location(response, request, secrets) if is_redirected or 300 <= status < 400 else "",
             )
             if answer.status == 401 and isinstance(self._auth, CloudAuth):
@@ -310,6 +334,14 @@ class Compute:
             return Unsent(trace.withheld, is_withheld=True), b""
         words = f"no answer within {self._seconds:g} s"
         return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
+
+    def _note_credential(self, kind: RequestKind, request: httpx.Request, status: int) -> bool:
+        """Return whether an answer refuses what the cloud has accepted from another request."""
+        if isinstance(self._auth, Renewed):
+            # Who may not read action logs is refused there alone: another token would be refused as well.
+            return self._auth.note(request, status, is_for_all=kind is not RequestKind.LOG)
+        self._was_let_in |= shows_known(status)
+        return status == 401 and self._was_let_in
 
 
 def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx.Auth) -> Observation:
@@ -393,6 +425,12 @@ def _word(value: object) -> str | None:
     return _plain_word(value) if isinstance(value, str) else None
 
 
+def _state(value: object) -> str | None:
+    """Read a state, which Nova writes in lower case; None where there is none."""
+    state = (_word(value) or "").lower()
+    return None if state in _NO_STATE else state
+
+
 def _time(value: object) -> float | None:
     """Read a time, in seconds since the epoch."""
     try:
@@ -413,12 +451,20 @@ def _read_server(row: object, secrets: SecretMask) -> Server | None:
     if server_id is None:
         return None
     locked = _member(row, "locked")
+    status = (_word(_member(row, "status")) or "").upper()
+    vm_state, task_state = (_state(_member(row, f"OS-EXT-STS:{name}")) for name in ("vm_state", "task_state"))
+    by_status = STATES_OF.get(status)
+    is_derived = by_status is not None and isinstance(row, dict) and "OS-EXT-STS:task_state" not in row
+    if by_status is not None:
+        vm_state = vm_state or by_status[0]
+        task_state = by_status[1] if is_derived else task_state
     return Server(
         id=server_id,
         name=secrets.replace(_text(_member(row, "name")) or ""),
-        status=_word(_member(row, "status")) or "",
-        vm_state=_word(_member(row, "OS-EXT-STS:vm_state")),
-        task_state=_word(_member(row, "OS-EXT-STS:task_state")),
+        status=status,
+        vm_state=vm_state,
+        task_state=task_state,
+        is_derived=is_derived,
         locked=locked if isinstance(locked, bool) else None,
         fault=plain(_text(_member(_member(row, "fault"), "message")) or "", secrets=secrets),
         updated=_time(_member(row, "updated")),
@@ -522,25 +568,34 @@ def _pairs(value: object) -> dict[str, str]:
     return {name: text for name, text in value.items() if isinstance(name, str) and isinstance(text, str)}
 
 
-def _read_log(actions: Sequence[Action | None]) -> tuple[Action, ...] | None:
-    """Read rows of the action log; one that cannot be read makes the log as good as none."""
-    return None if None in actions else tuple(action for action in actions if action is not None)
+def _read_log(rows: Sequence[Action | None]) -> tuple[Action, ...] | None:
+    """Return the rows of an action log, the newest reboot first; None if one that may be a reboot cannot be read."""
+    if None in rows:
+        return None
+    return tuple(sorted((row for row in rows if row is not None), key=lambda row: -row.start_time))
 
 
 def _read_action(row: object, _: SecretMask) -> Action | None:
+    """Read a row of the action log; None if it may be a reboot, and does not say which.
+
+    Of another action no more is needed than its name. Without a time that can be read it counts as ended long ago.
+    """
     name, request_id = (_text(_member(row, key)) for key in ("action", "request_id"))
+    name = (name or "").strip().lower()
     start_time = _time(_member(row, "start_time"))
     # It may become part of a path, and what is not printable may not even be UTF-8.
-    if name is None or request_id is None or not request_id.isprintable() or start_time is None:
+    is_odd = start_time is None or request_id is None or not request_id.isprintable()
+    if not name or (name == _REBOOT and is_odd):
         return None
     events = _member(row, "events")
-    finishes = [_member(event, "finish_time") is not None for event in _items(events)]
+    results = [_member(row, "message"), *(_member(event, "result") for event in _items(events))]
+    # Nova writes null for what has not finished, other clouds an empty string.
+    finishes = [_member(event, "finish_time") for event in _items(events)]
     return Action(
         action=name,
-        request_id=request_id,
-        start_time=start_time,
+        request_id="" if is_odd or request_id is None else request_id,
+        start_time=start_time or 0.0,
         user_id=_text(_member(row, "user_id")) or "",
-        is_error=_member(row, "message") == "Error"
-        or any(_member(event, "result") == "Error" for event in _items(events)),
+        is_error=any(isinstance(result, str) and result.strip().lower() == "error" for result in results),
         is_finished=bool(finishes) and all(finishes) if isinstance(events, list) else None,
     )

@@ -38,8 +38,17 @@ _REFUSAL_STANDS: Final = 60.0
 
 #: Refusals that show that the cloud knows who asks.
 _KNOWN: Final = frozenset({403, 404, 409})
+#: Refusals in a row of a credential that was accepted before, after which another is fetched. One node of the cloud may
+#: refuse what the others accept: if that was seen, more are needed, because another credential would not help.
+_REFUSED_IN_A_ROW: Final = 2
+_REFUSED_BY_SOME: Final = 10
 #: Where a request carries what signed it.
 _CREDENTIAL: Final = "bulkrestart.credential"
+
+
+def shows_known(status: int) -> bool:
+    """Return whether an answer with this status shows that the cloud has accepted what signed the request."""
+    return 200 <= status < 300 or status in _KNOWN
 
 
 class CloudAuth(httpx.Auth, ABC):
@@ -90,12 +99,14 @@ class Credential:
         renew_at: When to renew it, in seconds of `boottime`, which counts suspension; infinite if its end is unknown.
         ends_at: When it ends, on the same clock; infinite if that is unknown.
         was_accepted: Whether the cloud has taken it.
+        refused: How often the cloud has refused it since it was last accepted.
     """
 
     headers: Secret[Mapping[str, str]]
     renew_at: float = float("inf")
     ends_at: float = float("inf")
     was_accepted: bool = False
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +166,8 @@ class Renewed(CloudAuth):
         self._trouble: Trouble | None = None
         self._troubled_since = self._troubled_at = 0.0
         self._refusal_stands_until = float("-inf")
+        #: Whether a credential was accepted after it had been refused.
+        self._is_refused_by_some = False
 
     @abstractmethod
     async def fetch(self) -> Issued:
@@ -203,18 +216,34 @@ class Renewed(CloudAuth):
         request.extensions[_CREDENTIAL] = self._newest
         yield request
 
-    def note(self, request: httpx.Request, status: int) -> bool:
+    def note(self, request: httpx.Request, status: int, *, is_for_all: bool = True) -> bool:
         """Take the answer to a request; tell whether it refuses a credential that was good once.
 
-        What was refused is not used again: the next sign-in fetches another.
+        A credential that is refused several times in a row is not used again: the next sign-in fetches another.
+
+        Args:
+            request: The request.
+            status: The status of its answer.
+            is_for_all: Whether a refusal says something of other requests. If not, and others were accepted with the
+                credential, it is kept.
         """
         credential: Credential | None = request.extensions.get(_CREDENTIAL)
-        if credential is None or not self.can_renew:
+        if credential is None:
             return False
         if status != 401:
-            credential.was_accepted |= 200 <= status < 300 or status in _KNOWN
+            if shows_known(status):
+                self._is_refused_by_some |= credential.refused > 0
+                credential.was_accepted = True
+                credential.refused = 0
             return False
-        if credential is self._newest:
+        if not credential.was_accepted:
+            most = 1
+        elif not is_for_all:
+            return True
+        else:
+            most = _REFUSED_BY_SOME if self._is_refused_by_some else _REFUSED_IN_A_ROW
+        credential.refused += 1
+        if credential is self._newest and credential.refused >= most and self.can_renew:
             self._newest = None
         return credential.was_accepted
 

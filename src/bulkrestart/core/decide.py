@@ -31,8 +31,12 @@ from bulkrestart.core.states import (
 PASSING_DELAY: Final = 2.0
 #: Seconds before a second try with a token that was refused: a token just issued may not have reached every node.
 REFUSED_TOKEN_DELAY: Final = 5.0
-#: Answers in a row that may find a token stale, each time another one, before that counts as a refusal.
-STALE_IN_A_ROW: Final = 3
+#: Answers in a row that refuse a token which was never good, and after which nothing more is tried with it.
+REFUSED_IN_A_ROW: Final = 3
+#: The same for a token that other requests are let in with: those of one server are refused, and that one is given up.
+STALE_IN_A_ROW: Final = 10
+#: Answers before a run that are not the compute API's, each to a question about another server if there are several.
+STRAY_IN_A_ROW: Final = 3
 #: Seconds that `Ecs.0603` asks for: "The commands are being executed. Try again 1 minute later."
 COMMANDS_EXECUTING_DELAY: Final = 60.0
 #: Refusals by policy in a row, with no acceptance between, that stop a run: the rest would be refused as well.
@@ -92,7 +96,7 @@ def hold_for(seen: Observation) -> Hold | None:
 def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     status, fault = answer.status, answer.fault
     if answer.is_redirect:
-        return Look(is_unresolved=True, stop=wrong_endpoint(answer))
+        return Look(is_unresolved=True)
     if 200 <= status < 300:
         is_plain = fault.body is Body.EMPTY or (fault.body is Body.JSON and not fault.code)
         return Accept(request_id=fault.request_id) if is_plain else Look(is_unresolved=True)
@@ -114,9 +118,8 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
         return _decide_refused_token(answer, progress)
     if status == 403:
         return refuse(Reason.FORBIDDEN, answer)
-    if answer.is_wrong_endpoint:
-        return refuse(Reason.WRONG_ENDPOINT, answer, wrong_endpoint(answer))
-    if status == 404 and not answer.is_not_found:
+    if answer.is_wrong_endpoint or (status == 404 and not answer.is_not_found):
+        # Something on the way answered instead of the compute API, which `Rejections` judges by what other sends meet.
         return Look(is_unresolved=False)
     if status != 404 and _UNDER_WAY.search(fault.message):
         # What is under way may be our own reboot, if the request was delivered twice.
@@ -153,20 +156,28 @@ def _decide_conflict(answer: Answer, progress: Progress) -> Decision:
 
 
 def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:
-    if answer.has_stale_token and progress.sends.stale < STALE_IN_A_ROW:
-        return Send(reboot_type=progress.reboot_type, is_attempt=False)
-    if not answer.has_stale_token and progress.sends.refused == 0:
+    if answer.has_stale_token:
+        if progress.sends.stale + 1 < STALE_IN_A_ROW:
+            return Send(reboot_type=progress.reboot_type, is_attempt=False)
+        return refuse(Reason.UNAUTHORIZED, answer)
+    if progress.sends.refused + 1 < REFUSED_IN_A_ROW:
         return Send(reboot_type=progress.reboot_type, delay=REFUSED_TOKEN_DELAY, is_attempt=False)
     return refuse(Reason.UNAUTHORIZED, answer, unauthorized(answer))
 
 
-def decide_first(seen: Observation, *, refused_tokens: int, stale_tokens: int) -> Ready | Again:
+def decide_first(
+    seen: Observation, *, refused_tokens: int, stale_tokens: int, strays: int, is_about_server: bool
+) -> Ready | Again:
     """Decide, before anything is sent, whether this is the project's compute API, and whether it knows us.
+
+    One odd answer is no verdict: only words that cannot be another's are, and answers that come again.
 
     Args:
         seen: What came instead of what was asked for; whatever the cloud says tells what it thinks of us.
         refused_tokens: Answers before it that refused our credentials.
         stale_tokens: Answers before it that refused a token that was good once.
+        strays: Answers before it that were not the compute API's.
+        is_about_server: One server was asked for. If the API itself cannot show it, another may be fine.
 
     Raises:
         AuthError: Our credentials are refused.
@@ -175,19 +186,29 @@ def decide_first(seen: Observation, *, refused_tokens: int, stale_tokens: int) -
     if isinstance(seen, Unsent) and seen.is_insecure:
         remedy = "trust its certificate (verify=, --cacert, or cacert in clouds.yaml), or check the URL"
         raise EndpointError(f"the connection is not secure ({seen.words}); {remedy}; nothing was sent")
-    if not isinstance(seen, Answer) or seen.status >= 500 or seen.status == 408 or seen.fault.body is Body.CUT_SHORT:
+    if not isinstance(seen, Answer) or seen.fault.body is Body.CUT_SHORT:
         return Again(is_try=True)
     if seen.is_throttled:
         return Again(is_try=False)
+    if seen.status >= 500 or seen.status == 408:
+        # Nova's own 500 may be about this server; its 503 is about the API.
+        is_there = is_about_server and seen.status == 500 and seen.fault.is_in_novas_shape
+        return Ready(refusal=seen) if is_there else Again(is_try=True)
     if seen.status == 401:
-        is_over = refused_tokens > 0 if seen.is_refused_token else stale_tokens >= STALE_IN_A_ROW
-        if is_over:
+        # One refusal more, because a token that was good once is first tried again, and then renewed.
+        refused = stale_tokens - 1 if seen.has_stale_token else refused_tokens
+        if refused + 1 >= REFUSED_IN_A_ROW:
             raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
         return Again(is_try=False)
     if seen.is_unscoped:
         raise AuthError(f"the token belongs to no project ({seen.words}); get one for the project; nothing was sent")
+    if is_about_server and 200 <= seen.status < 300 and seen.fault.body is Body.EMPTY:
+        # No page of a proxy is empty. What shows no server may still take a reboot.
+        return Ready(refusal=seen)
     if seen.is_wrong_endpoint or seen.status < 400:
-        raise EndpointError(f"{wrong_endpoint(seen).detail}; nothing was sent")
+        if strays + 1 >= STRAY_IN_A_ROW:
+            raise EndpointError(f"{wrong_endpoint(seen).detail}; nothing was sent")
+        return Again(is_try=True)
     return Ready(refusal=seen)
 
 

@@ -42,13 +42,11 @@ class Look:
         is_unresolved: The fate of the last send is unknown, so the action log is read as well.
         delay: Seconds to wait at least.
         is_attempt: Whether the send before it counts against `max_attempts`.
-        stop: The run sends to no other server.
     """
 
     is_unresolved: bool
     delay: float = 0.0
     is_attempt: bool = True
-    stop: Stop | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

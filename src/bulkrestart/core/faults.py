@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -51,6 +51,11 @@ class Fault:
     retry_after: float | None = None
     request_id: str | None = None
     body: Body = Body.EMPTY
+
+    @property
+    def is_in_novas_shape(self) -> bool:
+        """Whether it stands in an envelope that only Nova's API writes: the API is there, whatever it says."""
+        return self.body is Body.JSON and self.code in _NOVA_FAULTS
 
     def has_code(self, *codes: str) -> bool:
         """Tell whether the code is one of these, in any case: ECS writes both "Ecs." and "ECS."."""
@@ -95,6 +100,17 @@ _LONGEST_READ: Final = 4000
 _LONGEST_PAGE: Final = 65536
 
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+#: A delay as clouds write it. RFC 9110, section 10.2.3, knows whole seconds only; some add a sign or a unit.
+_DELAY: Final = re.compile(r"\+?([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
+_UNITS: Final = {
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 0.001),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+}
+#: Seconds above which a number is no delay, and a date no date to wait for: 30 days.
+_LONGEST_DELAY: Final = 2_592_000.0
+#: Seconds since the epoch, and in milliseconds, microseconds and nanoseconds.
+_EPOCH_UNITS: Final = (1.0, 1e3, 1e6, 1e9)
 #: oslo_context/context.py `generate_request_id`: "req-" and a UUID. It becomes part of a path, so nothing else passes.
 _REQUEST_ID: Final = re.compile(r"req-[0-9A-Za-z-]{1,64}")
 _WINDOW: Final = re.compile(
@@ -103,9 +119,12 @@ _WINDOW: Final = re.compile(
 _SECONDS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 #: Answers that are about a rate: there `x-ratelimit-reset` is an answer and not mere news.
 _RATE_STATUSES: Final = frozenset({413, 429, 503})
-#: x-ratelimit-reset above this is a point in time, and otherwise a duration: clouds differ.
+#: A number between these may be a point in time, in seconds since the epoch: from 2001 to 2096.
 _SMALLEST_EPOCH: Final = 1e9
+_LARGEST_EPOCH: Final = 4e9
 
+#: The year 2010, in which OpenStack began: a `Date` before it comes from a clock that was never set.
+_EARLIEST_DATE: Final = 1_262_304_000.0
 #: The year 9000: what is reckoned from a later date could leave the calendar.
 _LATEST_DATE: Final = 221_845_392_000.0
 
@@ -192,9 +211,10 @@ def cloud_time(headers: Mapping[str, str]) -> float | None:
         headers: The answer's headers.
 
     Returns:
-        Seconds since the epoch, in whole seconds as HTTP has them; None without a date that can be read.
+        Seconds since the epoch, in whole seconds as HTTP has them; None without a date that can be true.
     """
-    return _epoch(headers.get("date", ""))
+    date = _epoch(headers.get("date", ""))
+    return date if date is not None and date >= _EARLIEST_DATE else None
 
 
 def _find(document: object, depth: int) -> tuple[str, Mapping[str, object]]:
@@ -305,17 +325,36 @@ def _retry_after(status: int, headers: Mapping[str, str], hint: str, words: str)
 
 
 def _delay(text: str, headers: Mapping[str, str]) -> float | None:
-    """Read a delay in seconds, or a date as the delay until then (RFC 9110, section 10.2.3)."""
-    seconds = _number(text)
-    return _until(_epoch(text), headers) if seconds is None else seconds
+    """Read a delay, or a moment as the delay until then; of a header that came twice the longer one.
+
+    A number that makes no sense as seconds is the moment that it can only be, in whatever unit since the epoch. What
+    makes no sense at all is None.
+    """
+    if not text:
+        return None
+    parts = [_DELAY.fullmatch(part.strip()) for part in text.split(",")]
+    delays = [
+        _plausible(float(part[1]) * _UNITS[part[2].lower()], headers)
+        for part in parts
+        if part is not None and part[2].lower() in _UNITS
+    ]
+    if len(delays) < len(parts):
+        return _until(_epoch(text), headers)
+    return max((delay for delay in delays if delay is not None), default=None)
+
+
+def _plausible(seconds: float, headers: Mapping[str, str]) -> float | None:
+    if seconds <= _LONGEST_DELAY:
+        return seconds
+    moments = (seconds / unit for unit in _EPOCH_UNITS)
+    return _until(next((moment for moment in moments if _SMALLEST_EPOCH < moment < _LARGEST_EPOCH), None), headers)
 
 
 def _reset(status: int, headers: Mapping[str, str]) -> float | None:
-    """Read `x-ratelimit-reset`, which some clouds send with every answer."""
+    """Read `x-ratelimit-reset`, which some clouds send with every answer: a delay or a moment, for clouds differ."""
     if status not in _RATE_STATUSES and _number(headers.get("x-ratelimit-remaining", "")) != 0:
         return None
-    reset = _number(headers.get("x-ratelimit-reset", ""))
-    return _until(reset, headers) if reset is not None and reset > _SMALLEST_EPOCH else reset
+    return _delay(headers.get("x-ratelimit-reset", ""), headers)
 
 
 def _window(words: str) -> float | None:
@@ -343,20 +382,20 @@ def _number(text: str) -> float | None:
 
 
 def _until(then: float | None, headers: Mapping[str, str]) -> float | None:
-    """Tell the seconds until then by the answer's own clock; None if either is unknown or it has passed."""
-    if then is None:
-        return None
+    """Tell the seconds until then by the answer's own clock; None if either is unknown, or it is no time to wait."""
     now = cloud_time(headers)
-    return None if now is None or then < now else then - now
+    if then is None or now is None:
+        return None
+    return then - now if 0.0 <= then - now <= _LONGEST_DELAY else None
 
 
 @lru_cache(maxsize=8)  # all answers of one second carry the same
 def _epoch(date: str) -> float | None:
-    """Read an HTTP-date (RFC 9110, section 5.6.7) as seconds since the epoch."""
+    """Read an HTTP-date (RFC 9110, section 5.6.7), or an ISO 8601 time, as seconds since the epoch."""
     if not date:
         return None
     try:
-        moment = parsedate_to_datetime(date)
+        moment = datetime.fromisoformat(date) if date[:4].isdigit() else parsedate_to_datetime(date)
         # Without a zone it is UTC, as HTTP has it; Python would take it for local time.
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         return seconds if 0.0 <= seconds < _LATEST_DATE else None

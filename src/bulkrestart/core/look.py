@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from bulkrestart.core.clock import SKEW, LogTime
-from bulkrestart.core.decide import PASSING_DELAY, REFUSED_TOKEN_DELAY, refuse, sendable_type, state_after, unauthorized
+from bulkrestart.core.decide import (
+    PASSING_DELAY,
+    REFUSED_IN_A_ROW,
+    REFUSED_TOKEN_DELAY,
+    refuse,
+    sendable_type,
+    state_after,
+    unauthorized,
+)
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting
@@ -24,6 +32,7 @@ GRACE: Final = 10.0
 LATE_GRACE: Final = 90.0
 #: Seconds for which a reboot may still be under way; providers call one that takes longer stuck (30 min).
 LONGEST_REBOOT: Final = 1800.0
+_DAY: Final = 86_400.0
 
 
 def decide_look(sighting: Sighting, progress: Progress) -> Decision:
@@ -46,7 +55,7 @@ def decide_look(sighting: Sighting, progress: Progress) -> Decision:
 
 
 def _decide_refused_look(answer: Answer, progress: Progress) -> Decision:
-    if progress.last_look.refused == 0:
+    if progress.last_look.refused + 1 < REFUSED_IN_A_ROW:
         return Look(is_unresolved=progress.fate.is_unresolved, delay=REFUSED_TOKEN_DELAY)
     stop = unauthorized(answer)
     if progress.fate.is_unresolved:
@@ -71,8 +80,14 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
     is_useless = isinstance(log, tuple) or is_log_unreadable(log)
     if is_rebooting and (is_useless or age >= LOOK_TIMEOUT):
         return Accept(proof=Proof.STATE)
-    why = "does not tell" if isinstance(log, tuple) else f"cannot be read ({log})"
-    return _look_on(age, progress, f"the action log {why}")
+    if not isinstance(log, Answer) or not log.is_lasting:
+        why = "does not tell" if isinstance(log, tuple) else f"cannot be read ({log})"
+        return _look_on(age, progress, f"the action log {why}")
+    if isinstance(server, Answer) and server.is_lasting:
+        return _in_doubt(progress, f"neither the action log ({log}) nor the server ({server}) can be read")
+    # Only a state can still show the reboot, and for no longer than a send may be late and a view may lag.
+    patience = min(LOOK_TIMEOUT, grace_of(progress, max(sighting.lag, sighting.view_lag)))
+    return Look(is_unresolved=True) if age < patience else _in_doubt(progress, f"the action log cannot be read ({log})")
 
 
 def _is_datable(log: Log, log_time: LogTime) -> bool:
@@ -80,12 +95,18 @@ def _is_datable(log: Log, log_time: LogTime) -> bool:
 
     An empty log is no log: every server has the row of its creation.
     """
-    return bool(log) and all(row.start_time <= log_time.now + SKEW for row in log)
+    # A row of another action that is dated days ahead is odd by itself, and says nothing of the clock.
+    rows = (row for row in log if row.action == "reboot" or row.start_time < log_time.now + _DAY)
+    return bool(log) and all(row.start_time <= log_time.now + SKEW for row in rows)
 
 
 def is_log_unreadable(log: Log | Observation | None) -> bool:
     """Return whether we may not read the log at all; a read that failed now may succeed later."""
-    return isinstance(log, Answer) and log.status in (403, 404) and not log.is_throttled
+    if not isinstance(log, Answer):
+        return False
+    # A 404 without words of the cloud's is a gateway's, which may know the way the next time.
+    is_said = log.status == 403 or (log.status == 404 and bool(log.fault.code))
+    return log.is_lasting or (is_said and not log.is_throttled)
 
 
 def grace_of(progress: Progress, lag: float) -> float:
@@ -139,7 +160,7 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
         return _decide_resolved(sighting, progress)
     for row in candidates:
         if not _may_precede(row, log_time) or sighting.user_id in (None, row.user_id):
-            return Accept(request_id=row.request_id)
+            return Accept(request_id=row.request_id or None)
     if candidates or are_within_skew(reboots, progress, log_time, sighting.user_id):
         why = "a reboot began at about the same time, and the clocks do not show whether it is ours"
         patience = LOOK_TIMEOUT if sighting.may_be_dated_soon else grace
@@ -176,7 +197,7 @@ def decide_delivered_again(
     for row in reboots_since(log, progress, log_time):
         # As for a send of unknown fate: a reboot by another user counts if it certainly began since.
         if not _may_precede(row, log_time) or user_id in (None, row.user_id):
-            return Accept(request_id=row.request_id)
+            return Accept(request_id=row.request_id or None)
     return Look(is_unresolved=True) if are_within_skew(log, progress, log_time, user_id) else None
 
 
@@ -238,7 +259,7 @@ def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
     wait = Look(is_unresolved=False, delay=PASSING_DELAY)
     if isinstance(server, Answer) and server.is_not_found:
         return refuse(Reason.NOT_FOUND, server)
-    if isinstance(server, Answer) and server.status == 403:
+    if isinstance(server, Answer) and (server.status == 403 or server.is_lasting):
         return refuse(Reason.FORBIDDEN, server)
     if not isinstance(server, Server):
         return wait

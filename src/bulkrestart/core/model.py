@@ -178,6 +178,8 @@ class Server:
         task_state: `OS-EXT-STS:task_state`; None while no task runs, or where it is not shown.
         locked: Whether it is locked; None where it is not shown (microversions before 2.9).
         fault: The message of its last fault, "" without one. Nova shows it in ERROR and DELETED only.
+        is_derived: The cloud does not show `task_state`: it is what `status` says of it, and so is `vm_state` if that
+            is not shown either.
         updated: When the cloud last saved it, which every task does; seconds since the epoch by the cloud's clock. None
             where it is not shown.
         availability_zone: `OS-EXT-AZ:availability_zone`; "" where it is not shown.
@@ -195,6 +197,7 @@ class Server:
     task_state: str | None = None
     locked: bool | None = None
     fault: str = ""
+    is_derived: bool = False
     updated: float | None = None
     availability_zone: str = ""
     host_id: str = ""
@@ -215,7 +218,7 @@ class Action:
 
     Attributes:
         action: What was done, "reboot" for ours.
-        request_id: The `x-openstack-request-id` of the request that started it.
+        request_id: The `x-openstack-request-id` of the request that started it; "" where the log does not show it.
         start_time: Seconds since the epoch by the cloud's clock.
         user_id: Who asked for it.
         is_error: Whether it ended in Error.

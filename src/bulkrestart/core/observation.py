@@ -32,7 +32,9 @@ class Answer:
         status: The HTTP status.
         fault: What its headers and its body say.
         is_redirected: It answers another request than the one that was sent (a followed redirect).
-        has_stale_token: It was signed with a token that was good once, and a newer one is there or can be had.
+        has_stale_token: It refuses a token, or keys, that another request of this client was let in with.
+        is_lasting: Every further request of its kind would be answered like this, by all that is known: the source that
+            was asked is done without.
         remedy: What may help where it refuses our credentials.
         location: Where a redirect points, without its query; "" where it does not say.
     """
@@ -41,6 +43,7 @@ class Answer:
     fault: Fault = field(default_factory=Fault)
     is_redirected: bool = False
     has_stale_token: bool = False
+    is_lasting: bool = False
     remedy: str = "check what signs the requests"
     location: str = ""
 
@@ -51,7 +54,7 @@ class Answer:
 
     @property
     def is_refused_token(self) -> bool:
-        """It refuses the newest token, or whatever else signs our requests."""
+        """It refuses a token, or whatever else signs our requests, that was never good."""
         return self.status == 401 and not self.has_stale_token
 
     @property
@@ -70,8 +73,18 @@ class Answer:
         return self.status == 404 and self.fault.has_code(*_NOT_FOUND_CODES)
 
     @property
+    def is_rejection(self) -> bool:
+        """It speaks against the endpoint or the token: if all answers are such, nothing can be restarted."""
+        return self.status == 401 or self.is_wrong_endpoint or self.is_page
+
+    @property
+    def is_page(self) -> bool:
+        """A success that is no JSON: what a proxy shows to people who are to sign in."""
+        return 200 <= self.status < 300 and self.fault.body is Body.OTHER
+
+    @property
     def is_wrong_endpoint(self) -> bool:
-        """No server can be restarted through this endpoint."""
+        """No server can be restarted through what answered this."""
         if self.status == 404:
             return not self.is_not_found and self.fault.body is not Body.CUT_SHORT
         if self.status == 400 and _WRONG_PROJECT.search(self.fault.message):

@@ -13,6 +13,30 @@ UNKNOWN: Final = "UNKNOWN"
 ERROR: Final = "error"
 STOPPED: Final = "stopped"
 
+#: What each status says where a cloud does not show the two states (the reverse of nova/api/openstack/common.py
+#: `_STATE_MAP`). Tasks that do not show in a status are left out: Nova refuses a reboot during most of them.
+STATES_OF: Final[dict[str, tuple[str, str | None]]] = {
+    "ACTIVE": (ACTIVE, None),
+    "REBOOT": (ACTIVE, "rebooting"),
+    "HARD_REBOOT": (ACTIVE, "rebooting_hard"),
+    "PASSWORD": (ACTIVE, "updating_password"),
+    "REBUILD": (ACTIVE, "rebuilding"),
+    "MIGRATING": (ACTIVE, "migrating"),
+    "RESIZE": (ACTIVE, "resize_prep"),
+    "REVERT_RESIZE": ("resized", "resize_reverting"),
+    "VERIFY_RESIZE": ("resized", None),
+    "BUILD": (BUILDING, None),
+    "SHUTOFF": (STOPPED, None),
+    "PAUSED": ("paused", None),
+    "SUSPENDED": ("suspended", None),
+    "RESCUE": ("rescued", None),
+    "ERROR": (ERROR, None),
+    "DELETED": (DELETED, None),
+    "SOFT_DELETED": ("soft-delete", None),
+    "SHELVED": ("shelved", None),
+    "SHELVED_OFFLOADED": ("shelved_offloaded", None),
+}
+
 #: The six task states of a reboot, SOFT and HARD.
 REBOOT_TASKS: Final = frozenset(
     {

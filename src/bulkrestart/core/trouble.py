@@ -27,7 +27,8 @@ def is_trouble(seen: Observation) -> bool:
         return not seen.is_local
     if not isinstance(seen, Answer):
         return True
-    is_in_trouble = seen.status >= 500 or seen.status == 408
+    # What is not implemented will not be there later either.
+    is_in_trouble = (seen.status >= 500 and seen.status != 501) or seen.status == 408
     return is_in_trouble and not seen.is_throttled and not seen.fault.has_code(EXECUTING)
 
 

@@ -7,6 +7,7 @@ small task of its own. Nothing here raises for one server.
 import logging
 import random
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -32,10 +33,11 @@ from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.line import Line
-from bulkrestart.run.preflight import Preflight, require_past
+from bulkrestart.run.preflight import TRIES, Preflight, require_past
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.settle import Settler
 from bulkrestart.run.shields import Shields
+from bulkrestart.run.sources import Sources
 from bulkrestart.run.submit import Submitter
 from bulkrestart.run.survey import Survey
 from bulkrestart.run.sweep import Sweep
@@ -112,9 +114,11 @@ class Fleet:
         self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
         self._line = Line(self._turns, self._course)
         self._calibration = ActionLogCalibration(clock, recorder.facts)
+        self._sources = Sources(compute, gate)
         self._submitter = Submitter(
             compute=compute,
             gate=gate,
+            sources=self._sources,
             shields=self._shields,
             clock=clock,
             options=options,
@@ -135,6 +139,7 @@ class Fleet:
         self._settler = Settler(
             compute=compute,
             gate=gate,
+            sources=self._sources,
             sweep=self._sweep,
             calibration=self._calibration,
             escalate=self._escalate,
@@ -142,6 +147,7 @@ class Fleet:
             keep=self._keep,
             finish=self._finish,
             wait_timeout=options.wait_timeout,
+            goes_by_down=options.rollout.max_down is not None or options.rollout.spread is not None,
             lanes=self._lanes,
             rng=rng,
         )
@@ -173,8 +179,8 @@ class Fleet:
 
     async def _restart_all(self) -> None:
         await self.account.take_up()
-        first = next((id_ for id_ in self._ledger if not self._ledger.is_finished(id_)), None)
-        if first is None:
+        first = list(islice((id_ for id_ in self._ledger if not self._ledger.is_finished(id_)), TRIES))
+        if not first:
             if (contents := self._recorder.contents) is not None:
                 moment = moment_text(contents.written)
                 self.account.leave_as_it_is(contents)
@@ -183,7 +189,8 @@ class Fleet:
         with self._bounds:
             seen = await self._preflight.look(first)
             if isinstance(seen, Server) and seen.task_state in REBOOT_TASKS:
-                self._was_rebooting = first
+                self._was_rebooting = seen.id
+            self._sources.states.judge(seen)
             require_past(self._options.since, self._clock)
             await self._survey_fleet()
             await self._recorder.begin()

@@ -10,9 +10,13 @@ import anyio
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
 from bulkrestart.core.admission import Party
+from bulkrestart.core.decision import Hold
+from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Unsent
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.queues import Rank
+from bulkrestart.core.rejections import Rejections
+from bulkrestart.core.stall import RequestKind
 from bulkrestart.core.trouble import closed
 from bulkrestart.run.course import Course
 from bulkrestart.run.stall import StallWatch
@@ -49,6 +53,7 @@ class Gate:
         self._traffic = traffic
         self._admission = traffic.admission
         self._auth = auth
+        self._rejections = Rejections()
         self._party = Party(max_at_once, anyio.current_time())
         self.course.tell(partial(traffic.wake, self._party))
 
@@ -151,9 +156,32 @@ class Gate:
             # Looks are answered, so the servers that were sent to can be followed to their end.
             self.course.halt(stop, is_lost=False)
 
+    def record(self, kind: RequestKind, seen: object, server_id: str | None) -> None:
+        """Record how a request ended, and stop the run if the endpoint or the token serve no more.
+
+        Args:
+            kind: What was asked for.
+            seen: What came back.
+            server_id: The server that it was about; None if it was about many.
+        """
+        self.stall.record(kind, seen)
+        now = anyio.current_time()
+        match self._rejections.record(kind, seen, server_id, now):
+            case Stop() as stop:
+                self.course.halt(stop)
+            case Hold(seconds):
+                self._traffic.hold(seconds, sent_at=now, words=str(seen))
+            case None:
+                pass
+
+    def good_besides(self, kind: RequestKind) -> int:
+        """Return how many requests of other kinds got a good answer so far."""
+        return self._rejections.good_besides(kind)
+
     def note_accepted(self) -> None:
         """Record a server whose acceptance an answer or a later look has shown."""
         self._admission.note_accepted()
+        self._rejections.note_accepted()
         self.stall.note_server()
 
     def _holding(self) -> str:

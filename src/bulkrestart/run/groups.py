@@ -40,7 +40,7 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
 
     while True:
         with preflight.stall.bounded():
-            page = await preflight.ask(request, None, what="its server groups", remedy=_REMEDY)
+            page = await preflight.ask(request, what="its server groups", remedy=_REMEDY)
         if page is None:
             continue
         if isinstance(page, Answer):

@@ -60,7 +60,7 @@ class Listing:
             # An API that has given a page is there.
             remedy = f"give ids, or {'try again later' if self._walk.cursor.pages else CHECK_URL}"
             seen: Page | Revised | Answer = await self._preflight.ask(
-                self._walk.request, None, what="its list of servers", remedy=remedy
+                self._walk.request, what="its list of servers", remedy=remedy
             )
         match seen:
             case Page():

@@ -11,7 +11,7 @@ from bulkrestart.core.plan import Cost, Forecast, Plan, draw_up, forecast
 from bulkrestart.core.record import Record
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
-from bulkrestart.run.preflight import Preflight, require_past
+from bulkrestart.run.preflight import TRIES, Preflight, require_past
 from bulkrestart.run.settle import SHORTEST_INTERVAL
 from bulkrestart.run.survey import Survey
 from bulkrestart.run.sweep import Sweep
@@ -51,7 +51,7 @@ async def make_plan(
     left = [server_id for server_id in fleet if server_id not in former]
     if left:
         with gate.stall.bounded():
-            await Preflight(compute, gate, rng).look(left[0])
+            await Preflight(compute, gate, rng).look(left[:TRIES])
             require_past(options.since, clock)
             await survey.read(fleet if options.rollout.spread is not None else left)
     waves = [

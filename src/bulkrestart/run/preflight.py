@@ -2,7 +2,9 @@
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, repeat
 from typing import Final, TypeVar
 
 import anyio
@@ -80,44 +82,49 @@ class Preflight:
         self._gate = gate
         self._rng = rng
 
-    async def look(self, server_id: str) -> Server | Answer:
+    async def look(self, server_ids: Sequence[str]) -> Server | Answer:
         """Look at one server. Whatever the cloud says of it tells what it thinks of us, and it shows the cloud's clock.
 
+        An answer that is no verdict may be about one server, so the next question is about another.
+
+        Args:
+            server_ids: Some servers of the run.
+
         Returns:
-            The server, or what came instead.
+            A server, or what came instead.
 
         Raises:
             AuthError: Our credentials are refused.
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
-        seen = await self.ask(lambda: self.compute.show(server_id), server_id)
-        if isinstance(seen, Answer) and seen.status == 403:
-            _log.warning("servers may not be looked at: %s; the fate of a lost reply cannot be learnt", seen.words)
-        return seen
+        return await self._ask(cycle([(partial(self.compute.show, server_id), server_id) for server_id in server_ids]))
 
     async def ask(
-        self,
-        request: Callable[[], Awaitable[T | Observation]],
-        server_id: str | None,
-        *,
-        what: str = "",
-        remedy: str = CHECK_URL,
+        self, request: Callable[[], Awaitable[T | Observation]], *, what: str, remedy: str = CHECK_URL
     ) -> T | Answer:
-        """Ask until what was asked for comes, or an answer that is about the question and not about us.
+        """Ask for many servers until what was asked for comes, or an answer that is not about us.
 
         Args:
             request: Asks.
-            server_id: The server that it is about; None if it is about many.
-            what: What is asked for, in the words of an error; "" for one server.
+            what: What is asked for, in the words of an error.
             remedy: What to do if nothing answers, in the words of an error.
 
         Raises:
             AuthError: Our credentials are refused.
             EndpointError: Nothing answers, or something else than the compute API of the project.
         """
-        asked = f" when it is asked for {what}" if what else ""
+        return await self._ask(repeat((request, None)), what=f" when it is asked for {what}", remedy=remedy)
+
+    async def _ask(
+        self,
+        requests: Iterator[tuple[Callable[[], Awaitable[T | Observation]], str | None]],
+        *,
+        what: str = "",
+        remedy: str = CHECK_URL,
+    ) -> T | Answer:
         await require_sign_in(self._gate)
-        refused_tokens = stale_tokens = tries = 0
+        refused_tokens = stale_tokens = strays = tries = 0
+        request, server_id = next(requests)
         while True:
             seen, _ = await self._gate.ask(request, server_id)
             _check(self._gate)
@@ -125,7 +132,14 @@ class Preflight:
                 return seen
             if isinstance(seen, Answer) and self.compute.lower_microversion(seen):
                 continue
-            match decide_first(seen, refused_tokens=refused_tokens, stale_tokens=stale_tokens):
+            decision = decide_first(
+                seen,
+                refused_tokens=refused_tokens,
+                stale_tokens=stale_tokens,
+                strays=strays,
+                is_about_server=server_id is not None,
+            )
+            match decision:
                 case Ready(refusal):
                     return refusal
                 case Again(is_try=False):
@@ -133,13 +147,18 @@ class Preflight:
                     refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
                     stale_tokens += isinstance(seen, Answer) and seen.has_stale_token
                 case Again():
+                    request, server_id = next(requests)
                     tries += 1
+                    is_stray = isinstance(seen, Answer) and seen.status < 500
+                    strays += is_stray
                     if tries == TRIES:
                         # What the machine or the network lacks is mended first.
                         if isinstance(seen, Unsent) and seen.remedy != CHECK_URL:
                             remedy = seen.remedy
-                        words = f"the compute API does not answer{asked} ({seen})"
+                        words = f"the compute API does not answer{what} ({seen})"
                         raise EndpointError(f"{words}; {remedy}; nothing was sent")
+                    # A stray answer is told once, as an error, if it comes again.
+                    level = logging.DEBUG if is_stray else logging.WARNING
                     words = "the compute API does not answer%s (%s); look %d of %d follows"
-                    _log.warning(words, asked, seen, tries + 1, TRIES)
+                    _log.log(level, words, what, seen, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))

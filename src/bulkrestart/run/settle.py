@@ -3,6 +3,7 @@
 Law: it waits for no single server. What takes time, a HARD that follows or a user's check, is in tasks beside it.
 """
 
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.calibration import ActionLogCalibration
-from bulkrestart.core.decide import unauthorized
+from bulkrestart.core.decide import REFUSED_IN_A_ROW, unauthorized
 from bulkrestart.core.decision import Accept, Confirm, End, Look, Prove, Send, Watch
 from bulkrestart.core.history import with_row
 from bulkrestart.core.look import GRACE
@@ -30,13 +31,19 @@ from bulkrestart.core.settling import (
     gone,
     has_ended_badly,
     late,
+    unseeable,
+    unseen,
 )
 from bulkrestart.core.sight import Sight
 from bulkrestart.core.states import REBOOT_TASKS
+from bulkrestart.core.trouble import is_trouble
 from bulkrestart.run.crew import unhurried, work_through
 from bulkrestart.run.gate import Gate
+from bulkrestart.run.sources import Sources
 from bulkrestart.run.sweep import Sweep, Swept
 from bulkrestart.run.verify import Verifier
+
+_log = logging.getLogger(__name__)
 
 #: Seconds between two polls: at first, and at most. A poll that saw no server come back makes the next wait longer.
 FIRST_INTERVAL: Final = 2.0
@@ -47,6 +54,11 @@ _JITTER: Final = 0.2
 SHORTEST_INTERVAL: Final = FIRST_INTERVAL * (1.0 - _JITTER)
 #: Seconds without any server in the answers to polls after which the wait is given up, though the cloud does answer.
 BLIND_TIMEOUT: Final = 300.0
+#: Polls in a row that must not show a server before it is given up when its time is over.
+UNSEEN_IN_A_ROW: Final = 2
+#: Polls in a row that must show no server, because of what refuses to show any, before states count as unreadable.
+#: Before that, lists have been given up for single servers (`Sweep`).
+_STRAYS_IN_A_ROW: Final = 4
 #: Servers to which HARD is being sent, at most: each has a task. The others stay with the watcher until there is room.
 ESCALATED_AT_MOST: Final = 100
 #: Rows of one log that are read singly in one poll, at most. A send has as many rows as it had deliveries.
@@ -65,6 +77,8 @@ class Watched:
         back: The snapshot that last showed it back; None as long as none has.
         back_at: When the first snapshot of a row that all show it back was asked for; None if the last did not.
         was_rebooting: Whether a snapshot has shown it in a reboot since it was accepted.
+        was_saved: Whether a snapshot has shown that the cloud saved it after the send, as every reboot does.
+        unseen: Polls in a row that asked for it and did not show it.
         has_ended_badly: That showed the reboot ended, and the server not active.
     """
 
@@ -75,6 +89,8 @@ class Watched:
     back: Server | None = None
     back_at: float | None = None
     was_rebooting: bool = False
+    was_saved: bool = False
+    unseen: int = 0
     has_ended_badly: bool = False
 
 
@@ -84,6 +100,7 @@ class Settler:
     Args:
         compute: The cloud.
         gate: The way to it.
+        sources: Read what is known of single servers.
         sweep: Reads the states of the servers.
         calibration: Measures the action log.
         escalate: Sends HARD after a SOFT that was accepted and ended as told.
@@ -91,6 +108,7 @@ class Settler:
         keep: Writes down how far a server has come.
         finish: Takes the outcome of each server.
         wait_timeout: Seconds to wait for a server after its acceptance.
+        goes_by_down: Whether the run bounds the servers that are down: one that cannot be seen may be.
         lanes: Requests at once.
         rng: The source of jitter.
     """
@@ -100,6 +118,7 @@ class Settler:
         *,
         compute: Compute,
         gate: Gate,
+        sources: Sources,
         sweep: Sweep,
         calibration: ActionLogCalibration,
         escalate: Callable[[Progress, End], Awaitable[Accept | End]],
@@ -107,11 +126,13 @@ class Settler:
         keep: Callable[[Progress], None],
         finish: Callable[[Progress, End], None],
         wait_timeout: float,
+        goes_by_down: bool,
         lanes: int,
         rng: random.Random,
     ) -> None:
         self._compute = compute
         self._gate = gate
+        self._sources = sources
         self._sweep = sweep
         self._course = gate.course
         self._calibration = calibration
@@ -120,6 +141,7 @@ class Settler:
         self._keep = keep
         self._finish = finish
         self._wait_timeout = wait_timeout
+        self._goes_by_down = goes_by_down
         self._lanes = lanes
         self._rng = rng
         self._watched: dict[str, Watched] = {}
@@ -127,7 +149,12 @@ class Settler:
         self._news = anyio.Event()
         self._is_closed = False
         self._answered_at = 0.0
-        self._refusals = 0
+        #: Polls in a row that showed no server, and whose last answer refuses us, or is no answer of the compute API.
+        self._refusals = self._strays = 0
+        #: The answer that says that no states can be read; None if they can, as far as is known.
+        self._unseeable: Answer | None = None
+        #: The server that was seen last, whoever it is.
+        self._seen_id: str | None = None
         self._sight = Sight()
 
     def __len__(self) -> int:
@@ -139,6 +166,9 @@ class Settler:
         if progress.back is not None:
             assert self._verifier is not None, "without a check it would have its outcome"
             self._verifier.take(progress, progress.back, None)
+            return
+        if self._unseeable is not None:
+            self._finish(progress, unseeable(self._unseeable, may_be_down=self._goes_by_down))
             return
         now = anyio.current_time()
         if not self._watched:
@@ -201,6 +231,7 @@ class Settler:
 
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
             if isinstance(server, Server):
+                self._seen_id = server_id
                 self._sight.see(self._gate.patience(asked))
             watched = self._watched.get(server_id)
             if watched is None or asked < watched.accepted:
@@ -222,6 +253,8 @@ class Settler:
                 unsure.append(watched.progress.server_id)
 
         swept = await self._sweep.read(self._watched.keys(), take, changed_since=oldest)
+        if not swept.answered and await self._is_about_servers(swept.trouble):
+            swept.answered += 1
         if swept.answered:
             self._sight.see(self._gate.patience(began))
         else:
@@ -241,6 +274,32 @@ class Settler:
             await work_through(confirming, confirm, lanes=min(self._lanes, len(confirming)))
         return swept
 
+    async def _is_about_servers(self, trouble: Observation | None) -> bool:
+        """Tell whether a poll showed no server because of those that it asked for, and not because of the cloud.
+
+        Nova answers 500 for a server that it cannot show, and for each list that holds it, while all others are well.
+        """
+        if trouble is None or not is_trouble(trouble):
+            return False
+        if self._seen_id is None or self._seen_id in self._watched:
+            # There is no other to ask for: an error in Nova's own words is an answer.
+            return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_in_novas_shape
+        other, _ = await self._gate.ask(partial(self._compute.show, self._seen_id), self._seen_id)
+        return isinstance(other, Server) or (isinstance(other, Answer) and other.is_not_found)
+
+    def _is_unseeable(self, trouble: Observation | None) -> bool:
+        """Tell whether the states of servers cannot be read at all; then no server is waited for."""
+        is_stray = isinstance(trouble, Answer) and not is_trouble(trouble) and not trouble.is_throttled
+        self._strays = self._strays + 1 if is_stray else 0
+        most = 1 if self._sources.states.standing is not None else _STRAYS_IN_A_ROW
+        if not isinstance(trouble, Answer) or self._seen_id is not None or trouble.status == 401 or self._strays < most:
+            return False
+        self._unseeable = trouble
+        _log.warning("whether servers are back cannot be read (%s): none is waited for", trouble.words)
+        for watched in list(self._watched.values()):
+            self._end(watched.progress, unseeable(trouble, may_be_down=self._goes_by_down))
+        return True
+
     def _is_absent(self, watched: Watched, began: float) -> bool:
         """Tell whether to look at a server singly after a complete walk, which may not have shown it.
 
@@ -259,11 +318,17 @@ class Settler:
     def _decide(
         self, watched: Watched, server: Server | Observation, asked: float
     ) -> Watch | Prove | Confirm | Look | End:
+        if isinstance(server, Answer) and server.is_not_found:
+            return gone(server)
         if not isinstance(server, Server):
-            return gone(server) if isinstance(server, Answer) and server.is_not_found else Watch()
+            watched.unseen += 1
+            is_over = watched.unseen >= UNSEEN_IN_A_ROW and self._is_late(watched, asked)
+            return unseen(server) if is_over else Watch()
+        watched.unseen = 0
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         watched.was_rebooting |= server.task_state in REBOOT_TASKS
+        watched.was_saved |= _is_saved_since(server, watched.progress)
         if not isinstance(decision, Prove):
             watched.back_at = None
         elif watched.back_at is None:
@@ -285,7 +350,9 @@ class Settler:
             found,
             watched.progress,
             can_date=can_date,
-            is_view_fresh=watched.was_rebooting or now - watched.accepted >= self._calibration.view_lag,
+            is_view_fresh=watched.was_rebooting
+            or watched.was_saved
+            or now - watched.accepted >= self._calibration.view_lag,
             # A server on two pages of one list may have been shown in a reboot again.
             is_log_fresh=watched.back_at is not None and now - watched.back_at >= self._calibration.lag,
             is_late=is_late,
@@ -303,7 +370,7 @@ class Settler:
         watched, failure = self._watched[server_id], failed[server_id]
         is_late = self._is_late(watched, anyio.current_time())
         read, found = await self._find_row(watched, is_late=is_late)
-        log, _ = await self._gate.ask(lambda: self._compute.actions(server_id), server_id)
+        log, _ = await self._sources.read_log(server_id)
         if isinstance(log, tuple):
             log = with_row(log, read if found is None else (found.row,))
         decision = decide_escalation(log, watched.progress, failure, is_late=is_late)
@@ -343,9 +410,9 @@ class Settler:
             named = self._find(read, watched, is_late=is_late) if isinstance(read, tuple) else None
             if named is not None and not named.row.is_error:
                 return read, named
-            if not isinstance(read, tuple) and not (isinstance(read, Answer) and read.is_not_found):
+            if not isinstance(read, tuple) and not _may_be_about_row(read):
                 return read, None
-        whole, asked = await self._gate.ask(partial(self._compute.actions, progress.server_id), progress.server_id)
+        whole, asked = await self._sources.read_log(progress.server_id)
         if not isinstance(whole, tuple):
             return (whole, None) if named is None else ((named.row,), named)
         self._observe(whole, watched, asked)
@@ -353,7 +420,7 @@ class Settler:
         log = whole if named is None else with_row(whole, (named.row,))
         while isinstance(log, tuple):
             found = self._find(log, watched, is_late=is_late)
-            is_known = found is None or found.is_disputed or found.row.request_id in single
+            is_known = found is None or found.is_disputed or found.row.request_id in {"", *single}
             if found is None or is_known or len(single) == MOST_ROWS:
                 return log, found
             # Read singly, it may have ended in Error since the whole log was read: then another row may count.
@@ -364,7 +431,7 @@ class Settler:
 
     async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
         server_id = watched.progress.server_id
-        log, asked = await self._gate.ask(partial(self._compute.action, server_id, request_id), server_id)
+        log, asked = await self._sources.read_row(server_id, request_id)
         if isinstance(log, tuple):
             self._observe(log, watched, asked)
         elif isinstance(log, Answer) and log.is_not_found:
@@ -400,12 +467,14 @@ class Settler:
         A cloud that is in trouble is not for us to judge: the door closes, and patience stands still.
         """
         now = self._gate.patience(anyio.current_time())
-        trouble = swept.trouble
-        is_refused = isinstance(trouble, Answer) and trouble.is_refused_token and not swept.answered
+        trouble = None if swept.answered else swept.trouble
+        is_refused = isinstance(trouble, Answer) and trouble.status == 401
         self._refusals = self._refusals + 1 if is_refused else 0
-        if isinstance(trouble, Answer) and self._refusals > 1:
+        if isinstance(trouble, Answer) and self._refusals > REFUSED_IN_A_ROW:
             self._course.halt(unauthorized(trouble))
             return True
+        if self._is_unseeable(trouble):
+            return False
         if swept.answered:
             self._answered_at = now
         elif now - self._answered_at > BLIND_TIMEOUT:
@@ -413,3 +482,17 @@ class Settler:
             self._course.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
             return True
         return False
+
+
+def _is_saved_since(server: Server, progress: Progress) -> bool:
+    """Return whether the cloud has saved a server after the send: a reboot saves it first (`Server.updated`).
+
+    `updated` names a whole second.
+    """
+    since = progress.sends.since
+    return since is not None and server.updated is not None and server.updated + 1.0 > since[0]
+
+
+def _may_be_about_row(seen: Observation) -> bool:
+    """Return whether an answer to a request for one row leaves open whether the whole log can be read."""
+    return isinstance(seen, Answer) and not is_trouble(seen) and not seen.is_throttled and not seen.is_refused_token

@@ -6,7 +6,7 @@ what happens next is never its choice but `core.decide`'s.
 
 import logging
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
@@ -23,12 +23,13 @@ from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
 from bulkrestart.core.look import decide_delivered_again, decide_look, is_log_unreadable, next_look
 from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
-from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
+from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
+from bulkrestart.run.sources import Source, Sources
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class Submitter:
     Args:
         compute: The cloud.
         gate: The way to it.
+        sources: Read what is known of single servers.
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
         options: What was asked for.
@@ -68,6 +70,7 @@ class Submitter:
         *,
         compute: Compute,
         gate: Gate,
+        sources: Sources,
         shields: Shields,
         clock: CloudClock,
         options: Options,
@@ -77,6 +80,7 @@ class Submitter:
     ) -> None:
         self._compute = compute
         self._gate = gate
+        self._sources = sources
         self._shields = shields
         self._clock = clock
         self._options = options
@@ -160,33 +164,37 @@ class Submitter:
         """
         since = None if self._options.since is None else self._calibration.moment(self._options.since)
         at, instant = anyio.current_time(), current_instant()
-        server = await self._see(self._compute.show(progress.server_id), progress)
+        show = partial(self._compute.show, progress.server_id)
+        server = await self._see(self._sources.states, show, progress)
         log: Log | Observation | None = None
         if since is not None and needs_log(server, since):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             instant = current_instant()
-            log = await self._see(self._compute.actions(progress.server_id), progress)
+            log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
         if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since.earliest)):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
-            log = with_row(log, await self._see(self._compute.action(progress.server_id, last.request_id), progress))
+            read_row = partial(self._compute.action, progress.server_id, last.request_id)
+            log = with_row(log, await self._see(self._sources.row, read_row, progress))
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
-            server = await self._see(self._compute.show(progress.server_id), progress)
+            server = await self._see(self._sources.states, show, progress)
         sighting = Sighting(server=server, log=log, at=at, instant=instant)
         decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
         progress.look(sighting, decision)
         return decision
 
-    async def _see(self, request: Awaitable[T], progress: Progress) -> T:
-        """Make a request in a slot that is held already. The send leaves in the same turn, and counts besides."""
+    async def _see(self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress) -> T | Answer:
+        """Ask a source in a slot that is held already. The send leaves in the same turn, and counts besides."""
+        if source.standing is not None:
+            return source.standing
         asked = anyio.current_time()
         self._gate.count_one_more()
-        seen = await request
+        seen = await request()
         self._gate.observe(seen, sent_at=asked, server_id=progress.server_id)
-        return seen
+        return source.judge(seen)
 
     def _needs_look(self, progress: Progress) -> bool:
         """Return whether a send must look in its own slot because the last look is too old, or a HARD has had none.
@@ -205,13 +213,9 @@ class Submitter:
         at = anyio.current_time()
         if progress.fate.is_unresolved:
             await self._calibrate()
-            log, _ = await self._gate.ask(lambda: self._compute.actions(progress.server_id), progress.server_id)
+            log, _ = await self._sources.read_log(progress.server_id)
         instant = current_instant()
-        server, _ = await self._gate.ask(
-            lambda: self._compute.show(progress.server_id),
-            progress.server_id,
-            is_for_send=not progress.fate.is_unresolved,
-        )
+        server, _ = await self._sources.read_server(progress.server_id, is_for_send=not progress.fate.is_unresolved)
         if isinstance(server, Unsent) and self._is_given_up(progress):
             return progress.so_far(is_over=True)
         if isinstance(log, tuple):
@@ -243,9 +247,7 @@ class Submitter:
     async def _delivered_again(self, progress: Progress) -> Accept | Look | None:
         """Look in the action log before what follows a refused send, which may have been delivered twice."""
         await self._calibrate()
-        log, _ = await self._gate.ask(
-            partial(self._compute.actions, progress.server_id), progress.server_id, is_for_send=True
-        )
+        log, _ = await self._sources.read_log(progress.server_id, is_for_send=True)
         log_time = self._calibration.log_time(progress, anyio.current_time())
         if not isinstance(log, tuple) or log_time is None:
             return None
@@ -259,9 +261,7 @@ class Submitter:
         last = last_reboot(log, since.latest) if since is not None and isinstance(log, tuple) else None
         if since is None or last is None or not isinstance(log, tuple):
             return None
-        row, _ = await self._gate.ask(
-            lambda: self._compute.action(progress.server_id, last.request_id), progress.server_id
-        )
+        row, _ = await self._sources.read_row(progress.server_id, last.request_id)
         decision = decide_since(replace(sighting, log=with_row(log, row)), since, progress)
         match decision:
             case Look(is_unresolved=True) | End(outcome=Outcome.SATISFIED):
@@ -286,7 +286,7 @@ class Submitter:
         try:
             former, left = None, _CALIBRATION_SAMPLES
             while sample is not None and sample is not former and left:
-                log, asked = await self._gate.ask(partial(self._compute.actions, sample.server_id), sample.server_id)
+                log, asked = await self._sources.read_log(sample.server_id)
                 if not isinstance(log, tuple):
                     if is_log_unreadable(log):
                         self._calibration.mark_unreadable()
@@ -302,7 +302,7 @@ class Submitter:
         return self._course.stop is not None and (not progress.fate.is_unresolved or self._course.lost.is_set())
 
     def _stop_if_told(self, decision: Decision) -> None:
-        if isinstance(decision, Look | End) and decision.stop is not None:
+        if isinstance(decision, End) and decision.stop is not None:
             self._course.halt(decision.stop)
 
     async def pursue(self, progress: Progress, first: Decision) -> Accept | End:

@@ -27,6 +27,8 @@ _SHORTEST_BOUND: Final = 120.0
 _FAILED_PAGES: Final = 5
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
+#: Servers that are read singly then: the first may be the one that Nova cannot show.
+_TRIED_SINGLY: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
 _NO_LISTS: Final = (403, 404, 405, 501)
 
@@ -119,10 +121,10 @@ class Sweep:
         return swept
 
     async def _try_without_lists(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
-        """After some walks that failed, read one server singly: where that works, lists are done with."""
+        """After some walks that failed, read a few servers singly: where one can be read, lists are done with."""
         if self._failed_walks >= _WALKS:
             answered = swept.answered
-            await self.read_each(list(wanted)[:1], take, swept)
+            await self.read_each(list(wanted)[:_TRIED_SINGLY], take, swept)
             self._may_list = self._may_list and swept.answered == answered
 
     async def read_each(self, wanted: Collection[str], take: Take, swept: Swept, *, is_for_send: bool = False) -> None:

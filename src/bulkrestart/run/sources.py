@@ -1,0 +1,96 @@
+"""Reads what is known of single servers, and does without a source that cannot be read (`docs/sources.md`).
+
+Law: a source that is known to be unreadable is not asked again in this run, and that is logged once.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
+
+import anyio
+
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.model import Log, Server
+from bulkrestart.core.observation import Answer, Observation
+from bulkrestart.core.sources import SourceHealth
+from bulkrestart.core.stall import RequestKind
+from bulkrestart.run.gate import Gate
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_LOG_WORDS: Final = "action logs cannot be read (%s): reboots are judged by the states of servers alone"
+_ROW_WORDS: Final = "single rows of action logs cannot be read (%s): whole logs are read, which do not show a finish"
+_STATES_WORDS: Final = "servers may not be looked at (%s): whether they are back is known from lists alone, if at all"
+
+
+class Source:
+    """One source of knowledge of a run.
+
+    Args:
+        gate: The gate to the cloud.
+        kind: What its requests ask for.
+        words: The warning that it cannot be read.
+        is_per_server: See `SourceHealth`.
+    """
+
+    def __init__(self, gate: Gate, kind: RequestKind, words: str, *, is_per_server: bool = False) -> None:
+        self._gate = gate
+        self._kind = kind
+        self._words = words
+        self._health = SourceHealth(is_per_server=is_per_server)
+
+    @property
+    def standing(self) -> Answer | None:
+        """The answer that stands for all further ones; None while the source is asked."""
+        return self._health.standing
+
+    def judge(self, seen: T) -> T | Answer:
+        """Take an answer, and return it, or the one that stands for all from now on."""
+        if self._health.judge(seen, self._gate.good_besides(self._kind)):
+            assert self.standing is not None, "it was judged"
+            _log.warning(self._words, self.standing.words)
+        return self.standing or seen
+
+    async def ask(
+        self, request: Callable[[], Awaitable[T | Observation]], server_id: str, *, is_for_send: bool = False
+    ) -> tuple[T | Observation, float]:
+        """Make a request, unless the source is known to be unreadable; see `Gate.ask`."""
+        if self.standing is not None:
+            return self.standing, anyio.current_time()
+        seen, asked = await self._gate.ask(request, server_id, is_for_send=is_for_send)
+        return self.judge(seen), asked
+
+
+class Sources:
+    """The sources of knowledge of a run.
+
+    Args:
+        compute: The cloud.
+        gate: The gate to the cloud.
+
+    Attributes:
+        log: The action log.
+        row: A single row of it, which shows more than the whole log does.
+        states: The states of a single server.
+    """
+
+    def __init__(self, compute: Compute, gate: Gate) -> None:
+        self._compute = compute
+        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS, is_per_server=True)
+        self.row = Source(gate, RequestKind.LOG, _ROW_WORDS)
+        self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS)
+
+    async def read_log(self, server_id: str, *, is_for_send: bool = False) -> tuple[Log | Observation, float]:
+        """Read the action log of a server; return it, or what came instead, and when the request left."""
+        return await self.log.ask(partial(self._compute.actions, server_id), server_id, is_for_send=is_for_send)
+
+    async def read_row(self, server_id: str, request_id: str) -> tuple[Log | Observation, float]:
+        """Read one row of the action log of a server; return a log of that row, or what came instead."""
+        return await self.row.ask(partial(self._compute.action, server_id, request_id), server_id)
+
+    async def read_server(self, server_id: str, *, is_for_send: bool) -> tuple[Server | Observation, float]:
+        """Read the states of a server."""
+        return await self.states.ask(partial(self._compute.show, server_id), server_id, is_for_send=is_for_send)

@@ -1,0 +1,138 @@
+"""One odd answer is about one request: a run stops at rejections of several servers, with nothing good between."""
+
+import pytest
+
+from bulkrestart.core.decision import Hold
+from bulkrestart.core.model import Server, Stop, StopReason
+from bulkrestart.core.observation import Observation, Unanswered, Unsent
+from bulkrestart.core.rejections import REJECTED_PAUSE, Rejections
+from bulkrestart.core.stall import RequestKind
+from tests.core.samples import answer, ecs, gateway, keystone, nova, page
+
+WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'b'"
+
+#: Answers that speak against the endpoint or the token, and the stop that many of them come to.
+REJECTED = {
+    "404 of a gateway": (page(404, "default backend - 404"), StopReason.WRONG_ENDPOINT),
+    "404 without a body": (answer(404), StopReason.WRONG_ENDPOINT),
+    "404 of an API gateway": (gateway(404, "APIGW.0101", "The API does not exist"), StopReason.WRONG_ENDPOINT),
+    "302": (answer(302), StopReason.WRONG_ENDPOINT),
+    "followed redirect": (answer(200, is_redirected=True), StopReason.WRONG_ENDPOINT),
+    "407": (page(407, "Proxy"), StopReason.WRONG_ENDPOINT),
+    "a page to sign in": (page(200, "Please sign in"), StopReason.WRONG_ENDPOINT),
+    "another project": (nova(400, WRONG_PROJECT), StopReason.WRONG_ENDPOINT),
+    "another project, in ECS's words": (ecs(400, "Ecs.0023", "project_id mismatches"), StopReason.WRONG_ENDPOINT),
+    "401": (keystone(), StopReason.UNAUTHORIZED),
+    "401 with a token that was good": (keystone(has_stale_token=True), StopReason.UNAUTHORIZED),
+}
+#: Answers that show that the endpoint and the token serve, if the same kind of request gets them.
+GOOD = {
+    "accepted": answer(202),
+    "refused by Nova": nova(409, "Cannot 'reboot' instance x while it is in task_state rebooting"),
+    "not found by Nova": nova(404, "Instance x could not be found."),
+    "forbidden": nova(403, "Policy"),
+}
+#: Answers that show neither.
+NEUTRAL = {
+    "503": answer(503),
+    "500 of Nova": nova(500, "Unexpected API Error."),
+    "429": answer(429),
+    "unanswered": Unanswered("ReadTimeout"),
+    "unsent": Unsent("ConnectError"),
+}
+
+
+def stops(
+    rejections: Rejections, seen: Observation, *servers: str, at: float, kind: RequestKind = RequestKind.SEND
+) -> StopReason | None:
+    """Record one answer for each of the servers, and return why the run stops."""
+    told = [rejections.record(kind, seen, server, at) for server in servers]
+    return next((stop.reason for stop in told if isinstance(stop, Stop)), None)
+
+
+@pytest.mark.parametrize(("seen", "reason"), REJECTED.values(), ids=REJECTED)
+@pytest.mark.parametrize("kind", [RequestKind.SEND, RequestKind.SERVER])
+def test_what_repeats_from_three_servers_stops_the_run(
+    kind: RequestKind, seen: Observation, reason: StopReason
+) -> None:
+    """Neither one such answer, nor many of one or two servers, nor a burst of them, stops the run."""
+    rejections = Rejections()
+
+    assert stops(rejections, seen, *["a"] * 20, "b", kind=kind, at=0.0) is None
+    assert stops(rejections, seen, "a", "b", kind=kind, at=60.0) is None
+    assert rejections.record(kind, seen, "c", 60.0) == Hold(REJECTED_PAUSE)
+    assert stops(rejections, seen, *"abcdefgh", kind=kind, at=60.0) is None
+    assert stops(rejections, seen, "d", kind=kind, at=60.0 + REJECTED_PAUSE) is reason
+    assert stops(Rejections(), seen, "a", "b", "c", "d", kind=kind, at=0.0) is None
+
+
+def test_a_burst_that_lasts_stops_the_run() -> None:
+    """A gateway that is set anew answers oddly for a moment; one that goes on is no gateway to the cloud."""
+    rejections = Rejections()
+
+    assert stops(rejections, page(404, "no"), "a", "b", "c", at=10.0) is None
+    assert stops(rejections, page(404, "no"), "a", at=10.0 + REJECTED_PAUSE - 0.01) is None
+    assert stops(rejections, page(404, "no"), "a", at=10.0 + REJECTED_PAUSE) is StopReason.WRONG_ENDPOINT
+
+
+@pytest.mark.parametrize("good", GOOD.values(), ids=GOOD)
+def test_a_good_answer_ends_the_row(good: Observation) -> None:
+    """What was proved weighs more than the answers before it."""
+    rejections = Rejections()
+    stops(rejections, page(404, "no"), "a", "b", "c", at=0.0)
+
+    assert stops(rejections, good, "d", at=1.0) is None
+    assert stops(rejections, page(404, "no"), "a", "b", at=100.0) is None
+
+
+@pytest.mark.parametrize("neutral", NEUTRAL.values(), ids=NEUTRAL)
+def test_what_says_nothing_does_not_end_the_row(neutral: Observation) -> None:
+    """Trouble between rejections is no proof of the endpoint."""
+    rejections = Rejections()
+    stops(rejections, page(404, "no"), "a", "b", at=0.0)
+    stops(rejections, neutral, "c", at=1.0)
+    stops(rejections, page(404, "no"), "c", at=2.0)
+
+    assert stops(rejections, page(404, "no"), "c", at=100.0) is StopReason.WRONG_ENDPOINT
+
+
+def test_looks_prove_nothing_about_sends() -> None:
+    """A gateway may let looks through and no sends."""
+    rejections = Rejections()
+    stops(rejections, page(404, "no"), "a", "b", at=0.0)
+    rejections.record(RequestKind.SERVER, Server(id="a"), "a", 1.0)
+    stops(rejections, page(404, "no"), "c", at=2.0)
+
+    assert stops(rejections, page(404, "no"), "c", at=100.0) is StopReason.WRONG_ENDPOINT
+
+
+def test_an_acceptance_that_a_look_shows_ends_the_row() -> None:
+    """A send whose answer was odd may have been accepted."""
+    rejections = Rejections()
+    stops(rejections, answer(302), "a", "b", at=0.0)
+    rejections.note_accepted()
+
+    assert stops(rejections, answer(302), "c", at=100.0) is None
+
+
+@pytest.mark.parametrize("kind", [RequestKind.LOG, RequestKind.LIST, RequestKind.GROUPS])
+@pytest.mark.parametrize(("seen", "_"), REJECTED.values(), ids=REJECTED)
+def test_sources_that_are_kept_from_us_stop_nothing(kind: RequestKind, seen: Observation, _: object) -> None:
+    """A user who may not read logs or lists is refused there alone."""
+    rejections = Rejections()
+
+    assert stops(rejections, seen, "a", "b", "c", kind=kind, at=0.0) is None
+    assert stops(rejections, seen, "d", kind=kind, at=100.0) is None
+
+
+def test_good_answers_of_other_kinds_are_counted() -> None:
+    """A source is judged by whether others are read meanwhile."""
+    rejections = Rejections()
+    rejections.record(RequestKind.SEND, answer(202), "a", 0.0)
+    rejections.record(RequestKind.LOG, (), "a", 0.0)
+    rejections.record(RequestKind.LOG, keystone(), "a", 0.0)
+    rejections.record(RequestKind.SERVER, answer(503), "a", 0.0)
+
+    assert rejections.good_besides(RequestKind.LOG) == 1
+    assert rejections.good_besides(RequestKind.SEND) == 1
+    assert rejections.good_besides(RequestKind.LIST) == 2

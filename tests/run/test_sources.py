@@ -1,0 +1,391 @@
+"""What stands for each source that cannot be read, row by row of `docs/sources.md`: on the wire, on virtual time."""
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import httpx
+import pytest
+
+from bulkrestart import Outcome, Proof, Reason, Report, RestartClient, Rollout, Token
+from bulkrestart.simulator import Cloud, Fault, RequestIds, asgi
+from tests.virtual import REGARDLESS, cloud_of, virtually
+
+#: The sources, by what their requests look like.
+PATHS: Final = {
+    "list": re.compile(r"/servers/detail$"),
+    "show": re.compile(r"/servers/[^/]+$"),
+    "log": re.compile(r"/os-instance-actions$"),
+    "row": re.compile(r"/os-instance-actions/.+$"),
+}
+UNAUTHORIZED: Final = {"error": {"code": 401, "title": "Unauthorized", "message": "It requires authentication."}}
+FORBIDDEN: Final = {"forbidden": {"code": 403, "message": "Policy doesn't allow it"}}
+NOT_IMPLEMENTED: Final = {"notImplemented": {"code": 501, "message": "Unable to use the feature"}}
+
+#: A moment in the past of this machine and of the cloud.
+SINCE: Final = datetime(2024, 1, 1, tzinfo=UTC)
+
+#: How a source is kept from us.
+WAYS: Final[Mapping[str, Callable[[], httpx.Response]]] = {
+    "401 there alone": lambda: httpx.Response(401, json=UNAUTHORIZED),
+    "403": lambda: httpx.Response(403, json=FORBIDDEN),
+    "404 of a gateway": lambda: httpx.Response(404, text="default backend - 404"),
+    "501": lambda: httpx.Response(501, json=NOT_IMPLEMENTED),
+    "a page": lambda: httpx.Response(200, text="<html>Please sign in</html>"),
+    "JSON of another kind": lambda: httpx.Response(200, json={"items": []}),
+}
+ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+def kind_of(request: httpx.Request) -> str:
+    """Name what a request asks for."""
+    return next((kind for kind, path in PATHS.items() if path.search(request.url.path)), "send")
+
+
+@dataclass
+class Keeping(httpx.AsyncBaseTransport):
+    """A transport to a cloud that keeps some sources from us, or changes what they show."""
+
+    cloud: Cloud
+    kept: Collection[str] = ()
+    way: Callable[[], httpx.Response] = WAYS["403"]
+    change: Callable[[str, object], object] = lambda _, document: document
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._transport = httpx.ASGITransport(asgi(self.cloud, lost=httpx.ReadError))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request, or let the cloud answer."""
+        kind = kind_of(request)
+        self.asked.append(kind)
+        if kind in self.kept:
+            return self.way()
+        response = await self._transport.handle_async_request(request)
+        body = await response.aread()
+        if kind == "send" or response.status_code != 200:
+            return response
+        headers = [(name, value) for name, value in response.headers.items() if name != "content-length"]
+        return httpx.Response(200, headers=headers, content=json.dumps(self.change(kind, json.loads(body))))
+
+
+@asynccontextmanager
+async def over(transport: Keeping) -> AsyncIterator[RestartClient]:
+    """Give a client over a transport."""
+    async with httpx.AsyncClient(transport=transport) as http:
+        cloud = transport.cloud
+        yield RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=Token(cloud.token), http=http)
+
+
+async def restart(transport: Keeping, **arguments: object) -> Report:
+    """Restart all servers."""
+    async with over(transport) as client:
+        return await client.restart(transport.cloud.ids, **{"rollout": REGARDLESS, **arguments})  # type: ignore[arg-type]
+
+
+def ends(report: Report) -> set[tuple[Outcome, Reason | None, Proof | None]]:
+    """Give the ends of the servers."""
+    return {(result.outcome, result.reason, result.proof) for result in report}
+
+
+def lose(cloud: Cloud, *, applied: bool) -> None:
+    """Lose the replies to the first sends to all servers."""
+    for server_id in cloud.ids:
+        cloud.script(server_id, Fault.no_reply(applied=applied))
+
+
+@ways
+def test_single_rows(way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture) -> None:
+    """The whole log stands for single rows."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), {"row"}, way)
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE)}
+        assert report.elapsed < 120.0
+
+    virtually(main)
+    assert caplog.text.count("single rows of action logs cannot be read") == 1
+
+
+@ways
+@pytest.mark.parametrize("seconds", [0.5, 20.0])
+def test_the_action_log(way: Callable[[], httpx.Response], seconds: float, caplog: pytest.LogCaptureFixture) -> None:
+    """The state stands for it, within seconds of the end; nothing is waited for until a time-out."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30, reboot_seconds=(seconds, seconds)), {"log", "row"}, way)
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE)}
+        assert report.elapsed < seconds + 30.0
+        # Servers that are back in the same poll may be asked about at once; after that none is.
+        assert transport.asked.count("log") <= 60
+
+    virtually(main)
+    assert caplog.text.count("reboots are judged by the states of servers alone") == 1
+
+
+@ways
+@pytest.mark.parametrize("applied", [True, False])
+def test_the_action_log_after_a_lost_reply(way: Callable[[], httpx.Response], applied: bool) -> None:
+    """A reboot that is seen is accepted; what is not seen is in doubt once a late send would have shown."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30, reboot_seconds=(30.0, 30.0)), {"log", "row"}, way)
+        lose(transport.cloud, applied=applied)
+        report = await restart(transport)
+        done = {(Outcome.COMPLETED, None, Proof.STATE)}
+        assert ends(report) == (done if applied else {(Outcome.IN_DOUBT, Reason.UNANSWERED, None)})
+        assert set(transport.cloud.posts.values()) == {1}
+        assert report.elapsed < 150.0
+
+    virtually(main)
+
+
+@ways
+def test_the_action_log_with_since(way: Callable[[], httpx.Response]) -> None:
+    """Nothing is sent where it is not known whether a server has rebooted already."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), {"log", "row"}, way)
+        for server_id in transport.cloud.ids:
+            transport.cloud.change(server_id, vm_state="active")
+        report = await restart(transport, since=SINCE)
+        assert {outcome for outcome, _, _ in ends(report)} <= {Outcome.SKIPPED, Outcome.COMPLETED}
+        assert report.elapsed < 60.0
+
+    virtually(main)
+
+
+@ways
+def test_single_servers(way: Callable[[], httpx.Response]) -> None:
+    """The list stands for single servers."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), way=way)
+        async with over(transport) as client:
+            await client.plan(transport.cloud.ids)
+            transport.kept = {"show"}
+            report = await client.restart(transport.cloud.ids, rollout=REGARDLESS)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+
+    if way in (WAYS["403"],):
+        virtually(main)
+
+
+@ways
+def test_lists(way: Callable[[], httpx.Response]) -> None:
+    """Single servers stand for lists."""
+
+    async def main() -> None:
+        report = await restart(Keeping(cloud_of(30), {"list"}, way))
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+        assert report.elapsed < 120.0
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("kept", [{"list", "show"}, {"list", "show", "log", "row"}], ids=["states", "all"])
+@pytest.mark.parametrize(
+    ("rollout", "end"),
+    [
+        (REGARDLESS, (Outcome.ACCEPTED, None, None)),
+        (Rollout(max_failures="100%", max_down=30), (Outcome.IN_DOUBT, Reason.UNANSWERED, None)),
+    ],
+    ids=["wait", "max_down"],
+)
+def test_all_states(
+    kept: Collection[str],
+    rollout: Rollout,
+    end: tuple[Outcome, Reason | None, Proof | None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing stands for the states: no server is waited for that we were told we cannot see."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), kept)
+        report = await restart(transport, rollout=rollout)
+        assert ends(report) == {end}
+        assert (report.stopped, set(transport.cloud.posts.values())) == (None, {1})
+        assert report.elapsed < 20.0
+        assert transport.asked.count("show") <= 31
+
+    virtually(main)
+    assert caplog.text.count("none is waited for") == 1
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_all_sources_after_a_lost_reply(applied: bool) -> None:
+    """Nothing can tell the fate of a send: it is in doubt at once, and is not sent again."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), set(PATHS))
+        lose(transport.cloud, applied=applied)
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.IN_DOUBT, Reason.UNANSWERED, None)}
+        assert set(transport.cloud.posts.values()) == {1}
+        assert report.elapsed < 20.0
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("reboot_type", ["soft", "hard"])
+def test_servers_without_states(reboot_type: str) -> None:
+    """Where the extension with the two states is missing, `status` says what they can only be."""
+
+    def change(_: str, document: object) -> object:
+        return without(document, "OS-EXT-STS:vm_state", "OS-EXT-STS:task_state", "OS-EXT-STS:power_state")
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), change=change)
+        report = await restart(transport, reboot_type=reboot_type)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+        assert report.elapsed < 120.0
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("request_ids", [RequestIds.HIDDEN, RequestIds.REPLACED])
+def test_request_ids(request_ids: RequestIds) -> None:
+    """User and time stand for the id of an answer."""
+
+    async def main() -> None:
+        report = await restart(Keeping(cloud_of(30, request_ids=request_ids)))
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+
+    virtually(main)
+
+
+def test_the_clock() -> None:
+    """Rows of the run's own stand for `Date`."""
+
+    async def main() -> None:
+        report = await restart(Keeping(cloud_of(30, has_date=False)))
+        assert {outcome for outcome, _, _ in ends(report)} == {Outcome.COMPLETED}
+
+    virtually(main)
+
+
+def without(document: object, *names: str) -> object:
+    """Leave out members, however deep."""
+    if isinstance(document, list):
+        return [without(item, *names) for item in document]
+    if isinstance(document, dict):
+        return {name: without(value, *names) for name, value in document.items() if name not in names}
+    return document
+
+
+def mapped(document: object, change: Callable[[str, object], object]) -> object:
+    """Change the values of members, however deep."""
+    if isinstance(document, list):
+        return [mapped(item, change) for item in document]
+    if isinstance(document, dict):
+        return {name: change(name, mapped(value, change)) for name, value in document.items()}
+    return document
+
+
+def in_upper_case(name: str, value: object) -> object:
+    """Write states and actions in another letter case."""
+    names = ("status", "action", "message", "result", "OS-EXT-STS:vm_state", "OS-EXT-STS:task_state")
+    return value.title() if name in names and isinstance(value, str) else value
+
+
+def as_empty_strings(_: str, value: object) -> object:
+    """Write an empty string for what is null."""
+    return "" if value is None else value
+
+
+def as_words(name: str, value: object) -> object:
+    """Write a word for no state."""
+    return "None" if name.startswith("OS-EXT-STS:") and value is None else value
+
+
+def with_more(name: str, value: object) -> object:
+    """Add members that are not known."""
+    return {**value, "x": None, "nested": {"code": 404, "message": "no"}} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("change", [in_upper_case, as_empty_strings, as_words, with_more])
+@pytest.mark.parametrize("loses", [False, True], ids=["answered", "lost"])
+def test_what_is_said_in_another_way(change: Callable[[str, object], object], loses: bool) -> None:
+    """Letter case, empty strings, words for nothing and more members mean what they can only mean."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), change=lambda _, document: mapped(document, change))
+        if loses:
+            lose(transport.cloud, applied=True)
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+        assert set(transport.cloud.posts.values()) == {1}
+        assert report.elapsed < 120.0
+
+    virtually(main)
+
+
+ODD_ROWS: Final[Mapping[str, Mapping[str, object]]] = {
+    "no request id": {"action": "live-migration", "request_id": None, "start_time": "2021-05-05T00:00:00.000000"},
+    "no time": {"action": "stop", "request_id": "req-1", "start_time": None},
+    "a time that is none": {"action": "lock", "request_id": "req-2", "start_time": "yesterday"},
+    "a time far ahead": {"action": "resize", "request_id": "req-3", "start_time": "9999-01-01T00:00:00.000000"},
+    "an id that is no text": {"action": "pause", "request_id": 7, "start_time": "2021-05-05T00:00:00.000000"},
+    "nothing but a name": {"action": "rebuild"},
+}
+
+
+@pytest.mark.parametrize("row", ODD_ROWS.values(), ids=ODD_ROWS)
+@pytest.mark.parametrize("kind", ["accepted", "since", "lost"])
+def test_odd_rows_of_other_actions(row: Mapping[str, object], kind: str) -> None:
+    """A row that cannot be the reboot never makes a log unreadable."""
+
+    def change(source: str, document: object) -> object:
+        if source == "log":
+            assert isinstance(document, dict)
+            document["instanceActions"].insert(0, dict(row))
+        return document
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), change=change)
+        since = None
+        if kind == "since":
+            since = SINCE
+        elif kind == "lost":
+            lose(transport.cloud, applied=False)
+        report = await restart(transport, since=since)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+        assert set(transport.cloud.cycles.values()) == {1}
+        assert report.elapsed < 200.0
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("name", ["start_time", "request_id", "action"])
+@pytest.mark.parametrize("value", [None, "", 7])
+def test_a_reboot_that_cannot_be_read_is_no_silence(name: str, value: object) -> None:
+    """A row that may be our reboot, and does not say so, keeps a second one from being sent."""
+
+    def change(source: str, document: object) -> object:
+        if source == "log":
+            assert isinstance(document, dict)
+            for row in document["instanceActions"]:
+                if row["action"] == "reboot":
+                    row[name] = value
+        return document
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(3, reboot_seconds=(1.0, 1.0)), change=change)
+        lose(transport.cloud, applied=True)
+        report = await restart(transport)
+        assert set(transport.cloud.cycles.values()) == {1}
+        assert all(outcome in (Outcome.COMPLETED, Outcome.IN_DOUBT) for outcome, _, _ in ends(report))
+
+    virtually(main)
+
+
+@pytest.fixture(autouse=True)
+def _with_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "bulkrestart")
