@@ -112,3 +112,24 @@ def test_endpoints_that_cannot_be(endpoint: str, words: str) -> None:
     """An endpoint without its scheme or its project is refused when the client is made."""
     with pytest.raises(ValueError, match=words):
         RestartClient(endpoint)
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_a_mock_that_answers_everything_with_nothing(status: int) -> None:
+    """A mock of httpx that accepts whatever comes shows no server: sends are accepted, and not waited for."""
+
+    async def main() -> None:
+        asked: list[str] = []
+
+        def accept(request: httpx.Request) -> httpx.Response:
+            asked.append(request.method)
+            return httpx.Response(status)
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(accept)) as http:
+            client = RestartClient("http://cloud.test/v2.1/project", auth=Token("t"), http=http)
+            report = await client.restart(["a", "b"])
+        assert report.summary == {Outcome.ACCEPTED: 2}
+        assert asked.count("POST") == 2
+        assert report.elapsed < 30.0
+
+    virtually(main)
