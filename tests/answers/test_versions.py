@@ -197,7 +197,7 @@ def test_a_cloud_that_answers_406_to_every_look() -> None:
         report, versions = await restart(cloud, "v2.1")
         assert {(result.outcome, result.reason) for result in report} == {(Outcome.ACCEPTED, None)}
         assert report.stopped is None
-        assert report.elapsed < 15.0
+        assert report.elapsed < 30.0
         assert versions[:2] == ["2.60", None]
         assert cloud.posts == dict.fromkeys(cloud.ids, 1)
 

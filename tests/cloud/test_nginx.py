@@ -2,6 +2,7 @@
 
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -86,7 +87,8 @@ class Running(NamedTuple):
 
     def connections(self) -> list[int]:
         """Stop it, and give the connection of each request, numbered from 1 in order of appearance."""
-        self.process.terminate()
+        # nginx writes the line of a request after its answer; only a graceful stop waits for that.
+        self.process.send_signal(signal.SIGQUIT)
         self.process.wait(10)
         numbers = [line.split()[0] for line in self.log.read_text().splitlines()]
         seen = list(dict.fromkeys(numbers))

@@ -22,7 +22,6 @@ REJECTED = {
     "a page to sign in": (page(200, "Please sign in"), StopReason.WRONG_ENDPOINT),
     "another project": (nova(400, WRONG_PROJECT), StopReason.WRONG_ENDPOINT),
     "another project, in ECS's words": (ecs(400, "Ecs.0023", "project_id mismatches"), StopReason.WRONG_ENDPOINT),
-    "401": (keystone(), StopReason.UNAUTHORIZED),
     "401 with a token that was good": (keystone(has_stale_token=True), StopReason.UNAUTHORIZED),
 }
 #: Answers that show that the endpoint and the token serve, if the same kind of request gets them.
@@ -39,6 +38,8 @@ NEUTRAL = {
     "429": answer(429),
     "unanswered": Unanswered("ReadTimeout"),
     "unsent": Unsent("ConnectError"),
+    # The next sends with that token decide (`decide`).
+    "401 with a token that was never good": keystone(),
 }
 
 
@@ -46,7 +47,7 @@ def stops(
     rejections: Rejections, seen: Observation, *servers: str, at: float, kind: RequestKind = RequestKind.SEND
 ) -> StopReason | None:
     """Record one answer for each of the servers, and return why the run stops."""
-    told = [rejections.record(kind, seen, server, at) for server in servers]
+    told = [rejections.record(kind, seen, server, at, sent_at=at) for server in servers]
     return next((stop.reason for stop in told if isinstance(stop, Stop)), None)
 
 
@@ -60,8 +61,10 @@ def test_what_repeats_from_three_servers_stops_the_run(
 
     assert stops(rejections, seen, *["a"] * 20, "b", kind=kind, at=0.0) is None
     assert stops(rejections, seen, "a", "b", kind=kind, at=60.0) is None
-    assert rejections.record(kind, seen, "c", 60.0) == Hold(REJECTED_PAUSE)
+    pause = None if reason is StopReason.UNAUTHORIZED else Hold(REJECTED_PAUSE)
+    assert rejections.record(kind, seen, "c", 60.0, sent_at=59.0) == pause
     assert stops(rejections, seen, *"abcdefgh", kind=kind, at=60.0) is None
+    assert rejections.record(kind, seen, "d", 90.0, sent_at=61.0) is None, "it left before the pause"
     assert stops(rejections, seen, "d", kind=kind, at=60.0 + REJECTED_PAUSE) is reason
     assert stops(Rejections(), seen, "a", "b", "c", "d", kind=kind, at=0.0) is None
 
@@ -100,7 +103,7 @@ def test_looks_prove_nothing_about_sends() -> None:
     """A gateway may let looks through and no sends."""
     rejections = Rejections()
     stops(rejections, page(404, "no"), "a", "b", at=0.0)
-    rejections.record(RequestKind.SERVER, Server(id="a"), "a", 1.0)
+    rejections.record(RequestKind.SERVER, Server(id="a"), "a", 1.0, sent_at=1.0)
     stops(rejections, page(404, "no"), "c", at=2.0)
 
     assert stops(rejections, page(404, "no"), "c", at=100.0) is StopReason.WRONG_ENDPOINT
@@ -128,10 +131,10 @@ def test_sources_that_are_kept_from_us_stop_nothing(kind: RequestKind, seen: Obs
 def test_good_answers_of_other_kinds_are_counted() -> None:
     """A source is judged by whether others are read meanwhile."""
     rejections = Rejections()
-    rejections.record(RequestKind.SEND, answer(202), "a", 0.0)
-    rejections.record(RequestKind.LOG, (), "a", 0.0)
-    rejections.record(RequestKind.LOG, keystone(), "a", 0.0)
-    rejections.record(RequestKind.SERVER, answer(503), "a", 0.0)
+    rejections.record(RequestKind.SEND, answer(202), "a", 0.0, sent_at=0.0)
+    rejections.record(RequestKind.LOG, (), "a", 0.0, sent_at=0.0)
+    rejections.record(RequestKind.LOG, keystone(), "a", 0.0, sent_at=0.0)
+    rejections.record(RequestKind.SERVER, answer(503), "a", 0.0, sent_at=0.0)
 
     assert rejections.good_besides(RequestKind.LOG) == 1
     assert rejections.good_besides(RequestKind.SEND) == 1

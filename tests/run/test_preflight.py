@@ -231,3 +231,24 @@ def test_a_limit_of_this_machine_in_a_run_is_told_once(caplog: pytest.LogCapture
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1, messages
     assert "EMFILE cloud.test:80: Too many open files on this machine; raise the limit of open files" in messages[0]
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_a_mock_that_answers_everything_with_nothing(status: int) -> None:
+    """A mock of httpx that accepts whatever comes shows no server: sends are accepted, and not waited for."""
+
+    async def main() -> None:
+        asked: list[str] = []
+
+        def accept(request: httpx.Request) -> httpx.Response:
+            asked.append(request.method)
+            return httpx.Response(status)
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(accept)) as http:
+            client = RestartClient("http://cloud.test/v2.1/project", auth=Token("t"), http=http)
+            report = await client.restart(["a", "b"])
+        assert report.summary == {Outcome.ACCEPTED: 2}
+        assert asked.count("POST") == 2
+        assert report.elapsed < 30.0
+
+    virtually(main)

@@ -82,7 +82,8 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
-        record: Called with what each request was for, how it ended, and the server that it was about; None: no call.
+        record: Called with what each request was for, how it ended, the server that it was about, and when it left;
+            None: no call.
         page_size: How many servers to ask for on one page, as far as is known; None: nothing is known.
 
     Attributes:
@@ -96,7 +97,7 @@ class Compute:
         auth: httpx.Auth | None,
         clock: CloudClock,
         timeout: float,
-        record: Callable[[RequestKind, object, str | None], None] | None = None,
+        record: Callable[[RequestKind, object, str | None, float], None] | None = None,
         page_size: PageSize | None = None,
     ) -> None:
         self.page_size = page_size or PageSize()
@@ -128,13 +129,15 @@ class Compute:
                 If the transport of a lent client has no trace, it is called when that transport gets the request.
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
+        sent = anyio.current_time()
         seen, _ = await self._exchange(RequestKind.SEND, self._reboots[reboot_type], path, _FAULT_BOUND, veto=veto)
-        return self._recorded(RequestKind.SEND, seen, server_id)
+        return self._recorded(RequestKind.SEND, seen, sent, server_id)
 
     async def show(self, server_id: str) -> Server | Observation:
         """`GET /servers/{server_id}`."""
         rows = Rows("", _nothing, frozenset({"server"}))
         path = f"/servers/{quote(server_id, safe='')}"
+        sent = anyio.current_time()
         seen = await self._ask(
             RequestKind.SERVER,
             path,
@@ -142,7 +145,7 @@ class Compute:
             rows,
             lambda: _read_server(rows.others.get("server"), rows.secrets),
         )
-        return self._recorded(RequestKind.SERVER, seen, server_id)
+        return self._recorded(RequestKind.SERVER, seen, sent, server_id)
 
     async def page(
         self,
@@ -167,10 +170,11 @@ class Compute:
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         rows = Rows("servers", _read_server, _LINKS, is_paged=True)
+        sent = anyio.current_time()
         seen = await self._ask(
             RequestKind.LIST, "/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows, limit), query
         )
-        return self._recorded(RequestKind.LIST, seen)
+        return self._recorded(RequestKind.LIST, seen, sent)
 
     async def groups(self, *, offset: int = 0, limit: int = PAGE_LIMIT) -> Sequence[ServerGroup | None] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -184,6 +188,7 @@ class Compute:
         """
         query = {"limit": str(limit), "offset": str(offset)}
         rows = Rows("server_groups", _read_group)
+        sent = anyio.current_time()
         seen = await self._ask(
             RequestKind.GROUPS,
             "/os-server-groups",
@@ -192,21 +197,23 @@ class Compute:
             lambda: rows.items if rows.has_list else None,
             query,
         )
-        return self._recorded(RequestKind.GROUPS, seen)
+        return self._recorded(RequestKind.GROUPS, seen, sent)
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
         rows = Rows("instanceActions", _read_action)
+        sent = anyio.current_time()
         seen = await self._ask(
             RequestKind.LOG, path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None
         )
-        return self._recorded(RequestKind.LOG, seen, server_id)
+        return self._recorded(RequestKind.LOG, seen, sent, server_id)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
         rows = Rows("", _nothing, frozenset({"instanceAction"}))
+        sent = anyio.current_time()
         seen = await self._ask(
             RequestKind.LOG,
             path,
@@ -214,11 +221,11 @@ class Compute:
             rows,
             lambda: _read_log([_read_action(rows.others.get("instanceAction"), rows.secrets)]),
         )
-        return self._recorded(RequestKind.LOG, seen, server_id)
+        return self._recorded(RequestKind.LOG, seen, sent, server_id)
 
-    def _recorded(self, asked: RequestKind, seen: T, server_id: str | None = None) -> T:
+    def _recorded(self, asked: RequestKind, seen: T, sent: float, server_id: str | None = None) -> T:
         if self._record is not None:
-            self._record(asked, seen, server_id)
+            self._record(asked, seen, server_id, sent)
         return seen
 
     def lower_microversion(self, refusal: Answer) -> bool:

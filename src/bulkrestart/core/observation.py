@@ -74,8 +74,8 @@ class Answer:
 
     @property
     def is_rejection(self) -> bool:
-        """It speaks against the endpoint or the token: if all answers are such, nothing can be restarted."""
-        return self.status == 401 or self.is_wrong_endpoint or self.is_page
+        """It speaks against the endpoint, or against a token that was good. If all answers do, nothing can be done."""
+        return self.has_stale_token or self.is_wrong_endpoint or self.is_page
 
     @property
     def is_page(self) -> bool:

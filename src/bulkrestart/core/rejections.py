@@ -1,7 +1,7 @@
 """Judges the endpoint and the token of a run by all answers, so that no single odd answer stops it.
 
-Law: a run is stopped only by rejections of several servers with no good answer between them, of which one came after a
-pause of all requests. The time is an argument.
+Law: a run is stopped only by rejections of several servers with no good answer between them, of which one was
+sent some time later. The time is an argument.
 """
 
 from collections import Counter
@@ -55,7 +55,9 @@ class Rejections:
         self._looks = _Row()
         self._good: Counter[RequestKind] = Counter()
 
-    def record(self, kind: RequestKind, seen: object, server_id: str | None, now: float) -> Stop | Hold | None:
+    def record(
+        self, kind: RequestKind, seen: object, server_id: str | None, now: float, *, sent_at: float
+    ) -> Stop | Hold | None:
         """Take the answer to a request.
 
         Args:
@@ -63,13 +65,14 @@ class Rejections:
             seen: What came back.
             server_id: The server that it was about; None if it was about many.
             now: The time, in seconds.
+            sent_at: When the request left.
 
         Returns:
             Why the run is to stop; or a pause of all requests, after which one more rejection stops it; else None.
         """
         if isinstance(seen, Answer) and seen.is_rejection:
             is_counted = kind in (RequestKind.SEND, RequestKind.SERVER)
-            return self._reject(kind, seen, server_id, now) if is_counted else None
+            return self._reject(kind, seen, server_id, now, sent_at) if is_counted else None
         if not isinstance(seen, Observation) or gets_through(seen):
             self._good[kind] += 1
             if kind is RequestKind.SEND:
@@ -86,10 +89,13 @@ class Rejections:
         """Return how many requests of other kinds got a good answer so far."""
         return self._good.total() - self._good[kind]
 
-    def _reject(self, kind: RequestKind, answer: Answer, server_id: str | None, now: float) -> Stop | Hold | None:
+    def _reject(
+        self, kind: RequestKind, answer: Answer, server_id: str | None, now: float, sent_at: float
+    ) -> Stop | Hold | None:
         row = self._sends if kind is RequestKind.SEND else self._looks
         if row.add(now, server_id):
-            return Hold(REJECTED_PAUSE)
-        if now < row.full_at + REJECTED_PAUSE:
+            # What is refused for its token has started nothing, and a new sign-in must not wait.
+            return None if answer.status == 401 else Hold(REJECTED_PAUSE)
+        if sent_at < row.full_at + REJECTED_PAUSE:
             return None
         return unauthorized(answer) if answer.status == 401 else wrong_endpoint(answer)

@@ -156,17 +156,18 @@ class Gate:
             # Looks are answered, so the servers that were sent to can be followed to their end.
             self.course.halt(stop, is_lost=False)
 
-    def record(self, kind: RequestKind, seen: object, server_id: str | None) -> None:
+    def record(self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float) -> None:
         """Record how a request ended, and stop the run if the endpoint or the token serve no more.
 
         Args:
             kind: What was asked for.
             seen: What came back.
             server_id: The server that it was about; None if it was about many.
+            sent_at: When the request left.
         """
         self.stall.record(kind, seen)
         now = anyio.current_time()
-        match self._rejections.record(kind, seen, server_id, now):
+        match self._rejections.record(kind, seen, server_id, now, sent_at=sent_at):
             case Stop() as stop:
                 self.course.halt(stop)
             case Hold(seconds):
