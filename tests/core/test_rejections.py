@@ -1,5 +1,7 @@
 """One odd answer is about one request: a run stops at rejections of several servers, with nothing good between."""
 
+from dataclasses import replace
+
 import pytest
 
 from bulkrestart.core.decision import Hold
@@ -139,3 +141,18 @@ def test_good_answers_of_other_kinds_are_counted() -> None:
     assert rejections.good_besides(RequestKind.LOG) == 1
     assert rejections.good_besides(RequestKind.SEND) == 1
     assert rejections.good_besides(RequestKind.LIST) == 2
+
+
+def test_a_redirect_is_told_with_its_target() -> None:
+    """The stop names where the compute API may be, and how to say so."""
+    rejections, seen = Rejections(), replace(answer(301), location="https://nova.test/v2.1/p")
+    told = [
+        rejections.record(RequestKind.SEND, seen, server, at, sent_at=at)
+        for server, at in [("a", 0.0), ("b", 0.0), ("c", 0.0), ("d", REJECTED_PAUSE)]
+    ]
+    assert told[-1] == Stop(
+        StopReason.WRONG_ENDPOINT,
+        "this is not the compute endpoint of the project (301, which points to https://nova.test/v2.1/p); if the "
+        "compute API is there, set --endpoint, or compute_endpoint_override in clouds.yaml; or check the URL and the "
+        "project in it",
+    )

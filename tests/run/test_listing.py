@@ -326,18 +326,19 @@ def test_the_list_begins_anew(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "count", "words"),
     [
-        (Fault.error(404, "Not here"), "Not here; give their ids"),
-        (Fault.respond(404, b"<html>"), "check the URL"),
+        (Fault.error(404, "Not here"), 1, "Not here; give their ids"),
+        # One page of a gateway is no verdict.
+        (Fault.respond(404, b"<html>"), 3, "check the URL"),
     ],
 )
-def test_no_list(fault: Fault, words: str) -> None:
+def test_no_list(fault: Fault, count: int, words: str) -> None:
     """A list whose beginning is not found is an error; at a later page the server that it begins after may be gone."""
 
     async def main() -> None:
         cloud = cloud_of(6, max_limit=4)
-        cloud.script(None, fault, call=Call.LIST)
+        cloud.script(None, *[fault] * count, call=Call.LIST)
         async with client_of(cloud) as client:
             with pytest.raises(EndpointError, match=words):
                 await ids_of(client.servers())

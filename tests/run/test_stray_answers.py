@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, StopReason, Token
+from bulkrestart import Outcome, Reason, Report, RestartClient, StopReason, Token
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
@@ -122,62 +122,6 @@ def test_a_single_server_that_is_odd_once(fault: Fault) -> None:
         assert report.summary == {Outcome.COMPLETED: 1}
 
     virtually(main)
-
-
-@pytest.mark.parametrize("words", ["UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "BAD_LENGTH"])
-def test_a_handshake_that_is_cut_is_tried_again(words: str) -> None:
-    """Of TLS only the certificate, the host name and the protocol are final."""
-
-    async def main() -> None:
-        cloud = cloud_of(2)
-        with_errors = FailingFirst(cloud, f"[SSL: {words}] EOF occurred in violation of protocol (_ssl.c:1006)")
-        async with over(with_errors, cloud) as client:
-            report = await client.restart(cloud.ids)
-        assert report.summary == {Outcome.COMPLETED: 2}
-
-    virtually(main)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "CERTIFICATE_VERIFY_FAILED",
-        "WRONG_VERSION_NUMBER",
-        "TLSV1_ALERT_UNKNOWN_CA",
-        "SSLV3_ALERT_HANDSHAKE_FAILURE",
-        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-        "RECORD_LAYER_FAILURE",
-    ],
-)
-def test_a_handshake_that_can_never_work_is_final(words: str) -> None:
-    """The first such error is raised, and names the remedy."""
-
-    async def main() -> None:
-        cloud = cloud_of(2)
-        transport = FailingFirst(cloud, f"[SSL: {words}] no (_ssl.c:1006)")
-        async with over(transport, cloud) as client:
-            with pytest.raises(EndpointError, match="trust its certificate"):
-                await client.restart(cloud.ids)
-        assert transport.made == 1
-
-    virtually(main)
-
-
-class FailingFirst(httpx.AsyncBaseTransport):
-    """A transport whose first connection fails with these words."""
-
-    def __init__(self, cloud: Cloud, words: str) -> None:
-        self._cloud = httpx.ASGITransport(asgi(cloud))
-        self._words = words
-        self.made = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Fail, and then pass requests on."""
-        self.made += 1
-        if self.made == 1:
-            await request.extensions["trace"]("connection.start_tls.started", {})
-            raise httpx.ConnectError(self._words, request=request)
-        return await self._cloud.handle_async_request(request)
 
 
 class Refusing(httpx.AsyncBaseTransport):
