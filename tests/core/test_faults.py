@@ -472,6 +472,7 @@ def test_retry_after_header(value: str, date: str | None, seconds: float | None)
         (429, {"x-ratelimit-reset": "30", "x-ratelimit-remaining": "7"}, 30.0),
         # Sent with every answer, it is news and not a wait, unless nothing remains.
         (409, {"x-ratelimit-reset": "30"}, None),
+        (409, {"x-ratelimit-reset": "30", "x-ratelimit-remaining": "some"}, None),
         (409, {"x-ratelimit-reset": "30", "x-ratelimit-remaining": "7"}, None),
         (409, {"x-ratelimit-reset": "30", "x-ratelimit-remaining": "0"}, 30.0),
         (202, {"x-ratelimit-reset": "30", "x-ratelimit-remaining": "7"}, None),

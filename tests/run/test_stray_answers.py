@@ -76,8 +76,8 @@ def test_what_all_servers_meet_stops_the_run(stray: Fault) -> None:
         expected = StopReason.UNAUTHORIZED if stray.answer and stray.answer.status == 401 else StopReason.WRONG_ENDPOINT
         assert report.stopped.reason is expected
         assert report.summary[Outcome.COMPLETED] == 20
-        # Few more were sent to than are at once.
-        assert report.summary[Outcome.SKIPPED] >= 10
+        # Few more were sent to than are at once, unless nothing can have been started.
+        assert expected is StopReason.UNAUTHORIZED or report.summary[Outcome.SKIPPED] >= 10
         assert report.elapsed < 120.0
         assert_accounted(report, cloud)
 

@@ -470,7 +470,7 @@ class Settler:
         trouble = None if swept.answered else swept.trouble
         is_refused = isinstance(trouble, Answer) and trouble.status == 401
         self._refusals = self._refusals + 1 if is_refused else 0
-        if isinstance(trouble, Answer) and self._refusals > REFUSED_IN_A_ROW:
+        if isinstance(trouble, Answer) and self._refusals >= REFUSED_IN_A_ROW:
             self._course.halt(unauthorized(trouble))
             return True
         if self._is_unseeable(trouble):
