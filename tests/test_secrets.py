@@ -145,8 +145,8 @@ FAILURES: Final = {
     "lost replies, keys": Scenario(
         "2 accepted in", by="keys", face=Face.HUAWEI, faults=(Fault.no_reply(applied=True),)
     ),
-    "refused in the middle": Scenario("1 refused in", faults=(Fault.error(401),) * 3),
-    "refused in the middle, cloud": Scenario("1 refused in", by="cloud", faults=(Fault.error(401),) * 9),
+    "refused in the middle": Scenario("2 accepted in", faults=(Fault.error(401),) * 2),
+    "refused in the middle, cloud": Scenario("2 accepted in", by="cloud", faults=(Fault.error(401),) * 3),
     "refusing proxy": Scenario("407", proxy="refusing"),
     "refusing proxy, cloud": Scenario("HTTP 407", by="cloud", proxy="refusing"),
     "absent proxy, keys": Scenario("does not answer", by="keys", proxy="absent"),
