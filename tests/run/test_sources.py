@@ -130,6 +130,7 @@ def test_the_action_log(way: Callable[[], httpx.Response], seconds: float, caplo
     assert caplog.text.count("reboots are judged by the states of servers alone") == 1
 
 
+@pytest.mark.unmeasured
 @ways
 @pytest.mark.parametrize("applied", [True, False])
 def test_the_action_log_after_a_lost_reply(way: Callable[[], httpx.Response], applied: bool) -> None:
@@ -312,6 +313,7 @@ def with_more(name: str, value: object) -> object:
     return {**value, "x": None, "nested": {"code": 404, "message": "no"}} if isinstance(value, dict) else value
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("change", [in_upper_case, as_empty_strings, as_words, with_more])
 @pytest.mark.parametrize("loses", [False, True], ids=["answered", "lost"])
 def test_what_is_said_in_another_way(change: Callable[[str, object], object], loses: bool) -> None:
@@ -339,6 +341,7 @@ ODD_ROWS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("row", ODD_ROWS.values(), ids=ODD_ROWS)
 @pytest.mark.parametrize("kind", ["accepted", "since", "lost"])
 def test_odd_rows_of_other_actions(row: Mapping[str, object], kind: str) -> None:

@@ -150,6 +150,7 @@ async def over(
         yield RestartClient(endpoint, auth=auth or Token(cloud.token), http=http, max_at_once=max_at_once)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("max_at_once", [1, 5, 50])
 @pytest.mark.parametrize("third", [0, 1, 2])
 @pytest.mark.parametrize("is_renewed", [True, False], ids=["function", "text"])
