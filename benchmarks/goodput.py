@@ -7,6 +7,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Final, NamedTuple
 
@@ -32,14 +33,15 @@ FAULTS: Final[Mapping[str, Callable[[], Fault]]] = {
     "503": lambda: Fault.error(503),
     "503 with Retry-After: 1": lambda: Fault.respond(503, headers={"retry-after": "1"}),
     "504": lambda: Fault.respond(504),
+    "504 after 5 s": lambda: replace(Fault.respond(504), answered_after=5.0),
     "500": lambda: Fault.error(500),
     "connection cut": lambda: Fault.no_reply(applied=False),
     "no answer for 70 s": lambda: Fault.slow(70.0),
     "429 with Retry-After: 1": lambda: Fault.throttled(1.0),
 }
 _LATE: Final = "no answer for 70 s"
-#: Pauses all requests each time, because it is a rate signal: it has no bound.
-_RATE_SIGNAL: Final = "429 with Retry-After: 1"
+#: They have no bound: a rate signal pauses all requests each time, and a gateway that waited costs a grace of 90 s.
+_UNBOUNDED: Final = ("429 with Retry-After: 1", "504 after 5 s")
 #: Each share of faulty servers, and the seconds that it may cost.
 _SHARES: Final = {0.005: 60.0, 0.02: 60.0, 0.1: 120.0}
 
@@ -112,7 +114,7 @@ def _faults(seeds: range, ideal: float, figures: list[Figure]) -> str:
             cells.append(spread(beyond, form=".0f"))
             if name == _LATE:
                 bound = share * _SERVERS * _REQUEST_TIMEOUT / AT_ONCE + _TAIL
-            if name != _RATE_SIGNAL:
+            if name not in _UNBOUNDED:
                 case = f"seconds beyond the run without faults, {name}, {share:.1%}"
                 figures.append(Figure(name=case, values=beyond, must=bound, form=".0f"))
         rows.append((name, *cells))

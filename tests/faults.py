@@ -112,6 +112,9 @@ def _hold(reboot_type: RebootType, options: argparse.Namespace) -> bool:
         again = Counter({path.split("/")[-2]: count for path, count in proxy.again.items()})
         found = account(report, cloud, again)
     _print(reboot_type, report, proxy, found)
+    for result in report:
+        if result.outcome is not Outcome.COMPLETED:
+            sys.stdout.write(f"{result}: {cloud.log(cloud.server(result.server_id))}\n")
     return found.is_kept
 
 

@@ -65,7 +65,7 @@ _PROCESSES: Final = 30
 #: Seconds between two processes of which the first could not begin.
 _BREATHER: Final = 120.0
 #: Seconds in which a late request has to reach the cloud, so that the README's exception does not apply: less than the
-#: grace of 10 s, and less than that of 90 s (HARD; a time-out; a 504; a process that ended).
+#: grace of 10 s, and less than that of 90 s (HARD; a time-out; a 504 of a gateway that waited; a process that ended).
 SOON: Final = 9.0
 LATE: Final = 80.0
 #: Seconds by which the cloud's `Date`, and a round trip, may make a reboot of somebody else look later than the run.
@@ -1085,6 +1085,12 @@ def _folder() -> Iterator[Path]:
 _TASKS: Final = ("image_snapshot", "migrating", "resize_prep", "pausing", "powering-off", "rebuilding")
 _Draw = Callable[[random.Random, float, float], Fault]
 
+
+def _timed_out(waited: float, late: float) -> Fault:
+    """Return a 504 of a gateway that has waited, and a request that arrives later than the answer."""
+    return Fault(answer=Fault.error(504).answer, answered_after=waited, applied_after=waited + late)
+
+
 #: Faults of a send: drawn from, with the seconds within which a late one has to come, and within which one has to come
 #: of which we do not know that it is over.
 _SENDS: Final[tuple[_Draw, ...]] = (
@@ -1095,7 +1101,8 @@ _SENDS: Final[tuple[_Draw, ...]] = (
     lambda rng, _, __: Fault.slow(rng.choice((0.5, 20.0, 70.0, 200.0))),
     lambda rng, _, late: Fault(applied_after=rng.uniform(0.1, late)),
     lambda rng, soon, _: Fault(answer=Fault.error(502).answer, applied_after=rng.uniform(0.1, soon)),
-    lambda rng, _, late: Fault(answer=Fault.error(504).answer, applied_after=rng.uniform(0.1, late)),
+    lambda rng, soon, _: Fault(answer=Fault.error(504).answer, applied_after=rng.uniform(0.1, soon)),
+    lambda rng, _, late: _timed_out(rng.choice((1.5, 5.0, 20.0)), rng.uniform(0.1, late)),
     lambda rng, _, __: Fault.cut_short(applied=rng.random() < 0.5),
     lambda _, __, ___: Fault.cut_short(409, b'{"conflictingRequest": {"code": 409, "message": "x"}}', applied=False),
     lambda rng, _, __: Fault.throttled(rng.choice((None, 0.0, 2.0, 50.0))),
@@ -1219,9 +1226,10 @@ def attack_world_of(rng: random.Random, servers: int) -> World:
 
     What it assumes of a cloud: `Date` and the log's clock differ by up to 60 s, nodes by up to 3 s besides, or there is
     no `Date`; reads are up to 30 s behind, rows that come late included; a request is delivered, or delivered again,
-    within 9 s of its reply (SOFT) or 80 s (HARD, 504 and cut off by us). No server has company whose send is delivered
-    twice, nor another task: the second delivery may then begin what the answer to the first denied. No send to a host
-    up to Train is delivered twice: such a host may drop the second reboot, and the log says that it succeeded.
+    within 9 s of its reply (SOFT) or 80 s (HARD, a 504 after more than a second, and cut off by us). No server has
+    company whose send is delivered twice, nor another task: the second delivery may then begin what the answer to the
+    first denied. No send to a host up to Train is delivered twice: such a host may drop the second reboot, and the log
+    says that it succeeded.
 
     Args:
         rng: What is drawn from.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from math import inf
 
 import pytest
 
@@ -12,7 +13,7 @@ from bulkrestart.core.look import decide_look
 from bulkrestart.core.model import Action, Attempt, Log, Outcome, Proof, Reason, ServerResult
 from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.progress import NO_LOOK, FailedSoft, Progress
-from bulkrestart.core.sends import SETTLED, Sends
+from bulkrestart.core.sends import SETTLED, SHORTEST_TIME_OUT, Fate, Sends
 from tests.core.samples import (
     HARD,
     OTHER_REQUEST,
@@ -391,3 +392,25 @@ def test_send_that_has_not_left_does_not_move_the_moment_since_which_is_looked(u
     progress.answer(200.0, unsent, decide(unsent, progress))
 
     assert progress.sends.since == (1000.0, 1002.0)
+
+
+@pytest.mark.parametrize("status", [408, 504])
+@pytest.mark.parametrize(
+    ("took", "may_come_late"),
+    [
+        pytest.param(0.3, False, id="the gateway did not wait"),
+        pytest.param(SHORTEST_TIME_OUT, True, id="it waited"),
+        pytest.param(60.0, True, id="it waited for long"),
+        pytest.param(inf, True, id="nothing tells how long it waited"),
+    ],
+)
+def test_only_a_gateway_that_waited_leaves_a_request_at_work(status: int, took: float, may_come_late: bool) -> None:
+    """A 504 or 408 that comes at once is like any 5xx."""
+    fate = Fate.of(0.0, page(status, "Gateway Time-out"), Look(is_unresolved=True), took=took)
+    assert fate.may_come_late is may_come_late
+
+
+def test_a_postponed_request_is_late_however_soon_it_was_said() -> None:
+    """`Common.0024` says that the request was delivered, and is carried out later."""
+    seen = ecs(202, "Common.0024", "Flow limit exceeded")
+    assert Fate.of(0.0, seen, Look(is_unresolved=True), took=0.1).may_come_late

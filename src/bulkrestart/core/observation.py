@@ -63,9 +63,14 @@ class Answer:
         return self.status == 400 and _NO_PROJECT.search(self.fault.message) is not None
 
     @property
+    def is_time_out(self) -> bool:
+        """A gateway says that it gave up waiting."""
+        return self.status in (408, 504)
+
+    @property
     def may_come_late(self) -> bool:
         """A gateway gave up waiting, or says that the request is postponed: it may still be at work."""
-        return self.status in (408, 504) or self.fault.has_code(POSTPONED)
+        return self.is_time_out or self.fault.has_code(POSTPONED)
 
     @property
     def is_not_found(self) -> bool:

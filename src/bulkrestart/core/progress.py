@@ -1,6 +1,7 @@
 """How far one server has come: the ledger's open entry, and what decisions know besides what is seen now."""
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
 from bulkrestart.core.clock import Instant
@@ -129,10 +130,17 @@ class Progress:
         leaving.sends.leave(now, cloud_time)
         return leaving
 
-    def answer(self, now: float, seen: Observation, decision: Decision) -> None:
-        """Note what came back, and what was decided on it."""
+    def answer(self, now: float, seen: Observation, decision: Decision, *, took: float = inf) -> None:
+        """Record what came back, and what was decided on it.
+
+        Args:
+            now: The time, in seconds on the run's clock.
+            seen: What came back.
+            decision: What was decided on it.
+            took: Seconds from the send to `now`, by a clock that counts suspension. Unknown times are long.
+        """
         self.sends.answer(now, seen, decision, run_began=self.order.run_began)
-        self.fate = Fate.of(now, seen, decision)
+        self.fate = Fate.of(now, seen, decision, took=took)
         self.words = seen.words
         self._take(decision)
 

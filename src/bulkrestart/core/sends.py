@@ -8,6 +8,9 @@ from bulkrestart.core.model import Attempt, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent, is_refused_token
 from bulkrestart.core.states import REBOOT_TASKS
 
+#: Seconds. A gateway that answers 504 or 408 sooner has not waited for the API: the request is not at work there, and
+#: the answer is like any 5xx. Gateways wait for 5 s (APIG's default backend time-out) to 60 s (nginx, HAProxy).
+SHORTEST_TIME_OUT: Final = 1.0
 #: There was no send before.
 NOTHING_BEFORE: Final[tuple[tuple[float, float] | None, bool]] = (None, False)
 
@@ -110,11 +113,20 @@ class Fate:
     readable_looks: int = 0
 
     @classmethod
-    def of(cls, now: float, seen: Observation, decision: Decision) -> "Fate":
-        """Tell what is known of a send from what came back."""
+    def of(cls, now: float, seen: Observation, decision: Decision, *, took: float) -> "Fate":
+        """Return what is known of a send from what came back.
+
+        Args:
+            now: The time, in seconds on the run's clock.
+            seen: What came back.
+            decision: What was decided on it.
+            took: Seconds from the send to `now`.
+        """
         if isinstance(decision, Accept):
             return SETTLED
         may_come_late = isinstance(seen, Answer | Unanswered) and seen.may_come_late
+        if isinstance(seen, Answer) and seen.is_time_out and took < SHORTEST_TIME_OUT:
+            may_come_late = False
         return cls(is_unresolved=leaves_doubt(decision), answered_at=now, may_come_late=may_come_late)
 
     def after(self, sighting: Sighting, decision: Decision) -> "Fate":

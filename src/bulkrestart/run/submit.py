@@ -129,13 +129,14 @@ class Submitter:
             veto = None if look is None else partial(self._veto_stale_look, progress, look)
             # What stands if the end of the shield, and not an answer, ends the wait.
             seen: Observation = Unanswered("the run was cancelled before the answer", may_come_late=True)
+            left = current_instant()
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type, veto=veto)
                 if not (isinstance(seen, Unsent) and seen.is_withheld):
                     self._gate.observe(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
             answered_at = anyio.current_time()
-            progress.answer(answered_at, seen, decision)
+            progress.answer(answered_at, seen, decision, took=left.age(current_instant()))
         if isinstance(decision, Accept) and (sample := self._calibration.sample_of(progress, answered_at)) is not None:
             self._calibration.add(sample)
         return decision
