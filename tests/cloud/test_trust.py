@@ -16,7 +16,7 @@ from bulkrestart.cloud.bounded import BoundedAdapter
 from bulkrestart.cloud.configuration import Overrides
 from bulkrestart.cloud.credentials import SignInError
 from bulkrestart.cloud.keystone import Keystone
-from bulkrestart.cloud.network import CertificatesError, proxies_of, proxy_of, tls_context
+from bulkrestart.cloud.network import CertificatesError, proxies_for_requests, proxy_of, tls_context
 from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.model import RebootType
@@ -202,7 +202,7 @@ def test_two_proxy_rules_are_one(monkeypatch: pytest.MonkeyPatch, variables: Map
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     proxy = proxy_of(url)
-    assert proxies_of(url) == ({} if proxy is None else {url.partition(":")[0]: "http://proxy.test:3128"})
+    assert proxies_for_requests(url) == ({} if proxy is None else {url.partition(":")[0]: "http://proxy.test:3128"})
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_two_proxy_rules_are_one(monkeypatch: pytest.MonkeyPatch, variables: Map
 def test_requests_gets_the_password_of_the_proxy(monkeypatch: pytest.MonkeyPatch, named: str, given: str) -> None:
     """It takes it from the URL."""
     monkeypatch.setenv("HTTPS_PROXY", named)
-    assert proxies_of("https://keystone.test/v3") == {"https": given}
+    assert proxies_for_requests("https://keystone.test/v3") == {"https": given}
 
 
 @pytest.mark.parametrize(

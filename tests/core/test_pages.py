@@ -132,6 +132,6 @@ def test_a_list_is_not_begun_anew_for_ever() -> None:
     cursor = ListCursor()
     starts = 0
     while cursor.end is None:
-        cursor.begin_anew()
+        cursor.start_over()
         starts += 1
     assert (starts, cursor.end, cursor.end.is_whole) == (11, ListEnd.REPEATED, False)

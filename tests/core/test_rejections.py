@@ -138,9 +138,9 @@ def test_good_answers_of_other_kinds_are_counted() -> None:
     rejections.record(RequestKind.LOG, keystone(), "a", 0.0, sent_at=0.0)
     rejections.record(RequestKind.SERVER, answer(503), "a", 0.0, sent_at=0.0)
 
-    assert rejections.good_besides(RequestKind.LOG) == 1
-    assert rejections.good_besides(RequestKind.SEND) == 1
-    assert rejections.good_besides(RequestKind.LIST) == 2
+    assert rejections.count_good_except(RequestKind.LOG) == 1
+    assert rejections.count_good_except(RequestKind.SEND) == 1
+    assert rejections.count_good_except(RequestKind.LIST) == 2
 
 
 def test_a_redirect_is_told_with_its_target() -> None:

@@ -46,8 +46,8 @@ def test_what_the_cloud_says_itself_is_final(seen: Observation) -> None:
     source = SourceHealth()
 
     assert source.judge(seen, 0)
-    assert source.standing is not None
-    assert source.standing.is_lasting
+    assert source.permanent_answer is not None
+    assert source.permanent_answer.is_permanent
     assert not source.judge(seen, 1), "it is said once"
 
 
@@ -79,7 +79,7 @@ def test_a_read_ends_the_row(seen: Observation) -> None:
     source.judge((), 2)
 
     assert not source.judge(seen, 3)
-    assert source.standing is None
+    assert source.permanent_answer is None
 
 
 @pytest.mark.parametrize("seen", NEUTRAL.values(), ids=NEUTRAL)

@@ -12,7 +12,7 @@ from keystoneauth1.session import TCPKeepAliveAdapter
 from urllib3 import HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPSConnection
 
-from bulkrestart.cloud.network import proxies_of
+from bulkrestart.cloud.network import proxies_for_requests
 
 #: Bytes of one answer after decompression. A token with a catalog of several hundred services has some 200 KB.
 _LONGEST: Final = 2 * 1024 * 1024
@@ -75,7 +75,12 @@ class BoundedAdapter(TCPKeepAliveAdapter):
         # urllib3 sets the mode of the context by it.
         is_verified = self._context.verify_mode is not ssl.CERT_NONE
         response = super().send(
-            request, stream=True, timeout=timeout, verify=is_verified, cert=None, proxies=proxies_of(str(request.url))
+            request,
+            stream=True,
+            timeout=timeout,
+            verify=is_verified,
+            cert=None,
+            proxies=proxies_for_requests(str(request.url)),
         )
         try:
             if "," in response.headers.get("Content-Encoding", ""):

@@ -15,7 +15,7 @@ import httpx
 
 from bulkrestart.cloud.body import read_body
 from bulkrestart.cloud.clone import PROXY, address_of
-from bulkrestart.cloud.credentials import CloudAuth, Renewed, shows_known
+from bulkrestart.cloud.credentials import CloudAuth, Renewed, is_authenticated
 from bulkrestart.cloud.failures import failure_of, peer
 from bulkrestart.cloud.masking import secrets_of
 from bulkrestart.cloud.rows import Rows
@@ -106,7 +106,7 @@ class Compute:
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
-        self._was_let_in = False
+        self._was_authenticated = False
         self._microversion = MICROVERSION if endpoint.has_microversions else None
         headers = {**_HEADERS, "Content-Type": "application/json"}
         self._root = endpoint.url
@@ -347,8 +347,8 @@ class Compute:
         if isinstance(self._auth, Renewed):
             # Who may not read action logs is refused there alone: another token would be refused as well.
             return self._auth.note(request, status, is_for_all=kind is not RequestKind.LOG)
-        self._was_let_in |= shows_known(status)
-        return status == 401 and self._was_let_in
+        self._was_authenticated |= is_authenticated(status)
+        return status == 401 and self._was_authenticated
 
 
 def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx.Auth) -> Observation:

@@ -46,7 +46,7 @@ _REFUSED_BY_SOME: Final = 10
 _CREDENTIAL: Final = "bulkrestart.credential"
 
 
-def shows_known(status: int) -> bool:
+def is_authenticated(status: int) -> bool:
     """Return whether an answer with this status shows that the cloud has accepted what signed the request."""
     return 200 <= status < 300 or status in _KNOWN
 
@@ -231,7 +231,7 @@ class Renewed(CloudAuth):
         if credential is None:
             return False
         if status != 401:
-            if shows_known(status):
+            if is_authenticated(status):
                 self._is_refused_by_some |= credential.refused > 0
                 credential.was_accepted = True
                 credential.refused = 0

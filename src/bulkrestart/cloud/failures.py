@@ -31,11 +31,11 @@ _LOCAL: Final = {
     errno.EPERM: _POLICY,
 }
 _CUT: Final = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
-_KINDS: Final = {ConnectionResetError: errno.ECONNRESET, BrokenPipeError: errno.EPIPE}
+_ERRNO_OF: Final = {ConnectionResetError: errno.ECONNRESET, BrokenPipeError: errno.EPIPE}
 _WITHOUT_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH})
 #: Reasons of OpenSSL that say that the connection broke, or that the server is at a loss. Every other reason concerns
 #: the certificate, the host name or the protocol.
-_PASSING: Final = frozenset(
+_TRANSIENT: Final = frozenset(
     {
         *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "TLSV1_ALERT_USER_CANCELLED"),
         *("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "SSLV3_ALERT_CLOSE_NOTIFY"),
@@ -116,11 +116,11 @@ def failure_of(error: BaseException, address: str) -> Failure | None:
 def _tls_failure(cause: ssl.SSLError, address: str) -> Failure:
     # An error that a plugin made has no reason.
     reason = getattr(cause, "reason", None) or type(cause).__name__
-    is_passing = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _PASSING
+    is_transient = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _TRANSIENT
     words = _SSL_FRAME.sub("", cause.strerror or str(cause))
     if isinstance(cause, ssl.SSLEOFError):
         words = "the other side ended the connection during TLS"
-    return Failure(f"{reason} {address}: {words}", is_insecure=not is_passing, is_cut=is_passing)
+    return Failure(f"{reason} {address}: {words}", is_insecure=not is_transient, is_cut=is_transient)
 
 
 def _causes_of(error: BaseException) -> Iterator[OSError]:
@@ -149,7 +149,7 @@ def _is_cause(error: OSError) -> bool:
 def _number_of(cause: OSError) -> int:
     """Return the errno; 0 for none. http.client raises a ConnectionResetError without one."""
     if cause.errno is None:
-        return next((number for kind, number in _KINDS.items() if isinstance(cause, kind)), 0)
+        return next((number for kind, number in _ERRNO_OF.items() if isinstance(cause, kind)), 0)
     return cause.errno if cause.errno in errno.errorcode else 0
 
 

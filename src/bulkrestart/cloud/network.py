@@ -60,7 +60,7 @@ def tls_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        context = _trust_of_environment() if cacert is None else _context_of(Path(cacert))
+        context = _default_context() if cacert is None else _context_of(Path(cacert))
     if cert is not None:
         _load_own(context, Path(cert), None if key is None else Path(key))
     elif key is not None:
@@ -68,7 +68,7 @@ def tls_context(
     return context
 
 
-def _trust_of_environment() -> ssl.SSLContext:
+def _default_context() -> ssl.SSLContext:
     if path := os.environ.get(_OF_OPENSSL):
         # OpenSSL, which reads the variable below, ignores a file that it cannot read.
         _context_named(_OF_OPENSSL, path)
@@ -159,7 +159,7 @@ def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
     return proxy if is_address else unusable
 
 
-def proxies_of(url: str) -> dict[str, str]:
+def proxies_for_requests(url: str) -> dict[str, str]:
     """Return the proxy for a URL as requests takes it; empty for none.
 
     Raises:

@@ -192,7 +192,7 @@ def decide_first(
         return Again(is_try=False)
     if seen.status >= 500 or seen.status == 408:
         # Nova's own 500 may be about this server; its 503 is about the API.
-        is_there = is_about_server and seen.status == 500 and seen.fault.is_in_novas_shape
+        is_there = is_about_server and seen.status == 500 and seen.fault.is_nova_fault
         return Ready(refusal=seen) if is_there else Again(is_try=True)
     if seen.status == 401:
         # One refusal more, because a token that was good once is first tried again, and then renewed.

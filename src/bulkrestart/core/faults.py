@@ -53,7 +53,7 @@ class Fault:
     body: Body = Body.EMPTY
 
     @property
-    def is_in_novas_shape(self) -> bool:
+    def is_nova_fault(self) -> bool:
         """Whether it stands in an envelope that only Nova's API writes: the API is there, whatever it says."""
         return self.body is Body.JSON and self.code in _NOVA_FAULTS
 
@@ -334,7 +334,7 @@ def _delay(text: str, headers: Mapping[str, str]) -> float | None:
         return None
     parts = [_DELAY.fullmatch(part.strip()) for part in text.split(",")]
     delays = [
-        _plausible(float(part[1]) * _UNITS[part[2].lower()], headers)
+        _seconds_or_moment(float(part[1]) * _UNITS[part[2].lower()], headers)
         for part in parts
         if part is not None and part[2].lower() in _UNITS
     ]
@@ -343,7 +343,7 @@ def _delay(text: str, headers: Mapping[str, str]) -> float | None:
     return max((delay for delay in delays if delay is not None), default=None)
 
 
-def _plausible(seconds: float, headers: Mapping[str, str]) -> float | None:
+def _seconds_or_moment(seconds: float, headers: Mapping[str, str]) -> float | None:
     if seconds <= _LONGEST_DELAY:
         return seconds
     moments = (seconds / unit for unit in _EPOCH_UNITS)

@@ -129,7 +129,7 @@ class OverloadLimit:
         self._failed = most + 1
         self._step = 1
         #: Cohorts until the next trial, upwards and downwards, and how many there are after one that fails.
-        self._rise, self._fall = _Wait(), _Wait()
+        self._rise, self._fall = _TrialBackoff(), _TrialBackoff()
         #: The cohort: when it began, when its last request left, how many left, were answered, were overload answers;
         #: how many that left later were answered; whether as many were in flight as may be.
         self._since = self._last_at = float("-inf")
@@ -244,7 +244,7 @@ class OverloadLimit:
         return min(self._most, self._base + self._step)
 
 
-class _Wait:
+class _TrialBackoff:
     """Cohorts to wait before a trial that has failed is made again: 1, 2, 4 ... up to `LONGEST_WAIT`."""
 
     def __init__(self) -> None:

@@ -80,10 +80,10 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
     is_useless = isinstance(log, tuple) or is_log_unreadable(log)
     if is_rebooting and (is_useless or age >= LOOK_TIMEOUT):
         return Accept(proof=Proof.STATE)
-    if not isinstance(log, Answer) or not log.is_lasting:
+    if not isinstance(log, Answer) or not log.is_permanent:
         why = "does not tell" if isinstance(log, tuple) else f"cannot be read ({log})"
         return _look_on(age, progress, f"the action log {why}")
-    if isinstance(server, Answer) and server.is_lasting:
+    if isinstance(server, Answer) and server.is_permanent:
         return _in_doubt(progress, f"neither the action log ({log}) nor the server ({server}) can be read")
     # Only a state can still show the reboot, and for no longer than a send may be late and a view may lag.
     patience = min(LOOK_TIMEOUT, grace_of(progress, max(sighting.lag, sighting.view_lag)))
@@ -106,7 +106,7 @@ def is_log_unreadable(log: Log | Observation | None) -> bool:
         return False
     # A 404 without words of the cloud's is a gateway's, which may know the way the next time.
     is_said = log.status == 403 or (log.status == 404 and bool(log.fault.code))
-    return log.is_lasting or (is_said and not log.is_throttled)
+    return log.is_permanent or (is_said and not log.is_throttled)
 
 
 def grace_of(progress: Progress, lag: float) -> float:
@@ -259,7 +259,7 @@ def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
     wait = Look(is_unresolved=False, delay=PASSING_DELAY)
     if isinstance(server, Answer) and server.is_not_found:
         return refuse(Reason.NOT_FOUND, server)
-    if isinstance(server, Answer) and (server.status == 403 or server.is_lasting):
+    if isinstance(server, Answer) and (server.status == 403 or server.is_permanent):
         return refuse(Reason.FORBIDDEN, server)
     if not isinstance(server, Server):
         return wait

@@ -33,7 +33,7 @@ class Answer:
         fault: What its headers and its body say.
         is_redirected: It answers another request than the one that was sent (a followed redirect).
         has_stale_token: It refuses a token, or keys, that another request of this client was let in with.
-        is_lasting: Every further request of its kind would be answered like this, by all that is known: the source that
+        is_permanent: Every further request of its kind would be answered like this, by all that is known: the source that
             was asked is done without.
         remedy: What may help where it refuses our credentials.
         location: Where a redirect points, without its query; "" where it does not say.
@@ -43,7 +43,7 @@ class Answer:
     fault: Fault = field(default_factory=Fault)
     is_redirected: bool = False
     has_stale_token: bool = False
-    is_lasting: bool = False
+    is_permanent: bool = False
     remedy: str = "check what signs the requests"
     location: str = ""
 
@@ -75,10 +75,10 @@ class Answer:
     @property
     def is_rejection(self) -> bool:
         """It speaks against the endpoint, or against a token that was good. If all answers do, nothing can be done."""
-        return self.has_stale_token or self.is_wrong_endpoint or self.is_page
+        return self.has_stale_token or self.is_wrong_endpoint or self.is_web_page
 
     @property
-    def is_page(self) -> bool:
+    def is_web_page(self) -> bool:
         """A success that is no JSON: what a proxy shows to people who are to sign in."""
         return 200 <= self.status < 300 and self.fault.body is Body.OTHER
 

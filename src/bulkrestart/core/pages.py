@@ -252,11 +252,11 @@ class ListCursor:
         if self.position is not None and self._failures >= _FAILURES_OF_A_POSITION:
             self.refuse()
 
-    def begin_anew(self) -> None:
+    def start_over(self) -> None:
         """Begin the list anew, unless that was done too often: then it is given up."""
-        self._begin_anew(ListEnd.REPEATED)
+        self._start_over(ListEnd.REPEATED)
 
-    def _begin_anew(self, end: ListEnd) -> None:
+    def _start_over(self, end: ListEnd) -> None:
         self._fresh_starts += 1
         if self._fresh_starts > _MOST_FRESH_STARTS:
             self.end = end
@@ -312,10 +312,10 @@ class ListCursor:
     def _step_back(self, end: ListEnd) -> None:
         """Go to the next earlier position; without one the list is over, and `end` says how if more should follow."""
         self._failures = 0
-        is_worth = self._says_more or not self._fresh_starts
+        may_start_over = self._says_more or not self._fresh_starts
         for earlier in self._earlier if self._ignored <= _MOST_IGNORED else ():
-            if earlier is None and is_worth:
-                self._begin_anew(end)
+            if earlier is None and may_start_over:
+                self._start_over(end)
                 return
             if earlier is not None and earlier not in self._refused:
                 self.position = earlier

@@ -20,13 +20,13 @@ REJECTED_SERVERS: Final = 3
 REJECTED_PAUSE: Final = 2.0
 
 
-class _Row:
+class _Streak:
     """Rejections that follow each other."""
 
     def __init__(self) -> None:
         self.server_ids: set[str | None] = set()
         #: When there were enough servers.
-        self.full_at = float("inf")
+        self.reached_at = float("inf")
 
     def add(self, now: float, server_id: str | None) -> bool:
         """Add a rejection; return whether there are enough servers from now on."""
@@ -35,12 +35,12 @@ class _Row:
         self.server_ids.add(server_id)
         if len(self.server_ids) < REJECTED_SERVERS:
             return False
-        self.full_at = now
+        self.reached_at = now
         return True
 
     def clear(self) -> None:
         self.server_ids.clear()
-        self.full_at = float("inf")
+        self.reached_at = float("inf")
 
 
 class Rejections:
@@ -51,8 +51,8 @@ class Rejections:
     """
 
     def __init__(self) -> None:
-        self._sends = _Row()
-        self._looks = _Row()
+        self._sends = _Streak()
+        self._looks = _Streak()
         self._good: Counter[RequestKind] = Counter()
 
     def record(
@@ -85,17 +85,17 @@ class Rejections:
         """Record that a look has shown that a send was accepted."""
         self._sends.clear()
 
-    def good_besides(self, kind: RequestKind) -> int:
+    def count_good_except(self, kind: RequestKind) -> int:
         """Return how many requests of other kinds got a good answer so far."""
         return self._good.total() - self._good[kind]
 
     def _reject(
         self, kind: RequestKind, answer: Answer, server_id: str | None, now: float, sent_at: float
     ) -> Stop | Hold | None:
-        row = self._sends if kind is RequestKind.SEND else self._looks
-        if row.add(now, server_id):
+        streak = self._sends if kind is RequestKind.SEND else self._looks
+        if streak.add(now, server_id):
             # What is refused for its token has started nothing, and a new sign-in must not wait.
             return None if answer.status == 401 else Hold(REJECTED_PAUSE)
-        if sent_at < row.full_at + REJECTED_PAUSE:
+        if sent_at < streak.reached_at + REJECTED_PAUSE:
             return None
         return unauthorized(answer) if answer.status == 401 else wrong_endpoint(answer)

@@ -222,13 +222,13 @@ def gone(answer: Answer) -> End:
     return End(outcome=Outcome.FAILED, reason=Reason.GONE, detail=answer.words)
 
 
-def unseen(seen: Observation) -> End:
+def never_shown(seen: Observation) -> End:
     """`wait_timeout` ended, and the cloud answers for other servers, but does not show this one."""
     detail = f"the cloud has not shown it until wait_timeout ended ({seen})"
     return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
 
 
-def unseeable(seen: Observation, *, may_be_down: bool) -> End:
+def states_unreadable(seen: Observation, *, may_be_down: bool) -> End:
     """Return the end of an accepted server where the states of servers cannot be read.
 
     Args:

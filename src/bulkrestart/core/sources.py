@@ -26,13 +26,13 @@ class SourceHealth:
         is_per_server: Whether each server has this source: the cloud's "not found" is odd then, if it comes again.
 
     Attributes:
-        standing: The answer that stands for all further ones, because the source cannot be read; None if it can, as far
+        permanent_answer: The answer that stands for all further ones, because the source cannot be read; None if it can, as far
             as is known.
     """
 
     def __init__(self, *, is_per_server: bool = False) -> None:
         self._is_per_server = is_per_server
-        self.standing: Answer | None = None
+        self.permanent_answer: Answer | None = None
         self._was_read = False
         self._odd = 0
         self._good_elsewhere = -1
@@ -48,7 +48,7 @@ class SourceHealth:
         Returns:
             Whether it is clear from now on that the source cannot be read.
         """
-        if self.standing is not None:
+        if self.permanent_answer is not None:
             return False
         if not isinstance(seen, Observation):
             self._was_read = True
@@ -62,8 +62,8 @@ class SourceHealth:
             self._good_elsewhere = good_elsewhere
             self._odd += 1
         if is_final or self._odd >= (_ODD_AFTER_A_READ if self._was_read else _ODD_IN_A_ROW):
-            self.standing = replace(seen, is_lasting=True)
-        return self.standing is not None
+            self.permanent_answer = replace(seen, is_permanent=True)
+        return self.permanent_answer is not None
 
     def _is_about_source(self, seen: Answer) -> bool:
         """Return whether an answer may be about the source, and not about one server, the token or the cloud."""

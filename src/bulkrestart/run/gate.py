@@ -175,9 +175,9 @@ class Gate:
             case None:
                 pass
 
-    def good_besides(self, kind: RequestKind) -> int:
+    def count_good_except(self, kind: RequestKind) -> int:
         """Return how many requests of other kinds got a good answer so far."""
-        return self._rejections.good_besides(kind)
+        return self._rejections.count_good_except(kind)
 
     def note_accepted(self) -> None:
         """Record a server whose acceptance an answer or a later look has shown."""

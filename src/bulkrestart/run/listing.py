@@ -10,7 +10,7 @@ from bulkrestart.core.model import Server
 from bulkrestart.core.observation import CHECK_URL, Answer, Observation
 from bulkrestart.core.pages import ListEnd, Page
 from bulkrestart.core.selection import Selection
-from bulkrestart.run.pages import PageWalk, Revised
+from bulkrestart.run.pages import PageUnavailable, PageWalk
 from bulkrestart.run.preflight import Preflight
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Listing:
         with self._preflight.stall.bounded():
             # An API that has given a page is there.
             remedy = f"give ids, or {'try again later' if self._walk.cursor.pages else CHECK_URL}"
-            seen: Page | Revised | Answer = await self._preflight.ask(
+            seen: Page | PageUnavailable | Answer = await self._preflight.ask(
                 self._walk.request, what="its list of servers", remedy=remedy
             )
         match seen:
@@ -67,7 +67,7 @@ class Listing:
                 self._take(seen)
                 if self._walk.cursor.rows > _MOST_SERVERS:
                     raise EndpointError(f"the list has more than {_MOST_SERVERS} servers; give ids; nothing was sent")
-            case Revised():
+            case PageUnavailable():
                 self._refusal = seen.seen
             case Answer():
                 if seen.status == 400 and self._walk.cursor.position is None:

@@ -31,8 +31,8 @@ from bulkrestart.core.settling import (
     gone,
     has_ended_badly,
     late,
-    unseeable,
-    unseen,
+    never_shown,
+    states_unreadable,
 )
 from bulkrestart.core.sight import Sight
 from bulkrestart.core.states import REBOOT_TASKS
@@ -108,7 +108,7 @@ class Settler:
         keep: Writes down how far a server has come.
         finish: Takes the outcome of each server.
         wait_timeout: Seconds to wait for a server after its acceptance.
-        goes_by_down: Whether the run bounds the servers that are down: one that cannot be seen may be.
+        limits_down: Whether the run bounds the servers that are down: one that cannot be seen may be.
         lanes: Requests at once.
         rng: The source of jitter.
     """
@@ -126,7 +126,7 @@ class Settler:
         keep: Callable[[Progress], None],
         finish: Callable[[Progress, End], None],
         wait_timeout: float,
-        goes_by_down: bool,
+        limits_down: bool,
         lanes: int,
         rng: random.Random,
     ) -> None:
@@ -141,7 +141,7 @@ class Settler:
         self._keep = keep
         self._finish = finish
         self._wait_timeout = wait_timeout
-        self._goes_by_down = goes_by_down
+        self._limits_down = limits_down
         self._lanes = lanes
         self._rng = rng
         self._watched: dict[str, Watched] = {}
@@ -152,7 +152,7 @@ class Settler:
         #: Polls in a row that showed no server, and whose last answer refuses us, or is no answer of the compute API.
         self._refusals = self._strays = 0
         #: The answer that says that no states can be read; None if they can, as far as is known.
-        self._unseeable: Answer | None = None
+        self._unreadable_states: Answer | None = None
         #: The server that was seen last, whoever it is.
         self._seen_id: str | None = None
         self._sight = Sight()
@@ -167,8 +167,8 @@ class Settler:
             assert self._verifier is not None, "without a check it would have its outcome"
             self._verifier.take(progress, progress.back, None)
             return
-        if self._unseeable is not None:
-            self._finish(progress, unseeable(self._unseeable, may_be_down=self._goes_by_down))
+        if self._unreadable_states is not None:
+            self._finish(progress, states_unreadable(self._unreadable_states, may_be_down=self._limits_down))
             return
         now = anyio.current_time()
         if not self._watched:
@@ -283,21 +283,21 @@ class Settler:
             return False
         if self._seen_id is None or self._seen_id in self._watched:
             # There is no other to ask for: an error in Nova's own words is an answer.
-            return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_in_novas_shape
+            return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_nova_fault
         other, _ = await self._gate.ask(partial(self._compute.show, self._seen_id), self._seen_id)
         return isinstance(other, Server) or (isinstance(other, Answer) and other.is_not_found)
 
-    def _is_unseeable(self, trouble: Observation | None) -> bool:
+    def _give_up_states(self, trouble: Observation | None) -> bool:
         """Tell whether the states of servers cannot be read at all; then no server is waited for."""
         is_stray = isinstance(trouble, Answer) and not is_trouble(trouble) and not trouble.is_throttled
         self._strays = self._strays + 1 if is_stray else 0
-        most = 1 if self._sources.states.standing is not None else _STRAYS_IN_A_ROW
+        most = 1 if self._sources.states.permanent_answer is not None else _STRAYS_IN_A_ROW
         if not isinstance(trouble, Answer) or self._seen_id is not None or trouble.status == 401 or self._strays < most:
             return False
-        self._unseeable = trouble
+        self._unreadable_states = trouble
         _log.warning("whether servers are back cannot be read (%s): none is waited for", trouble.words)
         for watched in list(self._watched.values()):
-            self._end(watched.progress, unseeable(trouble, may_be_down=self._goes_by_down))
+            self._end(watched.progress, states_unreadable(trouble, may_be_down=self._limits_down))
         return True
 
     def _is_absent(self, watched: Watched, began: float) -> bool:
@@ -323,7 +323,7 @@ class Settler:
         if not isinstance(server, Server):
             watched.unseen += 1
             is_over = watched.unseen >= UNSEEN_IN_A_ROW and self._is_late(watched, asked)
-            return unseen(server) if is_over else Watch()
+            return never_shown(server) if is_over else Watch()
         watched.unseen = 0
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
@@ -473,7 +473,7 @@ class Settler:
         if isinstance(trouble, Answer) and self._refusals >= REFUSED_IN_A_ROW:
             self._course.halt(unauthorized(trouble))
             return True
-        if self._is_unseeable(trouble):
+        if self._give_up_states(trouble):
             return False
         if swept.answered:
             self._answered_at = now

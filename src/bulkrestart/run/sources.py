@@ -43,23 +43,23 @@ class Source:
         self._health = SourceHealth(is_per_server=is_per_server)
 
     @property
-    def standing(self) -> Answer | None:
+    def permanent_answer(self) -> Answer | None:
         """The answer that stands for all further ones; None while the source is asked."""
-        return self._health.standing
+        return self._health.permanent_answer
 
     def judge(self, seen: T) -> T | Answer:
         """Take an answer, and return it, or the one that stands for all from now on."""
-        if self._health.judge(seen, self._gate.good_besides(self._kind)):
-            assert self.standing is not None, "it was judged"
-            _log.warning(self._words, self.standing.words)
-        return self.standing or seen
+        if self._health.judge(seen, self._gate.count_good_except(self._kind)):
+            assert self.permanent_answer is not None, "it was judged"
+            _log.warning(self._words, self.permanent_answer.words)
+        return self.permanent_answer or seen
 
     async def ask(
         self, request: Callable[[], Awaitable[T | Observation]], server_id: str, *, is_for_send: bool = False
     ) -> tuple[T | Observation, float]:
         """Make a request, unless the source is known to be unreadable; see `Gate.ask`."""
-        if self.standing is not None:
-            return self.standing, anyio.current_time()
+        if self.permanent_answer is not None:
+            return self.permanent_answer, anyio.current_time()
         seen, asked = await self._gate.ask(request, server_id, is_for_send=is_for_send)
         return self.judge(seen), asked
 

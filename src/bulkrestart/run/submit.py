@@ -188,8 +188,8 @@ class Submitter:
 
     async def _see(self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress) -> T | Answer:
         """Ask a source in a slot that is held already. The send leaves in the same turn, and counts besides."""
-        if source.standing is not None:
-            return source.standing
+        if source.permanent_answer is not None:
+            return source.permanent_answer
         asked = anyio.current_time()
         self._gate.count_one_more()
         seen = await request()

@@ -14,7 +14,7 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.pages import ListEnd, Page
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
-from bulkrestart.run.pages import PageWalk, Revised
+from bulkrestart.run.pages import PageUnavailable, PageWalk
 
 _log = logging.getLogger(__name__)
 
@@ -160,15 +160,15 @@ class Sweep:
                 _log.warning("the list of servers has no end: servers are read one by one")
                 self._may_list, swept.is_complete = False, False
                 return
-            question = walk.question
+            next_query = walk.next_query
             seen, asked = await self._gate.ask(walk.request, None, is_for_send=is_for_send)
-            if isinstance(seen, Revised):
+            if isinstance(seen, PageUnavailable):
                 continue
             swept.note(seen)
             if not isinstance(seen, Page):
                 failed += 1
                 self._may_list = not (isinstance(seen, Answer) and seen.status in _NO_LISTS)
-                if walk.question == question or failed >= _FAILED_PAGES:
+                if walk.next_query == next_query or failed >= _FAILED_PAGES:
                     swept.is_complete = False
                     return
                 continue
