@@ -30,9 +30,9 @@ _REFRESH: Final = 0.25
 #: Where a terminal does not know its width (a serial line, a container).
 _COLUMNS: Final = 80
 _LINE_END: Final = re.compile(r"\s*[\r\n]\s*")
-#: Characters of another library's message that are shown: a link to sign in with may be long.
+#: The most characters of another library's message that are shown: a sign-in link may be long.
 _LONGEST_RELAYED: Final = 2000
-#: Loggers whose messages are for programmers: stevedore warns of every auth type that cannot be loaded.
+#: Loggers whose messages are for developers: stevedore warns about every auth type that cannot be loaded.
 _DEVELOPER_LOGGERS: Final = ("asyncio", "stevedore")
 #: To the first column, and erase to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\r\x1b[K"
@@ -53,9 +53,9 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        #: Gives the secrets of this command, which the messages of other libraries may repeat.
+        #: Returns the secrets of this command, to mask in the messages of other libraries.
         self.secrets: Callable[[], Sequence[Secret[str]]] = tuple
-        #: No more warnings are shown.
+        #: Whether warnings are no longer shown.
         self.is_hushed = False
         self._relayed: set[str] = set()
         self._err = _Stream(sys.stderr)
@@ -74,7 +74,7 @@ class Streams:
         self.say(f"bulkrestart: {safe(_LINE_END.sub(' ', message.strip()))}")
 
     def relay(self, source: str, message: str) -> None:
-        """Say a message of another library, once, without the secrets of this command."""
+        """Show a message of another library once, with the secrets of this command masked."""
         mask = SecretMask(secret.reveal() for secret in self.secrets())
         line = f"{source}: {plain(message, _LONGEST_RELAYED, secrets=mask, keeps_links=True)}"
         if line not in self._relayed and not self.is_hushed:
@@ -83,7 +83,7 @@ class Streams:
 
     @contextmanager
     def showing_warnings(self) -> Iterator[None]:
-        """Show the warnings of the library meanwhile, until `hush`, and those of other libraries."""
+        """Show the warnings of bulkrestart and of other libraries within the block, until `hush`."""
         handler, show_warning = _WarningsHandler(self), warnings.showwarning
 
         def show(
@@ -97,7 +97,7 @@ class Streams:
             self.relay(category.__module__.partition(".")[0], str(message))
 
         logging.getLogger().addHandler(handler)
-        # Python would print the line of code too, and urllib3 repeats some warnings without end.
+        # Python's own function also prints the line of code, and urllib3 warns again at every request.
         warnings.showwarning = show
         try:
             yield

@@ -157,12 +157,12 @@ class Gate:
             self.course.halt(stop, is_lost=False)
 
     def record(self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float) -> None:
-        """Record how a request ended, and stop the run if the endpoint or the token serve no more.
+        """Record how a request ended; stop the run if the endpoint or the token has turned out to be wrong.
 
         Args:
             kind: What was asked for.
             seen: What came back.
-            server_id: The server that it was about; None if it was about many.
+            server_id: The server of the request; None if it was for many.
             sent_at: When the request left.
         """
         self.stall.record(kind, seen)

@@ -29,7 +29,7 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
     offset = unread = 0
 
     async def request() -> Sequence[ServerGroup | None] | Observation | None:
-        """Ask for the next page; None if the cloud does not give so many groups on one."""
+        """Ask for the next page; return None if the cloud refuses so many groups on one page."""
         limit = size.limit
         page = await preflight.compute.groups(offset=offset, limit=limit)
         if isinstance(page, Observation) and is_too_large(page):

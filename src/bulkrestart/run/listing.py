@@ -57,7 +57,7 @@ class Listing:
             self._preflight = await self._prepare()
             self._walk = PageWalk(self._preflight.compute, filters=self._selection.filters)
         with self._preflight.stall.bounded():
-            # An API that has given a page is there.
+            # Once a page has come, the URL is known to be right.
             remedy = f"give ids, or {'try again later' if self._walk.cursor.pages else CHECK_URL}"
             seen: Page | PageUnavailable | Answer = await self._preflight.ask(
                 self._walk.request, what="its list of servers", remedy=remedy
@@ -87,7 +87,7 @@ class Listing:
                 self._undecided[server.id] = None
 
     def _finish(self, end: ListEnd, unread: int) -> None:
-        """Say what the list lacks.
+        """Warn once about servers that the list lacks.
 
         Raises:
             EndpointError: The cloud says that there are more servers than it shows.

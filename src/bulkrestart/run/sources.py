@@ -1,6 +1,6 @@
-"""Reads what is known of single servers, and does without a source that cannot be read (`docs/sources.md`).
+"""Reads action logs and states of single servers, and stops asking a source that cannot be read (`docs/sources.md`).
 
-Law: a source that is known to be unreadable is not asked again in this run, and that is logged once.
+Law: a source that is known to be unreadable is not asked again in this run, and one warning says so.
 """
 
 import logging
@@ -27,12 +27,12 @@ _STATES_WORDS: Final = "servers may not be looked at (%s): whether they are back
 
 
 class Source:
-    """One source of knowledge of a run.
+    """One kind of information that the cloud gives about single servers.
 
     Args:
         gate: The gate to the cloud.
         kind: What its requests ask for.
-        words: The warning that it cannot be read.
+        words: The text of the warning that it cannot be read.
         is_per_server: See `SourceHealth`.
     """
 
@@ -44,13 +44,13 @@ class Source:
 
     @property
     def permanent_answer(self) -> Answer | None:
-        """The answer that stands for all further ones; None while the source is asked."""
+        """The answer that takes the place of all further ones; None while the source counts as readable."""
         return self._health.permanent_answer
 
     def judge(self, seen: T) -> T | Answer:
-        """Take an answer, and return it, or the one that stands for all from now on."""
+        """Record an answer, and return it, or `permanent_answer` once there is one."""
         if self._health.judge(seen, self._gate.count_good_except(self._kind)):
-            assert self.permanent_answer is not None, "it was judged"
+            assert self.permanent_answer is not None, "the source was judged unreadable"
             _log.warning(self._words, self.permanent_answer.words)
         return self.permanent_answer or seen
 
@@ -65,7 +65,7 @@ class Source:
 
 
 class Sources:
-    """The sources of knowledge of a run.
+    """The sources of a run: action logs, their single rows, and states.
 
     Args:
         compute: The cloud.
@@ -73,7 +73,7 @@ class Sources:
 
     Attributes:
         log: The action log.
-        row: A single row of it, which shows more than the whole log does.
+        row: A single row of the action log, which shows more than the whole log does.
         states: The states of a single server.
     """
 
