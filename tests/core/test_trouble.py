@@ -43,7 +43,7 @@ SIGNS = [
 def test_what_an_answer_says_of_the_cloud(
     seen: Observation, overloaded: bool, troubled: bool, in_server: bool | None
 ) -> None:
-    """A 503 or no answer in time may be overload; what says nothing of the question may open the circuit breaker."""
+    """A 503 or no answer in time may be overload; one that says nothing about the request may open the breaker."""
     assert is_overload(seen) is overloaded
     assert is_trouble(seen) is troubled
     if in_server is not None:

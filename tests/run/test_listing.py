@@ -197,7 +197,7 @@ def test_refused(page: int, faults: Sequence[Fault], error: type[BulkRestartErro
 
     async def main() -> None:
         cloud = cloud_of(6, max_limit=4)
-        # A token that was let in at a page before is tried once more.
+        # A token that was accepted with an earlier page is tried once more.
         more = faults[:1] if error is AuthError and page > 1 else []
         met = [None] * (page - 1) + [*faults, *more]
         for _ in range(2):
@@ -329,12 +329,12 @@ def test_the_list_begins_anew(size: int) -> None:
     ("fault", "count", "words"),
     [
         (Fault.error(404, "Not here"), 1, "Not here; give their ids"),
-        # One page of a gateway is no verdict.
+        # A single page of a gateway proves nothing.
         (Fault.respond(404, b"<html>"), 3, "check the URL"),
     ],
 )
 def test_no_list(fault: Fault, count: int, words: str) -> None:
-    """A list whose beginning is not found is an error; at a later page the server that it begins after may be gone."""
+    """A 404 for the first page is an error; for a later page, the server that it begins after may be deleted."""
 
     async def main() -> None:
         cloud = cloud_of(6, max_limit=4)
