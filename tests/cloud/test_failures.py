@@ -169,7 +169,7 @@ def test_a_limit_of_this_machine_is_not_the_clouds_trouble(number: int, remedy: 
 
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH], ids=errno.errorcode.get)
 def test_a_missing_route_names_the_network(number: int) -> None:
-    """It may be the cloud's or this machine's, so it counts as any other failure."""
+    """A missing route may be the cloud's fault or this machine's, so it counts like any other failure."""
     failure = failure_of(OSError(number, "no route"), ADDRESS)
     assert failure is not None
     assert (failure.is_local, failure.remedy) == (False, "check the network and the VPN of this machine")

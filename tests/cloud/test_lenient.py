@@ -661,7 +661,7 @@ def test_what_httptools_reads_is_read_the_same(data: bytes, is_lenient: bool) ->
 
 @given(data=odd_answers, places=st.lists(st.integers(1, 200), max_size=5))
 def test_an_answer_of_odd_words_is_the_same_however_it_is_split(data: bytes, places: list[int]) -> None:
-    """Whatever the words are, the reading does not depend on how they arrive."""
+    """For any input, the result does not depend on how the bytes are split."""
     ends = [*sorted({place for place in places if place < len(data)}), len(data)]
     pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     assert read(pieces, is_closed=True)._replace(may_follow=False) == read([data], is_closed=True)._replace(

@@ -632,7 +632,7 @@ EPOCH = int(NOW_EPOCH)
         (f"{EPOCH}000000000000", None),
         # A moment in another notation.
         ("2026-11-23T18:00:30Z", 30.0),
-        # What makes no sense as seconds, and is nothing else.
+        # Numbers too large for a delay that are no time since the epoch either.
         ("99999999999", None),
         ("3999999999", None),
         ("2592001", None),
@@ -642,7 +642,7 @@ EPOCH = int(NOW_EPOCH)
         ("soon", None),
         ("", None),
         ("5 parsecs", None),
-        # What can be only seconds.
+        # Numbers that are plausible as seconds.
         ("2592000", 2_592_000.0),
         ("+5", 5.0),
         ("5.0", 5.0),

@@ -18,7 +18,7 @@ def grown(limit: Limit, answers: int, *, sent_at: float = 1000.0) -> Limit:
 
 
 def signalled(*, most: int = 100) -> Limit:
-    """Give a limit after a rate signal, and a slow start up to half of what it was."""
+    """Make a limit after a rate signal and the slow start up to half of its former value."""
     limit = Limit(most)
     limit.restart(10.0, sent_at=9.0, is_rate_signal=True)
     return grown(limit, most // 2 - 1)
@@ -95,7 +95,7 @@ def test_a_fixed_limit_ramps_after_a_pause() -> None:
     steps=st.lists(st.tuples(st.sampled_from(["restart", "grow"]), st.floats(-2.0, 0.0)), max_size=200),
 )
 def test_limit_stays_between_one_and_the_most(most: int, steps: list[tuple[str, float]]) -> None:
-    """Whatever comes, in whatever order, at least one request may leave and never more than was allowed."""
+    """Whatever is recorded, the limit is at least one and at most `most`."""
     limit = Limit(most)
     for now, (what, ago) in enumerate(steps):
         match what:
@@ -186,7 +186,7 @@ def test_it_recovers_from_a_long_overload() -> None:
 
 @pytest.mark.parametrize("shed", [bears(0), drawn(0.9)], ids=["all", "most"])
 def test_an_api_that_sheds_most_gets_one_at_a_time(shed: Shed) -> None:
-    """Where more than half is shed at any limit, the limit goes down to one and does not end there."""
+    """If more than half is shed at any limit, the limit falls at once and stays near one."""
     limit = OverloadLimit(50)
     sizes = flights(limit, 100, shed)
 
@@ -271,7 +271,7 @@ def test_what_left_under_another_limit_says_nothing() -> None:
     ),
 )
 def test_overload_limit_stays_between_one_and_the_most(most: int, steps: list[tuple[str, float, bool]]) -> None:
-    """Whatever comes, in whatever order, at least one request may leave and never more than was allowed."""
+    """Whatever is recorded, the limit is at least one and at most `most`."""
     limit = OverloadLimit(most)
     for now, (what, ago, flag) in enumerate(steps):
         match what:

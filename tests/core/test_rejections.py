@@ -131,7 +131,7 @@ def test_sources_that_are_kept_from_us_stop_nothing(kind: RequestKind, seen: Obs
 
 
 def test_good_answers_of_other_kinds_are_counted() -> None:
-    """A source is judged by whether others are read meanwhile."""
+    """Odd answers of a source count only if requests of other kinds succeed."""
     rejections = Rejections()
     rejections.record(RequestKind.SEND, answer(202), "a", 0.0, sent_at=0.0)
     rejections.record(RequestKind.LOG, (), "a", 0.0, sent_at=0.0)

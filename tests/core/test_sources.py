@@ -53,7 +53,7 @@ def test_what_the_cloud_says_itself_is_final(seen: Observation) -> None:
 
 @pytest.mark.parametrize("seen", ODD.values(), ids=ODD)
 def test_an_odd_answer_has_to_come_again(seen: Observation) -> None:
-    """It counts again only after other sources were read; otherwise all requests may be answered so."""
+    """An odd answer counts again only after other sources were read; otherwise all requests may be answered so."""
     source = SourceHealth()
 
     assert not source.judge(seen, 5)

@@ -132,7 +132,7 @@ class Lists:
         """Plan a run over all servers and one that is gone.
 
         Returns:
-            How many servers the run would restart, and which of them were looked at singly.
+            How many servers the run would restart, and which of them were read singly.
         """
 
         async def main() -> int:
@@ -331,6 +331,15 @@ def test_unknown_markers_that_are_ignored() -> None:
     assert cloud.read() == cloud.ids
 
 
+#: How a request for a page fails without a refusal.
+FAILED: Final[dict[str, Answer]] = {
+    "500": nova(500, "computeFault", "Unexpected API Error."),
+    "502": gateway(502),
+    "503": gateway(503),
+    "504": gateway(504),
+    "time-out": timed_out,
+    "connection closed": broken_off,
+}
 #: How a cloud refuses a marker.
 REFUSALS: Final[dict[str, Answer]] = {
     "400": nova(400, "badRequest", "marker [x] not found"),
@@ -338,12 +347,7 @@ REFUSALS: Final[dict[str, Answer]] = {
     "404 of a gateway": gateway(404),
     "410": gateway(410),
     "422": nova(422, "unprocessableEntity", "marker"),
-    "500": nova(500, "computeFault", "Unexpected API Error."),
-    "502": gateway(502),
-    "503": gateway(503),
-    "504": gateway(504),
-    "time-out": timed_out,
-    "connection closed": broken_off,
+    **FAILED,
 }
 
 
@@ -410,12 +414,7 @@ def test_a_server_that_is_deleted_at_each_page() -> None:
 TOO_LARGE: Final[dict[str, Answer]] = {
     "408": gateway(408),
     "413": gateway(413),
-    "500": nova(500, "computeFault", "Unexpected API Error."),
-    "502": gateway(502),
-    "503": gateway(503),
-    "504": gateway(504),
-    "time-out": timed_out,
-    "connection closed": broken_off,
+    **FAILED,
     "400, which names the limit": nova(400, "badRequest", "limit may not be greater than 100"),
     "403, which names the limit": nova(403, "forbidden", "Page size is at most 100"),
     "422, which names the limit": nova(422, "unprocessableEntity", "Invalid limit"),
@@ -490,8 +489,8 @@ def test_rows_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture) 
     assert cloud.read(name="web") == cloud.ids
     warnings = [record.message for record in caplog.records]
     assert warnings == [
-        "4 servers of the list have no id that can be read: they are left out",
-        "2 servers are shown without what is selected by (down-1, down-2): they are left out; give their ids",
+        "4 servers of the list have no readable id: they are left out",
+        "2 servers are shown without what they are selected by (down-1, down-2): they are left out; give their ids",
     ]
     caplog.clear()
     # A server that is shown by its id and its status alone can be selected by these.
@@ -519,10 +518,10 @@ def test_a_page_of_rows_that_cannot_be_read(link: str, caplog: pytest.LogCapture
     if link:
         assert cloud.read() == ["a", "b"]
         assert [record.message for record in caplog.records] == [
-            "3 servers of the list have no id that can be read: they are left out"
+            "3 servers of the list have no readable id: they are left out"
         ]
     else:
-        with pytest.raises(EndpointError, match=r"^3 servers of the list have no id that can be read"):
+        with pytest.raises(EndpointError, match=r"^3 servers of the list have no readable id"):
             cloud.read()
 
 

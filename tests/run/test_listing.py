@@ -93,13 +93,13 @@ def test_rows_without_an_id_are_told_and_left_out(caplog: pytest.LogCaptureFixtu
 
     assert trio.run(read) == ["a", "b"]
     assert [record.message for record in caplog.records] == [
-        "8 servers of the list have no id that can be read: they are left out"
+        "8 servers of the list have no readable id: they are left out"
     ]
 
 
 def test_a_page_without_any_id_is_no_end() -> None:
     """Where no row of a page has an id, the list is not taken for read to its end."""
-    with pytest.raises(EndpointError, match="4 servers of the list have no id that can be read"):
+    with pytest.raises(EndpointError, match="4 servers of the list have no readable id"):
         trio.run(_listing([{"id": "a"}], NO_IDS, [{"id": "b"}]))
 
 

@@ -88,9 +88,9 @@ def _read_length(values: Sequence[bytes]) -> int | None:
         if match is not None and int(match[1]) < 2**64:
             lengths.add(int(match[1]))
         elif word:
-            raise ValueError("the answer has a Content-Length that is no length")
+            raise ValueError("the answer has a Content-Length that is no number")
     if len(lengths) != 1:
-        raise ValueError(f"the answer has {len(lengths) or 'no'} numbers as its Content-Length, and needs one")
+        raise ValueError(f"the answer has {len(lengths) or 'no'} values of Content-Length instead of one")
     return lengths.pop()
 
 

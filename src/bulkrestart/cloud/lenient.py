@@ -62,7 +62,7 @@ def _read_headers(block: bytes) -> list[tuple[bytes, bytes]]:
         # Blanks before the colon are removed (RFC 9112, section 5.1), as curl does.
         name = name.rstrip(b" \t")
         if b"\0" in line:
-            raise ValueError("what came is not HTTP: a header holds a zero")
+            raise ValueError("what came is not HTTP: a header contains a zero byte")
         if b":" in line.partition(b"\r")[2]:
             raise ValueError("a header holds a CR, after which http.client reads another header, and curl does not")
         if line.startswith(b"HTTP/"):

@@ -236,7 +236,7 @@ def states_unreadable(seen: Observation, *, may_be_down: bool) -> End:
         may_be_down: Whether the run limits the servers that are down (`max_down`, `spread`). This server may be one of
             them, so its end is in doubt.
     """
-    detail = f"whether it is back cannot be read ({seen})"
+    detail = f"the cloud does not show whether the server is back ({seen})"
     if may_be_down:
         return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
     return End(outcome=Outcome.ACCEPTED, detail=detail)

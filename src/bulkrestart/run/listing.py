@@ -92,7 +92,7 @@ class Listing:
         Raises:
             EndpointError: The cloud says that there are more servers than it shows.
         """
-        lacking = f"{unread} servers of the list have no id that can be read"
+        lacking = f"{unread} servers of the list have no readable id"
         if end is ListEnd.REPEATED:
             raise EndpointError("the list of servers has no end: its pages repeat; give ids; nothing was sent")
         if end is ListEnd.REFUSED:
@@ -107,7 +107,7 @@ class Listing:
             _log.warning("%s: they are left out", lacking)
         if undecided := [server_id for server_id in self._undecided if server_id not in self._seen]:
             named = ", ".join(undecided[:_NAMED]) + (", ..." if len(undecided) > _NAMED else "")
-            words = "%d servers are shown without what is selected by (%s): they are left out; give their ids"
+            words = "%d servers are shown without what they are selected by (%s): they are left out; give their ids"
             _log.warning(words, len(undecided), named)
         if end is ListEnd.UNCONFIRMED:
-            _log.warning("the cloud does not say what follows the last server of its list: it is taken for the last")
+            _log.warning("the cloud refuses the page after its last server: the list is taken as complete")

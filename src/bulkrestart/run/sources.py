@@ -22,8 +22,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _LOG_WORDS: Final = "action logs cannot be read (%s): reboots are judged by the states of servers alone"
-_ROW_WORDS: Final = "single rows of action logs cannot be read (%s): whole logs are read, which do not show a finish"
-_STATES_WORDS: Final = "servers may not be looked at (%s): whether they are back is known from lists alone, if at all"
+_ROW_WORDS: Final = "single rows of action logs cannot be read (%s): whole logs do not show when a reboot ends"
+_STATES_WORDS: Final = "single servers cannot be read (%s): only lists can show whether servers are back"
 
 
 class Source:

@@ -204,7 +204,7 @@ class Traffic:
         self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
         if isinstance(seen, Unsent) and seen.is_local and not self._has_warned_of_limit:
             self._has_warned_of_limit = True
-            _log.warning("fewer requests leave at once: %s; %s", seen.words, seen.remedy)
+            _log.warning("a limit of this machine slows down the requests: %s; %s", seen.words, seen.remedy)
         if LONGEST_SAID >= (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
             _log.warning("everybody waits for %.0f s, as the cloud asks (%s)", hold, seen)
         if self.admission.door.is_closed and not was_closed:
