@@ -152,13 +152,16 @@ class Preflight:
                     is_stray = isinstance(seen, Answer) and seen.status < 500
                     strays += is_stray
                     if tries == TRIES:
-                        # A problem of this machine or its network comes first.
-                        if isinstance(seen, Unsent) and seen.remedy != CHECK_URL:
-                            remedy = seen.remedy
-                        words = f"the compute API does not answer{what} ({seen})"
-                        raise EndpointError(f"{words}; {remedy}; nothing was sent")
+                        raise _unanswered(seen, what, remedy)
                     # If stray answers repeat, an error reports them; until then there is nothing for the user to do.
                     level = logging.DEBUG if is_stray else logging.WARNING
                     words = "the compute API does not answer%s (%s); look %d of %d follows"
                     _log.log(level, words, what, seen, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
+
+
+def _unanswered(seen: Observation, what: str, remedy: str) -> EndpointError:
+    """Make the error after the last try. If this machine or its network is the cause, its remedy replaces `remedy`."""
+    if isinstance(seen, Unsent) and seen.remedy != CHECK_URL:
+        remedy = seen.remedy
+    return EndpointError(f"the compute API does not answer{what} ({seen}); {remedy}; nothing was sent")
