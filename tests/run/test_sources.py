@@ -218,7 +218,7 @@ def test_all_states(
         assert transport.asked.count("show") <= 31
 
     virtually(main)
-    assert caplog.text.count("none is waited for") == 1
+    assert caplog.text.count("the run does not wait for any") == 1
 
 
 @pytest.mark.parametrize("applied", [True, False])
