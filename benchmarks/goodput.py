@@ -1,6 +1,6 @@
-"""Measures on virtual time how long a fleet takes when the cloud is partly broken, overloaded, or limits the rate.
+"""Measures on virtual time how long a run takes when the cloud is partly broken, overloaded, or limits the rate.
 
-Nothing here depends on the machine: the same figures come out everywhere. The seed decides what is left to chance.
+The figures do not depend on the machine. The seed decides which servers are faulty, and the jitter.
 """
 
 import logging
@@ -25,10 +25,10 @@ AT_ONCE: Final = 50
 LATENCY: Final = 0.3
 #: Seconds: the default `request_timeout` of a restart.
 _REQUEST_TIMEOUT: Final = 60.0
-#: Seconds that the bound of time-outs leaves for what comes after them.
+#: Seconds that the bound for time-outs adds for the looks and sends that follow them.
 _TAIL: Final = 60.0
 
-#: What a faulty server's first send meets.
+#: The answer to the first send to a faulty server.
 FAULTS: Final[Mapping[str, Callable[[], Fault]]] = {
     "503": lambda: Fault.error(503),
     "503 with Retry-After: 1": lambda: Fault.respond(503, headers={"retry-after": "1"}),
@@ -45,10 +45,10 @@ _UNBOUNDED: Final = ("429 with Retry-After: 1", "504 after 5 s")
 #: Each share of faulty servers, and the seconds that it may cost.
 _SHARES: Final = {0.005: 60.0, 0.02: 60.0, 0.1: 120.0}
 
-#: Requests that a rate limit lets in, and seconds of its window.
+#: Rate limits: the requests that are accepted in a window, and its seconds.
 _RATE_LIMITS: Final = ((100, 10.0), (600, 60.0), (200, 60.0))
 _RATE_LIMITED: Final = (1_000, 3_000)
-#: Answers 429 by servers and limit, as they were before the limit went by shares: AIMD alone (measured at 70e0c7b).
+#: Answers 429 by servers and limit with AIMD alone (measured at 70e0c7b, before `OverloadLimit`).
 _FORMER_429S: Final = {
     (1_000, 100): 153,
     (1_000, 600): 50,
@@ -60,17 +60,17 @@ _FORMER_429S: Final = {
 
 #: Requests that an overloaded API works on at once.
 CAPACITY: Final = 10
-#: Seconds to the answer of a request that it sheds: as late as any, or at once.
+#: Seconds to the 503 of a request that is shed: as slow as any answer, or almost at once.
 _SHED_AFTER: Final = (LATENCY, 0.02)
 
 
 class Shedding(NamedTuple):
-    """What a run over an overloaded API came to.
+    """The figures of a run over an overloaded API.
 
     Attributes:
-        seconds: How long it took.
+        seconds: How long the run took.
         share: The share of requests that were shed.
-        later_share: The same, of those that came after 20 s.
+        later_share: The share of requests after the first 20 s that were shed.
     """
 
     seconds: float
@@ -79,14 +79,14 @@ class Shedding(NamedTuple):
 
 
 class Limited(NamedTuple):
-    """What a run over a rate-limited API came to: how long it took, and how many requests were answered 429."""
+    """The figures of a run over a rate-limited API: how long it took, and how many requests were answered 429."""
 
     seconds: float
     refused: int
 
 
 def run(rounds: int) -> Section:
-    """Measure, and write the tables."""
+    """Measure each case, and return the tables."""
     logging.getLogger("bulkrestart").addHandler(logging.NullHandler())
     seeds = range(rounds)
     figures: list[Figure] = []
@@ -96,9 +96,9 @@ def run(rounds: int) -> Section:
         f"A share of the servers meets the fault once, on its first send. Without faults: {ideal:.1f} s. "
         "Seconds beyond that:",
         _faults(seeds, ideal, figures),
-        f"An API that works on {CAPACITY} requests at once, and answers 503 to the others; {_SERVERS:,} servers:",
+        f"An API that works on {CAPACITY} requests at once and answers 503 to the others; {_SERVERS:,} servers:",
         _shedding(seeds, figures),
-        f"An API that limits the rate, {AT_ONCE} at once; the ideal is servers x window / limit:",
+        f"An API that limits the rate; {AT_ONCE} requests at once. The ideal time is servers x window / limit:",
         _rate_limits(seeds, figures),
     ]
     return Section(text="\n\n".join([judged(figures), *texts]))
@@ -155,7 +155,7 @@ def _rate_limits(seeds: range, figures: list[Figure]) -> str:
 
 
 def faulty(fault: str | None, share: float, *, servers: int = _SERVERS, seed: int = 0) -> float:
-    """Restart a fleet of which a share meets a fault, and return the seconds that it takes."""
+    """Restart a fleet of which a share of the servers is faulty, and return the seconds that it takes."""
 
     async def main() -> Report:
         cloud = cloud_of(servers, latency=LATENCY)
@@ -164,14 +164,14 @@ def faulty(fault: str | None, share: float, *, servers: int = _SERVERS, seed: in
             cloud.script(server_id, FAULTS[fault]())
         async with client_of(cloud, max_at_once=AT_ONCE) as client:
             report = await client.restart(cloud.ids, wait=False, rollout=REGARDLESS)
-        assert max(cloud.posts.values()) <= 2, "it was sent to again before it was known that it may be"
+        assert max(cloud.posts.values()) <= 2, "a server was sent to more than twice"
         return report
 
     return _taken(virtually(main, seed=seed), servers)
 
 
 def rate_limited(servers: int, limit: int, window: float, *, seed: int = 0) -> Limited:
-    """Restart a fleet over an API that lets in so many sends in a window."""
+    """Restart a fleet over an API that accepts `limit` sends in each window."""
 
     async def main() -> tuple[Report, int]:
         cloud = cloud_of(servers, latency=LATENCY, rate_limit=(limit, window))
@@ -194,16 +194,16 @@ def shed(
     headers: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Shedding:
-    """Restart a fleet over an API that works on so many requests at once, and sheds the others.
+    """Restart a fleet over an API that works on `capacity` requests at once and sheds the others.
 
     Args:
-        servers: How many.
+        servers: How many servers the fleet has.
         capacity: How many requests the API works on at once.
-        after: Seconds to the 503 of a request that it sheds.
+        after: Seconds to the 503 of a request that is shed.
         at_once: `max_at_once` of the client.
-        adaptive: Its `adaptive`.
-        headers: Those of the 503.
-        seed: Decides what is left to chance.
+        adaptive: `adaptive` of the client.
+        headers: Headers of the 503.
+        seed: The seed of the run.
     """
 
     async def main() -> tuple[Report, list[tuple[float, bool]]]:

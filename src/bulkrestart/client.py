@@ -115,13 +115,13 @@ class RestartClient:
         max_per_second: Requests a second, of whatever kind, over all concurrent calls; polls and looks before sends.
             Time in which nothing was sent makes no room for more afterwards. A look that has to come right before a
             send leaves with it, and both count. None for no bound.
-        adaptive: Whether fewer than `max_at_once` requests are in flight where the cloud is overloaded. True halves
-            their number when it throttles, and brings it back one by one (AIMD, as TCP does). It also lowers their
-            number when a large share of requests that left together is answered 503, or not in time, to what the API
-            works on; a few faulty servers do not. "latency" finds besides, by how long sends take, how many requests
-            at once the API works on: more would only wait in its queue. It begins with 10, so it needs some hundred
-            sends to become fast where the API is (the gradient controller of Envoy's adaptive concurrency filter).
-            False keeps `max_at_once`. In all of them one request leaves first after a pause of all requests, and the
+        adaptive: Whether to lower the number of requests in flight when the cloud is overloaded. True halves it when
+            the cloud throttles, and raises it again one by one (AIMD, as in TCP). It also lowers the number, to what
+            the API can work on, when a large share of the requests that left together is answered 503 or not in time;
+            a few faulty servers do not lower it. "latency" also measures how long sends take, to find how many requests
+            the API works on at once: more would only wait in its queue. It begins with 10, so it takes some hundred
+            sends until it is fast on a fast API (the gradient controller of Envoy's adaptive concurrency filter). False
+            keeps `max_at_once`. With each of them, after a pause of all requests one request leaves first, and the
             others follow as answers come.
 
     Raises:
@@ -222,7 +222,7 @@ class RestartClient:
                 decide.
             max_at_once: Requests in flight at once, over all concurrent calls.
             max_per_second: Requests a second; `RestartClient` says more.
-            adaptive: Whether fewer are in flight where the cloud is overloaded; `RestartClient` says more.
+            adaptive: Whether to lower the number in flight when the cloud is overloaded; see `RestartClient`.
 
         Raises:
             ValueError: There is no such cloud, a setting is missing, settings contradict each other, or the cloud has

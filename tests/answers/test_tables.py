@@ -571,7 +571,7 @@ def test_trouble(row: Row) -> None:
     Row(name="401 once, HARD", meets=[REFUSED_TOKEN], arguments=ONE_HARD_ATTEMPT, posts=2),
     Row(name="401 five times", meets=[REFUSED_TOKEN] * 5, arguments=ONE_ATTEMPT, posts=6),
     Row(
-        name="401 of this server for ever",
+        name="401 of this server always",
         meets=[REFUSED_TOKEN] * 99,
         ends=refused(Reason.UNAUTHORIZED),
         posts=10,
@@ -1087,7 +1087,7 @@ def test_forbidden_in_a_row(refused_servers: Sequence[int], stop: StopReason | N
 
 
 def test_403_on_a_look_is_found_out_before_the_first_send(caplog: pytest.LogCaptureFixture) -> None:
-    """One GET before the first POST tells that servers may not be looked at; the run goes on, and says so."""
+    """One GET before the first POST shows that single servers cannot be read; the run goes on, and says so."""
 
     async def main() -> None:
         cloud = cloud_of(1)
@@ -1103,4 +1103,4 @@ def test_403_on_a_look_is_found_out_before_the_first_send(caplog: pytest.LogCapt
 
     with caplog.at_level(logging.WARNING, "bulkrestart"):
         virtually(main)
-    assert caplog.text.count("servers may not be looked at (Policy does not allow it)") == 1
+    assert caplog.text.count("single servers cannot be read (Policy does not allow it)") == 1

@@ -187,7 +187,7 @@ def test_a_cloud_that_answers_406_to_everything(version: str, fault: Fault, vers
 
 
 def test_a_cloud_that_answers_406_to_every_look() -> None:
-    """What was accepted says so, and none is waited for: no states can be read; nothing is sent twice."""
+    """No states can be read, so the run does not wait for accepted servers; nothing is sent twice."""
 
     async def main() -> None:
         cloud = cloud_of(2)

@@ -1,4 +1,4 @@
-"""What other libraries tell the user: shown once, on standard error, on one line, without secrets."""
+"""Messages of other libraries are shown once, on standard error, on one line, without secrets."""
 
 import logging
 import warnings
@@ -23,7 +23,7 @@ LONG_CODE = "a1b2c3d4" * 12
 
 
 def show(capfd: pytest.CaptureFixture[str], act: Callable[[], object]) -> list[str]:
-    """Let something be told while a command runs, and return the lines on standard error."""
+    """Call `act` while warnings are shown, and return the lines on standard error."""
     streams = Streams()
     streams.secrets = lambda: (Secret(PASSWORD),)
     with streams.showing_warnings():
@@ -60,7 +60,7 @@ def show(capfd: pytest.CaptureFixture[str], act: Callable[[], object]) -> list[s
     ],
 )
 def test_what_others_log_is_shown(capfd: pytest.CaptureFixture[str], logger: str, message: str, line: str) -> None:
-    """A link stays whole, and is told once however often it is logged; a secret is masked."""
+    """A link stays whole and is shown once, however often it is logged; a secret is masked."""
 
     def act() -> None:
         for _ in range(3):
@@ -79,13 +79,13 @@ def test_what_others_log_is_shown(capfd: pytest.CaptureFixture[str], logger: str
     ],
 )
 def test_what_is_for_programmers_is_not_shown(capfd: pytest.CaptureFixture[str], logger: str, level: int) -> None:
-    """Nor are requests, which carry tokens."""
+    """Messages for developers are not shown, and neither are requests, which carry tokens."""
     assert show(capfd, lambda: logging.getLogger(logger).log(level, "REQ: curl -g -i")) == []
 
 
 @pytest.mark.filterwarnings("always")
 def test_what_others_warn_of_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    """On one line, without the code that warned, and once."""
+    """A warning is shown once, on one line, without the line of code."""
 
     def act() -> None:
         for _ in range(3):
@@ -97,7 +97,7 @@ def test_what_others_warn_of_is_shown(capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_nothing_is_shown_after_the_end(capfd: pytest.CaptureFixture[str]) -> None:
-    """When the command speaks of how it ends, it alone does."""
+    """After the command has reported its end, nothing else is shown."""
     streams = Streams()
     with streams.showing_warnings():
         streams.hush()
@@ -118,7 +118,7 @@ def test_nothing_is_shown_after_the_end(capfd: pytest.CaptureFixture[str]) -> No
 def test_what_is_odd_in_clouds_yaml_is_said_once(
     cli: Cli, clouds: Clouds, settings: Mapping[str, object], words: str
 ) -> None:
-    """Openstacksdk warns of settings that it does not use, or not for long."""
+    """Openstacksdk warns about settings that it ignores or will drop."""
     clouds(one={"region_name": "RegionOne", **settings})
     end = cli("servers", "--all", "--cloud", "one")
     assert end.err.count(words) == 1, end.err
@@ -127,7 +127,7 @@ def test_what_is_odd_in_clouds_yaml_is_said_once(
 
 
 def test_an_insecure_sign_in_is_said_once(cli: Cli, clouds: Clouds, serve: Serve, tmp_path: Path) -> None:
-    """Each sign-in is two requests, and urllib3 would warn at each, with a line of its code."""
+    """A sign-in makes two requests, and urllib3 would warn at each of them."""
     served = serve(Cloud(3))
     keystone = FakeKeystone(Authority(tmp_path).server("127.0.0.1"))
     keystone.issued = served.cloud.add_token

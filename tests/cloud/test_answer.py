@@ -162,7 +162,7 @@ SHAPES = [
 @example(shape=ACCEPTED, at=9, dropped=3, inserted=b"101", place=40)
 @example(shape=OK + b"Content-Length: 5\r\n\r\nhello", at=60, dropped=0, inserted=b"HTTP", place=44)
 def test_whatever_comes_is_no_error_of_ours(shape: bytes, at: int, dropped: int, inserted: bytes, place: int) -> None:
-    """Of damaged bytes nothing is raised; what is told does not hang on where they are cut, and h11 does not object."""
+    """Damaged bytes raise nothing; the result does not depend on how they are split; if h11 accepts them, it agrees."""
     data = shape[:at] + inserted + shape[at + dropped :]
     whole = read([data], is_closed=True)
     halves = read([data[:place], data[place:]] if 0 < place < len(data) else [data], is_closed=True)

@@ -409,7 +409,7 @@ def test_a_function_is_asked_once_for_all(backend: str, kind: str) -> None:
             assert token.note(request, status) is False
         await all_sign_in()
         assert len(asked) == 1
-        # The first refusal may be one node's.
+        # The first refusal may come from a single node.
         assert token.note(request, 401)
         assert token.is_signed_in
         assert token.note(request, 401)
@@ -516,7 +516,7 @@ CUT = Trouble("the connection was cut", "look at the network", is_cut=True)
     ],
 )
 def test_a_sign_in_that_is_cut_is_tried_again(troubles: list[Trouble], asked: list[float], end: Trouble | None) -> None:
-    """A closed connection is no verdict, also before a run; an answer is, and a password is not tried again."""
+    """A closed connection is tried again, also before a run; a refused password is not."""
 
     async def main() -> None:
         auth = Scripted()

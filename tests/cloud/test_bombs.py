@@ -44,7 +44,7 @@ def test_a_bomb_costs_neither_memory_nor_the_loop(backend: str, way: str, bomb: 
     assert found["grown"] < MOST_GROWN
     assert found["held"] < LONGEST_HELD
     assert len(found["seen"]) == AT_ONCE
-    # Of a list that is too long, the first rows are a page.
+    # If a list is too long, its first rows are used as a page.
     assert set(found["seen"]) <= {"Answer", "Unanswered", *(["Page"] if bomb == "rows" else [])}
 
 

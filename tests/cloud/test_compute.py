@@ -441,7 +441,7 @@ S1 = Position.after("s1")
     ],
 )
 async def test_a_page_is_read(document: object, count: int, says_more: bool, position: Position | None) -> None:
-    """More follows if a link says so or the page is full; a link also says where."""
+    """More rows follow if there is a link or the page is full; a link also says where."""
     page = await saying_json(document).page()
     assert isinstance(page, Page)
     assert (len(page.servers), page.says_more, page.next) == (count, says_more, position)
@@ -492,7 +492,7 @@ async def test_a_link_says_where_the_next_page_begins(href: object, position: Po
     ],
 )
 async def test_a_page_that_is_too_long_is_cut(text: str, count: int) -> None:
-    """The first rows of a page that is longer than is read are a page, which is not the last one."""
+    """If a page is too long to be read whole, its first rows are used, and it is not the last page."""
     page = await saying(b'{"servers": ' + text.encode() + b"}").page()
     assert isinstance(page, Page)
     assert (page.rows, page.is_cut, page.says_more) == (count, True, True)
@@ -500,7 +500,7 @@ async def test_a_page_that_is_too_long_is_cut(text: str, count: int) -> None:
 
 @pytest.mark.asyncio
 async def test_a_row_that_is_too_long_makes_no_page() -> None:
-    """Where not one row is whole within what is read, nothing of the page is used."""
+    """If not even the first row can be read whole, nothing of the page is used."""
     seen = await saying(b'{"servers": [' + b" " * (51 * 1024 * 1024)).page()
     assert isinstance(seen, Answer)
     assert seen.fault.body is Body.CUT_SHORT

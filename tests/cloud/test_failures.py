@@ -1,4 +1,4 @@
-"""Why a connection fails: the name of the error, the address, whose limit it is, and whether another try may help."""
+"""Why a connection failed: the name of the error, the address, the cause, and whether another try may help."""
 
 import errno
 import http.client
@@ -114,7 +114,7 @@ def tls_error(reason: str, words: str, kind: type[ssl.SSLError] = ssl.SSLError) 
     ],
 )
 def test_a_failure_names_its_error_and_its_address(error: Exception, words: str) -> None:
-    """Whatever wraps it, the words have the name to search for, where the connection went, and the system's text."""
+    """Whatever wraps it, the text has the error's name, the address and the system's message."""
     failure = failure_of(error, ADDRESS)
     assert failure is not None
     assert failure.words == words
@@ -133,12 +133,12 @@ def test_a_failure_names_its_error_and_its_address(error: Exception, words: str)
     ids=repr,
 )
 def test_what_does_not_say_why_is_left_as_it_is(error: Exception) -> None:
-    """An exception without a name of the system is no failure of a connection that is known here."""
+    """An exception without a system error is no failed connection."""
     assert failure_of(error, ADDRESS) is None
 
 
 def test_causes_that_go_round_end() -> None:
-    """A chain of causes that leads back to itself is left at some point."""
+    """The search in a cycle of causes ends."""
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
     assert failure_of(one, ADDRESS) is None
@@ -158,7 +158,7 @@ def test_causes_that_go_round_end() -> None:
     ids=errno.errorcode.get,
 )
 def test_a_limit_of_this_machine_is_not_the_clouds_trouble(number: int, remedy: str) -> None:
-    """Its words name the limit, and the remedy is for this machine."""
+    """The text names the limit, and the remedy is for this machine."""
     failure = failure_of(caused_by(OSError(number, os.strerror(number))), ADDRESS)
     assert failure is not None
     assert failure.is_local
@@ -169,7 +169,7 @@ def test_a_limit_of_this_machine_is_not_the_clouds_trouble(number: int, remedy: 
 
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH], ids=errno.errorcode.get)
 def test_a_missing_route_names_the_network(number: int) -> None:
-    """It may be the cloud's or this machine's, so it counts as any other failure."""
+    """A missing route may be the cloud's fault or this machine's, so it counts like any other failure."""
     failure = failure_of(OSError(number, "no route"), ADDRESS)
     assert failure is not None
     assert (failure.is_local, failure.remedy) == (False, "check the network and the VPN of this machine")
@@ -192,7 +192,7 @@ def test_a_missing_route_names_the_network(number: int) -> None:
     ],
 )
 def test_which_tls_errors_are_final(reason: str, kind: type[ssl.SSLError], is_insecure: bool) -> None:
-    """Only those of the certificate, the host name and the protocol; what broke on the way is tried again."""
+    """Only errors of the certificate, the host name or the protocol are final; a broken handshake is tried again."""
     failure = failure_of(tls_error(reason, "words", kind), ADDRESS)
     assert failure is not None
     assert (failure.is_insecure, failure.is_cut) == (is_insecure, not is_insecure)
@@ -208,7 +208,7 @@ def test_which_tls_errors_are_final(reason: str, kind: type[ssl.SSLError], is_in
     ],
 )
 def test_the_other_end_is_named(host: str, proxy: str | None, name: str) -> None:
-    """Host and port, and the proxy without its password."""
+    """The text has host and port, and the proxy without its password."""
     assert peer(host, 443, None if proxy is None else httpx.Proxy(proxy)) == name
 
 
@@ -227,7 +227,7 @@ def send(compute: Compute) -> Observation:
 @both_backends
 @each_way
 def test_a_refused_connection_names_the_address(backend: str, way: str) -> None:
-    """So it does by each way to send, and on both backends."""
+    """The address is in the text with each transport, on both backends."""
     port = closed_port()
 
     async def main() -> None:
@@ -241,7 +241,7 @@ def test_a_refused_connection_names_the_address(backend: str, way: str) -> None:
 @both_backends
 @each_way
 def test_a_reset_connection_names_the_address(backend: str, way: str) -> None:
-    """It is unanswered, as before, and the words say by whom."""
+    """The request counts as unanswered, and the text has the address."""
 
     async def handle(connection: Connection) -> None:
         assert await read_request(connection)
@@ -268,7 +268,7 @@ async def break_off(connection: Connection) -> None:
 
 
 async def fail(connection: Connection) -> None:
-    """Send the alert of a server at a loss: internal error (RFC 8446, section 6)."""
+    """Send the TLS alert "internal error" (RFC 8446, section 6)."""
     await connection.receive()
     await connection.send(bytes([21, 3, 3, 0, 2, 2, 80]))
 
@@ -280,7 +280,7 @@ async def speak_http(connection: Connection) -> None:
 
 
 async def know_no_version(connection: Connection) -> None:
-    """Send the alert of a server that speaks other versions of TLS."""
+    """Send the TLS alert of a server that supports other versions."""
     await connection.receive()
     await connection.send(bytes([21, 3, 3, 0, 2, 2, 70]))
 
@@ -312,7 +312,7 @@ def test_a_cut_tls_handshake_is_tried_again(
 def test_a_socket_that_cannot_be_made_is_a_local_limit(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], httpx.AsyncBaseTransport], number: int
 ) -> None:
-    """The request never left, and the observation says that this machine is why."""
+    """The request never left, and the observation says that this machine is the cause."""
 
     async def refuse(*_: object, **__: object) -> SocketStream:
         raise OSError("All connection attempts failed") from OSError(number, os.strerror(number))
@@ -326,7 +326,7 @@ def test_a_socket_that_cannot_be_made_is_a_local_limit(
 
 
 def test_a_proxy_that_is_not_there_is_named() -> None:
-    """The words name the proxy besides the host, without its password."""
+    """The text names the host and the proxy, without its password."""
     port = closed_port()
     transport = ProxiedTransport(TLS, httpx.Proxy(f"http://me:s3cret@127.0.0.1:{port}"))
     seen = send(compute_of(LaneSender(transport), "http://nova.test:8774"))
@@ -336,7 +336,7 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
 
 
 def test_a_certificate_of_another_host_names_the_address(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The host name is final, and OpenSSL's words say which address it is not for."""
+    """A wrong host name is final, and OpenSSL's message names the address."""
     authority = Authority(tmp_path_factory.mktemp("authority"))
     context = authority.server("127.0.0.2")
 
@@ -375,7 +375,7 @@ def test_a_certificate_of_another_host_names_the_address(tmp_path_factory: pytes
 )
 @pytest.mark.parametrize("status", [301, 307])
 def test_a_redirect_names_its_target(status: int, location: str | None, shown: str) -> None:
-    """Without the user, the password and the query, which may be secrets."""
+    """The target is shown without user, password and query, which may be secrets."""
     headers = {} if location is None else {"Location": location}
     transport = httpx.MockTransport(lambda _: httpx.Response(status, headers=headers))
     seen = send(compute_of(LaneSender(transport)))
@@ -384,7 +384,7 @@ def test_a_redirect_names_its_target(status: int, location: str | None, shown: s
 
 @pytest.mark.parametrize("status", [202, 404, 503])
 def test_only_a_redirect_points_somewhere(status: int) -> None:
-    """A Location in another answer is no redirect: Nova sends one where it has made something."""
+    """A Location in another answer is no redirect: Nova sends one when it has created something."""
     reply = httpx.Response(status, headers={"Location": "https://elsewhere.test/"})
     seen = send(compute_of(LaneSender(httpx.MockTransport(lambda _: reply))))
     assert getattr(seen, "location", None) == ""

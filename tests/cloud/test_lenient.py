@@ -1,4 +1,4 @@
-"""Answers that RFC 9112 allows a client to refuse, held against aiohttp, httpx and http.client over real sockets.
+"""Answers that RFC 9112 allows a client to refuse, compared with aiohttp, httpx and http.client over real sockets.
 
 What another client accepts is accepted, unless two readings could differ in what the answer is.
 """
@@ -332,7 +332,7 @@ def reading_of(pieces: Sequence[bytes]) -> Reading:
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Answers a request with the row that its path counts to, and closes."""
+    """Answers a request with the row whose number is its path, and closes."""
 
     def handle(self) -> None:
         """Read the head of the request, and answer."""
@@ -386,13 +386,13 @@ def read_with_http_client(port: int, path: str) -> Reading:
 
 
 OTHERS = {"aiohttp": read_with_aiohttp, "httpx": read_with_httpx, "http.client": read_with_http_client}
-#: What they raise for an answer that they refuse.
+#: What the clients raise for an answer that they refuse.
 REFUSED = (aiohttp.ClientError, httpx.RemoteProtocolError, http.client.HTTPException, ValueError, OverflowError)
 
 
 @each_row
 def test_what_another_client_accepts_is_accepted(port: int, name: str) -> None:
-    """Ours accepts what another client accepts, as the same answer, and refuses it only for a reason."""
+    """Our reader accepts what another client accepts, as the same answer, or refuses it for a stated reason."""
     row = ROWS[name]
     ours = reading_of([row.data])
     assert ours == row.ours
@@ -454,7 +454,7 @@ def test_an_odd_acceptance_is_one(backend: str, head: bytes) -> None:
     ],
 )
 def test_an_answer_of_two_readings_is_unanswered(status: bytes, rest: bytes) -> None:
-    """What may be two answers is none: the run looks at the server, whatever the status says."""
+    """An answer that can be read in two ways counts as lost: the run looks at the server, whatever the status says."""
 
     async def main() -> None:
         reply = b"HTTP/1.1 " + status + b"\r\n" + rest
@@ -478,7 +478,7 @@ def test_an_answer_of_two_readings_is_unanswered(status: bytes, rest: bytes) -> 
     ],
 )
 def test_a_connection_is_kept_after_an_odd_answer(before: bytes, may_follow: bool) -> None:
-    """An answer that tells where it ends leaves its connection as whole as any other."""
+    """An odd answer with a known end leaves its connection reusable."""
     told = read([before + b"\r\nhello"])
     assert (told.body, told.is_complete, told.may_follow) == (b"hello", True, may_follow)
 
@@ -509,7 +509,7 @@ def test_a_connection_is_not_kept_after_a_length_and_chunks() -> None:
 
 
 def test_a_status_is_held_until_chunks_agree_with_the_length() -> None:
-    """Nothing of an answer is told while its chunks may contradict its length."""
+    """No status is set while the chunks may still contradict the length."""
     answers = Answers()
     answers.feed(OK + LENGTH + CHUNKED + b"\r\n5\r\nhello\r\n")
     assert (answers.status, answers.headers, answers.is_complete) == (0, [], False)
@@ -518,7 +518,7 @@ def test_a_status_is_held_until_chunks_agree_with_the_length() -> None:
 
 
 def test_a_long_answer_is_not_held() -> None:
-    """What is held is bounded: a body beyond that is told as it arrives, and is cut short if it is too long."""
+    """Only so much is held back: the status of a longer body is set at once, and the body is cut if it is too long."""
     answers = Answers()
     answers.feed(OK + b"Content-Length: 1048577\r\n" + CHUNKED + b"\r\n5\r\nhello\r\n")
     assert (answers.status, answers.take()) == (200, b"hello")
@@ -530,7 +530,7 @@ def test_a_long_answer_is_not_held() -> None:
 
 
 class Searched:
-    """Stands for the pattern of an empty line, and counts the bytes that are searched."""
+    """Replaces the pattern of an empty line, and counts the bytes that are searched."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -661,7 +661,7 @@ def test_what_httptools_reads_is_read_the_same(data: bytes, is_lenient: bool) ->
 
 @given(data=odd_answers, places=st.lists(st.integers(1, 200), max_size=5))
 def test_an_answer_of_odd_words_is_the_same_however_it_is_split(data: bytes, places: list[int]) -> None:
-    """Whatever the words are, the reading does not depend on how they arrive."""
+    """For any input, the result does not depend on how the bytes are split."""
     ends = [*sorted({place for place in places if place < len(data)}), len(data)]
     pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     assert read(pieces, is_closed=True)._replace(may_follow=False) == read([data], is_closed=True)._replace(

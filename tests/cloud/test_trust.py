@@ -1,4 +1,4 @@
-"""One trust and one proxy rule: the sign-in and the compute API take the same certificates and the same way."""
+"""The sign-in and the compute API trust the same certificates and use the same proxy."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from bulkrestart.cloud.bounded import BoundedAdapter
 from bulkrestart.cloud.configuration import Overrides
 from bulkrestart.cloud.credentials import SignInError
 from bulkrestart.cloud.keystone import Keystone
-from bulkrestart.cloud.network import CertificatesError, proxies_of, proxy_of, tls_context
+from bulkrestart.cloud.network import CertificatesError, proxies_for_requests, proxy_of, tls_context
 from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.model import RebootType
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the environment name no cloud, no proxy and no certificates."""
+    """Remove clouds, proxies and certificates from the environment."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
@@ -47,19 +47,19 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Give the authority of the cloud."""
+    """Return the certificate authority of the cloud."""
     return Authority(tmp_path_factory.mktemp("right"))
 
 
 @pytest.fixture(scope="module")
 def wrong(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Give another authority."""
+    """Return another certificate authority."""
     return Authority(tmp_path_factory.mktemp("wrong"), "wrong")
 
 
 @pytest.fixture
 def keystone(right: Authority) -> Iterator[FakeKeystone]:
-    """Give a Keystone that speaks TLS."""
+    """Serve a Keystone over TLS."""
     with FakeKeystone(right.server("127.0.0.1")).serving() as served:
         yield served
 
@@ -80,7 +80,7 @@ def read(url: str, settings: Mapping[str, object] | None = None, overrides: Over
 
 
 def reaches(context: ssl.SSLContext, server: ssl.SSLContext) -> bool:
-    """Tell whether a request to the compute API trusts the other side."""
+    """Return whether a request to the compute API trusts the server."""
 
     async def main() -> bool:
         async with (
@@ -138,7 +138,7 @@ def test_two_trust_stores_are_one(
     option: str | None,
     is_trusted: bool,
 ) -> None:
-    """Whatever names the certificates, sign-in and compute agree, and the first source of the order counts."""
+    """Sign-in and compute API agree whatever names the certificates, and the first source counts."""
     files = {"right": str(right.cacert), "wrong": str(wrong.cacert), "folder": str(tmp_path)}
     for name, value in variables.items():
         monkeypatch.setenv(name, files.get(value, value))
@@ -157,14 +157,14 @@ def test_two_trust_stores_are_one(
 def test_a_variable_that_names_no_certificates_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, content: str | None
 ) -> None:
-    """OpenSSL ignores such a file, and every certificate would be refused without a hint at the cause."""
+    """OpenSSL ignores such a file, and would then refuse every certificate without naming the cause."""
     path = tmp_path / "bundle.pem"
     if content is not None:
         path.write_text(content)
     monkeypatch.setenv(variable, str(path))
     with pytest.raises(CertificatesError, match=rf"^{variable}: .*bundle.pem.*; correct it, or unset it$"):
         tls_context()
-    # No certificate is read where none is verified, or where others are named.
+    # The variable is not read if nothing is verified, or if other certificates are given.
     assert tls_context(verify=False).verify_mode is ssl.CERT_NONE
 
 
@@ -198,11 +198,11 @@ def test_a_system_without_a_store_trusts_certifis(
     ],
 )
 def test_two_proxy_rules_are_one(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str], url: str) -> None:
-    """Requests gets for the sign-in what httpx gets for the compute API."""
+    """Requests uses the same proxy for the sign-in as httpx for the compute API."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     proxy = proxy_of(url)
-    assert proxies_of(url) == ({} if proxy is None else {url.partition(":")[0]: "http://proxy.test:3128"})
+    assert proxies_for_requests(url) == ({} if proxy is None else {url.partition(":")[0]: "http://proxy.test:3128"})
 
 
 @pytest.mark.parametrize(
@@ -214,9 +214,9 @@ def test_two_proxy_rules_are_one(monkeypatch: pytest.MonkeyPatch, variables: Map
     ],
 )
 def test_requests_gets_the_password_of_the_proxy(monkeypatch: pytest.MonkeyPatch, named: str, given: str) -> None:
-    """It takes it from the URL."""
+    """Requests takes the password from the URL."""
     monkeypatch.setenv("HTTPS_PROXY", named)
-    assert proxies_of("https://keystone.test/v3") == {"https": given}
+    assert proxies_for_requests("https://keystone.test/v3") == {"https": given}
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_ports_and_addresses_without_a_proxy(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_the_sign_in_names_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    """The words name the error, Keystone and the proxy, without the proxy's password."""
+    """The text names the error, Keystone and the proxy, without the password of the proxy."""
     port = closed_port()
     monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://me:{PASSWORD}@127.0.0.1:{port}")
     signs = read("https://keystone.test:5000")
@@ -256,7 +256,7 @@ def test_the_sign_in_names_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyP
 
 
 def test_a_socks_proxy_keeps_its_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections of another kind would go past the proxy."""
+    """Connections of another kind would bypass the proxy."""
 
     class Connections(HTTPSConnectionPool):
         """Stands for those that speak SOCKS."""
@@ -286,7 +286,7 @@ def test_a_socks_proxy_keeps_its_own_connections(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_sign_in_names_the_error_and_the_address(url: str, words: str) -> None:
-    """As a request to the compute API does, and without the names of classes of other libraries."""
+    """The text is like that of a request to the compute API, without class names of other libraries."""
     port = closed_port()
     with pytest.raises(SignInError, match=words.format(port=port)) as caught:
         anyio.run(read(url.format(port=port)).fetch)
@@ -313,7 +313,7 @@ def test_a_limit_of_this_machine_is_not_keystones_trouble(monkeypatch: pytest.Mo
 def test_a_sign_in_whose_tls_handshake_is_cut_is_tried_again(
     backend: str, monkeypatch: pytest.MonkeyPatch, right: Authority
 ) -> None:
-    """A load balancer that closes is no verdict, before a run too."""
+    """A connection that a load balancer closes is tried again, also before a run."""
     monkeypatch.setattr("bulkrestart.cloud.credentials._CUT_DELAYS", (0.0, 0.0))
     taken = 0
 
@@ -343,7 +343,7 @@ def test_a_sign_in_whose_tls_handshake_is_cut_is_tried_again(
 
 @both_backends
 def test_a_sign_in_that_is_always_cut_ends(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After three tries it is told, with the name of the error."""
+    """After three tries, an error names the cause."""
     monkeypatch.setattr("bulkrestart.cloud.credentials._CUT_DELAYS", (0.0, 0.0))
 
     async def handle(connection: Connection) -> None:

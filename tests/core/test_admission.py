@@ -87,7 +87,7 @@ def test_a_run_that_uses_its_own_bound_waits_alone() -> None:
 
 @pytest.mark.parametrize("seen", [LATE, LOCAL], ids=["late", "a limit of this machine"])
 def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one(seen: object) -> None:
-    """After a flight of which most is shed the sixth of ten makes room for the next, and no other does."""
+    """If most of ten requests are shed, the limit is halved, so only the sixth answer makes room for another."""
     admission, run = Admission(10), party()
     slots = leave(admission, 10)
     observe(admission, *[seen, seen, GOOD] * 3, sent_at=0.0)
@@ -121,12 +121,12 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one(seen
     ],
 )
 def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: int) -> None:
-    """What may be one server's fault leaves them all, and what pauses all requests lets one go when that is over."""
+    """A fault that may be one server's frees all slots; after a pause of all requests only one request leaves."""
     assert observe(Admission(10, adaptive=adaptive), seen).free == free
 
 
 def test_a_limit_of_this_machine_is_no_outage() -> None:
-    """However often it is met, the door stays open, nothing is held, and the outage of a cloud does not begin."""
+    """However often it occurs, the circuit breaker stays closed, no request is paused, and no outage begins."""
     admission = observe(Admission(10), *[LOCAL] * (3 * TROUBLES))
 
     assert not admission.door.is_closed
@@ -135,7 +135,7 @@ def test_a_limit_of_this_machine_is_no_outage() -> None:
 
 
 def test_a_limit_of_this_machine_does_not_end_an_outage() -> None:
-    """It says nothing good of the cloud either; and a probe that meets it is made again, not at once."""
+    """It is no good answer of the cloud either; a probe that it stops is repeated after a delay."""
     admission, run = closed(now=1.0), party()
     slot = admission.admit(run, 2.0)
     observe(admission, LOCAL, now=2.1, sent_at=1.9)
@@ -180,7 +180,7 @@ def test_after_a_hold_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
 )
 @pytest.mark.parametrize("count", [1, 2, 11])
 def test_a_share_of_overload_halves_the_slots(seen: object, is_overload: bool, count: int, adaptive: bool) -> None:
-    """Where more than half of a cohort is overload, half as many leave; a fixed limit is left as it is."""
+    """If more than half of a cohort is overload, the limit is halved; a fixed limit stays."""
     admission = Admission(20, adaptive=adaptive)
     slots = leave(admission, 20)
     for number in range(count):
@@ -193,7 +193,7 @@ def test_a_share_of_overload_halves_the_slots(seen: object, is_overload: bool, c
 
 
 def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
-    """Requests one at a time, after an overload, do not show that the cloud bears more of them at once."""
+    """Requests one at a time, after an overload, do not show that the cloud can handle more at once."""
     admission = Admission(10)
     slots = leave(admission, 10)
     observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
@@ -362,7 +362,7 @@ def test_who_signs_us_in_holds_everybody_as_well() -> None:
 
 
 def test_a_503_that_asks_to_wait_pauses_all_once() -> None:
-    """While others are answered well it is one server's: its own next request waits, and no other."""
+    """While other requests succeed, it is about one server: only the next request for that server waits."""
     admission = observe(Admission(10), MAINTENANCE)
     assert admission.wait(party(), 1.0) == 30.0
     observe(admission, GOOD, now=32.0, sent_at=31.5)
@@ -388,7 +388,7 @@ def test_a_503_that_asks_to_wait_pauses_all_once() -> None:
     ],
 )
 def test_only_rate_signals_pause_all_again_and_again(seen: Observation, is_for_all: bool) -> None:
-    """What speaks of all requests pauses all of them each time, and what may be one server's does so once."""
+    """An answer about all requests pauses all of them each time; one that may be about one server does so once."""
     admission = observe(Admission(10), MAINTENANCE)
     for now in (50.0, 150.0, 250.0):
         observe(admission, GOOD, now=now, sent_at=now - 0.5)
@@ -398,7 +398,7 @@ def test_only_rate_signals_pause_all_again_and_again(seen: Observation, is_for_a
 
 
 def test_a_503_that_asks_to_wait_pauses_all_again_where_nothing_else_is_answered() -> None:
-    """What was answered well before the pause, or left before it, does not show that it was one server's."""
+    """Good answers to requests from before the pause do not show that the 503 was about one server."""
     admission = observe(Admission(10), GOOD, MAINTENANCE)
     observe(admission, GOOD, now=2.0, sent_at=0.5)
 
@@ -408,7 +408,7 @@ def test_a_503_that_asks_to_wait_pauses_all_again_where_nothing_else_is_answered
 
 
 def test_a_503_that_asks_to_wait_pauses_all_in_an_outage() -> None:
-    """Where the circuit breaker opens in spite of good answers before, each server's word is that of the cloud."""
+    """Once the circuit breaker has opened, any server's 503 counts for the whole cloud."""
     admission = observe(Admission(10), MAINTENANCE)
     observe(admission, GOOD, now=50.0, sent_at=49.5)
 
@@ -496,7 +496,7 @@ def test_any_answer_opens_the_door_and_lets_one_go(seen: object) -> None:
 
 
 def test_late_failures_of_a_few_servers_are_no_outage() -> None:
-    """They end in a row, after all others; a good answer to a request that left later outweighs them."""
+    """They fail in a row after all others; a good answer to a request that left later outweighs them."""
     admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
     for number in range(50):
         admission.observe(LATE, 60.0 + number / 50, sent_at=number / 50, server_id=f"{number}", progress=sent(LATE))
@@ -505,7 +505,7 @@ def test_late_failures_of_a_few_servers_are_no_outage() -> None:
 
 
 def test_failures_that_left_after_the_last_good_answer_are_an_outage() -> None:
-    """A cloud that answers nothing any more is gone, whatever it answered before."""
+    """If the cloud answers nothing any more there is an outage, whatever it answered before."""
     admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
     for number in range(TROUBLES):
         admission.observe(LATE, 64.0, sent_at=4.0, server_id=f"{number}", progress=sent(LATE))
@@ -514,7 +514,7 @@ def test_failures_that_left_after_the_last_good_answer_are_an_outage() -> None:
 
 
 def test_an_outage_leaves_a_fixed_limit() -> None:
-    """When the cloud is back, slow start goes all the way."""
+    """When the cloud is back, slow start goes up to the fixed limit."""
     admission = observe(Admission(4, adaptive=False), *[GATEWAY] * TROUBLES)
     for now in (2.0, 3.0, 4.0, 5.0):
         slots = leave(admission, 1 if admission.door.is_closed else admission.free, now)

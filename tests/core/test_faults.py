@@ -632,7 +632,7 @@ EPOCH = int(NOW_EPOCH)
         (f"{EPOCH}000000000000", None),
         # A moment in another notation.
         ("2026-11-23T18:00:30Z", 30.0),
-        # What makes no sense as seconds, and is nothing else.
+        # Numbers too large for a delay that are no time since the epoch either.
         ("99999999999", None),
         ("3999999999", None),
         ("2592001", None),
@@ -642,7 +642,7 @@ EPOCH = int(NOW_EPOCH)
         ("soon", None),
         ("", None),
         ("5 parsecs", None),
-        # What can be only seconds.
+        # Numbers that are plausible as seconds.
         ("2592000", 2_592_000.0),
         ("+5", 5.0),
         ("5.0", 5.0),
@@ -657,7 +657,7 @@ EPOCH = int(NOW_EPOCH)
     ],
 )
 def test_numbers_that_make_no_sense_as_seconds(name: str, text: str, seconds: float | None) -> None:
-    """A number is read as the moment that it can only be, or ignored; a run is not stopped for it."""
+    """A number that is too large for a delay is read as a time since the epoch, or ignored; it stops no run."""
     assert read_fault(429, {name: text, "date": NOW}, b"").retry_after == seconds
 
 
@@ -666,7 +666,7 @@ def test_numbers_that_make_no_sense_as_seconds(name: str, text: str, seconds: fl
     ["Thu, 01 Jan 1970 00:00:00 GMT", "Sat, 01 Jan 2000 00:00:00 GMT", "1700000000", "now", "", "-1", "9999999999999"],
 )
 def test_dates_that_cannot_be_true(date: str) -> None:
-    """A clock that was never set, and what is no date, tell no time, and nothing is measured by them."""
+    """Dates of a clock that was never set, and texts that are no date, are ignored."""
     headers = {"date": date, "retry-after": f"{EPOCH + 30}"}
 
     assert cloud_time(headers) is None

@@ -18,7 +18,7 @@ def grown(limit: Limit, answers: int, *, sent_at: float = 1000.0) -> Limit:
 
 
 def signalled(*, most: int = 100) -> Limit:
-    """Give a limit after a rate signal, and a slow start up to half of what it was."""
+    """Make a limit after a rate signal and the slow start up to half of its former value."""
     limit = Limit(most)
     limit.restart(10.0, sent_at=9.0, is_rate_signal=True)
     return grown(limit, most // 2 - 1)
@@ -73,7 +73,7 @@ def test_a_probe_that_is_throttled_leaves_half_of_the_former_limit_to_go_for() -
 
 
 def test_a_pause_that_is_no_rate_signal_costs_no_half() -> None:
-    """A refused token, or one 503 that asks to wait, says nothing of how much the cloud bears."""
+    """A refused token, or one 503 with Retry-After, says nothing about how much the cloud can handle."""
     limit = Limit(100)
     limit.restart(10.0, sent_at=9.0, is_rate_signal=False)
 
@@ -82,7 +82,7 @@ def test_a_pause_that_is_no_rate_signal_costs_no_half() -> None:
 
 
 def test_a_fixed_limit_ramps_after_a_pause() -> None:
-    """A fixed limit is not halved; but after a pause the first request is a probe all the same."""
+    """A fixed limit is not halved, but after a pause the first request is a probe."""
     limit = Limit(100, is_adaptive=False)
     limit.restart(2.0, sent_at=1.5, is_rate_signal=True)
 
@@ -95,7 +95,7 @@ def test_a_fixed_limit_ramps_after_a_pause() -> None:
     steps=st.lists(st.tuples(st.sampled_from(["restart", "grow"]), st.floats(-2.0, 0.0)), max_size=200),
 )
 def test_limit_stays_between_one_and_the_most(most: int, steps: list[tuple[str, float]]) -> None:
-    """Whatever comes, in whatever order, at least one request may leave and never more than was allowed."""
+    """Whatever is recorded, the limit is at least one and at most `most`."""
     limit = Limit(most)
     for now, (what, ago) in enumerate(steps):
         match what:
@@ -133,12 +133,12 @@ def flights(limit: OverloadLimit, count: int, shed: Shed, *, began: float = 0.0,
 
 
 def bears(capacity: int) -> Shed:
-    """An API that works on so many at once, and sheds the others."""
+    """Return an API that works on `capacity` requests at once and sheds the others."""
     return lambda place: place > capacity
 
 
 def drawn(share: float, seed: int = 0) -> Shed:
-    """Servers of which a share is faulty, however many are in flight."""
+    """Return servers of which a share is faulty, however many requests are in flight."""
     rng = Random(seed)
     return lambda _: rng.random() < share
 
@@ -156,7 +156,7 @@ def test_faulty_servers_do_not_shrink_the_limit(share: float, seed: int) -> None
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7, 10, 19, 33, 49])
 @pytest.mark.parametrize("most", [50, 200])
 def test_the_capacity_of_an_overloaded_api_is_found(most: int, capacity: int) -> None:
-    """Within 40 round trips the limit is what the API works on; then it tries one more, ever more rarely."""
+    """Within 40 round trips the limit is what the API works on; after that, trials of one more become rare."""
     limit = OverloadLimit(most)
     flights(limit, 40 + 10 // capacity * 40, bears(capacity))
     sizes = flights(limit, 400, bears(capacity), began=1000.0)
@@ -169,7 +169,7 @@ def test_the_capacity_of_an_overloaded_api_is_found(most: int, capacity: int) ->
 
 @pytest.mark.parametrize(("capacity", "round_trips"), [(1, 40), (10, 20), (25, 20)])
 def test_it_recovers_when_the_overload_is_over(capacity: int, round_trips: int) -> None:
-    """After an overload of a few round trips it is at the most again within as few."""
+    """After an overload of a few round trips, the limit is back at its maximum within as few."""
     limit = OverloadLimit(50)
     flights(limit, 10, bears(capacity))
 
@@ -177,7 +177,7 @@ def test_it_recovers_when_the_overload_is_over(capacity: int, round_trips: int) 
 
 
 def test_it_recovers_from_a_long_overload() -> None:
-    """However long it lasted, a higher limit is tried again after `LONGEST_WAIT` cohorts at most."""
+    """However long the overload lasted, a higher limit is tried after at most `LONGEST_WAIT` cohorts."""
     limit = OverloadLimit(50)
     flights(limit, 1000, bears(10))
 
@@ -186,7 +186,7 @@ def test_it_recovers_from_a_long_overload() -> None:
 
 @pytest.mark.parametrize("shed", [bears(0), drawn(0.9)], ids=["all", "most"])
 def test_an_api_that_sheds_most_gets_one_at_a_time(shed: Shed) -> None:
-    """Where more than half is shed at any limit, the limit goes down to one and does not end there."""
+    """If more than half is shed at any limit, the limit falls at once and stays near one."""
     limit = OverloadLimit(50)
     sizes = flights(limit, 100, shed)
 
@@ -195,7 +195,7 @@ def test_an_api_that_sheds_most_gets_one_at_a_time(shed: Shed) -> None:
 
 
 def test_a_burst_of_time_outs_from_many_cohorts_is_none() -> None:
-    """Fifty requests that wait for a faulty server each end in a row, after all others were answered."""
+    """Fifty requests to faulty servers time out in a row, after all others were answered."""
     limit, slow = OverloadLimit(50), []
     for now in range(10):
         for place in range(1, 51):
@@ -210,7 +210,7 @@ def test_a_burst_of_time_outs_from_many_cohorts_is_none() -> None:
 
 
 def test_a_cohort_that_ends_in_time_outs_is_overload() -> None:
-    """Where most of the requests that left together are not answered in time, half as many leave."""
+    """If most of the requests that left together are not answered in time, the limit is halved."""
     limit = OverloadLimit(50)
     for place in range(1, 51):
         limit.record_sent(1.0, in_flight=place, is_reachable=True)
@@ -221,7 +221,7 @@ def test_a_cohort_that_ends_in_time_outs_is_overload() -> None:
 
 
 def test_a_raised_limit_that_nothing_reaches_is_not_kept() -> None:
-    """Ten requests at once do not show that the API bears fifty."""
+    """Ten requests at once do not show that the API can handle fifty."""
     limit = OverloadLimit(50)
     flights(limit, 3, bears(0))
     assert limit.at_once == 6
@@ -231,7 +231,7 @@ def test_a_raised_limit_that_nothing_reaches_is_not_kept() -> None:
 
 
 def test_a_trial_that_nothing_reaches_is_no_trial() -> None:
-    """The requests run out while a higher limit is tried: the former one stands."""
+    """If the requests run out while a higher limit is tried, the former limit is kept."""
     limit = OverloadLimit(50)
     flights(limit, 3, bears(0))
     assert limit.at_once == 6
@@ -243,7 +243,7 @@ def test_a_trial_that_nothing_reaches_is_no_trial() -> None:
 
 
 def test_no_cohort_begins_below_another_limit() -> None:
-    """While another limit allows fewer, answers say nothing of this one."""
+    """While another limit allows fewer requests, answers say nothing about this one."""
     limit = OverloadLimit(50)
     for now in range(100):
         for place in range(1, 6):
@@ -271,7 +271,7 @@ def test_what_left_under_another_limit_says_nothing() -> None:
     ),
 )
 def test_overload_limit_stays_between_one_and_the_most(most: int, steps: list[tuple[str, float, bool]]) -> None:
-    """Whatever comes, in whatever order, at least one request may leave and never more than was allowed."""
+    """Whatever is recorded, the limit is at least one and at most `most`."""
     limit = OverloadLimit(most)
     for now, (what, ago, flag) in enumerate(steps):
         match what:

@@ -1,4 +1,4 @@
-"""When a server is looked at again whose send got no clear answer."""
+"""When the run looks again at a server whose send got no clear answer."""
 
 from typing import Final
 
@@ -28,7 +28,7 @@ def looked_at(
     task_state: str | None = None,
     is_hard: bool = False,
 ) -> Progress:
-    """Give a server whose send was answered so, and that was looked at when the answer was so old."""
+    """Make the progress of a server, with the answer to its send and the age of that answer at the last look."""
     progress = sent(seen, reboot_type=HARD if is_hard else SOFT)
     server = Server(id=SERVER, vm_state="active", task_state=task_state)
     for age in ages:
@@ -38,7 +38,7 @@ def looked_at(
 
 
 def wait(progress: Progress, age: float, drawn: float, lag: float = 0.0) -> float:
-    """Return after how many seconds it is looked at again, when the answer is so old."""
+    """Return the seconds until the next look, when the answer is `age` seconds old."""
     return next_look(progress, progress.fate.answered_at + age, lag, drawn=drawn, after_grace=AFTER_GRACE)
 
 
@@ -67,7 +67,7 @@ def wait(progress: Progress, age: float, drawn: float, lag: float = 0.0) -> floa
     ],
 )
 def test_next_look(progress: Progress, age: float, drawn: float, expected: float) -> None:
-    """A look falls right after the grace, and a send that was shed costs none in between."""
+    """A look comes right after the grace, and after a shed send there is none before that."""
     assert wait(progress, age, drawn) == pytest.approx(expected)
 
 
@@ -89,7 +89,7 @@ def test_a_log_that_lags_proves_something_later(seen: Observation) -> None:
 def test_no_look_is_later_than_drawn_and_needed(
     seen: Observation, age: float, since: float, drawn: float, lag: float
 ) -> None:
-    """Whatever happened, the next look is no later than it was drawn, or than the log proves something."""
+    """Whatever happened, the next look is no later than the drawn time, or than the log proves something."""
     grace = LATE_GRACE if seen is LATE or "504" in str(seen) else GRACE
     seconds = wait(looked_at(seen, age), age + since, drawn, lag)
 

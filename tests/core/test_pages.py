@@ -1,4 +1,4 @@
-"""Pages of a list: their size, and what an answer that is no page says of it."""
+"""Pages of a list: their size, and what an answer other than a page says about the request."""
 
 import pytest
 
@@ -57,14 +57,14 @@ def said(status: int, message: str = "", code: str = "", *, retry_after: float |
     ids=str,
 )
 def test_what_an_answer_refuses(seen: Observation, too_large: bool, limit: bool, position: bool) -> None:
-    """A page may be too large, its limit or its position refused; whose rate is limited is none of it."""
+    """A page may be too large, or its limit or position refused; a rate limit is none of these."""
     assert is_too_large(seen) is too_large
     assert (isinstance(seen, Answer) and refuses_limit(seen)) is limit
     assert refuses_position(seen) is position
 
 
 def test_pages_shrink_and_grow() -> None:
-    """After a failure a quarter is asked for; what is larger than a page that came is tried ever more rarely."""
+    """After a failure, a quarter is asked for; larger pages than those that came are tried ever more rarely."""
     size = PageSize(1000)
     limits = []
     for _ in range(400):
@@ -128,10 +128,10 @@ def test_an_offset_depends_on_the_limit() -> None:
 
 
 def test_a_list_is_not_begun_anew_for_ever() -> None:
-    """Whatever makes it begin again, a list is given up in the end."""
+    """Whatever makes a list start over, it is given up in the end."""
     cursor = ListCursor()
     starts = 0
     while cursor.end is None:
-        cursor.begin_anew()
+        cursor.start_over()
         starts += 1
     assert (starts, cursor.end, cursor.end.is_whole) == (11, ListEnd.REPEATED, False)

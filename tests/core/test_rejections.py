@@ -1,4 +1,4 @@
-"""One odd answer is about one request: a run stops at rejections of several servers, with nothing good between."""
+"""One odd answer is about one request: a run stops only after rejections for several servers in a row."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from tests.core.samples import answer, ecs, gateway, keystone, nova, page
 
 WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'b'"
 
-#: Answers that speak against the endpoint or the token, and the stop that many of them come to.
+#: Answers that suggest a wrong endpoint or token, and the stop that many of them cause.
 REJECTED = {
     "404 of a gateway": (page(404, "default backend - 404"), StopReason.WRONG_ENDPOINT),
     "404 without a body": (answer(404), StopReason.WRONG_ENDPOINT),
@@ -26,7 +26,7 @@ REJECTED = {
     "another project, in ECS's words": (ecs(400, "Ecs.0023", "project_id mismatches"), StopReason.WRONG_ENDPOINT),
     "401 with a token that was good": (keystone(has_stale_token=True), StopReason.UNAUTHORIZED),
 }
-#: Answers that show that the endpoint and the token serve, if the same kind of request gets them.
+#: Answers that show that the endpoint and the token work for a kind of request.
 GOOD = {
     "accepted": answer(202),
     "refused by Nova": nova(409, "Cannot 'reboot' instance x while it is in task_state rebooting"),
@@ -72,7 +72,7 @@ def test_what_repeats_from_three_servers_stops_the_run(
 
 
 def test_a_burst_that_lasts_stops_the_run() -> None:
-    """A gateway that is set anew answers oddly for a moment; one that goes on is no gateway to the cloud."""
+    """A gateway that reloads answers oddly for a moment; if it goes on, the endpoint is wrong."""
     rejections = Rejections()
 
     assert stops(rejections, page(404, "no"), "a", "b", "c", at=10.0) is None
@@ -82,7 +82,7 @@ def test_a_burst_that_lasts_stops_the_run() -> None:
 
 @pytest.mark.parametrize("good", GOOD.values(), ids=GOOD)
 def test_a_good_answer_ends_the_row(good: Observation) -> None:
-    """What was proved weighs more than the answers before it."""
+    """A good answer proves more than the rejections before it."""
     rejections = Rejections()
     stops(rejections, page(404, "no"), "a", "b", "c", at=0.0)
 
@@ -92,7 +92,7 @@ def test_a_good_answer_ends_the_row(good: Observation) -> None:
 
 @pytest.mark.parametrize("neutral", NEUTRAL.values(), ids=NEUTRAL)
 def test_what_says_nothing_does_not_end_the_row(neutral: Observation) -> None:
-    """Trouble between rejections is no proof of the endpoint."""
+    """An outage between rejections does not prove that the endpoint is right."""
     rejections = Rejections()
     stops(rejections, page(404, "no"), "a", "b", at=0.0)
     stops(rejections, neutral, "c", at=1.0)
@@ -102,7 +102,7 @@ def test_what_says_nothing_does_not_end_the_row(neutral: Observation) -> None:
 
 
 def test_looks_prove_nothing_about_sends() -> None:
-    """A gateway may let looks through and no sends."""
+    """A gateway may let looks through and reject sends."""
     rejections = Rejections()
     stops(rejections, page(404, "no"), "a", "b", at=0.0)
     rejections.record(RequestKind.SERVER, Server(id="a"), "a", 1.0, sent_at=1.0)
@@ -131,16 +131,16 @@ def test_sources_that_are_kept_from_us_stop_nothing(kind: RequestKind, seen: Obs
 
 
 def test_good_answers_of_other_kinds_are_counted() -> None:
-    """A source is judged by whether others are read meanwhile."""
+    """Odd answers of a source count only if requests of other kinds succeed."""
     rejections = Rejections()
     rejections.record(RequestKind.SEND, answer(202), "a", 0.0, sent_at=0.0)
     rejections.record(RequestKind.LOG, (), "a", 0.0, sent_at=0.0)
     rejections.record(RequestKind.LOG, keystone(), "a", 0.0, sent_at=0.0)
     rejections.record(RequestKind.SERVER, answer(503), "a", 0.0, sent_at=0.0)
 
-    assert rejections.good_besides(RequestKind.LOG) == 1
-    assert rejections.good_besides(RequestKind.SEND) == 1
-    assert rejections.good_besides(RequestKind.LIST) == 2
+    assert rejections.count_good_except(RequestKind.LOG) == 1
+    assert rejections.count_good_except(RequestKind.SEND) == 1
+    assert rejections.count_good_except(RequestKind.LIST) == 2
 
 
 def test_a_redirect_is_told_with_its_target() -> None:

@@ -155,7 +155,7 @@ DOWN = Server(id="s", status="UNKNOWN")
     ],
 )
 def test_is_undecided(arguments: dict[str, Any], server: Server, is_undecided: bool) -> None:
-    """A server that is shown without what decides is neither meant nor passed over in silence."""
+    """A server that is shown without the selected attributes is neither selected nor silently left out."""
     selection = Selection.parse(**arguments)
     assert selection.is_undecided(server) is is_undecided
     assert not (is_undecided and selection.fits(server))

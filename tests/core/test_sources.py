@@ -1,4 +1,4 @@
-"""A source is judged once for a whole run: what keeps it from us, what may pass, and what is about one server only."""
+"""A source is judged once for a whole run: which answers mean that it is unreadable, and which do not."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from bulkrestart.core.sources import SourceHealth
 from tests.core.samples import answer, ecs, gateway, keystone, nova, page
 
 POLICY = "Policy doesn't allow os_compute_api:os-instance-actions:list to be performed."
-#: The cloud itself says that it is not for us, or not there.
+#: The cloud itself says that we may not read the source, or that it does not exist.
 FINAL = {
     "forbidden": nova(403, POLICY),
     "forbidden, in ECS's words": ecs(403, "Ecs.0003", "no permission"),
@@ -15,7 +15,7 @@ FINAL = {
     "no such method": nova(405, "Method not allowed"),
     "no such API": gateway(404, "APIGW.0101", "The API does not exist"),
 }
-#: Whether it can be read shows when it comes again.
+#: Answers that count only if they repeat.
 ODD = {
     "401 where the token is good elsewhere": keystone(has_stale_token=True),
     "403 of a firewall": page(403, "Forbidden"),
@@ -42,18 +42,18 @@ NEUTRAL = {
 
 @pytest.mark.parametrize("seen", FINAL.values(), ids=FINAL)
 def test_what_the_cloud_says_itself_is_final(seen: Observation) -> None:
-    """One answer is enough, and it stands for all from then on."""
+    """One answer is enough, and takes the place of all further ones."""
     source = SourceHealth()
 
     assert source.judge(seen, 0)
-    assert source.standing is not None
-    assert source.standing.is_lasting
+    assert source.permanent_answer is not None
+    assert source.permanent_answer.is_permanent
     assert not source.judge(seen, 1), "it is said once"
 
 
 @pytest.mark.parametrize("seen", ODD.values(), ids=ODD)
 def test_an_odd_answer_has_to_come_again(seen: Observation) -> None:
-    """It counts again only after other sources were read: else all requests may be answered so."""
+    """An odd answer counts again only after other sources were read; otherwise all requests may be answered so."""
     source = SourceHealth()
 
     assert not source.judge(seen, 5)
@@ -63,7 +63,7 @@ def test_an_odd_answer_has_to_come_again(seen: Observation) -> None:
 
 @pytest.mark.parametrize("seen", [*FINAL.values(), *ODD.values()], ids=[*FINAL, *ODD])
 def test_a_source_that_was_read_is_not_given_up_for_a_few(seen: Observation) -> None:
-    """What was proved weighs more than one answer; but a source that is lost for good is done without."""
+    """A successful read outweighs a few odd answers, but not many in a row."""
     source = SourceHealth()
     source.judge((), 0)
 
@@ -79,19 +79,19 @@ def test_a_read_ends_the_row(seen: Observation) -> None:
     source.judge((), 2)
 
     assert not source.judge(seen, 3)
-    assert source.standing is None
+    assert source.permanent_answer is None
 
 
 @pytest.mark.parametrize("seen", NEUTRAL.values(), ids=NEUTRAL)
 def test_what_is_about_something_else_is_no_judgement(seen: Observation) -> None:
-    """Trouble of the cloud, a token that no one takes, a server that is gone: they may pass, or are no source's."""
+    """An outage, a refused token or a deleted server says nothing about the source."""
     source = SourceHealth()
 
     assert not any(source.judge(seen, good) for good in range(30))
 
 
 def test_a_log_that_no_server_has() -> None:
-    """Nova's "not found" is about one server, unless it comes for each of them although they are there."""
+    """Nova's "not found" is about one server, unless it comes for servers that exist."""
     absent = nova(404, "Instance x could not be found.")
     log, row = SourceHealth(is_per_server=True), SourceHealth()
 

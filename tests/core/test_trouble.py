@@ -14,7 +14,7 @@ from bulkrestart.core.trouble import (
 )
 from tests.core.samples import SERVER, answer, ecs, nova, page
 
-#: What came back, and what it says: the cloud may be overloaded; it may be in trouble; one server may be to blame.
+#: What came back, and whether it may be overload, an outage of the cloud, or the fault of one server.
 SIGNS = [
     pytest.param(answer(202), False, False, None, id="202"),
     pytest.param(ecs(202, "Common.0024", "Flow limit exceeded."), False, False, None, id="202 with Common.0024"),
@@ -43,7 +43,7 @@ SIGNS = [
 def test_what_an_answer_says_of_the_cloud(
     seen: Observation, overloaded: bool, troubled: bool, in_server: bool | None
 ) -> None:
-    """A 503 or no answer in time may be overload; what says nothing of the question may open the circuit breaker."""
+    """A 503 or no answer in time may be overload; one that says nothing about the request may open the breaker."""
     assert is_overload(seen) is overloaded
     assert is_trouble(seen) is troubled
     if in_server is not None:

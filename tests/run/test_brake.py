@@ -85,7 +85,7 @@ def test_ten_forbidden_in_a_row_stop_the_run() -> None:
 
 
 def test_redirects_of_several_servers_stop_the_run_and_the_servers_are_looked_at() -> None:
-    """A 3xx may come from anywhere: once it repeats no other server is sent to, and the fate of these is found out."""
+    """A 3xx may come from any proxy: once it repeats, nothing more is sent, and the run looks at these servers."""
 
     async def main() -> None:
         cloud = cloud_of(30)

@@ -1,4 +1,4 @@
-"""How long a fleet takes when the cloud is partly broken or overloaded; `make bench` measures larger ones."""
+"""How long a run takes when the cloud is partly broken or overloaded; `make bench` measures larger fleets."""
 
 import pytest
 from benchmarks.goodput import AT_ONCE, FAULTS, LATENCY, faulty, rate_limited, shed
@@ -6,14 +6,14 @@ from benchmarks.goodput import AT_ONCE, FAULTS, LATENCY, faulty, rate_limited, s
 pytestmark = pytest.mark.unmeasured
 
 SERVERS = 500
-#: Seconds without faults: a look before, and ten flights.
+#: Seconds without faults: one look, and then ten rounds of 50 sends.
 IDEAL = LATENCY * (1 + SERVERS / AT_ONCE)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1])
 @pytest.mark.parametrize("fault", ["503", "503 with Retry-After: 1", "504", "500", "connection cut"])
 def test_a_few_per_cent_of_faults_cost_seconds(fault: str, share: float) -> None:
-    """What a server is sent to again for costs the grace of 10 s and a look or two, and no multiple of the run."""
+    """Sending again costs the grace of 10 s and a look or two, not a multiple of the run."""
     beyond = faulty(fault, share, servers=SERVERS) - IDEAL
 
     assert beyond <= 30.0
@@ -29,7 +29,7 @@ def test_a_few_per_cent_of_504_after_a_wait_cost_the_longer_grace(share: float) 
 
 @pytest.mark.parametrize("share", [0.02, 0.1])
 def test_a_few_per_cent_of_time_outs_cost_their_slots(share: float) -> None:
-    """No breaker opens and no limit falls: the requests that are waited for take their slots, and nothing else."""
+    """No circuit breaker opens and no limit falls: requests that time out only occupy their slots."""
     beyond = faulty("no answer for 70 s", share, servers=SERVERS) - IDEAL
 
     assert beyond <= share * SERVERS * 60.0 / AT_ONCE + 60.0
@@ -38,19 +38,19 @@ def test_a_few_per_cent_of_time_outs_cost_their_slots(share: float) -> None:
 @pytest.mark.parametrize("after", [LATENCY, 0.02])
 @pytest.mark.parametrize("capacity", [3, 10, 30])
 def test_an_overloaded_api_is_kept_busy_and_not_flooded(capacity: int, after: float) -> None:
-    """However early it sheds, it is soon sent about what it works on, and it always has work."""
+    """However fast it sheds, it soon gets about as many requests as it works on, and is never idle."""
     servers = 50 * capacity
     found = shed(servers, capacity=capacity, after=after)
 
-    # Besides: five requests for each server of the burst that finds the capacity, and two times the grace of 10 s, for
-    # a server that is shed again.
+    # Added: five requests for each server of the burst that finds the capacity, and twice the grace of 10 s, for a
+    # server that is shed again.
     assert found.seconds <= (servers + 5 * 1.4 * AT_ONCE) * LATENCY / capacity * 1.1 + 25.0
     assert found.later_share < 0.1
 
 
 @pytest.mark.parametrize("seconds", [1, 5])
 def test_an_overloaded_api_that_asks_to_wait(seconds: int) -> None:
-    """Its Retry-After pauses all once; after that only those wait that were shed."""
+    """Its Retry-After pauses all requests once; after that only shed servers wait."""
     found = shed(800, headers={"retry-after": f"{seconds}"})
 
     assert found.seconds <= 800 * LATENCY / 10 * 1.1 + 25.0 + seconds
@@ -58,7 +58,7 @@ def test_an_overloaded_api_that_asks_to_wait(seconds: int) -> None:
 
 
 def test_a_rate_limited_api_is_handled_as_well_as_ever() -> None:
-    """Rate signals pause all requests and halve the limit: that is within 5 % of the ideal."""
+    """Rate signals pause all requests and halve the limit, and the run stays within 5 % of the ideal time."""
     found = rate_limited(1_000, 100, 10.0)
 
     assert found.seconds <= 1_000 * 10.0 / 100 * 1.05
@@ -66,7 +66,7 @@ def test_a_rate_limited_api_is_handled_as_well_as_ever() -> None:
 
 
 def test_every_fault_of_the_benchmark_has_its_test() -> None:
-    """A new row of the table gets its bound here."""
+    """A fault that is added to the benchmark needs a bound here."""
     assert set(FAULTS) == {
         *("503", "503 with Retry-After: 1", "500", "connection cut", "504", "no answer for 70 s"),
         *("429 with Retry-After: 1", "504 after 5 s"),

@@ -72,7 +72,7 @@ def test_pages_that_repeat() -> None:
 
 
 def test_groups_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """Rows without an id or members are told, and the groups beside them count."""
+    """A warning counts groups without an id or members; the other groups are used."""
 
     async def main() -> None:
         cloud = cloud_of(1)
@@ -85,7 +85,7 @@ def test_groups_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture
         assert domain_of(Server(id=cloud.ids[0])) == "g"
         cloud.script(None, Fault(answer=json_answer(200, {"server_groups": odd})), call=Call.GROUPS)
         async with client_of(cloud) as client:
-            with pytest.raises(EndpointError, match="4 server groups in a row cannot be read"):
+            with pytest.raises(EndpointError, match="none of 4 server groups can be read"):
                 await client.anti_affinity()
 
     virtually(main)
@@ -100,7 +100,7 @@ def test_groups_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture
     ids=["500", "504", "413", "400"],
 )
 def test_a_page_of_groups_that_is_too_large(failure: Fault) -> None:
-    """It is asked for again with fewer groups."""
+    """A page of groups that is too large is requested again with fewer groups."""
 
     async def main() -> None:
         cloud = cloud_of(1)

@@ -1,4 +1,4 @@
-"""Lists end in every cloud's way: whatever a cloud does about pages, all servers come once, or the list says no."""
+"""However a cloud pages its lists, each server comes once, or the list is an error."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ Answer = Callable[[], httpx.Response]
 HOST: Final = "http://cloud.test"
 PATH: Final = "/v2.1/p/servers/detail"
 
-#: The links of a cloud whose pages go on after a marker, each by what it links to.
+#: The links to the next page of clouds that page by marker, by their form.
 LINKS: Final = {
     "absolute": f"{HOST}{PATH}?limit={{limit}}&marker={{last}}",
     "relative": "/v2.1/p/servers/detail?marker={last}",
@@ -38,7 +38,7 @@ def nova(status: int, name: str, message: str = "no") -> Answer:
 
 
 def gateway(status: int) -> Answer:
-    """Answer as a gateway does that has no answer of Nova."""
+    """Answer as a gateway that gets no answer from Nova."""
     return lambda: httpx.Response(status, html=f"<html><head><title>{status}</title></head></html>")
 
 
@@ -48,7 +48,7 @@ def timed_out() -> httpx.Response:
 
 
 def broken_off() -> httpx.Response:
-    """Break off in the middle of the connection."""
+    """Break the connection before an answer."""
     raise httpx.RemoteProtocolError("the connection was closed without an answer")
 
 
@@ -133,7 +133,7 @@ class Lists:
         """Plan a run over all servers and one that is gone.
 
         Returns:
-            How many servers the run would restart, and which of them were looked at singly.
+            How many servers the run would restart, and which of them were read singly.
         """
 
         async def main() -> int:
@@ -150,18 +150,18 @@ def names(count: int) -> list[str]:
 
 
 def assert_whole(make: Callable[[], Lists], *, most: int) -> None:
-    """Hold that a selection has each server once, that a plan needs no single looks, and that each list ends soon."""
+    """Assert that a selection has each server once, that a plan needs no single looks, and that lists end soon."""
     cloud = make()
     assert cloud.read() == cloud.ids
     assert len(cloud.queries) <= most, cloud.queries
     cloud = make()
-    # The first is looked at before the list is.
+    # Preflight looks at the first server before the list is read.
     assert cloud.plan() == (len(cloud.ids), {cloud.ids[0]})
     assert len(cloud.queries) <= most, cloud.queries
 
 
 def assert_refused(make: Callable[[], Lists], words: str, *, most: int) -> None:
-    """Hold that a selection is an error that says so, and that a plan looks at each server singly."""
+    """Assert that a selection is an error with these words, and that a plan looks at each server singly."""
     cloud = make()
     with pytest.raises(EndpointError, match=words) as caught:
         cloud.read()
@@ -175,21 +175,21 @@ def assert_refused(make: Callable[[], Lists], words: str, *, most: int) -> None:
 @pytest.mark.parametrize("cap", [1, 3, 12, 24, 25, 1000])
 @pytest.mark.parametrize("link", ["", *LINKS.values()], ids=["no links", *LINKS])
 def test_short_pages(link: str, cap: int) -> None:
-    """However few servers a page has, with whatever link, the next one is asked for, and from this endpoint only."""
+    """However short a page is and whatever it links to, the next one is requested, from this endpoint only."""
     assert_whole(lambda: Lists(cap=cap, link=link), most=-(-25 // cap) + 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2000])
 @pytest.mark.parametrize("link", ["", LINKS["absolute"]], ids=["no links", "links"])
 def test_full_pages(link: str, count: int) -> None:
-    """Pages that are as full as was asked for end with an empty one, or with one that is short."""
+    """After full pages, the list ends with an empty or a short one."""
     cloud = Lists(names(count), link=link)
     assert cloud.read() == cloud.ids
     assert len(cloud.queries) <= count // 1000 + 2
 
 
 def by_offset(cloud: Lists, *, counts_pages: bool) -> Callable[[httpx.QueryParams], httpx.Response]:
-    """Answer by offsets, which links name, and refuse every marker."""
+    """Answer by the offsets in links, and refuse every marker."""
 
     def page(query: httpx.QueryParams) -> httpx.Response:
         if "marker" in query:
@@ -207,20 +207,20 @@ def by_offset(cloud: Lists, *, counts_pages: bool) -> Callable[[httpx.QueryParam
 @pytest.mark.parametrize("cap", [4, 12, 1000])
 @pytest.mark.parametrize("counts_pages", [True, False])
 def test_links_with_an_offset(counts_pages: bool, cap: int) -> None:
-    """An offset in a link is sent as it stands, whether it counts servers or pages."""
+    """An offset in a link is sent unchanged, whether it counts servers or pages."""
 
     def make() -> Lists:
         cloud = Lists(cap=cap)
         cloud.page = by_offset(cloud, counts_pages=counts_pages)
         return cloud
 
-    # After the last page there are six servers, at most, whose markers are refused; twice.
+    # After the last page, at most six markers are refused, twice.
     assert_whole(make, most=-(-25 // cap) + 14)
 
 
 @pytest.mark.parametrize("counts_pages", [True, False])
 def test_an_offset_of_large_pages_is_not_used_for_small_ones(counts_pages: bool) -> None:
-    """Where a page in the middle is too large, the list is begun anew with smaller ones, and no server is lost."""
+    """If a page in the middle is too large, the list starts over with smaller ones, and no server is lost."""
 
     def make() -> Lists:
         cloud = Lists(names(2500))
@@ -243,7 +243,7 @@ def with_link(cloud: Lists, link: str, *ids: str) -> httpx.Response:
     return httpx.Response(200, json=document)
 
 
-#: What an answer to each marker is, None for the first page; and the servers that come.
+#: The page for each marker, None for the first page; and the servers that the list has.
 EMPTY_PAGES: Final[dict[str, tuple[dict[str | None, tuple[tuple[str, ...], str]], str]]] = {
     "the end": ({None: (("a", "b"), ""), "b": ((), "")}, "ab"),
     "nothing at all": ({None: ((), "")}, ""),
@@ -325,7 +325,7 @@ def test_a_limit_that_is_ignored(monkeypatch: pytest.MonkeyPatch, count: int) ->
 
 
 def test_unknown_markers_that_are_ignored() -> None:
-    """A cloud that gives the first page for a server that was deleted is asked for what follows an earlier one."""
+    """If the cloud gives the first page for a deleted server, the next page begins after an earlier one."""
     cloud = Lists(cap=10, link=LINKS["query"])
     deleted = cloud.ids[9]
 
@@ -336,6 +336,15 @@ def test_unknown_markers_that_are_ignored() -> None:
     assert cloud.read() == cloud.ids
 
 
+#: How a request for a page fails without a refusal.
+FAILED: Final[dict[str, Answer]] = {
+    "500": nova(500, "computeFault", "Unexpected API Error."),
+    "502": gateway(502),
+    "503": gateway(503),
+    "504": gateway(504),
+    "time-out": timed_out,
+    "connection closed": broken_off,
+}
 #: How a cloud refuses a marker.
 REFUSALS: Final[dict[str, Answer]] = {
     "400": nova(400, "badRequest", "marker [x] not found"),
@@ -343,12 +352,7 @@ REFUSALS: Final[dict[str, Answer]] = {
     "404 of a gateway": gateway(404),
     "410": gateway(410),
     "422": nova(422, "unprocessableEntity", "marker"),
-    "500": nova(500, "computeFault", "Unexpected API Error."),
-    "502": gateway(502),
-    "503": gateway(503),
-    "504": gateway(504),
-    "time-out": timed_out,
-    "connection closed": broken_off,
+    **FAILED,
 }
 
 
@@ -357,7 +361,7 @@ REFUSALS: Final[dict[str, Answer]] = {
 @pytest.mark.parametrize("link", ["", LINKS["absolute"]], ids=["no links", "links"])
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_a_marker_that_is_refused(refusal: Answer, link: str, cap: int) -> None:
-    """Where some servers are no markers, also the last of all, the pages that follow are found by earlier servers."""
+    """If some servers are refused as markers, even the last one, the next pages are found by earlier servers."""
     for refused in ([24], [4], [4, 3], [23, 24], [4, 9, 14, 19, 24]):
         ids = names(25)
         refuses = {ids[number]: refusal for number in refused}
@@ -368,7 +372,7 @@ def test_a_marker_that_is_refused(refusal: Answer, link: str, cap: int) -> None:
 
 @pytest.mark.parametrize("refusal", [REFUSALS["400"], REFUSALS["404 of a gateway"]], ids=["400", "404"])
 def test_every_marker_is_refused(refusal: Answer) -> None:
-    """A short page without a link is taken for the whole list; a page that more should follow is not."""
+    """A short page without a link counts as the whole list; a page that says that more follows does not."""
     ids = names(25)
     cloud = Lists(ids, refuses=dict.fromkeys(ids, refusal))
     assert cloud.read() == ids
@@ -394,7 +398,7 @@ def test_no_rows_may_be_null() -> None:
 
 
 def test_a_server_that_is_deleted_at_each_page() -> None:
-    """A list whose last server is gone whenever the next page is asked for comes to its end, each server once."""
+    """If the last server of each page is deleted before the next page is requested, each server still comes once."""
     for cap in (1, 2, 5):
         cloud = Lists(names(25), cap=cap, link=LINKS["query"])
         stays = [one for number, one in enumerate(cloud.ids) if number % 4]
@@ -416,12 +420,7 @@ def test_a_server_that_is_deleted_at_each_page() -> None:
 TOO_LARGE: Final[dict[str, Answer]] = {
     "408": gateway(408),
     "413": gateway(413),
-    "500": nova(500, "computeFault", "Unexpected API Error."),
-    "502": gateway(502),
-    "503": gateway(503),
-    "504": gateway(504),
-    "time-out": timed_out,
-    "connection closed": broken_off,
+    **FAILED,
     "400, which names the limit": nova(400, "badRequest", "limit may not be greater than 100"),
     "403, which names the limit": nova(403, "forbidden", "Page size is at most 100"),
     "422, which names the limit": nova(422, "unprocessableEntity", "Invalid limit"),
@@ -431,7 +430,7 @@ TOO_LARGE: Final[dict[str, Answer]] = {
 @pytest.mark.parametrize("most", [3, 100, 999])
 @pytest.mark.parametrize("failure", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_a_page_that_is_too_large(failure: Answer, most: int) -> None:
-    """It is asked for again with fewer servers, and all come."""
+    """It is requested again with fewer servers, and all servers come."""
 
     def make() -> Lists:
         cloud = Lists(names(150))
@@ -447,7 +446,7 @@ def test_a_page_that_is_too_large(failure: Answer, most: int) -> None:
 
 
 def test_a_page_in_the_middle_that_is_too_large() -> None:
-    """Servers with much to show may stand anywhere: the pages shrink there, and grow again after them."""
+    """Large rows may be anywhere in a list: pages shrink there, and grow again after them."""
     cloud = Lists(names(20_000))
     heavy = range(5_000, 6_000)
 
@@ -464,7 +463,7 @@ def test_a_page_in_the_middle_that_is_too_large() -> None:
 
 @pytest.mark.parametrize("failure", [TOO_LARGE["500"], TOO_LARGE["time-out"]], ids=["500", "time-out"])
 def test_a_list_that_never_comes(failure: Answer) -> None:
-    """Where pages of any size fail, the error says so, and does not doubt an API that has given a page."""
+    """If pages of any size fail, the error says so, and does not doubt the URL once a page has come."""
     cloud = Lists()
     cloud.page = lambda _: failure()
     with pytest.raises(
@@ -480,7 +479,7 @@ def test_a_list_that_never_comes(failure: Answer) -> None:
 
 
 def test_rows_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """Servers that may be meant, and cannot be selected, are counted in one warning at the end of the list."""
+    """One warning at the end of the list counts the servers that cannot be selected."""
     cloud = Lists(names(6), cap=3)
     odd: dict[str, list[object]] = {
         "": [{"id": "a b", "name": "web-1"}, None, {"name": "web-2"}],
@@ -496,8 +495,8 @@ def test_rows_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture) 
     assert cloud.read(name="web") == cloud.ids
     warnings = [record.message for record in caplog.records]
     assert warnings == [
-        "4 servers of the list have no id that can be read: they are left out",
-        "2 servers are shown without what is selected by (down-1, down-2): they are left out; give their ids",
+        "4 servers of the list have no readable id: they are left out",
+        "2 servers are shown without what they are selected by (down-1, down-2): they are left out; give their ids",
     ]
     caplog.clear()
     # A server that is shown by its id and its status alone can be selected by these.
@@ -508,7 +507,7 @@ def test_rows_that_cannot_be_read_are_counted(caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("link", ["", "?marker=next"])
 def test_a_page_of_rows_that_cannot_be_read(link: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A page without any id is passed over if a link says where the next one begins, and is an error if none does."""
+    """A page without any id is skipped if a link says where the next one begins, and is an error otherwise."""
     cloud = Lists(["a", "b"])
 
     def page(query: httpx.QueryParams) -> httpx.Response:
@@ -525,10 +524,10 @@ def test_a_page_of_rows_that_cannot_be_read(link: str, caplog: pytest.LogCapture
     if link:
         assert cloud.read() == ["a", "b"]
         assert [record.message for record in caplog.records] == [
-            "3 servers of the list have no id that can be read: they are left out"
+            "3 servers of the list have no readable id: they are left out"
         ]
     else:
-        with pytest.raises(EndpointError, match=r"^3 servers of the list have no id that can be read"):
+        with pytest.raises(EndpointError, match=r"^3 servers of the list have no readable id"):
             cloud.read()
 
 
@@ -560,7 +559,7 @@ def endless(kind: str) -> Callable[[httpx.QueryParams], httpx.Response]:
 
 
 def test_polls_of_a_list_without_an_end() -> None:
-    """A run whose list shows ever new servers, and none of its own, looks at each of its own after some minutes."""
+    """If a list shows ever new servers, none of them the run's, the run reads its servers singly after some minutes."""
     cloud = Lists(names(30))
     asked = 0
 
@@ -594,7 +593,7 @@ def test_polls_of_a_list_without_an_end() -> None:
     ],
 )
 def test_a_list_without_an_end(kind: str, words: str | None, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends all the same, after few pages."""
+    """A list without an end is given up after a few pages."""
     monkeypatch.setattr("bulkrestart.run.listing._MOST_SERVERS", 10_000)
     cloud = Lists(names(10), page=endless(kind))
     if words is None:

@@ -93,13 +93,13 @@ def test_rows_without_an_id_are_told_and_left_out(caplog: pytest.LogCaptureFixtu
 
     assert trio.run(read) == ["a", "b"]
     assert [record.message for record in caplog.records] == [
-        "8 servers of the list have no id that can be read: they are left out"
+        "8 servers of the list have no readable id: they are left out"
     ]
 
 
 def test_a_page_without_any_id_is_no_end() -> None:
     """Where no row of a page has an id, the list is not taken for read to its end."""
-    with pytest.raises(EndpointError, match="4 servers of the list have no id that can be read"):
+    with pytest.raises(EndpointError, match="4 servers of the list have no readable id"):
         trio.run(_listing([{"id": "a"}], NO_IDS, [{"id": "b"}]))
 
 
@@ -197,7 +197,7 @@ def test_refused(page: int, faults: Sequence[Fault], error: type[BulkRestartErro
 
     async def main() -> None:
         cloud = cloud_of(6, max_limit=4)
-        # A token that was let in at a page before is tried once more.
+        # A token that was accepted with an earlier page is tried once more.
         more = faults[:1] if error is AuthError and page > 1 else []
         met = [None] * (page - 1) + [*faults, *more]
         for _ in range(2):
@@ -329,12 +329,12 @@ def test_the_list_begins_anew(size: int) -> None:
     ("fault", "count", "words"),
     [
         (Fault.error(404, "Not here"), 1, "Not here; give their ids"),
-        # One page of a gateway is no verdict.
+        # A single page of a gateway proves nothing.
         (Fault.respond(404, b"<html>"), 3, "check the URL"),
     ],
 )
 def test_no_list(fault: Fault, count: int, words: str) -> None:
-    """A list whose beginning is not found is an error; at a later page the server that it begins after may be gone."""
+    """A 404 for the first page is an error; for a later page, the server that it begins after may be deleted."""
 
     async def main() -> None:
         cloud = cloud_of(6, max_limit=4)

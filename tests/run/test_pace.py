@@ -235,7 +235,7 @@ def test_a_throttled_answer_that_comes_late_holds_nobody() -> None:
 
 @pytest.mark.parametrize(("faulty", "least", "most"), [(1, 40, 40), (4, 40, 40), (30, 1, 20)])
 def test_an_overloaded_cloud_gets_half(faulty: int, least: int, most: int) -> None:
-    """A few 503 change nothing, and many of those that left together halve how many are at once."""
+    """A few 503 change nothing; if many requests that left together get a 503, the limit is halved."""
 
     async def main() -> None:
         cloud = cloud_of(400)

@@ -33,11 +33,11 @@ WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Conte
     ],
 )
 def test_what_no_run_can_begin_with(faults: list[Fault], error: type[BulkRestartError], words: str) -> None:
-    """What comes again, from whichever server, is raised bare, names the remedy, and nothing is sent."""
+    """An odd answer that repeats is raised without an exception group, names the remedy, and nothing is sent."""
 
     async def main() -> None:
         cloud = cloud_of(3)
-        # After all but a refused token the question is about the next server.
+        # After any answer but a refused token, the next request is for another server.
         for number, fault in enumerate(faults):
             cloud.script(
                 cloud.ids[0 if fault.answer and fault.answer.status == 401 else number % 3], fault, call=Call.SHOW
@@ -163,7 +163,7 @@ REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     ],
 )
 def test_a_connection_that_fails_at_first_is_no_verdict(causes: list[Exception]) -> None:
-    """It is made again, and the run goes its way."""
+    """The connection is tried again, and the run goes on."""
 
     async def main() -> None:
         cloud = cloud_of(3)
@@ -194,7 +194,7 @@ def test_a_connection_that_fails_at_first_is_no_verdict(causes: list[Exception])
     ids=repr,
 )
 def test_only_tls_that_cannot_work_is_final(cause: Exception, asked: int, words: str) -> None:
-    """What may pass is tried five times; the words name the error, the address and a remedy that fits."""
+    """A transient error is tried five times; the message names the error, the address and a fitting remedy."""
 
     async def main() -> None:
         cloud = cloud_of(1)
@@ -210,7 +210,7 @@ def test_only_tls_that_cannot_work_is_final(cause: Exception, asked: int, words:
 
 
 def test_a_limit_of_this_machine_in_a_run_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """No server loses an attempt by it, nothing is called the cloud's trouble, and the remedy is named once."""
+    """It costs no server an attempt, does not count as an outage, and its remedy is named once."""
 
     async def main() -> None:
         cloud = cloud_of(60)
@@ -235,7 +235,7 @@ def test_a_limit_of_this_machine_in_a_run_is_told_once(caplog: pytest.LogCapture
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 def test_a_mock_that_answers_everything_with_nothing(status: int) -> None:
-    """A mock of httpx that accepts whatever comes shows no server: sends are accepted, and not waited for."""
+    """A mock that answers every request with nothing shows no server: sends are accepted, and the run does not wait."""
 
     async def main() -> None:
         asked: list[str] = []

@@ -520,7 +520,7 @@ def test_a_sign_in_that_is_down_before_the_run_is_told_at_once() -> None:
 
 
 def test_a_token_that_is_refused_from_the_first_is_told() -> None:
-    """A token that the cloud does not take is tried twice more, 5 s apart, and nothing is sent."""
+    """A token that the cloud refuses is tried twice more, 5 s apart, and nothing is sent."""
 
     async def main() -> None:
         cloud = cloud_of(3)

@@ -1,4 +1,4 @@
-"""What stands for each source that cannot be read, row by row of `docs/sources.md`: on the wire, on virtual time."""
+"""What is used instead of each unreadable source, row by row of `docs/sources.md`: over HTTP, on virtual time."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ NOT_IMPLEMENTED: Final = {"notImplemented": {"code": 501, "message": "Unable to 
 #: A moment in the past of this machine and of the cloud.
 SINCE: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
-#: How a source is kept from us.
+#: The ways in which a source is refused.
 WAYS: Final[Mapping[str, Callable[[], httpx.Response]]] = {
     "401 there alone": lambda: httpx.Response(401, json=UNAUTHORIZED),
     "403": lambda: httpx.Response(403, json=FORBIDDEN),
@@ -49,7 +49,7 @@ def kind_of(request: httpx.Request) -> str:
 
 @dataclass
 class Keeping(httpx.AsyncBaseTransport):
-    """A transport to a cloud that keeps some sources from us, or changes what they show."""
+    """A transport to a cloud that refuses some sources, or changes what they show."""
 
     cloud: Cloud
     kept: Collection[str] = ()
@@ -101,7 +101,7 @@ def lose(cloud: Cloud, *, applied: bool) -> None:
 
 @ways
 def test_single_rows(way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture) -> None:
-    """The whole log stands for single rows."""
+    """The whole log is used instead of single rows."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30), {"row"}, way)
@@ -116,14 +116,14 @@ def test_single_rows(way: Callable[[], httpx.Response], caplog: pytest.LogCaptur
 @ways
 @pytest.mark.parametrize("seconds", [0.5, 20.0])
 def test_the_action_log(way: Callable[[], httpx.Response], seconds: float, caplog: pytest.LogCaptureFixture) -> None:
-    """The state stands for it, within seconds of the end; nothing is waited for until a time-out."""
+    """The state is used instead, within seconds of the end; nothing waits for a time-out."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30, reboot_seconds=(seconds, seconds)), {"log", "row"}, way)
         report = await restart(transport)
         assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE)}
         assert report.elapsed < seconds + 30.0
-        # Servers that are back in the same poll may be asked about at once; after that none is.
+        # Logs of servers that are back in the same poll may be requested at once; after that none is.
         assert transport.asked.count("log") <= 60
 
     virtually(main)
@@ -134,7 +134,7 @@ def test_the_action_log(way: Callable[[], httpx.Response], seconds: float, caplo
 @ways
 @pytest.mark.parametrize("applied", [True, False])
 def test_the_action_log_after_a_lost_reply(way: Callable[[], httpx.Response], applied: bool) -> None:
-    """A reboot that is seen is accepted; what is not seen is in doubt once a late send would have shown."""
+    """A reboot that is seen is accepted; otherwise the server is in doubt once a late send would have shown."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30, reboot_seconds=(30.0, 30.0)), {"log", "row"}, way)
@@ -150,7 +150,7 @@ def test_the_action_log_after_a_lost_reply(way: Callable[[], httpx.Response], ap
 
 @ways
 def test_the_action_log_with_since(way: Callable[[], httpx.Response]) -> None:
-    """Nothing is sent where it is not known whether a server has rebooted already."""
+    """Nothing is sent if it is unknown whether a server has rebooted already."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30), {"log", "row"}, way)
@@ -165,7 +165,7 @@ def test_the_action_log_with_since(way: Callable[[], httpx.Response]) -> None:
 
 @ways
 def test_single_servers(way: Callable[[], httpx.Response]) -> None:
-    """The list stands for single servers."""
+    """The list is used instead of single servers."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30), way=way)
@@ -181,7 +181,7 @@ def test_single_servers(way: Callable[[], httpx.Response]) -> None:
 
 @ways
 def test_lists(way: Callable[[], httpx.Response]) -> None:
-    """Single servers stand for lists."""
+    """Single servers are used instead of lists."""
 
     async def main() -> None:
         report = await restart(Keeping(cloud_of(30), {"list"}, way))
@@ -206,11 +206,11 @@ def test_all_states(
     end: tuple[Outcome, Reason | None, Proof | None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing stands for the states: no server is waited for that we were told we cannot see."""
+    """Nothing replaces the states: the run does not wait for servers that it may not see."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30), kept)
-        # Some are accepted after it is known that none can be seen.
+        # Some servers are accepted after it is known that none can be seen.
         slow_down(transport.cloud, 20.0, but=transport.cloud.ids[:20])
         report = await restart(transport, rollout=rollout)
         assert ends(report) == {end}
@@ -219,12 +219,12 @@ def test_all_states(
         assert transport.asked.count("show") <= 31
 
     virtually(main)
-    assert caplog.text.count("none is waited for") == 1
+    assert caplog.text.count("the run does not wait for any") == 1
 
 
 @pytest.mark.parametrize("applied", [True, False])
 def test_all_sources_after_a_lost_reply(applied: bool) -> None:
-    """Nothing can tell the fate of a send: it is in doubt at once, and is not sent again."""
+    """Nothing can show the fate of a send: the server is in doubt at once, and is not sent to again."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30), set(PATHS))
@@ -239,7 +239,7 @@ def test_all_sources_after_a_lost_reply(applied: bool) -> None:
 
 @pytest.mark.parametrize("reboot_type", ["soft", "hard"])
 def test_servers_without_states(reboot_type: str) -> None:
-    """Where the extension with the two states is missing, `status` says what they can only be."""
+    """If the extension with the two states is missing, they are derived from `status`."""
 
     def change(_: str, document: object) -> object:
         return without(document, "OS-EXT-STS:vm_state", "OS-EXT-STS:task_state", "OS-EXT-STS:power_state")
@@ -255,7 +255,7 @@ def test_servers_without_states(reboot_type: str) -> None:
 
 @pytest.mark.parametrize("request_ids", [RequestIds.HIDDEN, RequestIds.REPLACED])
 def test_request_ids(request_ids: RequestIds) -> None:
-    """User and time stand for the id of an answer."""
+    """User and time in the log replace the request id of an answer."""
 
     async def main() -> None:
         report = await restart(Keeping(cloud_of(30, request_ids=request_ids)))
@@ -265,7 +265,7 @@ def test_request_ids(request_ids: RequestIds) -> None:
 
 
 def test_the_clock() -> None:
-    """Rows of the run's own stand for `Date`."""
+    """Rows of the run's own reboots replace `Date`."""
 
     async def main() -> None:
         report = await restart(Keeping(cloud_of(30, has_date=False)))
@@ -317,7 +317,7 @@ def with_more(name: str, value: object) -> object:
 @pytest.mark.parametrize("change", [in_upper_case, as_empty_strings, as_words, with_more])
 @pytest.mark.parametrize("loses", [False, True], ids=["answered", "lost"])
 def test_what_is_said_in_another_way(change: Callable[[str, object], object], loses: bool) -> None:
-    """Letter case, empty strings, words for nothing and more members mean what they can only mean."""
+    """Other letter case, empty strings, words for "none" and unknown members are understood."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30), change=lambda _, document: mapped(document, change))
@@ -371,7 +371,7 @@ def test_odd_rows_of_other_actions(row: Mapping[str, object], kind: str) -> None
 @pytest.mark.parametrize("name", ["start_time", "request_id", "action"])
 @pytest.mark.parametrize("value", [None, "", 7])
 def test_a_reboot_that_cannot_be_read_is_no_silence(name: str, value: object) -> None:
-    """A row that may be our reboot, and does not say so, keeps a second one from being sent."""
+    """An unreadable row that may be our reboot prevents a second send."""
 
     def change(source: str, document: object) -> object:
         if source == "log":

@@ -475,7 +475,7 @@ def test_a_lent_client_that_hangs() -> None:
 
 
 def test_a_server_that_no_page_and_no_look_shows() -> None:
-    """What is never seen again is waited for no longer than its own time, because lists are answered."""
+    """A server that is never shown again is waited for until its own `wait_timeout`, because lists are answered."""
 
     async def main() -> None:
         cloud = cloud_of(3, reboot_seconds=(1.0, 1.0))

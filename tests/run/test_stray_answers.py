@@ -1,4 +1,4 @@
-"""No single odd answer, and no single odd server, decides for a fleet: on the wire, on virtual time."""
+"""No single odd answer, and no single odd server, stops a run: over HTTP, on virtual time."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, vir
 COMPLETED = {Outcome.COMPLETED: 40}
 WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'b'"
 
-#: What something on the way answers instead of the compute API; nothing was started.
+#: Answers of a proxy or gateway instead of the compute API; nothing was started.
 STRAY = {
     "404 of an ingress": Fault.respond(404, b"default backend - 404"),
     "404 without a body": Fault.respond(404),
@@ -35,7 +35,7 @@ async def restart(cloud: Cloud, *, max_at_once: int = 5) -> Report:
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
 @pytest.mark.parametrize("hit", [[19], [0], [39], [3, 20, 37]], ids=["one", "the first", "the last", "three apart"])
 def test_stray_answers_to_sends(stray: Fault, hit: list[int]) -> None:
-    """A send that was answered oddly is sent again once it is known that nothing was started; the others go on."""
+    """After an odd answer, the run sends again once it is known that nothing was started; the others go on."""
 
     async def main() -> None:
         cloud = cloud_of(40)
@@ -50,7 +50,7 @@ def test_stray_answers_to_sends(stray: Fault, hit: list[int]) -> None:
 
 @pytest.mark.parametrize("applied", [302, 407, 404, 200])
 def test_stray_answers_to_sends_that_were_carried_out(applied: int) -> None:
-    """What was carried out all the same is found in the action log, and not sent again."""
+    """A send that was carried out despite its odd answer is found in the action log, and not repeated."""
 
     async def main() -> None:
         cloud = cloud_of(40)
@@ -65,7 +65,7 @@ def test_stray_answers_to_sends_that_were_carried_out(applied: int) -> None:
 
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
 def test_what_all_servers_meet_stops_the_run(stray: Fault) -> None:
-    """When nothing but such answers comes from several servers, the run stops soon, with the cause."""
+    """If only such answers come for several servers, the run soon stops and names the cause."""
 
     async def main() -> None:
         cloud = cloud_of(40, reboot_seconds=(5.0, 5.0))
@@ -76,7 +76,7 @@ def test_what_all_servers_meet_stops_the_run(stray: Fault) -> None:
         expected = StopReason.UNAUTHORIZED if stray.answer and stray.answer.status == 401 else StopReason.WRONG_ENDPOINT
         assert report.stopped.reason is expected
         assert report.summary[Outcome.COMPLETED] == 20
-        # Few more were sent to than are at once, unless nothing can have been started.
+        # Little more than one round of sends left, unless nothing can have been started.
         assert expected is StopReason.UNAUTHORIZED or report.summary[Outcome.SKIPPED] >= 10
         assert report.elapsed < 120.0
         assert_accounted(report, cloud)
@@ -100,7 +100,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN)
 def test_one_broken_server_does_not_keep_a_run_from_beginning(fault: Fault) -> None:
-    """The next question before a run is about another server of the list."""
+    """The next request before a run is for another server of the list."""
 
     async def main() -> None:
         cloud = cloud_of(5)
@@ -113,7 +113,7 @@ def test_one_broken_server_does_not_keep_a_run_from_beginning(fault: Fault) -> N
 
 @pytest.mark.parametrize("fault", [*BROKEN.values(), Fault.respond(407)], ids=[*BROKEN, "407"])
 def test_a_single_server_that_is_odd_once(fault: Fault) -> None:
-    """Where there is no other server, the same one is asked again."""
+    """If there is no other server, the request for the same one is repeated."""
 
     async def main() -> None:
         cloud = cloud_of(1)
@@ -178,7 +178,7 @@ def test_one_node_of_three_that_refuses_a_good_token(third: int, max_at_once: in
 
 
 def test_a_token_that_ends_is_renewed_once() -> None:
-    """Where every request is refused until a new token is there, one sign-in serves all."""
+    """If every request is refused until there is a new token, one sign-in is enough for all."""
 
     async def main() -> None:
         cloud = cloud_of(60)
@@ -226,7 +226,7 @@ def test_a_token_as_text_that_ends_stops_the_run() -> None:
     ids=["500 of Nova", "500, a page", "504", "cut"],
 )
 def test_a_server_that_is_never_shown(fault: Fault, with_lists: bool, number: int) -> None:
-    """Its own `wait_timeout` is kept, and nothing of it holds the others or stops the run."""
+    """It ends at its own `wait_timeout`, and neither delays the others nor stops the run."""
 
     async def main() -> None:
         cloud = cloud_of(5, reboot_seconds=(1.0, 1.0))
@@ -247,7 +247,7 @@ def test_a_server_that_is_never_shown(fault: Fault, with_lists: bool, number: in
 
 
 def test_a_run_of_one_server_that_is_never_shown() -> None:
-    """Where there is no other server to ask for, an error in Nova's own words is an answer about this one."""
+    """If there is no other server to ask for, Nova's own error is an answer about this one."""
 
     async def main() -> None:
         cloud = cloud_of(1)

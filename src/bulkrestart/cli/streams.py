@@ -30,10 +30,10 @@ _REFRESH: Final = 0.25
 #: Where a terminal does not know its width (a serial line, a container).
 _COLUMNS: Final = 80
 _LINE_END: Final = re.compile(r"\s*[\r\n]\s*")
-#: Characters of another library's message that are shown: a link to sign in with may be long.
-_LONGEST_REPEATED: Final = 2000
-#: Loggers whose messages are for programmers: stevedore warns of every auth type that cannot be loaded.
-_FOR_PROGRAMMERS: Final = ("asyncio", "stevedore")
+#: The most characters of another library's message that are shown: a sign-in link may be long.
+_LONGEST_RELAYED: Final = 2000
+#: Loggers whose messages are for developers: stevedore warns about every auth type that cannot be loaded.
+_DEVELOPER_LOGGERS: Final = ("asyncio", "stevedore")
 #: To the first column, and erase to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\r\x1b[K"
 
@@ -53,11 +53,11 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        #: Gives the secrets of this command, which the messages of other libraries may repeat.
+        #: Returns the secrets of this command, to mask in the messages of other libraries.
         self.secrets: Callable[[], Sequence[Secret[str]]] = tuple
-        #: No more warnings are shown.
+        #: Whether warnings are no longer shown.
         self.is_hushed = False
-        self._repeated: set[str] = set()
+        self._relayed: set[str] = set()
         self._err = _Stream(sys.stderr)
         self._out = self._err if _are_one(sys.stdout, sys.stderr) else _Stream(sys.stdout)
 
@@ -73,17 +73,17 @@ class Streams:
         """Say a message as one line that begins with our name, safely."""
         self.say(f"bulkrestart: {safe(_LINE_END.sub(' ', message.strip()))}")
 
-    def repeat(self, source: str, message: str) -> None:
-        """Say a message of another library, once, without the secrets of this command."""
+    def relay(self, source: str, message: str) -> None:
+        """Show a message of another library once, with the secrets of this command masked."""
         mask = SecretMask(secret.reveal() for secret in self.secrets())
-        line = f"{source}: {plain(message, _LONGEST_REPEATED, secrets=mask, keeps_links=True)}"
-        if line not in self._repeated and not self.is_hushed:
-            self._repeated.add(line)
+        line = f"{source}: {plain(message, _LONGEST_RELAYED, secrets=mask, keeps_links=True)}"
+        if line not in self._relayed and not self.is_hushed:
+            self._relayed.add(line)
             self.warn(line)
 
     @contextmanager
     def showing_warnings(self) -> Iterator[None]:
-        """Show the warnings of the library meanwhile, until `hush`, and those of other libraries."""
+        """Show the warnings of bulkrestart and of other libraries within the block, until `hush`."""
         handler, show_warning = _WarningsHandler(self), warnings.showwarning
 
         def show(
@@ -94,10 +94,10 @@ class Streams:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            self.repeat(category.__module__.partition(".")[0], str(message))
+            self.relay(category.__module__.partition(".")[0], str(message))
 
         logging.getLogger().addHandler(handler)
-        # Python would print the line of code too, and urllib3 repeats some warnings without end.
+        # Python's own function also prints the line of code, and urllib3 warns again at every request.
         warnings.showwarning = show
         try:
             yield
@@ -142,12 +142,12 @@ class _WarningsHandler(logging.Handler):
     def __init__(self, streams: Streams) -> None:
         super().__init__(logging.WARNING)
         self._streams = streams
-        self.addFilter(lambda record: record.name.partition(".")[0] not in _FOR_PROGRAMMERS)
+        self.addFilter(lambda record: record.name.partition(".")[0] not in _DEVELOPER_LOGGERS)
 
     def emit(self, record: logging.LogRecord) -> None:
         source = record.name.partition(".")[0]
         if source != "bulkrestart":
-            self._streams.repeat(source, record.getMessage())
+            self._streams.relay(source, record.getMessage())
         elif not self._streams.is_hushed:
             self._streams.warn(record.getMessage())
 

@@ -1,7 +1,7 @@
 """The answers of one connection, read from its bytes as they arrive.
 
-Law: a head is read when it is whole, so that nothing depends on how its bytes were split. httptools reads it, and
-`lenient` what httptools refuses.
+Law: a head is parsed only when it is whole, so the result does not depend on how its bytes were split. httptools parses
+it; `lenient` parses what httptools refuses.
 """
 
 import re
@@ -16,29 +16,29 @@ from bulkrestart.cloud.lenient import MOST_HEADERS, Head
 #: Bytes of a head, the answers of status 1xx before it among them, and of what frames a body without being one. h11,
 #: which httpx reads with, has the same.
 _MOST_FRAMING: Final = 100 * 1024
-#: Bytes of a body in chunks that are kept until its end shows whether Content-Length is right. An answer to a send, and
-#: what is read of one server, are shorter.
+#: The most bytes of a chunked body that are held back until its end shows whether Content-Length is right. Answers to
+#: sends, and those about one server, are shorter.
 _MOST_HELD: Final = 1024 * 1024
 #: An answer of status 1xx announces another (RFC 9110, section 15.2); but nobody asked for another protocol.
 _INFORMATIONAL: Final = range(100, 200)
 _SWITCHING_PROTOCOLS: Final = 101
 _START: Final = b"HTTP/"
-#: http.client and aiohttp let blanks and line ends pass before a status line.
+#: http.client and aiohttp accept blanks and line ends before a status line.
 _BEFORE_START: Final = b" \t\r\n"
-#: An empty line. Lines may end in a bare LF, and in CR CR LF after a conversion of line ends.
+#: An empty line. Lines may end in a bare LF, or in CR CR LF if line ends were converted twice.
 _END_OF_HEAD: Final = re.compile(rb"\n\r{0,2}\n")
 _LONGEST_END: Final = 4
-#: An answer to a HEAD. Its connection is not used again: some servers send a body all the same.
+#: An answer to a HEAD. Its connection is not reused, because some servers send a body nevertheless.
 _WITHOUT_BODY: Final = Framing(0, is_chunked=False, may_follow=False)
 
 
 class Answers:
     """Reads one answer after the other: `begin`, then `feed` until it is complete.
 
-    An answer that cannot be read is noted as `fault`, and never raised: what came before the fault counts.
+    An answer that cannot be read sets `fault` and raises nothing; what came before the fault counts.
 
     Attributes:
-        status: The status; 0 until the whole head is in, and as long as its body may contradict it.
+        status: The status; 0 until the whole head is in, and while its body may still contradict it.
         reason: The words beside it.
         version: The version of HTTP.
         headers: Names and values as they came, without what follows the body.
@@ -76,7 +76,7 @@ class Answers:
     def feed(self, data: bytes) -> None:
         """Take the next bytes; none for the end of the connection."""
         if self.is_complete:
-            # The answer stands, whatever follows it. A line end does no harm (RFC 9112, section 2.2).
+            # What follows does not change the answer. A line end is harmless (RFC 9112, section 2.2).
             self.may_follow = self.may_follow and not data.strip(b"\r\n") and bool(data)
             return
         if self.fault:
@@ -105,7 +105,7 @@ class Answers:
         """Read the head of the answer, and those of status 1xx before it; return the bytes that follow it.
 
         Raises:
-            ValueError: This is no answer.
+            ValueError: The bytes are not an answer.
         """
         searched = max(0, len(self._pending) - _LONGEST_END)
         buffer: bytes | bytearray = data
@@ -119,7 +119,7 @@ class Answers:
                     raise ValueError("what came is not HTTP")
             found = _END_OF_HEAD.search(buffer, searched)
             if found is None:
-                # The same object, if it is one: a copy for each byte that arrives would take quadratic time.
+                # Keep the same bytearray: copying it for each byte that arrives would take quadratic time.
                 self._pending = buffer if isinstance(buffer, bytearray) else bytearray(buffer)
                 return b""
             head, buffer, searched = _read_head(bytes(buffer[: found.end()])), buffer[found.end() :], 0
@@ -173,7 +173,7 @@ class Answers:
 
 
 class _Callbacks:
-    """What httptools calls while it reads a head."""
+    """Collects a head from httptools."""
 
     def __init__(self) -> None:
         self.reason = b""
@@ -181,25 +181,25 @@ class _Callbacks:
         self.is_complete = False
 
     def on_status(self, reason: bytes) -> None:
-        """Take the words beside a status."""
+        """Store the reason phrase."""
         self.reason = reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Store a header."""
         if len(self.headers) >= MOST_HEADERS:
             raise ValueError("httptools stops at an exception")
         self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Learn that the head is in."""
+        """Record that the head is whole."""
         self.is_complete = True
 
 
 def _read_head(data: bytes) -> Head:
-    """Read a whole head, with httptools if it can: that takes a sixth of the time.
+    """Read a whole head: with httptools if possible, which takes a sixth of the time, else with `lenient`.
 
     Raises:
-        ValueError: Neither reader can.
+        ValueError: Neither can read it.
     """
     callbacks = _Callbacks()
     parser = httptools.HttpResponseParser(callbacks)

@@ -178,7 +178,7 @@ async def _read(
     rows: Rows[T] | None,
     kept: bytearray,
 ) -> bool:
-    """Read a body; return whether it is whole, is a page that was cut, or is known not to be what was asked for."""
+    """Read a body; return True if it is whole, is a page that was cut, or is known not to be what was asked for."""
     left, raw_left, before_pause = bound, bound + _OVERHEAD, _STEP
     most = bound if rows is None else HEAD
     async for chunk in chunks:

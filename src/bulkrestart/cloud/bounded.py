@@ -1,4 +1,4 @@
-"""Sends the requests of a sign-in: keystoneauth1 sends them by requests, which has rules of its own.
+"""Sends the requests of a sign-in. keystoneauth1 uses requests, whose own rules for TLS and proxies this replaces.
 
 Laws: the TLS context and the proxy are those of the compute API. An answer is decompressed step by step, has at most
 one content coding, and never takes more memory than the bound.
@@ -12,7 +12,7 @@ from keystoneauth1.session import TCPKeepAliveAdapter
 from urllib3 import HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPSConnection
 
-from bulkrestart.cloud.network import proxies_of
+from bulkrestart.cloud.network import proxies_for_requests
 
 #: Bytes of one answer after decompression. A token with a catalog of several hundred services has some 200 KB.
 _LONGEST: Final = 2 * 1024 * 1024
@@ -20,7 +20,7 @@ _STEP: Final = 16 * 1024
 
 
 class _Connection(HTTPSConnection):
-    """A connection that urllib3 takes for verified: it would warn at each request, and `tls_context` warns once."""
+    """A connection without urllib3's warning at each request: `tls_context` warns once if nothing is verified."""
 
     def connect(self) -> None:
         super().connect()
@@ -48,7 +48,7 @@ class BoundedAdapter(TCPKeepAliveAdapter):
         _use_own_pool(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> PoolManager:
-        """Use the context for connections through a proxy, and to it."""
+        """Use the context for connections to a proxy and through it."""
         if proxy.startswith("https:"):
             options["proxy_ssl_context"] = self._context
         manager: PoolManager = super().proxy_manager_for(proxy, ssl_context=self._context, **options)
@@ -56,7 +56,7 @@ class BoundedAdapter(TCPKeepAliveAdapter):
         return manager
 
     def cert_verify(self, *args: object) -> None:
-        """Leave the connection as it is: requests would add certifi's certificates to those of the context."""
+        """Do nothing: requests would add certifi's certificates to those of the context."""
 
     def send(
         self,
@@ -72,10 +72,15 @@ class BoundedAdapter(TCPKeepAliveAdapter):
         Raises:
             requests.RequestException: The answer is longer than the bound, has several content codings, or is broken.
         """
-        # urllib3 sets the mode of the context by it.
+        # urllib3 sets the context's verify_mode from this argument.
         is_verified = self._context.verify_mode is not ssl.CERT_NONE
         response = super().send(
-            request, stream=True, timeout=timeout, verify=is_verified, cert=None, proxies=proxies_of(str(request.url))
+            request,
+            stream=True,
+            timeout=timeout,
+            verify=is_verified,
+            cert=None,
+            proxies=proxies_for_requests(str(request.url)),
         )
         try:
             if "," in response.headers.get("Content-Encoding", ""):
@@ -94,6 +99,6 @@ class BoundedAdapter(TCPKeepAliveAdapter):
 
 
 def _use_own_pool(manager: PoolManager) -> None:
-    # That of SOCKS has pools of its own.
+    # The manager of a SOCKS proxy has its own kind of pools, and keeps them.
     if manager.pool_classes_by_scheme["https"] is HTTPSConnectionPool:
         manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "https": _ConnectionPool}

@@ -8,7 +8,7 @@ import httpx
 Origin = tuple[str, str, int]
 
 PORTS: Final = {"http": 80, "https": 443}
-#: The extension of a request that names the proxy it goes through; None or absent for none.
+#: The request extension that holds the proxy of the request; None or absent without a proxy.
 PROXY: Final = "bulkrestart.proxy"
 
 

@@ -15,7 +15,7 @@ import httpx
 
 from bulkrestart.cloud.body import read_body
 from bulkrestart.cloud.clone import PROXY, address_of
-from bulkrestart.cloud.credentials import CloudAuth, Renewed, shows_known
+from bulkrestart.cloud.credentials import CloudAuth, Renewed, is_authenticated
 from bulkrestart.cloud.failures import failure_of, peer
 from bulkrestart.cloud.masking import secrets_of
 from bulkrestart.cloud.rows import Rows
@@ -38,8 +38,8 @@ R = TypeVar("R")
 MICROVERSION: Final = (2, 60)
 
 #: Bytes that are read of an answer to a send, of one server or its log, and of a page; the rest is cut off. The last
-#: is ten times a page of a thousand servers at 5 KiB each; of a longer one the first rows are used. A page is parsed as
-#: it arrives, and its bytes are not kept.
+#: is ten times a page of a thousand servers at 5 KiB each; if a page is longer, its first rows are used. A page is
+#: parsed as it arrives, and its bytes are not kept.
 _FAULT_BOUND: Final = 64 * 1024
 _RECORD_BOUND: Final = 1024 * 1024
 _PAGE_BOUND: Final = 50 * 1024 * 1024
@@ -47,13 +47,13 @@ _BODIES: Final = {reboot_type: json.dumps({"reboot": {"type": reboot_type}}).enc
 #: Nova translates its messages (nova/i18n.py), and the decisions read them.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Language": "en"}
 _LONGEST_WORD: Final = 64
-#: Characters of the position that a link names, at most.
+#: The most characters of a position in a link.
 _LONGEST_POSITION: Final = 1000
-#: The members that may hold a link to the next page: Nova has the first.
+#: The members that may hold a link to the next page. Nova uses `servers_links`.
 _LINKS: Final = frozenset({"servers_links", "links"})
 #: The action of our rows in the action log.
 _REBOOT: Final = "reboot"
-#: What stands for no state where a cloud writes a word for it.
+#: Words that some clouds write in place of null for "no state".
 _NO_STATE: Final = frozenset({"", "none", "null", "-"})
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
 
@@ -82,12 +82,12 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
-        record: Called with what each request was for, how it ended, the server that it was about, and when it left;
-            None: no call.
-        page_size: How many servers to ask for on one page, as far as is known; None: nothing is known.
+        record: Called after each request with its kind, how it ended, the id of its server, and when it left; None: no
+            call.
+        page_size: How many servers to ask for on one page, as learnt from earlier lists; None: nothing is known.
 
     Attributes:
-        page_size: The same. The reader of a list learns from its pages.
+        page_size: How many servers to ask for on one page. The readers of lists update it.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Compute:
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
-        self._was_let_in = False
+        self._was_authenticated = False
         self._microversion = MICROVERSION if endpoint.has_microversions else None
         headers = {**_HEADERS, "Content-Type": "application/json"}
         self._root = endpoint.url
@@ -137,15 +137,14 @@ class Compute:
         """`GET /servers/{server_id}`."""
         rows = Rows("", _nothing, frozenset({"server"}))
         path = f"/servers/{quote(server_id, safe='')}"
-        sent = anyio.current_time()
-        seen = await self._ask(
+        return await self._ask(
             RequestKind.SERVER,
             path,
             _RECORD_BOUND,
             rows,
             lambda: _read_server(rows.others.get("server"), rows.secrets),
+            server_id=server_id,
         )
-        return self._recorded(RequestKind.SERVER, seen, sent, server_id)
 
     async def page(
         self,
@@ -170,11 +169,9 @@ class Compute:
         if changes_since is not None:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         rows = Rows("servers", _read_server, _LINKS, is_paged=True)
-        sent = anyio.current_time()
-        seen = await self._ask(
+        return await self._ask(
             RequestKind.LIST, "/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows, limit), query
         )
-        return self._recorded(RequestKind.LIST, seen, sent)
 
     async def groups(self, *, offset: int = 0, limit: int = PAGE_LIMIT) -> Sequence[ServerGroup | None] | Observation:
         """`GET /os-server-groups`, one page: it is the last if it is empty.
@@ -188,8 +185,7 @@ class Compute:
         """
         query = {"limit": str(limit), "offset": str(offset)}
         rows = Rows("server_groups", _read_group)
-        sent = anyio.current_time()
-        seen = await self._ask(
+        return await self._ask(
             RequestKind.GROUPS,
             "/os-server-groups",
             _PAGE_BOUND,
@@ -197,31 +193,32 @@ class Compute:
             lambda: rows.items if rows.has_list else None,
             query,
         )
-        return self._recorded(RequestKind.GROUPS, seen, sent)
 
     async def actions(self, server_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions`: the action log, the newest row first, without events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions"
         rows = Rows("instanceActions", _read_action)
-        sent = anyio.current_time()
-        seen = await self._ask(
-            RequestKind.LOG, path, _RECORD_BOUND, rows, lambda: _read_log(rows.items) if rows.has_list else None
+        return await self._ask(
+            RequestKind.LOG,
+            path,
+            _RECORD_BOUND,
+            rows,
+            lambda: _read_log(rows.items) if rows.has_list else None,
+            server_id=server_id,
         )
-        return self._recorded(RequestKind.LOG, seen, sent, server_id)
 
     async def action(self, server_id: str, request_id: str) -> tuple[Action, ...] | Observation:
         """`GET /servers/{server_id}/os-instance-actions/{request_id}`: a log of that one row, with its events."""
         path = f"/servers/{quote(server_id, safe='')}/os-instance-actions/{quote(request_id, safe='')}"
         rows = Rows("", _nothing, frozenset({"instanceAction"}))
-        sent = anyio.current_time()
-        seen = await self._ask(
+        return await self._ask(
             RequestKind.LOG,
             path,
             _RECORD_BOUND,
             rows,
             lambda: _read_log([_read_action(rows.others.get("instanceAction"), rows.secrets)]),
+            server_id=server_id,
         )
-        return self._recorded(RequestKind.LOG, seen, sent, server_id)
 
     def _recorded(self, asked: RequestKind, seen: T, sent: float, server_id: str | None = None) -> T:
         if self._record is not None:
@@ -254,19 +251,21 @@ class Compute:
         rows: Rows[R],
         take: Callable[[], T | None],
         query: Mapping[str, str] | None = None,
+        *,
+        server_id: str | None = None,
     ) -> T | Observation:
-        """Make a request that changes nothing, and let `rows` parse its answer.
+        """Make a request that changes nothing, let `rows` parse its answer, and record how it ended.
 
         Returns:
             What `take` returns after the answer was parsed; or what came instead of such an answer.
         """
+        sent = anyio.current_time()
         seen, body = await self._exchange(kind, self._read, path, bound, query, rows=rows)
-        if not isinstance(seen, Answer) or seen.status != 200 or seen.fault.body is Body.CUT_SHORT:
-            return seen
-        if not rows.is_valid:
-            return seen
-        found = take()
-        return _with_fault(seen, body, rows.secrets) if found is None else found
+        result: T | Observation = seen
+        if isinstance(seen, Answer) and seen.status == 200 and seen.fault.body is not Body.CUT_SHORT and rows.is_valid:
+            found = take()
+            result = _with_fault(seen, body, rows.secrets) if found is None else found
+        return self._recorded(kind, result, sent, server_id)
 
     async def _exchange(
         self,
@@ -343,12 +342,12 @@ class Compute:
         return (Unsent(words) if trace.is_unsent else Unanswered(words, may_come_late=True)), b""
 
     def _note_credential(self, kind: RequestKind, request: httpx.Request, status: int) -> bool:
-        """Return whether an answer refuses what the cloud has accepted from another request."""
+        """Return whether an answer refuses credentials that the cloud has accepted with another request."""
         if isinstance(self._auth, Renewed):
-            # Who may not read action logs is refused there alone: another token would be refused as well.
+            # A user who may not read action logs is refused there alone, and would be with a new token too.
             return self._auth.note(request, status, is_for_all=kind is not RequestKind.LOG)
-        self._was_let_in |= shows_known(status)
-        return status == 401 and self._was_let_in
+        self._was_authenticated |= is_authenticated(status)
+        return status == 401 and self._was_authenticated
 
 
 def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx.Auth) -> Observation:
@@ -356,13 +355,7 @@ def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx
     _, host, port = address_of(failed)[0]
     address = peer(host, port, failed.extensions.get(PROXY))
     failure = None if isinstance(error, httpx.TimeoutException) else failure_of(error, address)
-    if failure is not None:
-        text = failure.words
-    elif isinstance(error, httpx.ConnectTimeout):
-        text = f"ETIMEDOUT {address}: no connection in time"
-    else:
-        # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
-        text = "" if isinstance(error, httpx.LocalProtocolError) else str(error)
+    text = _text_of(error, address) if failure is None else failure.words
     words, text = type(error).__name__, plain(text, secrets=secrets_of(failed, trace, auth))
     if text:
         words = f"{words}: {text}"
@@ -374,8 +367,16 @@ def _explain(error: Exception, request: httpx.Request, trace: Trace, auth: httpx
     return Unsent(words, is_insecure=failure.is_insecure, is_local=failure.is_local, remedy=failure.remedy)
 
 
+def _text_of(error: Exception, address: str) -> str:
+    """Return the text of an error that is no failed connection; "" if the text may hold a secret."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"ETIMEDOUT {address}: no connection in time"
+    # The text of a LocalProtocolError repeats the header that it is about, which may be the token.
+    return "" if isinstance(error, httpx.LocalProtocolError) else str(error)
+
+
 def _location(response: httpx.Response, request: httpx.Request, secrets: SecretMask) -> str:
-    """Read where a redirect points. Its user, password and query are left out: they may be secrets."""
+    """Return the target of a redirect, without user, password and query, which may be secrets."""
     url = response.request.url
     if not is_other(response.request, request):
         named = response.headers.get("Location")
@@ -433,7 +434,7 @@ def _word(value: object) -> str | None:
 
 
 def _state(value: object) -> str | None:
-    """Read a state, which Nova writes in lower case; None where there is none."""
+    """Read a state in any letter case, as Nova's lower case; None without a state."""
     state = (_word(value) or "").lower()
     return None if state in _NO_STATE else state
 
@@ -485,7 +486,7 @@ def _read_server(row: object, secrets: SecretMask) -> Server | None:
 
 def _read_page(rows: Rows[Server | None], limit: int) -> Page | None:
     """Make a page of its rows; None if the answer has no list."""
-    # Some clouds write null for a list without rows.
+    # Some clouds write null for an empty list.
     if not rows.has_list and rows.others.get("servers", "") is not None:
         return None
     servers = [server for server in rows.items if server is not None]
@@ -502,9 +503,9 @@ def _read_page(rows: Rows[Server | None], limit: int) -> Page | None:
 
 
 def _next_links(value: object) -> list[object]:
-    """Return where the links to the next page lead, in each of the shapes that clouds give them."""
+    """Return the targets of links to the next page, in each of the formats that clouds use."""
     if isinstance(value, dict):
-        # {"next": "..."}, or one link that stands in no list.
+        # {"next": "..."}, or a single link outside of a list.
         return _next_links([value]) if "rel" in value else [href for href in [value.get("next")] if href]
     return [
         _member(link, "href")
@@ -514,7 +515,7 @@ def _next_links(value: object) -> list[object]:
 
 
 def _read_position(href: object) -> Position | None:
-    """Read the position in a link. Nothing else of it is used: it may name another host, or http in place of https."""
+    """Read the position in a link. The rest is ignored: the link may name another host, or http instead of https."""
     if not isinstance(href, str):
         return None
     try:
@@ -583,20 +584,20 @@ def _read_log(rows: Sequence[Action | None]) -> tuple[Action, ...] | None:
 
 
 def _read_action(row: object, _: SecretMask) -> Action | None:
-    """Read a row of the action log; None if it may be a reboot, and does not say which.
+    """Read a row of the action log; None if it may be a reboot whose time or request id cannot be read.
 
-    Of another action no more is needed than its name. Without a time that can be read it counts as ended long ago.
+    For any other action the name is enough. Without a readable time, such a row counts as one from long ago.
     """
     name, request_id = (_text(_member(row, key)) for key in ("action", "request_id"))
     name = (name or "").strip().lower()
     start_time = _time(_member(row, "start_time"))
-    # It may become part of a path, and what is not printable may not even be UTF-8.
+    # The request id may become part of a path, and one that is not printable may not even be UTF-8.
     is_odd = start_time is None or request_id is None or not request_id.isprintable()
     if not name or (name == _REBOOT and is_odd):
         return None
     events = _member(row, "events")
     results = [_member(row, "message"), *(_member(event, "result") for event in _items(events))]
-    # Nova writes null for what has not finished, other clouds an empty string.
+    # Until an event has finished, Nova writes null; other clouds write an empty string.
     finishes = [_member(event, "finish_time") for event in _items(events)]
     return Action(
         action=name,

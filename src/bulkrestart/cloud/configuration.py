@@ -157,13 +157,13 @@ def read_configuration(name: str | None, overrides: Overrides) -> Configuration:
 
 @contextmanager
 def logged_warnings() -> Iterator[None]:
-    """Log what openstack.config warns users about within the block, each text once."""
+    """Log the warnings of openstack.config for users within the block, each text once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # A missing profile is an error here.
         warnings.filterwarnings("error", message="Couldn't find the vendor profile")
         yield
-    # Deprecations in Python are for programmers, and openstacksdk 4.22 always warns about some of its own.
+    # Python's deprecation warnings are for developers, and openstacksdk 4.22 always gives some about itself.
     meant = (one for one in caught if not issubclass(one.category, DeprecationWarning | PendingDeprecationWarning))
     deprecated = (one for one in caught if issubclass(one.category, OpenStackDeprecationWarning))
     for text in dict.fromkeys(shown(one.message) for one in (*meant, *deprecated)):

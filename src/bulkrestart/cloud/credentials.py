@@ -38,16 +38,16 @@ _REFUSAL_STANDS: Final = 60.0
 
 #: Refusals that show that the cloud knows who asks.
 _KNOWN: Final = frozenset({403, 404, 409})
-#: Refusals in a row of a credential that was accepted before, after which another is fetched. One node of the cloud may
-#: refuse what the others accept: if that was seen, more are needed, because another credential would not help.
+#: Refusals in a row of a credential that was accepted before, after which a new one is fetched. More are needed once a
+#: node of the cloud has been seen to refuse what others accept, because a new credential would not help there.
 _REFUSED_IN_A_ROW: Final = 2
 _REFUSED_BY_SOME: Final = 10
 #: Where a request carries what signed it.
 _CREDENTIAL: Final = "bulkrestart.credential"
 
 
-def shows_known(status: int) -> bool:
-    """Return whether an answer with this status shows that the cloud has accepted what signed the request."""
+def is_authenticated(status: int) -> bool:
+    """Return whether an answer with this status shows that the cloud has accepted the request's credentials."""
     return 200 <= status < 300 or status in _KNOWN
 
 
@@ -99,7 +99,7 @@ class Credential:
         renew_at: When to renew it, in seconds of `boottime`, which counts suspension; infinite if its end is unknown.
         ends_at: When it ends, on the same clock; infinite if that is unknown.
         was_accepted: Whether the cloud has taken it.
-        refused: How often the cloud has refused it since it was last accepted.
+        refused: How often the cloud has refused it since the cloud last accepted it.
     """
 
     headers: Secret[Mapping[str, str]]
@@ -217,21 +217,21 @@ class Renewed(CloudAuth):
         yield request
 
     def note(self, request: httpx.Request, status: int, *, is_for_all: bool = True) -> bool:
-        """Take the answer to a request; tell whether it refuses a credential that was good once.
+        """Record the status of an answer; return whether it refuses a credential that was accepted before.
 
         A credential that is refused several times in a row is not used again: the next sign-in fetches another.
 
         Args:
             request: The request.
             status: The status of its answer.
-            is_for_all: Whether a refusal says something of other requests. If not, and others were accepted with the
-                credential, it is kept.
+            is_for_all: Whether a refusal also concerns other kinds of requests. If not, a credential that was accepted
+                before is kept.
         """
         credential: Credential | None = request.extensions.get(_CREDENTIAL)
         if credential is None:
             return False
         if status != 401:
-            if shows_known(status):
+            if is_authenticated(status):
                 self._is_refused_by_some |= credential.refused > 0
                 credential.was_accepted = True
                 credential.refused = 0
@@ -274,7 +274,7 @@ class Renewed(CloudAuth):
             self._fetches += 1
 
     async def _fetch_again_if_cut(self) -> Issued:
-        """Sign in, and again if the connection was cut: one that a load balancer closes is no verdict."""
+        """Sign in; try again if the connection is cut, as when a load balancer closes it."""
         for delay in _CUT_DELAYS:
             try:
                 return await self.fetch()

@@ -1,4 +1,4 @@
-"""Says why a connection failed, whichever library made it: the name of the error, the address, and the cause's side."""
+"""Explains why a connection failed, whichever library made it: the error's name, the address, and whose fault it is."""
 
 import errno
 import os
@@ -31,27 +31,27 @@ _LOCAL: Final = {
     errno.EPERM: _POLICY,
 }
 _CUT: Final = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
-_KINDS: Final = {ConnectionResetError: errno.ECONNRESET, BrokenPipeError: errno.EPIPE}
+_ERRNO_OF: Final = {ConnectionResetError: errno.ECONNRESET, BrokenPipeError: errno.EPIPE}
 _WITHOUT_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH})
-#: Reasons of OpenSSL that say that the connection broke, or that the server is at a loss. Every other reason concerns
-#: the certificate, the host name or the protocol.
-_PASSING: Final = frozenset(
+#: OpenSSL's reasons for a connection that broke, or a server with an internal error. Every other reason concerns the
+#: certificate, the host name or the protocol.
+_TRANSIENT: Final = frozenset(
     {
         *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "TLSV1_ALERT_USER_CANCELLED"),
         *("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "SSLV3_ALERT_CLOSE_NOTIFY"),
         *("BAD_RECORD_MAC", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY", "RECORD_LAYER_FAILURE"),
     }
 )
-#: What Python's ssl adds to OpenSSL's own words.
+#: What Python's ssl module adds to OpenSSL's message.
 _SSL_FRAME: Final = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$")
-#: The address in the words of asyncio: "Connect call failed ('10.0.0.5', 8774)".
+#: The address in asyncio's message: "Connect call failed ('10.0.0.5', 8774)".
 _ADDRESS: Final = re.compile(r"\('([^']+)', \d+")
 _LOOKUPS: Final = {
     code: name
     for name in ("EAI_AGAIN", "EAI_FAIL", "EAI_FAMILY", "EAI_MEMORY", "EAI_NONAME", "EAI_NODATA", "EAI_SERVICE")
     if (code := getattr(socket, name, None)) is not None
 }
-#: Exceptions in a row that are looked through.
+#: The most exceptions of a chain that are searched.
 _DEEPEST: Final = 30
 
 
@@ -60,11 +60,11 @@ class Failure:
     """Why a connection failed.
 
     Attributes:
-        words: The name of the error, the address, and the words of the system or of OpenSSL.
-        remedy: What may help.
-        is_local: A limit or a rule of this machine is the cause.
-        is_insecure: TLS refuses the certificate, the host name or the protocol: another try would fail too.
-        is_cut: The other side closed the connection, or TLS broke: the next try may succeed at once.
+        words: The name of the error, the address, and the message of the system or of OpenSSL.
+        remedy: What the user can do about it.
+        is_local: Whether a limit or a rule of this machine is the cause.
+        is_insecure: Whether TLS rejected the certificate, the host name or the protocol; another try would fail too.
+        is_cut: Whether the other side closed the connection, or TLS broke; the next try may succeed at once.
     """
 
     words: str
@@ -75,7 +75,7 @@ class Failure:
 
 
 def peer(host: str, port: int, proxy: httpx.Proxy | None = None) -> str:
-    """Name the other end of a connection: its host and port, and the proxy."""
+    """Return the other end of a connection as text: its host and port, and the proxy."""
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if proxy is None:
         return name
@@ -83,19 +83,19 @@ def peer(host: str, port: int, proxy: httpx.Proxy | None = None) -> str:
 
 
 def peer_at(url: str, proxy: httpx.Proxy | None = None) -> str:
-    """Name the other end of a connection for a URL."""
+    """Return the other end of the connection to a URL as text; see `peer`."""
     parts = urlsplit(url)
     return peer(parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0), proxy)
 
 
 def failure_of(error: BaseException, address: str) -> Failure | None:
-    """Find why a connection failed in an exception and its causes; None if they do not say it.
+    """Find in an exception and its causes why a connection failed; None if they do not say.
 
     Args:
-        error: The exception of whichever library.
-        address: The other end, as `peer` names it.
+        error: The exception, of any library.
+        address: The other end, as `peer` returns it.
     """
-    # Of several addresses of a host, one that was reached says more than one without a route.
+    # If a host has several addresses, an error from one that was reached says more than "no route" from another.
     cause = min(_causes_of(error), key=_rank, default=None)
     if cause is None:
         return None
@@ -114,13 +114,13 @@ def failure_of(error: BaseException, address: str) -> Failure | None:
 
 
 def _tls_failure(cause: ssl.SSLError, address: str) -> Failure:
-    # An error that a plugin made has no reason.
+    # An SSLError that was not raised by OpenSSL has no reason.
     reason = getattr(cause, "reason", None) or type(cause).__name__
-    is_passing = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _PASSING
+    is_transient = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason in _TRANSIENT
     words = _SSL_FRAME.sub("", cause.strerror or str(cause))
     if isinstance(cause, ssl.SSLEOFError):
         words = "the other side ended the connection during TLS"
-    return Failure(f"{reason} {address}: {words}", is_insecure=not is_passing, is_cut=is_passing)
+    return Failure(f"{reason} {address}: {words}", is_insecure=not is_transient, is_cut=is_transient)
 
 
 def _causes_of(error: BaseException) -> Iterator[OSError]:
@@ -141,7 +141,7 @@ def _causes_of(error: BaseException) -> Iterator[OSError]:
 
 def _is_cause(error: OSError) -> bool:
     if isinstance(error, ssl.SSLError):
-        # These two only tell TLS to wait.
+        # These two are no failures: they only ask to wait for the socket.
         return not isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError)
     return isinstance(error, socket.gaierror) or bool(_number_of(error))
 
@@ -149,7 +149,7 @@ def _is_cause(error: OSError) -> bool:
 def _number_of(cause: OSError) -> int:
     """Return the errno; 0 for none. http.client raises a ConnectionResetError without one."""
     if cause.errno is None:
-        return next((number for kind, number in _KINDS.items() if isinstance(cause, kind)), 0)
+        return next((number for kind, number in _ERRNO_OF.items() if isinstance(cause, kind)), 0)
     return cause.errno if cause.errno in errno.errorcode else 0
 
 

@@ -1,6 +1,6 @@
 """Where the body of an answer ends (RFC 9112, sections 6.3 and 7.1).
 
-Law: pure. Two lengths that differ are a `ValueError`: nothing tells which of them the server meant.
+Law: pure. If two lengths differ, that is a `ValueError`: nothing shows which one the server meant.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 _NO_BODY: Final = frozenset({204, 304})
 #: http.client and curl accept a sign.
 _LENGTH: Final = re.compile(rb"\+?0*(\d{1,20})")
-#: The line before a chunk. aiohttp, curl and http.client accept blanks on both sides of the size, and what an extension
-#: may hold differs: all that follows a separator is ignored. "0x5" is 5 for http.client, and 0 for curl.
+#: The line before a chunk. aiohttp, curl and http.client accept blanks around the size, and differ in what an extension
+#: may hold, so everything after a separator is ignored. "0x5" does not match: it is 5 for http.client, and 0 for curl.
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*\+?0*([0-9A-Fa-f]{1,16})(?:[ \t\r;,][^\n]*)?\n")
-#: What may come between a chunk and the next line, as far as it has arrived.
+#: What may come between a chunk and the next line, complete or in part.
 _AFTER_DATA: Final = frozenset({b"\n", b"\r", b"\r\n", b"\r\r", b"\r\r\n"})
 #: A number with fewer digits is less than 2**64, which is what llhttp accepts.
 _MOST_DIGITS: Final = 20
@@ -24,8 +24,8 @@ class Framing(NamedTuple):
     """How the end of a body is found.
 
     Attributes:
-        length: The number of bytes; None if no header tells it.
-        is_chunked: Whether the body is in chunks, which tell where it ends.
+        length: The number of bytes; None if no header says.
+        is_chunked: Whether the body is in chunks, which show where it ends.
         may_follow: Whether the connection can carry another answer after this one.
     """
 
@@ -35,10 +35,10 @@ class Framing(NamedTuple):
 
 
 def framing_of(status: int, version: str, headers: Sequence[tuple[bytes, bytes]]) -> Framing:
-    """Read the headers that tell where the body ends.
+    """Read the headers that say where the body ends.
 
     Raises:
-        ValueError: They contradict each other, or one cannot be read.
+        ValueError: These headers contradict each other, or one cannot be read.
     """
     lengths: list[bytes] = []
     codings: list[bytes] = []
@@ -88,9 +88,9 @@ def _read_length(values: Sequence[bytes]) -> int | None:
         if match is not None and int(match[1]) < 2**64:
             lengths.add(int(match[1]))
         elif word:
-            raise ValueError("the answer has a Content-Length that is no length")
+            raise ValueError("the answer has a Content-Length that is no number")
     if len(lengths) != 1:
-        raise ValueError(f"the answer has {len(lengths) or 'no'} numbers as its Content-Length, and needs one")
+        raise ValueError(f"the answer has {len(lengths) or 'no'} values of Content-Length instead of one")
     return lengths.pop()
 
 
@@ -128,18 +128,18 @@ class ChunkedBody:
 
     @property
     def may_be_closed(self) -> bool:
-        """The last chunk is in. For http.client the connection may end here, before the empty line."""
+        """The last chunk is in. As for http.client, the connection may end here, before the empty line."""
         return self._phase is _Phase.TRAILER
 
     def feed(self, data: bytes, pieces: list[bytes]) -> bytes:
-        """Take the next bytes, and return those behind the end of the body.
+        """Read the next bytes, and return those after the end of the body.
 
         Args:
             data: The bytes.
             pieces: The list to which the pieces of the body are added.
 
         Raises:
-            ValueError: This is no chunk, or there are more bytes than `length`, or fewer.
+            ValueError: The bytes are not a chunk, or the body is not as long as `length`.
         """
         start = 0
         while start < len(data) and self._phase is not _Phase.NONE:
@@ -163,9 +163,9 @@ class ChunkedBody:
         return data[start:]
 
     def _read_whole_chunks(self, data: bytes, start: int, pieces: list[bytes]) -> int:
-        """Read the chunks that are in `data` with both their ends; return where they end.
+        """Read the chunks that are whole in `data`; return where the last one ends.
 
-        A chunk may be one byte long, and this takes a third of the time that `_read_line` takes for it.
+        For chunks of one byte, this takes a third of the time of `_read_line`.
         """
         match_size = _CHUNK_SIZE.match
         while (match := match_size(data, start)) is not None:
@@ -182,7 +182,7 @@ class ChunkedBody:
         return start
 
     def _count(self, size: int) -> None:
-        """Count a chunk; the last one is empty."""
+        """Count the bytes of a chunk, and compare the sum with `length` after the last chunk, which is empty."""
         self._total += size
         if self._length is not None and (self._total > self._length or (not size and self._total < self._length)):
             raise ValueError("the chunks of the answer are not as long as its Content-Length")

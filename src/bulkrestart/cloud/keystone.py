@@ -202,19 +202,19 @@ class Keystone(CatalogAuth):
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
 
     def _cause_of(self, error: Exception) -> tuple[Failure | None, str]:
-        """Return why a connection failed, if one did, and what to say of an error."""
-        # An answer may come after a connection that failed.
+        """Return why a connection failed, None if none did, and the text for an error."""
+        # An HttpError means that an answer came, even if a connection failed before it.
         failure = None if isinstance(error, exceptions.HttpError) else failure_of(error, self._peer_of(error))
         return failure, self._words(error) if failure is None else plain(failure.words)
 
     def _peer_of(self, error: Exception) -> str:
-        """Name the other end of the request that failed: not all of a sign-in go to `auth_url`."""
+        """Name the other end of the request that failed: a sign-in does not send all requests to `auth_url`."""
         source: BaseException | None = error
         while source is not None and getattr(source, "request", None) is None:
             source = source.__cause__ or source.__context__
         url = str(getattr(getattr(source, "request", None), "url", self._auth_url))
         proxy = None
-        with suppress(ValueError):  # the proxy may be what is wrong
+        with suppress(ValueError):  # the proxy's URL may be what is wrong
             proxy = proxy_of(url)
         return peer_at(url, proxy)
 
@@ -364,7 +364,7 @@ class Keystone(CatalogAuth):
 
 
 def _context_of(session: Session) -> ssl.SSLContext:
-    """Make the TLS context that a configuration describes: `verify` or `insecure`, `cacert`, `cert` and `key`."""
+    """Make the TLS context of a configuration, from `verify` or `insecure`, `cacert`, `cert` and `key`."""
     verify, cert = session.verify, session.cert
     own, key = cert if isinstance(cert, tuple) else (cert, None)
     return tls_context(

@@ -1,9 +1,9 @@
-"""Read the head of an answer as other clients read it.
+"""Reads heads of answers that RFC 9112 allows a client to refuse, as other clients read them.
 
 Law: pure. A head that two clients could read as different answers is a `ValueError`, which says why.
 
-RFC 9112 allows a client to refuse what is read here; aiohttp, curl, httpx and Python's http.client do not refuse it,
-and gateways send it. Each rule names the clients that it follows.
+Gateways send such heads, and aiohttp, curl, httpx or Python's http.client accept them. Each rule names the clients that
+it follows.
 """
 
 import re
@@ -12,14 +12,14 @@ from typing import Final, NamedTuple
 #: Headers of one answer. Python's http.client allows 100.
 MOST_HEADERS: Final = 1000
 
-#: aiohttp allows each version of this form, http.client whatever follows "HTTP/1.", curl "HTTP/2". Blanks may stand
-#: before it and after it. Not "http/": aiohttp, httpx and http.client refuse it, and curl takes each status for 200.
+#: aiohttp allows any version of this form, http.client anything after "HTTP/1.", curl "HTTP/2". Blanks may come before
+#: and after the version. "http/" is refused, as by aiohttp, httpx and http.client; curl reads it as status 200.
 _STATUS_LINE: Final = re.compile(rb"[ \t]*HTTP/(?:(\d\.\d)|1\.\S*|2)[ \t]+(\d{3})(?:[ \t](.*))?", re.DOTALL)
-#: A header that goes on in the next line (RFC 9112, section 5.2). A client puts a space there.
+#: The line end in a header that continues on the next line (RFC 9112, section 5.2). It is replaced by a space.
 _FOLD: Final = re.compile(rb"\r{0,2}\n[ \t]+")
-#: RFC 9110, section 5.6.2. A header with another name is left out: nothing asks for it.
+#: RFC 9110, section 5.6.2. A header with another name is left out, because nothing reads it.
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-#: The headers that tell where the body ends.
+#: The headers that say where the body ends.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -28,7 +28,7 @@ class Head(NamedTuple):
 
     Attributes:
         status: The status.
-        reason: The words beside it.
+        reason: The reason phrase.
         version: The version of HTTP, such as "1.1".
         headers: Names and values as they came.
     """
@@ -43,7 +43,7 @@ def read_head(data: bytes) -> Head:
     """Read a head, from its first byte to the empty line that ends it.
 
     Raises:
-        ValueError: It is not HTTP, or clients could read it as different answers.
+        ValueError: The head is not HTTP, or clients could read it as different answers.
     """
     first, _, block = data.partition(b"\n")
     line = _STATUS_LINE.fullmatch(first.rstrip(b"\r"))
@@ -62,12 +62,12 @@ def _read_headers(block: bytes) -> list[tuple[bytes, bytes]]:
         # Blanks before the colon are removed (RFC 9112, section 5.1), as curl does.
         name = name.rstrip(b" \t")
         if b"\0" in line:
-            raise ValueError("what came is not HTTP: a header holds a zero")
+            raise ValueError("what came is not HTTP: a header contains a zero byte")
         if b":" in line.partition(b"\r")[2]:
             raise ValueError("a header holds a CR, after which http.client reads another header, and curl does not")
         if line.startswith(b"HTTP/"):
             raise ValueError("the answer has a second status line")
-        # Only the first line still begins with a blank. aiohttp reads it as a header, and http.client does not.
+        # Only the first line can begin with a blank here. aiohttp reads it as a header; http.client does not.
         if name.lstrip(b" \t").lower() in _FRAMING and line.startswith((b" ", b"\t")):
             raise ValueError("the first header of the answer begins with a blank, and tells where the body ends")
         # A line without a colon is left out as well, as http.client does.

@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 #: A name or an address, of either family.
 _HOST: Final = re.compile(r"[\w.:-]+")
 _LAST_PORT: Final = 65535
-#: Variables that name trusted certificates: that of OpenSSL, and those of requests, which other OpenStack tools use.
+#: Variables that name trusted certificates: OpenSSL's, and those of requests, which other OpenStack tools read.
 _OF_OPENSSL: Final = "SSL_CERT_FILE"
 _OF_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-#: An address in NO_PROXY as URLs have it, with or without a port.
+#: An address in NO_PROXY, in brackets as in URLs, with or without a port.
 _BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::(\d+))?")
 
 
@@ -42,8 +42,8 @@ def tls_context(
     """Make the TLS context for all connections to a cloud, those of the sign-in included.
 
     The trusted certificates are those of the first source that is given: `cacert`, `SSL_CERT_FILE`,
-    `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, the system's store (with `SSL_CERT_DIR` for its folder), and certifi's where
-    the system has none.
+    `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, the system's store (`SSL_CERT_DIR` may set its folder), or certifi's if the
+    system has none.
 
     Args:
         verify: Whether certificates are verified at all; if not, a warning is logged.
@@ -60,7 +60,7 @@ def tls_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        context = _trust_of_environment() if cacert is None else _context_of(Path(cacert))
+        context = _default_context() if cacert is None else _context_of(Path(cacert))
     if cert is not None:
         _load_own(context, Path(cert), None if key is None else Path(key))
     elif key is not None:
@@ -68,15 +68,15 @@ def tls_context(
     return context
 
 
-def _trust_of_environment() -> ssl.SSLContext:
+def _default_context() -> ssl.SSLContext:
     if path := os.environ.get(_OF_OPENSSL):
-        # OpenSSL, which reads the variable below, ignores a file that it cannot read.
+        # OpenSSL reads this variable itself below, but would silently ignore a file that it cannot read.
         _context_named(_OF_OPENSSL, path)
         return ssl.create_default_context()
     for variable in _OF_REQUESTS:
         if path := os.environ.get(variable):
             return _context_named(variable, path)
-    # This takes 20 ms, so it is not done for nothing.
+    # Loading the system's certificates takes 20 ms, so this comes last.
     context = ssl.create_default_context()
     folders = os.environ.get("SSL_CERT_DIR") or ssl.get_default_verify_paths().capath or ""
     if not context.get_ca_certs() and not any(map(_has_files, folders.split(os.pathsep))):
@@ -123,9 +123,8 @@ def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
 def proxy_of(url: str) -> httpx.Proxy | None:
     """Find the proxy that the environment names for a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
 
-    The sign-in and the compute API have the same rule. `NO_PROXY` names hosts, domains and networks (10.0.0.0/8); a
-    host may have a port. A proxy does not reach this machine's own loopback, so none is used for it, as in Go's
-    net/http.
+    The same rule holds for the sign-in and the compute API. `NO_PROXY` names hosts, domains and networks (10.0.0.0/8);
+    a host may have a port. No proxy is used for loopback addresses, as in Go's net/http: a proxy cannot reach them.
 
     Raises:
         ValueError: The environment names something that is no proxy.
@@ -159,8 +158,8 @@ def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
     return proxy if is_address else unusable
 
 
-def proxies_of(url: str) -> dict[str, str]:
-    """Return the proxy for a URL as requests takes it; empty for none.
+def proxies_for_requests(url: str) -> dict[str, str]:
+    """Return the proxy for a URL as the `proxies` argument of requests; empty without a proxy.
 
     Raises:
         ValueError: The environment names something that is no proxy.
@@ -174,7 +173,7 @@ def proxies_of(url: str) -> dict[str, str]:
 
 
 def _is_excluded_address(host: str, port: int) -> bool:
-    """Return whether `NO_PROXY` names an address as a network or in brackets: urllib does not read these."""
+    """Return whether `NO_PROXY` lists an address by its network or in brackets, which urllib does not read."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -88,7 +88,7 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
                     # Nothing of it has left.
                     continue
         except httpx.TransportError:
-            # The message of a failure names the proxy.
+            # The message about the failure will name the proxy.
             extensions = {**extensions, PROXY: self._proxy}
             raise
         finally:

@@ -25,7 +25,7 @@ _SHORT_VALUE: Final = 8 * 1024
 _LONGEST_VALUE: Final = 256 * 1024
 #: Commas and opening brackets in a longer value: the time to parse grows with their number, and so many take 1 ms.
 _MOST_PARTS: Final = 8_000
-#: Rows of one list that are read: twenty full pages. Some clouds ignore the limit that a request sets.
+#: The most rows of one list that are read: twenty full pages. Some clouds ignore the limit of a request.
 _MOST_ROWS: Final = 20_000
 #: Members of the object. Nova's have up to three, and an error that a gateway words has a handful.
 _MOST_MEMBERS: Final = 1_000
@@ -42,7 +42,7 @@ class Rows(Generic[T]):
         name: The name of the list; "" for none.
         read: Converts a row to the value that is kept.
         members: The names of the other members that are kept.
-        is_paged: Whether the list goes on on other pages. Of one that is too long, the first rows are a page then.
+        is_paged: Whether the list continues on other pages. If so, the first rows of a list that is too long are kept.
 
     Attributes:
         items: The values that `read` returned.
@@ -50,7 +50,7 @@ class Rows(Generic[T]):
         has_list: Whether the list was found.
         secrets: Masks the secrets of the request in the text before it is parsed; `read` masks them in the values.
         is_valid: Whether the text so far is one JSON object within the bounds.
-        is_cut: Whether the list is longer than is read: `items` are its first rows.
+        is_cut: Whether the list was too long to be read whole; `items` are its first rows.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Rows(Generic[T]):
         """Stop parsing because the text is too long.
 
         Returns:
-            Whether the rows so far are a page.
+            Whether the rows so far can be used as a page.
         """
         self.is_cut = self._is_paged and self.is_valid and bool(self.items)
         if self.is_cut:

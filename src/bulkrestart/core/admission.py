@@ -86,8 +86,8 @@ class Admission:
     Args:
         max_at_once: Requests in flight, at most.
         max_per_second: Requests a second, at most; None for no bound.
-        adaptive: Whether fewer than `max_at_once` are in flight where the cloud is overloaded; "latency": also where
-            more would only wait.
+        adaptive: Whether the limit falls below `max_at_once` when the cloud is overloaded; "latency": also when more
+            requests would only wait in the API's queue.
 
     Attributes:
         brake: Holds everybody who is asked to wait.
@@ -112,7 +112,7 @@ class Admission:
         #: When last as many were in flight as may be.
         self._full_at = float("-inf")
         self._words = ""
-        #: When last all requests were paused because of a trouble that asked to wait.
+        #: When an answer such as 503 with Retry-After last paused all requests; `inf` before that.
         self._asked_at = float("inf")
         self._probe: Slot | None = None
         #: Sends that came to nothing while it is open whose trouble that is.
@@ -205,11 +205,11 @@ class Admission:
         """
         is_local = isinstance(seen, Unsent) and seen.is_local
         if self._overload is not None:
-            # Fewer requests at once also need fewer descriptors and ports of this machine.
+            # Fewer requests at once also need fewer file descriptors and local ports.
             is_overloaded = is_local or (isinstance(seen, Observation) and is_overload(seen))
             self._overload.record(now, sent_at=sent_at, is_overload=is_overloaded)
         if is_local:
-            # It says nothing about the cloud, good or bad.
+            # A limit of this machine says nothing about the cloud.
             self.door.postpone_probe(now, sent_at=sent_at)
             return
         hold = hold_for(seen) if isinstance(seen, Observation) else None
@@ -233,10 +233,11 @@ class Admission:
             self.note_accepted()
 
     def _pause(self, seen: Observation, now: float, seconds: float | None, *, sent_at: float) -> None:
-        """Pause all requests, unless it is only one server that asks to wait: its own next request waits for that.
+        """Pause all requests, unless the answer that asks to wait is about one server only.
 
-        A rate limit is that of all. A 503 that asks to wait may be one server's, whose host is in maintenance: it
-        pauses all once, and again where nothing that left since then was answered well.
+        A rate limit is about all requests. A 503 with Retry-After may be about one server, whose host is in
+        maintenance. So it pauses all requests once, and again only if no request that left after that pause began got a
+        good answer. In any case the next request for that server waits.
         """
         if is_trouble(seen):
             if not self.door.is_closed and self.door.last_good > self._asked_at:
@@ -322,7 +323,7 @@ class Admission:
         if self.door.is_closed:
             self._restart(now, sent_at=sent_at, is_rate_signal=False)
             if self._overload is not None:
-                # So many failures in a row are more than any share.
+                # So many failures in a row exceed every share that the limit allows.
                 self._overload.shrink(now)
         self.door.recover(now, sent_at=sent_at)
         self._in_trouble.clear()

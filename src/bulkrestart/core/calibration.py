@@ -274,7 +274,7 @@ class ActionLogCalibration:
     def moment(self, seconds: float) -> LogMoment:
         """Translate a moment that a user gave to the log's clock.
 
-        The user read it on the clock of `Date`, or on one that agrees with the log's: both are allowed for.
+        The user may have read it on the clock of `Date` or on the clock of the log; the result allows for both.
 
         Args:
             seconds: The moment, in seconds since the epoch.

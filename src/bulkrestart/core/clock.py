@@ -32,7 +32,7 @@ class LogMoment:
 
     Attributes:
         earliest: The earliest time that a row of that moment can show.
-        latest: The latest time that such a row can show. A row of that time or later is certainly not older.
+        latest: The latest time that such a row can show. A row of this time or later began at or after the moment.
     """
 
     earliest: float

@@ -31,11 +31,13 @@ from bulkrestart.core.states import (
 PASSING_DELAY: Final = 2.0
 #: Seconds before a second try with a token that was refused: a token just issued may not have reached every node.
 REFUSED_TOKEN_DELAY: Final = 5.0
-#: Answers in a row that refuse a token which was never good, and after which nothing more is tried with it.
+#: Answers in a row that refuse a token that was never accepted; then the run stops.
 REFUSED_IN_A_ROW: Final = 3
-#: The same for a token that other requests are let in with: those of one server are refused, and that one is given up.
+#: Answers in a row that refuse one server's requests with a token that other requests are accepted with; then that
+#: server is given up.
 STALE_IN_A_ROW: Final = 10
-#: Answers before a run that are not the compute API's, each to a question about another server if there are several.
+#: Answers before a run that are not the compute API's; then the endpoint is wrong. Each is to a request for another
+#: server, if there are several.
 STRAY_IN_A_ROW: Final = 3
 #: Seconds that `Ecs.0603` asks for: "The commands are being executed. Try again 1 minute later."
 COMMANDS_EXECUTING_DELAY: Final = 60.0
@@ -119,7 +121,7 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     if status == 403:
         return refuse(Reason.FORBIDDEN, answer)
     if answer.is_wrong_endpoint or (status == 404 and not answer.is_not_found):
-        # Something on the way answered instead of the compute API, which `Rejections` judges by what other sends meet.
+        # A proxy or gateway answered instead of the compute API. `Rejections` stops the run if it does so repeatedly.
         return Look(is_unresolved=False)
     if status != 404 and _UNDER_WAY.search(fault.message):
         # What is under way may be our own reboot, if the request was delivered twice.
@@ -168,16 +170,17 @@ def _decide_refused_token(answer: Answer, progress: Progress) -> Decision:
 def decide_first(
     seen: Observation, *, refused_tokens: int, stale_tokens: int, strays: int, is_about_server: bool
 ) -> Ready | Again:
-    """Decide, before anything is sent, whether this is the project's compute API, and whether it knows us.
+    """Decide, before anything is sent, whether this is the project's compute API, and whether it knows our credentials.
 
-    One odd answer is no verdict: only words that cannot be another's are, and answers that come again.
+    A single odd answer decides nothing, unless its text can only come from the compute API.
 
     Args:
-        seen: What came instead of what was asked for; whatever the cloud says tells what it thinks of us.
-        refused_tokens: Answers before it that refused our credentials.
-        stale_tokens: Answers before it that refused a token that was good once.
-        strays: Answers before it that were not the compute API's.
-        is_about_server: One server was asked for. If the API itself cannot show it, another may be fine.
+        seen: What came instead of the resource that was requested.
+        refused_tokens: Earlier answers that refused our credentials.
+        stale_tokens: Earlier answers that refused a token that had been accepted before.
+        strays: Earlier answers that were not the compute API's.
+        is_about_server: Whether the request was for one server. If the API fails to show that server, it may still show
+            others.
 
     Raises:
         AuthError: Our credentials are refused.
@@ -191,11 +194,11 @@ def decide_first(
     if seen.is_throttled:
         return Again(is_try=False)
     if seen.status >= 500 or seen.status == 408:
-        # Nova's own 500 may be about this server; its 503 is about the API.
-        is_there = is_about_server and seen.status == 500 and seen.fault.is_in_novas_shape
-        return Ready(refusal=seen) if is_there else Again(is_try=True)
+        # A 500 of Nova's may be about this server; a 503 is about the API.
+        is_api = is_about_server and seen.status == 500 and seen.fault.is_nova_fault
+        return Ready(refusal=seen) if is_api else Again(is_try=True)
     if seen.status == 401:
-        # One refusal more, because a token that was good once is first tried again, and then renewed.
+        # A token that was accepted before gets one more try: it is first sent again, and then renewed.
         refused = stale_tokens - 1 if seen.has_stale_token else refused_tokens
         if refused + 1 >= REFUSED_IN_A_ROW:
             raise AuthError(f"{unauthorized(seen).detail}; nothing was sent")
@@ -203,7 +206,7 @@ def decide_first(
     if seen.is_unscoped:
         raise AuthError(f"the token belongs to no project ({seen.words}); get one for the project; nothing was sent")
     if is_about_server and 200 <= seen.status < 300 and seen.fault.body is Body.EMPTY:
-        # No page of a proxy is empty. What shows no server may still take a reboot.
+        # A proxy's page is never empty. A mock API that shows no server may still accept reboots.
         return Ready(refusal=seen)
     if seen.is_wrong_endpoint or seen.status < 400:
         if strays + 1 >= STRAY_IN_A_ROW:

@@ -53,8 +53,8 @@ class Fault:
     body: Body = Body.EMPTY
 
     @property
-    def is_in_novas_shape(self) -> bool:
-        """Whether it stands in an envelope that only Nova's API writes: the API is there, whatever it says."""
+    def is_nova_fault(self) -> bool:
+        """Whether the body has the envelope that only Nova's API writes, so the answer comes from the API itself."""
         return self.body is Body.JSON and self.code in _NOVA_FAULTS
 
     def has_code(self, *codes: str) -> bool:
@@ -100,16 +100,16 @@ _LONGEST_READ: Final = 4000
 _LONGEST_PAGE: Final = 65536
 
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-#: A delay as clouds write it. RFC 9110, section 10.2.3, knows whole seconds only; some add a sign or a unit.
+#: A delay as clouds write it. RFC 9110, section 10.2.3, allows whole seconds only; some clouds add a sign or a unit.
 _DELAY: Final = re.compile(r"\+?([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS: Final = {
     **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
     **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 0.001),
     **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
 }
-#: Seconds above which a number is no delay, and a date no date to wait for: 30 days.
+#: The longest plausible delay, in seconds: 30 days. A larger number is not a delay, and a later date is ignored.
 _LONGEST_DELAY: Final = 2_592_000.0
-#: Seconds since the epoch, and in milliseconds, microseconds and nanoseconds.
+#: Units per second of a time since the epoch: seconds, milliseconds, microseconds, nanoseconds.
 _EPOCH_UNITS: Final = (1.0, 1e3, 1e6, 1e9)
 #: oslo_context/context.py `generate_request_id`: "req-" and a UUID. It becomes part of a path, so nothing else passes.
 _REQUEST_ID: Final = re.compile(r"req-[0-9A-Za-z-]{1,64}")
@@ -123,7 +123,7 @@ _RATE_STATUSES: Final = frozenset({413, 429, 503})
 _SMALLEST_EPOCH: Final = 1e9
 _LARGEST_EPOCH: Final = 4e9
 
-#: The year 2010, in which OpenStack began: a `Date` before it comes from a clock that was never set.
+#: The year 2010, in which OpenStack began. An earlier `Date` comes from a clock that was never set.
 _EARLIEST_DATE: Final = 1_262_304_000.0
 #: The year 9000: what is reckoned from a later date could leave the calendar.
 _LATEST_DATE: Final = 221_845_392_000.0
@@ -139,7 +139,7 @@ _SECRET: Final = re.compile(
     r"""[\w.~%+/=-]{12,}|[\w+=-]{64,}|(?<=://)[^\s/@]+(?=@)""",
     re.IGNORECASE | re.ASCII,
 )
-#: The same without long runs: a user who is to open a link needs all of it.
+#: The same, but long words are kept: a user who opens a link needs all of it.
 _SECRET_OF_LINK: Final = re.compile(
     r"""((?:token|authorization|signature|password|secret)=)[^\s&#]{12,}|(?<=://)[^\s/@]+(?=@)""", re.IGNORECASE
 )
@@ -211,7 +211,7 @@ def cloud_time(headers: Mapping[str, str]) -> float | None:
         headers: The answer's headers.
 
     Returns:
-        Seconds since the epoch, in whole seconds as HTTP has them; None without a date that can be true.
+        Seconds since the epoch, in whole seconds as in HTTP; None without a plausible date.
     """
     date = _epoch(headers.get("date", ""))
     return date if date is not None and date >= _EARLIEST_DATE else None
@@ -290,7 +290,7 @@ def plain(
         text: What the cloud wrote, decoded.
         longest: The most characters of the line.
         secrets: Masks the secrets of the request. Text that looks like another secret is masked too.
-        keeps_links: Whether a link keeps its long codes; a user name, a password and a token in it are masked.
+        keeps_links: Whether long codes in a link are kept; a user name, a password or a token in it is still masked.
     """
     if not text:
         return ""
@@ -325,16 +325,16 @@ def _retry_after(status: int, headers: Mapping[str, str], hint: str, words: str)
 
 
 def _delay(text: str, headers: Mapping[str, str]) -> float | None:
-    """Read a delay, or a moment as the delay until then; of a header that came twice the longer one.
+    """Return the seconds of a delay, or until a moment; the longest if a header was sent more than once.
 
-    A number that makes no sense as seconds is the moment that it can only be, in whatever unit since the epoch. What
-    makes no sense at all is None.
+    A number too large for a delay is read as a time since the epoch, in the unit that makes it plausible. None if there
+    is no such unit.
     """
     if not text:
         return None
     parts = [_DELAY.fullmatch(part.strip()) for part in text.split(",")]
     delays = [
-        _plausible(float(part[1]) * _UNITS[part[2].lower()], headers)
+        _seconds_or_moment(float(part[1]) * _UNITS[part[2].lower()], headers)
         for part in parts
         if part is not None and part[2].lower() in _UNITS
     ]
@@ -343,7 +343,8 @@ def _delay(text: str, headers: Mapping[str, str]) -> float | None:
     return max((delay for delay in delays if delay is not None), default=None)
 
 
-def _plausible(seconds: float, headers: Mapping[str, str]) -> float | None:
+def _seconds_or_moment(seconds: float, headers: Mapping[str, str]) -> float | None:
+    """Return a number as a delay; one that is too large for that, as the delay until that time since the epoch."""
     if seconds <= _LONGEST_DELAY:
         return seconds
     moments = (seconds / unit for unit in _EPOCH_UNITS)
@@ -351,7 +352,7 @@ def _plausible(seconds: float, headers: Mapping[str, str]) -> float | None:
 
 
 def _reset(status: int, headers: Mapping[str, str]) -> float | None:
-    """Read `x-ratelimit-reset`, which some clouds send with every answer: a delay or a moment, for clouds differ."""
+    """Read `x-ratelimit-reset`, which some clouds send with every answer: a delay or a moment."""
     if status not in _RATE_STATUSES and _number(headers.get("x-ratelimit-remaining", "")) != 0:
         return None
     return _delay(headers.get("x-ratelimit-reset", ""), headers)
@@ -382,7 +383,7 @@ def _number(text: str) -> float | None:
 
 
 def _until(then: float | None, headers: Mapping[str, str]) -> float | None:
-    """Tell the seconds until then by the answer's own clock; None if either is unknown, or it is no time to wait."""
+    """Return the seconds until then by the answer's own clock; None if unknown, past, or too far ahead."""
     now = cloud_time(headers)
     if then is None or now is None:
         return None

@@ -1,4 +1,4 @@
-"""How many requests at once a cloud can bear. The time comes in as an argument.
+"""How many requests at once a cloud can handle. The time is an argument.
 
 Law: no limit is ever above the most that is allowed, or below 1.
 """
@@ -7,17 +7,17 @@ from math import sqrt
 from statistics import median
 from typing import Final
 
-#: The share of overload answers above which the API sheds more than it takes. The SRE book stops sending there: at
-#: twice as many requests as were accepted (chapter 21, "Client-side throttling", K = 2).
+#: The share of overload answers above which the API sheds more requests than it accepts. The SRE book throttles from
+#: the same point: twice as many requests as were accepted (chapter 21, "Client-side throttling", K = 2).
 SHED_SHARE: Final = 0.5
-#: The share up to which overload answers are left to the servers that gave them. A few per cent of faulty servers cost
-#: a tail and no rate: benchmarks/goodput.py goes up to this share.
+#: The share up to which overload answers are put down to faulty servers. A few per cent of these delay the end of a
+#: run, but do not lower the limit: benchmarks/goodput.py measures up to this share.
 TOLERATED_SHARE: Final = 0.1
-#: Answers that a share is taken of, at least: one answer more or less changes it by no more than what is tolerated.
+#: The smallest cohort that a share is computed from: one answer changes the share by no more than `TOLERATED_SHARE`.
 LEAST_COHORT: Final = 10
-#: Cohorts between two trials of the same question, at most. A trial that fails costs an API at its limit one or two
-#: shed sends, with four looks for each: 10 of the requests of 32 cohorts of 10, 3 %. The price of more cohorts is the
-#: time until an API that has recovered is noticed: 32 take 10 to 20 s where an answer takes 0.3 s.
+#: The most cohorts between two trials in the same direction. A trial that fails costs an API at its limit one or two
+#: shed sends, with four looks for each: about 10 of the 320 requests of 32 cohorts of 10 (3 %). With a longer wait it
+#: would take longer to notice that an API has recovered: 32 cohorts take 10 to 20 s if an answer takes 0.3 s.
 LONGEST_WAIT: Final = 32
 
 #: Requests at once while the latency of an API that has little to do is measured. Envoy's 3 (`min_concurrency`) make
@@ -44,17 +44,17 @@ _STEEPEST_RISE: Final = 2.0
 
 
 class Limit:
-    """Additive increase, multiplicative decrease, as TCP has it (RFC 5681): it halves where the cloud limits the rate.
+    """Additive increase, multiplicative decrease, as in TCP (RFC 5681): halves when the cloud limits the rate.
 
-    After a pause it is 1, so that one probe leaves. While answers come it grows by one for each (slow start) up to the
-    former limit, or to half of it after a rate signal, and by one for as many as are at once from there on.
+    After a pause the limit is 1, so that one probe leaves. Then it grows by one for each answer (slow start), up to the
+    former limit, or to half of it after a rate signal. From there it grows by one for each full round of answers.
 
     Many answers to requests that were in flight together count as one: only an answer to a request that left after the
     last decrease says anything, for better or worse.
 
     Args:
         most: Requests at once, at most; it begins there.
-        is_adaptive: Whether it halves. If not, it ramps up to `most` after each pause, and is `most` else.
+        is_adaptive: Whether the limit halves. If not, it is `most`, except that it ramps up to it after each pause.
     """
 
     def __init__(self, most: int, *, is_adaptive: bool = True) -> None:
@@ -71,12 +71,12 @@ class Limit:
         return int(self._window)
 
     def restart(self, now: float, *, sent_at: float, is_rate_signal: bool) -> None:
-        """Begin with a probe, because all requests are paused.
+        """Set the limit to 1, for the probe that follows a pause of all requests.
 
         Args:
             now: The time, in seconds.
-            sent_at: When the request left that was answered so.
-            is_rate_signal: The cloud limits the rate. If not, slow start goes up to the former limit.
+            sent_at: When the request left whose answer caused the pause.
+            is_rate_signal: Whether the cloud limits the rate. If not, slow start goes up to the former limit.
         """
         # A probe that is answered so says the same of the same limit (RFC 5681, section 3.1).
         if is_rate_signal and self._is_adaptive and sent_at > self._decreased_at and self._window > 1.0:
@@ -89,8 +89,8 @@ class Limit:
 
         Args:
             sent_at: When it left.
-            is_full: As many as may were in flight at some time since then. A limit that nothing reaches does not grow:
-                nothing shows that the cloud bears it (RFC 7661).
+            is_full: Whether the limit was reached at some time since then. A limit that is not reached does not grow,
+                because nothing shows that the cloud can handle it (RFC 7661).
         """
         if self._window >= self._most or sent_at <= self._decreased_at or not is_full:
             return
@@ -99,39 +99,39 @@ class Limit:
 
 
 class OverloadLimit:
-    """Finds how many requests at once an overloaded API works on, by the share of overload answers.
+    """Finds how many requests at once an overloaded API works on, from the share of overload answers.
 
-    A faulty server answers 503, or not in time, however many requests are in flight; an overloaded API does so because
-    of their number. So the limit is tried out, as PCC does (Dong et al., NSDI 2015): one cohort of requests leaves
-    under another limit, and the limit that explains the shares of both cohorts better is kept.
+    Requests for a faulty server fail with 503 or a time-out at any number in flight; an overloaded API answers so
+    because of that number. To tell the two apart, one cohort of requests is sent under a trial limit, as in PCC (Dong
+    et al., NSDI 2015), and its share of overload answers is compared with that at the present limit:
 
-    - More than `SHED_SHARE` of a cohort: half the limit, at once.
-    - More than `TOLERATED_SHARE`: a trial of the limit less that share. An API at its limit then answers all, and
-      faulty servers change nothing; it is kept if the share falls by more than half.
-    - Less: a trial of a higher limit, half of the way to the one that last failed (a binary search, as BIC-TCP has it:
-      Xu, Harfoush and Rhee, INFOCOM 2004), or beyond it by 1, 2, 4 ... An API at its limit sheds all that is added.
+    - The share is above `SHED_SHARE`: halve the limit at once.
+    - It is above `TOLERATED_SHARE`: try the limit reduced by that share. If the API was at its limit it now answers
+      all; faulty servers fail as before. Keep the trial limit if the share falls by more than half.
+    - Otherwise: try a higher limit, halfway to the limit that last failed (a binary search, as in BIC-TCP: Xu, Harfoush
+      and Rhee, INFOCOM 2004), or beyond it by 1, 2, 4 ... An API at its limit sheds all added requests.
 
-    A cohort is as many requests as are at once, in the order in which they left. Answers to others do not count, so a
-    burst of time-outs from many cohorts is not taken for one of a single cohort.
+    A cohort is as many requests as the limit allows at once, in the order in which they left. Answers to requests
+    outside of it do not count, so a burst of time-outs from many cohorts is not taken for overload in one.
 
     Args:
-        most: Requests at once, at most; it begins there.
+        most: The highest limit, and the initial one.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        #: The limit that stands, and the one that is tried out in its place.
+        #: The present limit, and the trial limit in its place; None while there is no trial.
         self._base = most
         self._trial: int | None = None
-        #: The share at the limit that stands.
+        #: The share of overload answers at the present limit.
         self._share = 0.0
-        #: A limit that failed; the most and one if none did.
+        #: The limit that last failed; `most + 1` if none has.
         self._failed = most + 1
         self._step = 1
-        #: Cohorts until the next trial, upwards and downwards, and how many there are after one that fails.
-        self._rise, self._fall = _Wait(), _Wait()
-        #: The cohort: when it began, when its last request left, how many left, were answered, were overload answers;
-        #: how many that left later were answered; whether as many were in flight as may be.
+        #: When the next trial of a higher limit, and of a lower one, may begin.
+        self._rise, self._fall = _TrialBackoff(), _TrialBackoff()
+        #: The cohort: when it began and when its last request left; its requests that left, that were answered, and
+        #: that were overload answers; answers to later requests; whether the limit was reached.
         self._since = self._last_at = float("-inf")
         self._sent = self._answered = self._overloads = self._later = 0
         self._is_full = False
@@ -146,13 +146,13 @@ class OverloadLimit:
 
         Args:
             now: The time, in seconds.
-            in_flight: How many are in flight with it. A limit that nothing reaches is not raised: nothing shows that
-                the API bears it (RFC 7661).
-            is_reachable: No other limit is lower. A cohort begins only then.
+            in_flight: How many requests are in flight, this one included. A limit that is not reached is not raised,
+                because nothing shows that the API can handle it (RFC 7661).
+            is_reachable: Whether no other limit is lower. A cohort begins only then.
         """
         if not is_reachable and not self._sent:
             self._since = self._last_at = now
-        # Requests of one moment cannot be told apart by it, and belong to one cohort.
+        # Requests that leave at the same moment cannot be told apart by their time, so they share a cohort.
         if now <= self._since or (self._sent >= self._size and now > self._last_at):
             return
         self._sent += 1
@@ -165,7 +165,7 @@ class OverloadLimit:
         Args:
             now: The time, in seconds.
             sent_at: When it left.
-            is_overload: It was answered so, or not in time, as an overloaded API does.
+            is_overload: Whether it was answered as an overloaded API answers, or not in time.
         """
         if sent_at <= self._since:
             return
@@ -186,19 +186,19 @@ class OverloadLimit:
 
     @property
     def _allowed(self) -> float:
-        """The share above which the cohort need not be waited for."""
+        """The share above which the limit shrinks without waiting for the rest of the cohort."""
         if self._trial is None or self._trial < self._base:
             return SHED_SHARE
-        # Halfway between the share of faulty servers, and that with all shed that were added.
+        # Halfway between the share of faulty servers, and the share if all added requests are shed as well.
         return min(SHED_SHARE, self._share + (1.0 - self._base / self._trial) / 2.0 + self._deviation)
 
     @property
     def _deviation(self) -> float:
-        """The standard deviation of the share of faulty servers in a cohort."""
+        """The standard deviation of the share of faulty servers in a cohort of this size."""
         return sqrt(self._share * (1.0 - self._share) / self._size)
 
     def shrink(self, now: float) -> None:
-        """Go back from a trial that overloads the API, or halve the limit that stands."""
+        """End a trial that overloads the API, or halve the present limit."""
         if self._trial is not None and self._trial > self._base:
             self._failed, self._step = self._trial, 1
             if self._failed - self._base <= 1:
@@ -210,18 +210,18 @@ class OverloadLimit:
         self.restart(now)
 
     def restart(self, now: float) -> None:
-        """Begin a cohort of requests that leave from now on."""
+        """Begin a new cohort, of requests that leave from now on."""
         self._since = self._last_at = now
         self._sent = self._overloads = self._answered = self._later = 0
         self._is_full = False
 
     def _judge(self, now: float, share: float) -> None:
-        """Decide on a cohort that is answered, and on the limit of the next."""
+        """Decide, from the share of the cohort that has ended, whether to keep its limit and what to try next."""
         if self._trial is None:
             self._share = share
         elif self._trial > self._base:
             if self._is_full:
-                # Beyond what failed, ever faster.
+                # Above the limit that failed, each step is twice the last.
                 self._step = 1 if self._trial < self._failed else 2 * self._step
                 self._base, self._share = self._trial, share
                 self._rise.reset()
@@ -234,7 +234,7 @@ class OverloadLimit:
         self.restart(now)
 
     def _next(self) -> int | None:
-        """Return the limit to try out; None for that which stands."""
+        """Return the limit to try next; None to keep the present one."""
         if self._share > TOLERATED_SHARE and self._base > 1 and self._fall.is_over():
             return max(1, int(self._base * (1.0 - self._share)))
         if self._base >= self._most or not self._is_full or not self._rise.is_over():
@@ -244,8 +244,8 @@ class OverloadLimit:
         return min(self._most, self._base + self._step)
 
 
-class _Wait:
-    """Cohorts to wait before a trial that has failed is made again: 1, 2, 4 ... up to `LONGEST_WAIT`."""
+class _TrialBackoff:
+    """Counts the cohorts until a failed trial is repeated: 2, 4, 8 ... up to `LONGEST_WAIT`."""
 
     def __init__(self) -> None:
         self._left = 0
@@ -257,11 +257,11 @@ class _Wait:
         return self._left == 0
 
     def lengthen(self) -> None:
-        """Wait, and twice as long the next time."""
+        """Begin a wait, twice as long as the last one."""
         self._left = self._length = min(LONGEST_WAIT, 2 * self._length)
 
     def reset(self) -> None:
-        """Do not wait."""
+        """End the wait, and begin with short ones again."""
         self._left, self._length = 0, 1
 
 

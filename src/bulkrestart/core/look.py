@@ -80,14 +80,14 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
     is_useless = isinstance(log, tuple) or is_log_unreadable(log)
     if is_rebooting and (is_useless or age >= LOOK_TIMEOUT):
         return Accept(proof=Proof.STATE)
-    if not isinstance(log, Answer) or not log.is_lasting:
+    if not isinstance(log, Answer) or not log.is_permanent:
         why = "does not tell" if isinstance(log, tuple) else f"cannot be read ({log})"
         return _look_on(age, progress, f"the action log {why}")
-    if isinstance(server, Answer) and server.is_lasting:
+    if isinstance(server, Answer) and server.is_permanent:
         return _in_doubt(progress, f"neither the action log ({log}) nor the server ({server}) can be read")
-    # Only a state can still show the reboot, and for no longer than a send may be late and a view may lag.
-    patience = min(LOOK_TIMEOUT, grace_of(progress, max(sighting.lag, sighting.view_lag)))
-    return Look(is_unresolved=True) if age < patience else _in_doubt(progress, f"the action log cannot be read ({log})")
+    # Only the server's state can still show the reboot. It can do so while the send may be late or the view may lag.
+    longest = min(LOOK_TIMEOUT, grace_of(progress, max(sighting.lag, sighting.view_lag)))
+    return Look(is_unresolved=True) if age < longest else _in_doubt(progress, f"the action log cannot be read ({log})")
 
 
 def _is_datable(log: Log, log_time: LogTime) -> bool:
@@ -95,7 +95,7 @@ def _is_datable(log: Log, log_time: LogTime) -> bool:
 
     An empty log is no log: every server has the row of its creation.
     """
-    # A row of another action that is dated days ahead is odd by itself, and says nothing of the clock.
+    # A row of another action that is dated days ahead is a fault of its own, and says nothing about the clock.
     rows = (row for row in log if row.action == "reboot" or row.start_time < log_time.now + _DAY)
     return bool(log) and all(row.start_time <= log_time.now + SKEW for row in rows)
 
@@ -104,9 +104,9 @@ def is_log_unreadable(log: Log | Observation | None) -> bool:
     """Return whether we may not read the log at all; a read that failed now may succeed later."""
     if not isinstance(log, Answer):
         return False
-    # A 404 without words of the cloud's is a gateway's, which may know the way the next time.
-    is_said = log.status == 403 or (log.status == 404 and bool(log.fault.code))
-    return log.is_lasting or (is_said and not log.is_throttled)
+    # A 404 without a fault code comes from a gateway, which may route the next request correctly.
+    is_from_cloud = log.status == 403 or (log.status == 404 and bool(log.fault.code))
+    return log.is_permanent or (is_from_cloud and not log.is_throttled)
 
 
 def grace_of(progress: Progress, lag: float) -> float:
@@ -123,16 +123,16 @@ def grace_of(progress: Progress, lag: float) -> float:
 def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after_grace: float) -> float:
     """Return the seconds until the next look at a server.
 
-    While a send is of unknown fate there is a look as soon as a silent log proves that it started nothing. A send that
-    was answered 503 has most likely started nothing. Once its log was silent, there is no look before that: the looks
-    would take more of an overloaded API than the sends that it shed.
+    After a send of unknown fate, a look is due as soon as an action log without a new row proves that the send started
+    nothing. A send that was answered 503 has most likely started nothing. Once a look has found no row for it, there
+    are no more looks until then: they would load an overloaded API more than the sends that it shed.
 
     Args:
         progress: The server's progress.
         now: The time, in seconds on the run's clock.
         lag: Seconds by which reads may lag behind writes.
-        drawn: Seconds to wait where nothing else is known.
-        after_grace: Seconds to wait at most from when a silent log proves something.
+        drawn: Seconds to wait if the server's progress calls for nothing else.
+        after_grace: Seconds from the moment at which the log proves something to the look.
     """
     if not progress.fate.is_unresolved:
         return drawn
@@ -259,7 +259,7 @@ def _decide_resolved(sighting: Sighting, progress: Progress) -> Decision:
     wait = Look(is_unresolved=False, delay=PASSING_DELAY)
     if isinstance(server, Answer) and server.is_not_found:
         return refuse(Reason.NOT_FOUND, server)
-    if isinstance(server, Answer) and (server.status == 403 or server.is_lasting):
+    if isinstance(server, Answer) and (server.status == 403 or server.is_permanent):
         return refuse(Reason.FORBIDDEN, server)
     if not isinstance(server, Server):
         return wait

@@ -178,8 +178,8 @@ class Server:
         task_state: `OS-EXT-STS:task_state`; None while no task runs, or where it is not shown.
         locked: Whether it is locked; None where it is not shown (microversions before 2.9).
         fault: The message of its last fault, "" without one. Nova shows it in ERROR and DELETED only.
-        is_derived: The cloud does not show `task_state`: it is what `status` says of it, and so is `vm_state` if that
-            is not shown either.
+        is_derived: Whether `task_state` is derived from `status`, because the cloud does not show it. `vm_state` is
+            derived in the same way if the cloud does not show it.
         updated: When the cloud last saved it, which every task does; seconds since the epoch by the cloud's clock. None
             where it is not shown.
         availability_zone: `OS-EXT-AZ:availability_zone`; "" where it is not shown.

@@ -19,7 +19,7 @@ _NOT_FOUND_CODES: Final = ("itemNotFound", "Ecs.0114", "Ecs.0614")
 _WRONG_PROJECT_CODES: Final = ("Ecs.0023", "Common.0018")
 #: nova/api/openstack/wsgi.py: "Malformed request URL: URL's project_id '..' doesn't match Context's project_id '..'"
 _WRONG_PROJECT: Final = re.compile(r"project_id .*doesn't match", re.IGNORECASE)
-#: What may help where the other side does not answer.
+#: The remedy if nothing answers at the endpoint.
 CHECK_URL: Final = "check the URL (and HTTPS_PROXY)"
 _NO_PROJECT: Final = re.compile(r"doesn't match Context's project_id '?None", re.IGNORECASE)
 
@@ -32,9 +32,8 @@ class Answer:
         status: The HTTP status.
         fault: What its headers and its body say.
         is_redirected: It answers another request than the one that was sent (a followed redirect).
-        has_stale_token: It refuses a token, or keys, that another request of this client was let in with.
-        is_lasting: Every further request of its kind would be answered like this, by all that is known: the source that
-            was asked is done without.
+        has_stale_token: It refuses a token, or keys, that the cloud accepted with another request of this client.
+        is_permanent: Every further request of its kind is expected to be answered like this, so none is made.
         remedy: What may help where it refuses our credentials.
         location: Where a redirect points, without its query; "" where it does not say.
     """
@@ -43,7 +42,7 @@ class Answer:
     fault: Fault = field(default_factory=Fault)
     is_redirected: bool = False
     has_stale_token: bool = False
-    is_lasting: bool = False
+    is_permanent: bool = False
     remedy: str = "check what signs the requests"
     location: str = ""
 
@@ -54,7 +53,7 @@ class Answer:
 
     @property
     def is_refused_token(self) -> bool:
-        """It refuses a token, or whatever else signs our requests, that was never good."""
+        """It refuses a token, or whatever else signs our requests, that was never accepted."""
         return self.status == 401 and not self.has_stale_token
 
     @property
@@ -79,17 +78,17 @@ class Answer:
 
     @property
     def is_rejection(self) -> bool:
-        """It speaks against the endpoint, or against a token that was good. If all answers do, nothing can be done."""
-        return self.has_stale_token or self.is_wrong_endpoint or self.is_page
+        """It suggests a wrong endpoint, or a token that has become invalid. If several do, the run stops."""
+        return self.has_stale_token or self.is_wrong_endpoint or self.is_web_page
 
     @property
-    def is_page(self) -> bool:
-        """A success that is no JSON: what a proxy shows to people who are to sign in."""
+    def is_web_page(self) -> bool:
+        """A success without JSON, such as the login page of a proxy."""
         return 200 <= self.status < 300 and self.fault.body is Body.OTHER
 
     @property
     def is_wrong_endpoint(self) -> bool:
-        """No server can be restarted through what answered this."""
+        """No server can be restarted through the endpoint that gave this answer."""
         if self.status == 404:
             return not self.is_not_found and self.fault.body is not Body.CUT_SHORT
         if self.status == 400 and _WRONG_PROJECT.search(self.fault.message):
@@ -119,9 +118,9 @@ class Unsent:
         words: Why.
         is_final: Nothing will ever leave again: the client is closed.
         is_withheld: Our own check stopped it right before it would have left. It says nothing about the cloud.
-        is_insecure: TLS refuses the certificate, the host name or the protocol: another try would fail too.
+        is_insecure: TLS rejected the certificate, the host name or the protocol; another try would fail too.
         is_local: A limit or a rule of this machine stopped it. It says nothing about the cloud.
-        remedy: What may help.
+        remedy: What the user can do about it.
     """
 
     words: str

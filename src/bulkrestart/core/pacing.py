@@ -111,9 +111,9 @@ class Door:
     Attributes:
         is_closed: Everybody waits.
         began: When the trouble began that closed it, or may yet close it; `inf` without any.
-        last_good: When the request left, of those that were answered well, that left last. A request that left before
-            and fails says nothing of the cloud as it is now: a few servers that do not answer in time keep requests in
-            flight for a minute, and those end in a row, after all others.
+        last_good: When the latest request with a good answer left. An earlier request that fails says nothing about
+            the cloud as it is now: requests for a few servers that do not answer stay in flight for a minute, and then
+            fail in a row, after all others.
     """
 
     def __init__(self, brake: Brake) -> None:
@@ -156,7 +156,7 @@ class Door:
             self._probe_at = now + FIRST_PROBE
 
     def recover(self, now: float, *, sent_at: float) -> None:
-        """Note a good answer, to a request that left then."""
+        """Record a good answer to a request that left at `sent_at`."""
         self.last_good = max(self.last_good, sent_at)
         if self._troubles:
             self._held = self.held(now)
@@ -179,7 +179,7 @@ class Door:
         self._probing_since = None
 
     def postpone_probe(self, now: float, *, sent_at: float) -> None:
-        """Note that a request said nothing about the cloud: if it was the probe, another follows.
+        """Record a request that says nothing about the cloud: if it was the probe, another follows.
 
         Args:
             now: The time, in seconds.

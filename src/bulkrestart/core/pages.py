@@ -1,6 +1,6 @@
 """The pages of a list of servers: how many rows to ask for, where the next page begins, and whether the list is over.
 
-Law: every list ends. A page that shows nothing new leads to another question only a bounded number of times.
+Law: every list ends. Only a bounded number of pages may show nothing new.
 """
 
 import re
@@ -16,9 +16,9 @@ from bulkrestart.core.observation import Answer, Observation, Unanswered
 #: Servers a page: Nova's default `max_limit`; more is refused by Huawei Cloud.
 PAGE_LIMIT: Final = 1000
 
-#: A page that fails is asked for again with this share of its rows: after five tries, 3 of 1000.
+#: After a page fails, the next request has a limit this many times smaller: after four failures, 3 instead of 1000.
 _SHRINK: Final = 4
-#: Pages that have to come before a larger one is tried, at first. Each larger page that fails multiplies it.
+#: Pages that have to come before a larger one is tried, at first. Each larger page that fails multiplies this number.
 _PAGES_BEFORE_GROWTH: Final = 4
 _MOST_PAGES_BEFORE_GROWTH: Final = 1024
 
@@ -27,13 +27,13 @@ _POSITION_REFUSED: Final = frozenset({400, 404, 410, 416, 422})
 #: Statuses of an answer that refuses the limit of a page; the message has to name it.
 _LIMIT_REFUSED: Final = frozenset({400, 403, 413, 422})
 _LIMIT: Final = re.compile(r"\blimit\b|page.?size", re.IGNORECASE)
-#: Failures at one position after which the position is taken for what fails.
+#: Failures at one position after which the position counts as the cause.
 _FAILURES_OF_A_POSITION: Final = 2
 #: Pages in a row that may show nothing new although the cloud says that more follows.
 _MOST_REPEATS: Final = 10
-#: Positions in a row that may be ignored: the cloud gives the page of another one.
+#: Positions in a row that the cloud may ignore, answering with the page of another position.
 _MOST_IGNORED: Final = 3
-#: Times that a list is begun anew.
+#: Times that a list is started over.
 _MOST_FRESH_STARTS: Final = 10
 
 
@@ -42,7 +42,7 @@ class Position(NamedTuple):
 
     Attributes:
         name: `marker`, or `offset`, whose meaning differs between clouds: rows, or pages of the limit.
-        value: The id that the page begins after, or what a link of the cloud has for it.
+        value: The id that the page begins after, or the value in a link of the cloud.
     """
 
     name: str
@@ -65,11 +65,11 @@ class Page:
 
     Attributes:
         servers: The servers of the page.
-        rows: How many rows it has; of those that have no id that can be read, there is no server.
-        limit: How many were asked for.
-        has_link: Whether the cloud says that another page follows.
-        next: Where that link says that it begins; None if it does not say, or if there is no link.
-        is_cut: The answer was longer than is read: more rows follow on the same page.
+        rows: How many rows it has, those without a readable id included.
+        limit: How many rows were asked for.
+        has_link: Whether the cloud links to another page.
+        next: Where the linked page begins; None if the link does not say, or there is no link.
+        is_cut: Whether the answer was too long to be read whole: more rows follow on the same page.
     """
 
     servers: Sequence[Server]
@@ -81,19 +81,19 @@ class Page:
 
     @property
     def unread(self) -> int:
-        """How many rows have no id that can be read."""
+        """How many rows have no readable id."""
         return self.rows - len(self.servers)
 
     @property
     def says_more(self) -> bool:
-        """Whether it shows that more rows follow. A page of more rows than were asked for has nothing held back."""
+        """Whether the page shows that more rows follow. More rows than the limit mean that the cloud ignores limits."""
         return self.has_link or self.is_cut or self.rows == self.limit
 
 
 class PageSize:
-    """How many servers to ask for on one page: fewer after a page that is too large or too slow.
+    """Chooses how many servers to ask for on one page: fewer after a page that is too large or too slow.
 
-    One that is larger again is tried after some pages have come, and ever more rarely if that fails.
+    After some pages have come, a larger one is tried; if that fails, the next try comes after more pages.
 
     Attributes:
         limit: Servers to ask for on the next page.
@@ -104,10 +104,10 @@ class PageSize:
         self._most = most
         #: The limit of the last smaller page that came; 0 if none has come.
         self._good = 0
-        #: How many such pages have come since the limit changed.
+        #: How many pages of this limit have come since it changed.
         self._came = 0
         self._pages_before_growth = _PAGES_BEFORE_GROWTH
-        #: A page without a link that has fewer rows is the last one of its list.
+        #: A page without a link that has fewer rows than this is the last one of its list.
         self._short = 0
 
     def note_page(self, page: Page) -> None:
@@ -125,7 +125,7 @@ class PageSize:
     def note_failure(self, limit: int) -> None:
         """Record a page of this limit that was too large or too slow."""
         if limit > self.limit:
-            # A smaller one is asked for already.
+            # The limit has become smaller since that page was asked for.
             return
         self._came = 0
         if 0 < self._good < limit:
@@ -138,13 +138,13 @@ class PageSize:
     def is_last(self, page: Page) -> bool:
         """Return whether a page is so short that it must be the last one of its list.
 
-        Some clouds give fewer rows than are asked for, and no links. They fill their pages: what has fewer rows than an
-        earlier page is the end.
+        Some clouds give fewer rows than are asked for, and no links. But they fill every page except the last, so a
+        page with fewer rows than an earlier one is the last.
         """
         return not page.says_more and page.rows < self._short
 
     def note_last(self, rows: int) -> None:
-        """Record that nothing came after a page of so many rows."""
+        """Record that nothing came after a page of this many rows."""
         self._short = max(self._short, rows + 1)
 
 
@@ -153,33 +153,34 @@ class ListEnd(Enum):
 
     #: Nothing follows.
     WHOLE = "whole"
-    #: The last page does not say that more follows, and the cloud does not answer what follows it.
+    #: The last page does not say that more follows, and the cloud refuses the request for the next one.
     UNCONFIRMED = "unconfirmed"
-    #: The cloud says that more follows, and gives pages that it gave before.
+    #: The cloud says that more follows, but repeats earlier pages.
     REPEATED = "repeated"
-    #: The cloud says that more follows, and refuses to give it.
+    #: The cloud says that more follows, but refuses the request for it.
     REFUSED = "refused"
-    #: No row of the last page has an id, and there is no link: what follows cannot be asked for.
+    #: No row of the last page has a readable id, and there is no link, so the next page cannot be asked for.
     UNREADABLE = "unreadable"
 
     @property
     def is_whole(self) -> bool:
-        """Whether all servers were shown, as far as the cloud tells."""
+        """Whether all servers were shown, as far as the cloud says."""
         return self in (ListEnd.WHOLE, ListEnd.UNCONFIRMED)
 
 
 class ListCursor:
-    """The way through one list, page by page.
+    """The position in one list, page by page.
 
-    A link of the cloud says where the next page begins; without one it begins after the last server. If the cloud
-    refuses or ignores that (the server was deleted meanwhile, or only half), it begins after an earlier server.
+    If the cloud links to the next page, the link says where it begins; otherwise it begins after the last server. If
+    the cloud refuses or ignores that position, for example because the server has been deleted, the next page begins
+    after an earlier server.
 
     Attributes:
         position: Where the next page begins; None for the beginning of the list.
         end: How the list ended; None while it goes on.
-        rows: How many rows have come since the list was begun, without pages that showed nothing new.
-        unread: How many of these rows have no id that can be read.
-        pages: How many pages have come since then.
+        rows: How many rows have come since the list was started, without pages that showed nothing new.
+        unread: How many rows without a readable id have come.
+        pages: How many pages have come since the list was started, without pages that showed nothing new.
     """
 
     def __init__(self) -> None:
@@ -188,7 +189,7 @@ class ListCursor:
         self.rows = self.unread = self.pages = 0
         self._asked: set[Position | None] = set()
         self._refused: set[Position] = set()
-        #: The servers of the last page that showed any new one, and their places on it.
+        #: The servers of the last page with a new server, and their places on that page.
         self._places: dict[str, int] = {}
         #: Where that page began.
         self._began: Position | None = None
@@ -221,7 +222,7 @@ class ListCursor:
             self._began = self.position
             self.position = following[0]
         elif not page.rows:
-            # What was said to follow has come, and is nothing.
+            # The page that should follow is empty.
             self._says_more = False
             self._earlier = iter(())
             self._pass_over(following, ListEnd.WHOLE)
@@ -241,22 +242,22 @@ class ListCursor:
             self.end = ListEnd.REPEATED
 
     def refuse(self) -> None:
-        """Record that the cloud refuses the position, and step back to an earlier one."""
+        """Record that the cloud refuses the position, and go back to an earlier one."""
         assert self.position is not None, "the beginning of a list has no position to refuse"
         self._refused.add(self.position)
         self._step_back(ListEnd.REFUSED)
 
     def fail(self) -> None:
-        """Record that the request for the page failed. A position at which that happens again counts as refused."""
+        """Record that the request for the page failed. After repeated failures the position counts as refused."""
         self._failures += 1
         if self.position is not None and self._failures >= _FAILURES_OF_A_POSITION:
             self.refuse()
 
-    def begin_anew(self) -> None:
-        """Begin the list anew, unless that was done too often: then it is given up."""
-        self._begin_anew(ListEnd.REPEATED)
+    def start_over(self) -> None:
+        """Start the list over; give it up if that has been done too often."""
+        self._start_over(ListEnd.REPEATED)
 
-    def _begin_anew(self, end: ListEnd) -> None:
+    def _start_over(self, end: ListEnd) -> None:
         self._fresh_starts += 1
         if self._fresh_starts > _MOST_FRESH_STARTS:
             self.end = end
@@ -270,31 +271,31 @@ class ListCursor:
     def _shows_more(self, page: Page) -> bool:
         """Return whether a page shows that more rows follow it.
 
-        A cloud that gives links gives one wherever more follows. Without links, a page may be as short as one before it
-        that was followed by another.
+        A cloud that gives links gives one on every page except the last. Without links, more may follow a page that is
+        at least as long as the longest page so far.
         """
         if self._has_links:
             return page.has_link or page.is_cut
         return page.says_more or (self.pages > 1 and page.rows >= self._largest)
 
     def _following(self, page: Page, ids: Sequence[str]) -> list[Position]:
-        """Return where the next page may begin, the best first."""
+        """Return the positions where the next page may begin, the best one first."""
         last = next((after for one in reversed(ids) if (after := Position.after(one)) not in self._refused), None)
         following = dict.fromkeys(one for one in (page.next, last) if one is not None)
         return [one for one in following if one not in self._asked and one not in self._refused]
 
     def _before(self, ids: Sequence[str]) -> list[Position | None]:
-        """Return earlier positions: after servers of this page in growing steps, the page itself, and the beginning."""
+        """Return positions to go back to: after servers of this page in growing steps, this page, and the beginning."""
         earlier: list[Position | None] = []
         step = 2
         while step < len(ids):
             earlier.append(Position.after(ids[-step]))
             step *= 2
-        # What follows this page may have moved up to it.
+        # Servers that were deleted may have moved the following rows up to this page.
         return [*earlier, Position.after(ids[0]), *dict.fromkeys([self.position, None])]
 
     def _is_ignored(self, ids: Sequence[str]) -> bool:
-        """Return whether a page that shows nothing new has servers from before its position."""
+        """Return whether the cloud ignored the position: the page has servers from before it."""
         if self.position is None or self.position == self._began:
             # The same page once more.
             return False
@@ -302,7 +303,7 @@ class ListCursor:
         return place is None or any(self._places[server_id] < place for server_id in ids)
 
     def _pass_over(self, following: Sequence[Position], end: ListEnd) -> None:
-        """Go on after a page that shows nothing new, if it says where; if not, or too often, the list is over."""
+        """Go on after a page that shows nothing new; end the list if no position is left or this happens too often."""
         self._repeats += 1
         if following and self._repeats <= _MOST_REPEATS:
             self.position = following[0]
@@ -310,12 +311,12 @@ class ListCursor:
             self.end = end
 
     def _step_back(self, end: ListEnd) -> None:
-        """Go to the next earlier position; without one the list is over, and `end` says how if more should follow."""
+        """Go back to an earlier position. If none is left, end the list: as `end` if more should follow."""
         self._failures = 0
-        is_worth = self._says_more or not self._fresh_starts
+        may_start_over = self._says_more or not self._fresh_starts
         for earlier in self._earlier if self._ignored <= _MOST_IGNORED else ():
-            if earlier is None and is_worth:
-                self._begin_anew(end)
+            if earlier is None and may_start_over:
+                self._start_over(end)
                 return
             if earlier is not None and earlier not in self._refused:
                 self.position = earlier
@@ -324,24 +325,24 @@ class ListCursor:
 
 
 def is_too_large(seen: Observation) -> bool:
-    """Return whether a page failed in a way that a smaller one may not: too many rows, or too slow."""
+    """Return whether a page failed because it has too many rows or is too slow, so that a smaller one may come."""
     if not isinstance(seen, Answer):
         return isinstance(seen, Unanswered)
     if seen.fault.body is Body.CUT_SHORT:
         return True
-    # Whose rate is limited asks for time, not for fewer rows; and 501 says that there are no lists.
+    # A rate limit asks for time, not for fewer rows; 501 says that there are no lists.
     if seen.fault.retry_after is not None or seen.fault.has_code("overLimit") or seen.status == 501:
         return False
     return refuses_limit(seen) or seen.status in (408, 413) or seen.status >= 500
 
 
 def refuses_limit(answer: Answer) -> bool:
-    """Return whether an answer refuses to give so many rows on one page."""
+    """Return whether an answer refuses this many rows on one page."""
     return answer.status in _LIMIT_REFUSED and _LIMIT.search(answer.fault.message) is not None
 
 
 def refuses_position(seen: Observation) -> bool:
-    """Return whether an answer refuses where a page is to begin, and not the request as such."""
+    """Return whether an answer refuses the position of a page, and not lists in general."""
     if not isinstance(seen, Answer) or seen.status not in _POSITION_REFUSED:
         return False
     return seen.status == 404 or not seen.is_wrong_endpoint

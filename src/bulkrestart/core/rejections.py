@@ -1,7 +1,7 @@
-"""Judges the endpoint and the token of a run by all answers, so that no single odd answer stops it.
+"""Decides from all answers whether the endpoint or the token of a run is wrong, so that no single odd answer stops it.
 
-Law: a run is stopped only by rejections of several servers with no good answer between them, of which one was
-sent some time later. The time is an argument.
+Law: a run stops only after requests for several servers were rejected, with no good answer between them, and a request
+that left after a pause was rejected as well. The time is an argument.
 """
 
 from collections import Counter
@@ -14,61 +14,61 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.stall import RequestKind
 from bulkrestart.core.trouble import gets_through
 
-#: Servers whose requests have to be rejected. What one server alone meets is about that server.
+#: How many servers' requests have to be rejected. Fewer may be the fault of these servers.
 REJECTED_SERVERS: Final = 3
-#: Seconds for which all requests are paused then: a gateway that is set anew answers oddly for less.
+#: Seconds for which all requests are paused then: a gateway that reloads its configuration answers oddly for less.
 REJECTED_PAUSE: Final = 2.0
 
 
-class _Row:
-    """Rejections that follow each other."""
+class _Streak:
+    """Rejections in a row."""
 
     def __init__(self) -> None:
         self.server_ids: set[str | None] = set()
-        #: When there were enough servers.
-        self.full_at = float("inf")
+        #: When the streak reached `REJECTED_SERVERS`; `inf` before that.
+        self.reached_at = float("inf")
 
     def add(self, now: float, server_id: str | None) -> bool:
-        """Add a rejection; return whether there are enough servers from now on."""
+        """Add a rejection; return whether the streak has just reached `REJECTED_SERVERS`."""
         if len(self.server_ids) == REJECTED_SERVERS:
             return False
         self.server_ids.add(server_id)
         if len(self.server_ids) < REJECTED_SERVERS:
             return False
-        self.full_at = now
+        self.reached_at = now
         return True
 
     def clear(self) -> None:
         self.server_ids.clear()
-        self.full_at = float("inf")
+        self.reached_at = float("inf")
 
 
 class Rejections:
-    """Counts answers that speak against the endpoint or the token (`Answer.is_rejection`).
+    """Counts answers that suggest a wrong endpoint or an invalid token (`Answer.is_rejection`).
 
-    Sends have a count of their own, because a gateway may let other requests through. Only they and looks at single
-    servers are counted: a user who may not read an action log or a list is refused there alone (`SourceHealth`).
+    Only sends and looks at single servers are counted: a user who may not read action logs or lists is refused there
+    alone (`SourceHealth`). Sends are counted apart, because a gateway may let looks through and reject sends.
     """
 
     def __init__(self) -> None:
-        self._sends = _Row()
-        self._looks = _Row()
+        self._sends = _Streak()
+        self._looks = _Streak()
         self._good: Counter[RequestKind] = Counter()
 
     def record(
         self, kind: RequestKind, seen: object, server_id: str | None, now: float, *, sent_at: float
     ) -> Stop | Hold | None:
-        """Take the answer to a request.
+        """Record the answer to a request.
 
         Args:
             kind: What was asked for.
             seen: What came back.
-            server_id: The server that it was about; None if it was about many.
+            server_id: The server of the request; None if it was for many.
             now: The time, in seconds.
             sent_at: When the request left.
 
         Returns:
-            Why the run is to stop; or a pause of all requests, after which one more rejection stops it; else None.
+            Why the run stops; or a pause of all requests, after which one more rejection stops the run; or None.
         """
         if isinstance(seen, Answer) and seen.is_rejection:
             is_counted = kind in (RequestKind.SEND, RequestKind.SERVER)
@@ -85,17 +85,17 @@ class Rejections:
         """Record that a look has shown that a send was accepted."""
         self._sends.clear()
 
-    def good_besides(self, kind: RequestKind) -> int:
+    def count_good_except(self, kind: RequestKind) -> int:
         """Return how many requests of other kinds got a good answer so far."""
         return self._good.total() - self._good[kind]
 
     def _reject(
         self, kind: RequestKind, answer: Answer, server_id: str | None, now: float, sent_at: float
     ) -> Stop | Hold | None:
-        row = self._sends if kind is RequestKind.SEND else self._looks
-        if row.add(now, server_id):
-            # What is refused for its token has started nothing, and a new sign-in must not wait.
+        streak = self._sends if kind is RequestKind.SEND else self._looks
+        if streak.add(now, server_id):
+            # A refused token needs a new sign-in, which must not wait.
             return None if answer.status == 401 else Hold(REJECTED_PAUSE)
-        if sent_at < row.full_at + REJECTED_PAUSE:
+        if sent_at < streak.reached_at + REJECTED_PAUSE:
             return None
         return unauthorized(answer) if answer.status == 401 else wrong_endpoint(answer)

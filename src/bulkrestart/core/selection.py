@@ -80,10 +80,10 @@ class Selection:
         return self._decide(server) is True
 
     def is_undecided(self, server: Server) -> bool:
-        """Return whether a server is shown without what decides whether it is meant.
+        """Return whether a server is shown without the attributes that it is selected by.
 
-        Nova shows only the id and the status of a server whose cell is down (its api-guide, down cells). Every server
-        has a name, so one without a name is shown in such a way.
+        Nova shows only the id and the status of a server whose cell is down ("Handling Down Cells" in its API guide).
+        Every server has a name, so a row without a name is such a partial one.
         """
         return self._decide(server) is None
 

@@ -35,7 +35,7 @@ def decide_back(server: Server, progress: Progress, *, is_second_look: bool) -> 
         # Lists of changes show it; only the cloud's own 404 says that it is gone.
         return Look(is_unresolved=False)
     if not is_second_look or (server.is_derived and progress.reboot_type is RebootType.HARD):
-        # The status of a server that was not active stays as it is while HARD is at work.
+        # While a HARD reboot runs, the status of a server that was not active does not change.
         return Watch()
     if server.vm_state == ERROR:
         failure = End(outcome=Outcome.FAILED, reason=Reason.ERROR, detail=server.fault or "vm_state error")
@@ -222,21 +222,21 @@ def gone(answer: Answer) -> End:
     return End(outcome=Outcome.FAILED, reason=Reason.GONE, detail=answer.words)
 
 
-def unseen(seen: Observation) -> End:
-    """`wait_timeout` ended, and the cloud answers for other servers, but does not show this one."""
-    detail = f"the cloud has not shown it until wait_timeout ended ({seen})"
+def never_shown(seen: Observation) -> End:
+    """Return the end of a server that the cloud has not shown by the end of `wait_timeout`, while it shows others."""
+    detail = f"the cloud did not show the server before wait_timeout ended ({seen})"
     return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
 
 
-def unseeable(seen: Observation, *, may_be_down: bool) -> End:
+def states_unreadable(seen: Observation, *, may_be_down: bool) -> End:
     """Return the end of an accepted server where the states of servers cannot be read.
 
     Args:
         seen: The answer that says so.
-        may_be_down: Whether the run goes by servers that are back, as `max_down` and `spread` do. This one is not known
-            to be.
+        may_be_down: Whether the run limits the servers that are down (`max_down`, `spread`). This server may be one of
+            them, so its end is in doubt.
     """
-    detail = f"whether it is back cannot be read ({seen})"
+    detail = f"the cloud does not show whether the server is back ({seen})"
     if may_be_down:
         return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
     return End(outcome=Outcome.ACCEPTED, detail=detail)

@@ -1,7 +1,7 @@
-"""Judges once for a whole run whether a source of knowledge can be read: the action log, its single rows, the states.
+"""Decides once for a whole run whether a source can be read: the action log, its single rows, the servers' states.
 
-Law: a source that cannot be read is done without at once, and is not asked again; one that was read before is not given
-up for a few odd answers.
+Law: a source that cannot be read is not asked again; a source that was read before is not given up for a few odd
+answers.
 """
 
 from dataclasses import replace
@@ -11,11 +11,11 @@ from bulkrestart.core.faults import Body
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.trouble import is_trouble
 
-#: Answers that show that a source cannot be read, if the answer does not say so in the cloud's own words; and the same
+#: Odd answers in a row after which a source counts as unreadable, unless the cloud itself says that it is; and the same
 #: for a source that was read before.
 _ODD_IN_A_ROW: Final = 2
 _ODD_AFTER_A_READ: Final = 10
-#: Statuses by which the cloud itself says that a source is not for us, or is not there.
+#: Statuses by which the cloud itself says that we may not read a source, or that it does not exist.
 _FINAL: Final = frozenset({403, 404, 405, 501})
 
 
@@ -23,32 +23,32 @@ class SourceHealth:
     """Whether one source can be read.
 
     Args:
-        is_per_server: Whether each server has this source: the cloud's "not found" is odd then, if it comes again.
+        is_per_server: Whether every server has this source. If so, "not found" for a server counts as an odd answer.
 
     Attributes:
-        standing: The answer that stands for all further ones, because the source cannot be read; None if it can, as far
-            as is known.
+        permanent_answer: The answer that shows that the source cannot be read, and that takes the place of all further
+            ones; None while the source counts as readable.
     """
 
     def __init__(self, *, is_per_server: bool = False) -> None:
         self._is_per_server = is_per_server
-        self.standing: Answer | None = None
+        self.permanent_answer: Answer | None = None
         self._was_read = False
         self._odd = 0
         self._good_elsewhere = -1
 
     def judge(self, seen: object, good_elsewhere: int) -> bool:
-        """Take an answer to a request to the source.
+        """Record an answer of the source.
 
         Args:
             seen: What was read, or what came instead.
-            good_elsewhere: How many requests to other sources have succeeded so far. An odd answer counts only if there
-                were more since the last: else it may be about all requests.
+            good_elsewhere: How many requests to other sources have succeeded so far. An odd answer counts only if this
+                number has grown since the last odd answer; otherwise all requests may be answered oddly.
 
         Returns:
-            Whether it is clear from now on that the source cannot be read.
+            Whether this answer shows, for the first time, that the source cannot be read.
         """
-        if self.standing is not None:
+        if self.permanent_answer is not None:
             return False
         if not isinstance(seen, Observation):
             self._was_read = True
@@ -56,18 +56,18 @@ class SourceHealth:
             return False
         if not isinstance(seen, Answer) or not self._is_about_source(seen):
             return False
-        is_said = seen.status in _FINAL and bool(seen.fault.code) and not seen.is_not_found
-        is_final = is_said and not self._was_read
+        is_from_cloud = seen.status in _FINAL and bool(seen.fault.code) and not seen.is_not_found
+        is_final = is_from_cloud and not self._was_read
         if good_elsewhere > self._good_elsewhere:
             self._good_elsewhere = good_elsewhere
             self._odd += 1
         if is_final or self._odd >= (_ODD_AFTER_A_READ if self._was_read else _ODD_IN_A_ROW):
-            self.standing = replace(seen, is_lasting=True)
-        return self.standing is not None
+            self.permanent_answer = replace(seen, is_permanent=True)
+        return self.permanent_answer is not None
 
     def _is_about_source(self, seen: Answer) -> bool:
-        """Return whether an answer may be about the source, and not about one server, the token or the cloud."""
+        """Return whether an answer may be about this source, and not about one server, the token or the whole cloud."""
         if seen.is_not_found:
             return self._is_per_server
-        is_of_others = seen.is_throttled or seen.is_refused_token or seen.fault.body is Body.CUT_SHORT
-        return not is_of_others and not is_trouble(seen)
+        is_general = seen.is_throttled or seen.is_refused_token or seen.fault.body is Body.CUT_SHORT
+        return not is_general and not is_trouble(seen)

@@ -13,8 +13,9 @@ UNKNOWN: Final = "UNKNOWN"
 ERROR: Final = "error"
 STOPPED: Final = "stopped"
 
-#: What each status says where a cloud does not show the two states (the reverse of nova/api/openstack/common.py
-#: `_STATE_MAP`). Tasks that do not show in a status are left out: Nova refuses a reboot during most of them.
+#: The `vm_state` and `task_state` for each status, used if a cloud does not show the two states (the reverse of
+#: `_STATE_MAP` in nova/api/openstack/common.py). Tasks without a status of their own are missing; Nova refuses a reboot
+#: during most of them.
 STATES_OF: Final[dict[str, tuple[str, str | None]]] = {
     "ACTIVE": (ACTIVE, None),
     "REBOOT": (ACTIVE, "rebooting"),

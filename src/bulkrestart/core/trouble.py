@@ -6,12 +6,12 @@ from bulkrestart.core.observation import EXECUTING, POSTPONED, Answer, Observati
 
 
 def is_rate_signal(seen: Observation) -> bool:
-    """Return whether an answer says that there are too many requests: it is about all of them."""
+    """Return whether an answer says that there are too many requests; such an answer is about all of them."""
     return isinstance(seen, Answer) and (seen.is_throttled or is_postponed(seen))
 
 
 def is_overload(seen: Observation) -> bool:
-    """Return whether an overloaded cloud may answer so, or not in time. A single server may do so as well."""
+    """Return whether an answer, or the lack of one, may come from an overloaded cloud. It may also be one server's."""
     match seen:
         case Unsent():
             return False
@@ -27,7 +27,7 @@ def is_trouble(seen: Observation) -> bool:
         return not seen.is_local
     if not isinstance(seen, Answer):
         return True
-    # What is not implemented will not be there later either.
+    # A 501 is no outage: the feature is missing, and stays so.
     is_in_trouble = (seen.status >= 500 and seen.status != 501) or seen.status == 408
     return is_in_trouble and not seen.is_throttled and not seen.fault.has_code(EXECUTING)
 

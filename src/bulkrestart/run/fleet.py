@@ -147,7 +147,7 @@ class Fleet:
             keep=self._keep,
             finish=self._finish,
             wait_timeout=options.wait_timeout,
-            goes_by_down=options.rollout.max_down is not None or options.rollout.spread is not None,
+            limits_down=options.rollout.max_down is not None or options.rollout.spread is not None,
             lanes=self._lanes,
             rng=rng,
         )

@@ -157,12 +157,12 @@ class Gate:
             self.course.halt(stop, is_lost=False)
 
     def record(self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float) -> None:
-        """Record how a request ended, and stop the run if the endpoint or the token serve no more.
+        """Record how a request ended; stop the run if the endpoint or the token has turned out to be wrong.
 
         Args:
             kind: What was asked for.
             seen: What came back.
-            server_id: The server that it was about; None if it was about many.
+            server_id: The server of the request; None if it was for many.
             sent_at: When the request left.
         """
         self.stall.record(kind, seen)
@@ -175,9 +175,9 @@ class Gate:
             case None:
                 pass
 
-    def good_besides(self, kind: RequestKind) -> int:
+    def count_good_except(self, kind: RequestKind) -> int:
         """Return how many requests of other kinds got a good answer so far."""
-        return self._rejections.good_besides(kind)
+        return self._rejections.count_good_except(kind)
 
     def note_accepted(self) -> None:
         """Record a server whose acceptance an answer or a later look has shown."""

@@ -29,7 +29,7 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
     offset = unread = 0
 
     async def request() -> Sequence[ServerGroup | None] | Observation | None:
-        """Ask for the next page; None if the cloud does not give so many groups on one."""
+        """Ask for the next page; return None if the cloud refuses so many groups on one page."""
         limit = size.limit
         page = await preflight.compute.groups(offset=offset, limit=limit)
         if isinstance(page, Observation) and is_too_large(page):
@@ -47,7 +47,7 @@ async def read_anti_affinity(preflight: Preflight) -> dict[str, str]:
             raise EndpointError(f"server groups cannot be listed: {page.words}; spread by another function")
         new = [group for group in page if group is not None and group.id not in seen]
         if page and all(group is None for group in page):
-            raise EndpointError(f"{len(page)} server groups in a row cannot be read; spread by another function")
+            raise EndpointError(f"none of {len(page)} server groups can be read; spread by another function")
         # A gateway that ignores the offset gives the same page for ever.
         if not new:
             break

@@ -10,7 +10,7 @@ from bulkrestart.core.model import Server
 from bulkrestart.core.observation import CHECK_URL, Answer, Observation
 from bulkrestart.core.pages import ListEnd, Page
 from bulkrestart.core.selection import Selection
-from bulkrestart.run.pages import PageWalk, Revised
+from bulkrestart.run.pages import PageUnavailable, PageWalk
 from bulkrestart.run.preflight import Preflight
 
 _log = logging.getLogger(__name__)
@@ -57,9 +57,9 @@ class Listing:
             self._preflight = await self._prepare()
             self._walk = PageWalk(self._preflight.compute, filters=self._selection.filters)
         with self._preflight.stall.bounded():
-            # An API that has given a page is there.
+            # Once a page has come, the URL is known to be right.
             remedy = f"give ids, or {'try again later' if self._walk.cursor.pages else CHECK_URL}"
-            seen: Page | Revised | Answer = await self._preflight.ask(
+            seen: Page | PageUnavailable | Answer = await self._preflight.ask(
                 self._walk.request, what="its list of servers", remedy=remedy
             )
         match seen:
@@ -67,7 +67,7 @@ class Listing:
                 self._take(seen)
                 if self._walk.cursor.rows > _MOST_SERVERS:
                     raise EndpointError(f"the list has more than {_MOST_SERVERS} servers; give ids; nothing was sent")
-            case Revised():
+            case PageUnavailable():
                 self._refusal = seen.seen
             case Answer():
                 if seen.status == 400 and self._walk.cursor.position is None:
@@ -87,12 +87,12 @@ class Listing:
                 self._undecided[server.id] = None
 
     def _finish(self, end: ListEnd, unread: int) -> None:
-        """Say what the list lacks.
+        """Warn once about servers that the list lacks.
 
         Raises:
             EndpointError: The cloud says that there are more servers than it shows.
         """
-        lacking = f"{unread} servers of the list have no id that can be read"
+        lacking = f"{unread} servers of the list have no readable id"
         if end is ListEnd.REPEATED:
             raise EndpointError("the list of servers has no end: its pages repeat; give ids; nothing was sent")
         if end is ListEnd.REFUSED:
@@ -107,7 +107,7 @@ class Listing:
             _log.warning("%s: they are left out", lacking)
         if undecided := [server_id for server_id in self._undecided if server_id not in self._seen]:
             named = ", ".join(undecided[:_NAMED]) + (", ..." if len(undecided) > _NAMED else "")
-            words = "%d servers are shown without what is selected by (%s): they are left out; give their ids"
+            words = "%d servers are shown without what they are selected by (%s): they are left out; give their ids"
             _log.warning(words, len(undecided), named)
         if end is ListEnd.UNCONFIRMED:
-            _log.warning("the cloud does not say what follows the last server of its list: it is taken for the last")
+            _log.warning("the cloud refuses the page after its last server: the list is taken as complete")

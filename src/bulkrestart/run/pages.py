@@ -1,4 +1,4 @@
-"""Walks through a list of servers: each page is one request, and what fails changes what is asked for next."""
+"""Reads a list of servers page by page, and adapts the next request when a page fails."""
 
 import logging
 from collections.abc import Mapping
@@ -12,26 +12,26 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Revised:
-    """A page that cannot be had: another one is asked for next, or the list is over.
+class PageUnavailable:
+    """A page that the cloud does not give. The next request asks for another page, or the list is over.
 
     Attributes:
-        seen: What came instead of it.
+        seen: What came instead of the page.
     """
 
     seen: Observation
 
 
 class PageWalk:
-    """Asks for the pages of one list, one after the other.
+    """Requests the pages of one list, one after the other.
 
     Args:
         compute: The cloud.
-        filters: What the cloud may leave out, as it names it.
+        filters: Query parameters by which the cloud may leave servers out.
         changes_since: Only servers that changed since then; None for all.
 
     Attributes:
-        cursor: Where in the list it is.
+        cursor: The position in the list.
     """
 
     def __init__(
@@ -45,20 +45,20 @@ class PageWalk:
         self._changes_since = changes_since
 
     @property
-    def question(self) -> tuple[Position | None, int]:
-        """What the next request asks for: where the page begins, and how many servers it may have."""
+    def next_query(self) -> tuple[Position | None, int]:
+        """The position and the limit of the next request."""
         position = self.cursor.position
         # An offset may count pages of the former limit.
         is_kept = position is not None and position.depends_on_limit
         return position, self._limit if is_kept else self._size.limit
 
-    async def request(self) -> Page | Revised | Observation:
+    async def request(self) -> Page | PageUnavailable | Observation:
         """Ask for the next page, and record what came.
 
         Returns:
-            The page; or what came instead of it, as `Revised` if it is about this page and not about the cloud.
+            The page; or what came instead of it: `PageUnavailable` if that is about this page and not about the cloud.
         """
-        position, limit = self.question
+        position, limit = self.next_query
         self._limit = limit
         seen = await self._compute.page(
             position=position, limit=limit, filters=self._filters, changes_since=self._changes_since
@@ -71,17 +71,17 @@ class PageWalk:
             return self._ask_for_less(seen, position, limit)
         if position is not None and refuses_position(seen):
             self.cursor.refuse()
-            return Revised(seen)
+            return PageUnavailable(seen)
         return seen
 
-    def _ask_for_less(self, seen: Observation, position: Position | None, limit: int) -> Revised | Observation:
+    def _ask_for_less(self, seen: Observation, position: Position | None, limit: int) -> PageUnavailable | Observation:
         self._size.note_failure(limit)
         is_smaller = self._size.limit < limit
         if is_smaller:
-            _log.info("a page of %d servers did not come (%s): %d are asked for", limit, seen, self._size.limit)
+            _log.info("a page of %d servers failed (%s): %d are requested next", limit, seen, self._size.limit)
         if is_smaller and position is not None and position.depends_on_limit:
-            self.cursor.begin_anew()
+            self.cursor.start_over()
         else:
             self.cursor.fail()
         is_refused = is_smaller and isinstance(seen, Answer) and refuses_limit(seen)
-        return Revised(seen) if is_refused or self.cursor.end is not None else seen
+        return PageUnavailable(seen) if is_refused or self.cursor.end is not None else seen

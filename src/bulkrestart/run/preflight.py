@@ -83,12 +83,12 @@ class Preflight:
         self._rng = rng
 
     async def look(self, server_ids: Sequence[str]) -> Server | Answer:
-        """Look at one server. Whatever the cloud says of it tells what it thinks of us, and it shows the cloud's clock.
+        """Look at one server, to check the endpoint and the credentials and to read the cloud's clock.
 
-        An answer that is no verdict may be about one server, so the next question is about another.
+        An inconclusive answer may be about that server only, so the next request is for another one.
 
         Args:
-            server_ids: Some servers of the run.
+            server_ids: Some servers of the run, to look at in turn.
 
         Returns:
             A server, or what came instead.
@@ -102,12 +102,12 @@ class Preflight:
     async def ask(
         self, request: Callable[[], Awaitable[T | Observation]], *, what: str, remedy: str = CHECK_URL
     ) -> T | Answer:
-        """Ask for many servers until what was asked for comes, or an answer that is not about us.
+        """Repeat a request for many servers until it succeeds, or is refused for a reason other than our credentials.
 
         Args:
-            request: Asks.
-            what: What is asked for, in the words of an error.
-            remedy: What to do if nothing answers, in the words of an error.
+            request: Makes the request.
+            what: What is requested, for the text of an error.
+            remedy: What to do if nothing answers, for the text of an error.
 
         Raises:
             AuthError: Our credentials are refused.
@@ -152,13 +152,16 @@ class Preflight:
                     is_stray = isinstance(seen, Answer) and seen.status < 500
                     strays += is_stray
                     if tries == TRIES:
-                        # What the machine or the network lacks is mended first.
-                        if isinstance(seen, Unsent) and seen.remedy != CHECK_URL:
-                            remedy = seen.remedy
-                        words = f"the compute API does not answer{what} ({seen})"
-                        raise EndpointError(f"{words}; {remedy}; nothing was sent")
-                    # A stray answer is told once, as an error, if it comes again.
+                        raise _unanswered(seen, what, remedy)
+                    # If stray answers repeat, an error reports them; until then there is nothing for the user to do.
                     level = logging.DEBUG if is_stray else logging.WARNING
                     words = "the compute API does not answer%s (%s); look %d of %d follows"
                     _log.log(level, words, what, seen, tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
+
+
+def _unanswered(seen: Observation, what: str, remedy: str) -> EndpointError:
+    """Make the error after the last try. If this machine or its network is the cause, its remedy replaces `remedy`."""
+    if isinstance(seen, Unsent) and seen.remedy != CHECK_URL:
+        remedy = seen.remedy
+    return EndpointError(f"the compute API does not answer{what} ({seen}); {remedy}; nothing was sent")

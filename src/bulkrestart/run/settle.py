@@ -31,8 +31,8 @@ from bulkrestart.core.settling import (
     gone,
     has_ended_badly,
     late,
-    unseeable,
-    unseen,
+    never_shown,
+    states_unreadable,
 )
 from bulkrestart.core.sight import Sight
 from bulkrestart.core.states import REBOOT_TASKS
@@ -54,10 +54,10 @@ _JITTER: Final = 0.2
 SHORTEST_INTERVAL: Final = FIRST_INTERVAL * (1.0 - _JITTER)
 #: Seconds without any server in the answers to polls after which the wait is given up, though the cloud does answer.
 BLIND_TIMEOUT: Final = 300.0
-#: Polls in a row that must not show a server before it is given up when its time is over.
+#: Polls in a row without a server, after which it is given up once its `wait_timeout` has passed.
 UNSEEN_IN_A_ROW: Final = 2
-#: Polls in a row that must show no server, because of what refuses to show any, before states count as unreadable.
-#: Before that, lists have been given up for single servers (`Sweep`).
+#: Polls in a row that are refused, after which states count as unreadable. By then `Sweep` has replaced lists by
+#: requests for single servers.
 _STRAYS_IN_A_ROW: Final = 4
 #: Servers to which HARD is being sent, at most: each has a task. The others stay with the watcher until there is room.
 ESCALATED_AT_MOST: Final = 100
@@ -77,8 +77,8 @@ class Watched:
         back: The snapshot that last showed it back; None as long as none has.
         back_at: When the first snapshot of a row that all show it back was asked for; None if the last did not.
         was_rebooting: Whether a snapshot has shown it in a reboot since it was accepted.
-        was_saved: Whether a snapshot has shown that the cloud saved it after the send, as every reboot does.
-        unseen: Polls in a row that asked for it and did not show it.
+        was_saved: Whether a snapshot has shown that the cloud saved its record after the send, as in every reboot.
+        unseen: Polls in a row that asked for the server and did not show it.
         has_ended_badly: That showed the reboot ended, and the server not active.
     """
 
@@ -100,7 +100,7 @@ class Settler:
     Args:
         compute: The cloud.
         gate: The way to it.
-        sources: Read what is known of single servers.
+        sources: Read the action logs and states of single servers.
         sweep: Reads the states of the servers.
         calibration: Measures the action log.
         escalate: Sends HARD after a SOFT that was accepted and ended as told.
@@ -108,7 +108,7 @@ class Settler:
         keep: Writes down how far a server has come.
         finish: Takes the outcome of each server.
         wait_timeout: Seconds to wait for a server after its acceptance.
-        goes_by_down: Whether the run bounds the servers that are down: one that cannot be seen may be.
+        limits_down: Whether the run limits the servers that are down; a server that is not shown may be one of them.
         lanes: Requests at once.
         rng: The source of jitter.
     """
@@ -126,7 +126,7 @@ class Settler:
         keep: Callable[[Progress], None],
         finish: Callable[[Progress, End], None],
         wait_timeout: float,
-        goes_by_down: bool,
+        limits_down: bool,
         lanes: int,
         rng: random.Random,
     ) -> None:
@@ -141,7 +141,7 @@ class Settler:
         self._keep = keep
         self._finish = finish
         self._wait_timeout = wait_timeout
-        self._goes_by_down = goes_by_down
+        self._limits_down = limits_down
         self._lanes = lanes
         self._rng = rng
         self._watched: dict[str, Watched] = {}
@@ -149,11 +149,11 @@ class Settler:
         self._news = anyio.Event()
         self._is_closed = False
         self._answered_at = 0.0
-        #: Polls in a row that showed no server, and whose last answer refuses us, or is no answer of the compute API.
+        #: Polls in a row that showed no server and ended with a refused token, or with another refusal.
         self._refusals = self._strays = 0
-        #: The answer that says that no states can be read; None if they can, as far as is known.
-        self._unseeable: Answer | None = None
-        #: The server that was seen last, whoever it is.
+        #: The answer that shows that no states can be read; None while they count as readable.
+        self._unreadable_states: Answer | None = None
+        #: The id of the server that was shown last.
         self._seen_id: str | None = None
         self._sight = Sight()
 
@@ -167,8 +167,8 @@ class Settler:
             assert self._verifier is not None, "without a check it would have its outcome"
             self._verifier.take(progress, progress.back, None)
             return
-        if self._unseeable is not None:
-            self._finish(progress, unseeable(self._unseeable, may_be_down=self._goes_by_down))
+        if self._unreadable_states is not None:
+            self._finish(progress, states_unreadable(self._unreadable_states, may_be_down=self._limits_down))
             return
         now = anyio.current_time()
         if not self._watched:
@@ -275,29 +275,29 @@ class Settler:
         return swept
 
     async def _is_about_servers(self, trouble: Observation | None) -> bool:
-        """Tell whether a poll showed no server because of those that it asked for, and not because of the cloud.
+        """Return whether a poll failed because of the servers that it asked for, and not because of the cloud.
 
-        Nova answers 500 for a server that it cannot show, and for each list that holds it, while all others are well.
+        If Nova cannot show a server, it answers 500 for that server and for each list with it, and shows all others.
         """
         if trouble is None or not is_trouble(trouble):
             return False
         if self._seen_id is None or self._seen_id in self._watched:
-            # There is no other to ask for: an error in Nova's own words is an answer.
-            return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_in_novas_shape
+            # There is no other server to ask for. A 500 of Nova's shows that the API answers.
+            return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_nova_fault
         other, _ = await self._gate.ask(partial(self._compute.show, self._seen_id), self._seen_id)
         return isinstance(other, Server) or (isinstance(other, Answer) and other.is_not_found)
 
-    def _is_unseeable(self, trouble: Observation | None) -> bool:
-        """Tell whether the states of servers cannot be read at all; then no server is waited for."""
+    def _give_up_states(self, trouble: Observation | None) -> bool:
+        """Stop waiting for servers if their states cannot be read at all; return whether that is so."""
         is_stray = isinstance(trouble, Answer) and not is_trouble(trouble) and not trouble.is_throttled
         self._strays = self._strays + 1 if is_stray else 0
-        most = 1 if self._sources.states.standing is not None else _STRAYS_IN_A_ROW
+        most = 1 if self._sources.states.permanent_answer is not None else _STRAYS_IN_A_ROW
         if not isinstance(trouble, Answer) or self._seen_id is not None or trouble.status == 401 or self._strays < most:
             return False
-        self._unseeable = trouble
-        _log.warning("whether servers are back cannot be read (%s): none is waited for", trouble.words)
+        self._unreadable_states = trouble
+        _log.warning("the states of servers cannot be read (%s): the run does not wait for any", trouble.words)
         for watched in list(self._watched.values()):
-            self._end(watched.progress, unseeable(trouble, may_be_down=self._goes_by_down))
+            self._end(watched.progress, states_unreadable(trouble, may_be_down=self._limits_down))
         return True
 
     def _is_absent(self, watched: Watched, began: float) -> bool:
@@ -323,7 +323,7 @@ class Settler:
         if not isinstance(server, Server):
             watched.unseen += 1
             is_over = watched.unseen >= UNSEEN_IN_A_ROW and self._is_late(watched, asked)
-            return unseen(server) if is_over else Watch()
+            return never_shown(server) if is_over else Watch()
         watched.unseen = 0
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
@@ -473,7 +473,7 @@ class Settler:
         if isinstance(trouble, Answer) and self._refusals >= REFUSED_IN_A_ROW:
             self._course.halt(unauthorized(trouble))
             return True
-        if self._is_unseeable(trouble):
+        if self._give_up_states(trouble):
             return False
         if swept.answered:
             self._answered_at = now
@@ -485,14 +485,14 @@ class Settler:
 
 
 def _is_saved_since(server: Server, progress: Progress) -> bool:
-    """Return whether the cloud has saved a server after the send: a reboot saves it first (`Server.updated`).
+    """Return whether the cloud has saved the server's record since the send, as it does when a reboot begins.
 
-    `updated` names a whole second.
+    `Server.updated` is in whole seconds.
     """
     since = progress.sends.since
     return since is not None and server.updated is not None and server.updated + 1.0 > since[0]
 
 
 def _may_be_about_row(seen: Observation) -> bool:
-    """Return whether an answer to a request for one row leaves open whether the whole log can be read."""
+    """Return whether a refusal may be about a single row of the log, so that the whole log is worth a request."""
     return isinstance(seen, Answer) and not is_trouble(seen) and not seen.is_throttled and not seen.is_refused_token

@@ -1,6 +1,6 @@
-"""Reads what is known of single servers, and does without a source that cannot be read (`docs/sources.md`).
+"""Reads action logs and states of single servers, and stops asking a source that cannot be read (`docs/sources.md`).
 
-Law: a source that is known to be unreadable is not asked again in this run, and that is logged once.
+Law: a source that is known to be unreadable is not asked again in this run, and one warning says so.
 """
 
 import logging
@@ -22,17 +22,17 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _LOG_WORDS: Final = "action logs cannot be read (%s): reboots are judged by the states of servers alone"
-_ROW_WORDS: Final = "single rows of action logs cannot be read (%s): whole logs are read, which do not show a finish"
-_STATES_WORDS: Final = "servers may not be looked at (%s): whether they are back is known from lists alone, if at all"
+_ROW_WORDS: Final = "single rows of action logs cannot be read (%s): whole logs do not show when a reboot ends"
+_STATES_WORDS: Final = "single servers cannot be read (%s): only lists can show whether servers are back"
 
 
 class Source:
-    """One source of knowledge of a run.
+    """One kind of information that the cloud gives about single servers.
 
     Args:
         gate: The gate to the cloud.
         kind: What its requests ask for.
-        words: The warning that it cannot be read.
+        words: The text of the warning that it cannot be read.
         is_per_server: See `SourceHealth`.
     """
 
@@ -43,29 +43,29 @@ class Source:
         self._health = SourceHealth(is_per_server=is_per_server)
 
     @property
-    def standing(self) -> Answer | None:
-        """The answer that stands for all further ones; None while the source is asked."""
-        return self._health.standing
+    def permanent_answer(self) -> Answer | None:
+        """The answer that takes the place of all further ones; None while the source counts as readable."""
+        return self._health.permanent_answer
 
     def judge(self, seen: T) -> T | Answer:
-        """Take an answer, and return it, or the one that stands for all from now on."""
-        if self._health.judge(seen, self._gate.good_besides(self._kind)):
-            assert self.standing is not None, "it was judged"
-            _log.warning(self._words, self.standing.words)
-        return self.standing or seen
+        """Record an answer, and return it, or `permanent_answer` once there is one."""
+        if self._health.judge(seen, self._gate.count_good_except(self._kind)):
+            assert self.permanent_answer is not None, "the source was judged unreadable"
+            _log.warning(self._words, self.permanent_answer.words)
+        return self.permanent_answer or seen
 
     async def ask(
         self, request: Callable[[], Awaitable[T | Observation]], server_id: str, *, is_for_send: bool = False
     ) -> tuple[T | Observation, float]:
         """Make a request, unless the source is known to be unreadable; see `Gate.ask`."""
-        if self.standing is not None:
-            return self.standing, anyio.current_time()
+        if self.permanent_answer is not None:
+            return self.permanent_answer, anyio.current_time()
         seen, asked = await self._gate.ask(request, server_id, is_for_send=is_for_send)
         return self.judge(seen), asked
 
 
 class Sources:
-    """The sources of knowledge of a run.
+    """The sources of a run: action logs, their single rows, and states.
 
     Args:
         compute: The cloud.
@@ -73,7 +73,7 @@ class Sources:
 
     Attributes:
         log: The action log.
-        row: A single row of it, which shows more than the whole log does.
+        row: A single row of the action log, which shows more than the whole log does.
         states: The states of a single server.
     """
 

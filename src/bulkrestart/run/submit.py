@@ -56,7 +56,7 @@ class Submitter:
     Args:
         compute: The cloud.
         gate: The way to it.
-        sources: Read what is known of single servers.
+        sources: Read the action logs and states of single servers.
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
         options: What was asked for.
@@ -188,9 +188,9 @@ class Submitter:
         return decision
 
     async def _see(self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress) -> T | Answer:
-        """Ask a source in a slot that is held already. The send leaves in the same turn, and counts besides."""
-        if source.standing is not None:
-            return source.standing
+        """Ask a source within a slot that is held already; count the request, because the send follows in that slot."""
+        if source.permanent_answer is not None:
+            return source.permanent_answer
         asked = anyio.current_time()
         self._gate.count_one_more()
         seen = await request()
@@ -198,10 +198,10 @@ class Submitter:
         return source.judge(seen)
 
     def _needs_look(self, progress: Progress) -> bool:
-        """Return whether a send must look in its own slot because the last look is too old, or a HARD has had none.
+        """Return whether to look within the slot of the send: the last look is too old, or a HARD reboot has had none.
 
-        A HARD starts a server that was stopped since. A send whose look became too old while it waited for its slot
-        would be withheld, at every try (`_veto_stale_look`).
+        A HARD reboot would start a server that was stopped since. A send whose look became too old while it waited for
+        its slot would be withheld at every try (`_veto_stale_look`).
         """
         look = progress.last_look.instant
         if look is None:

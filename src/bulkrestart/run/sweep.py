@@ -14,7 +14,7 @@ from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.pages import ListEnd, Page
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
-from bulkrestart.run.pages import PageWalk, Revised
+from bulkrestart.run.pages import PageUnavailable, PageWalk
 
 _log = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ _log = logging.getLogger(__name__)
 _WHOLE_INTERVAL: Final = 60.0
 #: Seconds that a walk may always take: twenty pages of a thousand servers, at six seconds each.
 _SHORTEST_BOUND: Final = 120.0
-#: Pages of one walk that may fail: a smaller one is asked for, or one that begins elsewhere.
+#: Pages of one walk that may fail. After each, a smaller page or one that begins elsewhere is requested.
 _FAILED_PAGES: Final = 5
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
-#: Servers that are read singly then: the first may be the one that Nova cannot show.
+#: How many servers are read singly then: the first may be the one that Nova cannot show.
 _TRIED_SINGLY: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
 _NO_LISTS: Final = (403, 404, 405, 501)
@@ -121,7 +121,7 @@ class Sweep:
         return swept
 
     async def _try_without_lists(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
-        """After some walks that failed, read a few servers singly: where one can be read, lists are done with."""
+        """Read a few servers singly after failed walks; if one can be read, stop using lists."""
         if self._failed_walks >= _WALKS:
             answered = swept.answered
             await self.read_each(list(wanted)[:_TRIED_SINGLY], take, swept)
@@ -160,15 +160,15 @@ class Sweep:
                 _log.warning("the list of servers has no end: servers are read one by one")
                 self._may_list, swept.is_complete = False, False
                 return
-            question = walk.question
+            next_query = walk.next_query
             seen, asked = await self._gate.ask(walk.request, None, is_for_send=is_for_send)
-            if isinstance(seen, Revised):
+            if isinstance(seen, PageUnavailable):
                 continue
             swept.note(seen)
             if not isinstance(seen, Page):
                 failed += 1
                 self._may_list = not (isinstance(seen, Answer) and seen.status in _NO_LISTS)
-                if walk.question == question or failed >= _FAILED_PAGES:
+                if walk.next_query == next_query or failed >= _FAILED_PAGES:
                     swept.is_complete = False
                     return
                 continue

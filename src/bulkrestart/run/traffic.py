@@ -97,8 +97,8 @@ class Traffic:
         self.admission = admission
         self._queues: Queues[Claim] = Queues()
         self._turnstile = Turnstile()
-        #: The user knows of a limit of this machine.
-        self._is_limit_told = False
+        #: Whether a warning about a limit of this machine has been logged.
+        self._has_warned_of_limit = False
 
     async def take(self, claim: Claim, signer: Signer) -> Trouble | None:
         """Wait for a slot at a moment at which nobody is asked to wait; nothing awaits between that and the return.
@@ -202,9 +202,9 @@ class Traffic:
         now, was_closed = anyio.current_time(), self.admission.door.is_closed
         held = self.admission.brake.remaining(now)
         self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
-        if isinstance(seen, Unsent) and seen.is_local and not self._is_limit_told:
-            self._is_limit_told = True
-            _log.warning("fewer requests leave at once: %s; %s", seen.words, seen.remedy)
+        if isinstance(seen, Unsent) and seen.is_local and not self._has_warned_of_limit:
+            self._has_warned_of_limit = True
+            _log.warning("a limit of this machine slows down the requests: %s; %s", seen.words, seen.remedy)
         if LONGEST_SAID >= (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
             _log.warning("everybody waits for %.0f s, as the cloud asks (%s)", hold, seen)
         if self.admission.door.is_closed and not was_closed:
