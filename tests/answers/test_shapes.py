@@ -159,7 +159,7 @@ NOVA = [
     nova(400, "badRequest", "Invalid input for field/attribute type. Value: x. 'x' is not one of ['HARD']", REJECTED),
     nova(400, "badRequest", "API Version String 2.x is of invalid format.", REJECTED),
     nova(400, "badRequest", "Unable to reboot this kind of server: not supported", REJECTED),
-    nova(400, "badRequest", WRONG_PROJECT, LOOKED_AT),
+    nova(400, "badRequest", WRONG_PROJECT, LOOKED_UP),
     nova(401, "unauthorized", "No.", TOKEN_REFUSED),
     nova(403, "forbidden", "Policy doesn't allow os_compute_api:servers:reboot to be performed.", FORBIDDEN),
     nova(404, "itemNotFound", f"Instance {SERVER} could not be found.", NOT_FOUND),
@@ -222,17 +222,17 @@ GENERAL = [
     replace(plain(401, TOKEN_REFUSED), id="401 alone, once"),
     replace(plain(401, TOKEN_REFUSED_TWICE), id="401 alone, twice", times=2),
     plain(403, FORBIDDEN),
-    plain(404, LOOKED_AT),
+    plain(404, LOOKED_UP),
     plain(405, REJECTED),
     plain(406, REJECTED),
-    plain(407, LOOKED_AT),
-    plain(408, LOOKED_UP_LONG),
+    plain(407, LOOKED_UP),
+    plain(408, LOOKED_UP),
     plain(409, LOOKED_UP),
     plain(413, THROTTLED),
     plain(415, REJECTED),
     plain(429, THROTTLED),
     *(plain(status, LOOKED_UP) for status in (500, 501, 502, 503)),
-    plain(504, LOOKED_UP_LONG),
+    plain(504, LOOKED_UP),
 ]
 
 #: The codes of ECS that matter to a reboot.
@@ -240,8 +240,8 @@ CODES = [
     ecs(400, "Ecs.0000", "Request error. Try again later or contact customer service.", LOOKED_UP),
     ecs(400, "Ecs.0005", "Invalid parameter values.", REJECTED),
     ecs(403, "Ecs.0003", "You do not have permission to perform this operation.", FORBIDDEN),
-    ecs(400, "Ecs.0023", "project_id in token mismatches with project_id in url.", LOOKED_AT),
-    ecs(400, "Common.0018", "project_id in token mismatches with project_id in url.", LOOKED_AT),
+    ecs(400, "Ecs.0023", "project_id in token mismatches with project_id in url.", LOOKED_UP),
+    ecs(400, "Common.0018", "project_id in token mismatches with project_id in url.", LOOKED_UP),
     ecs(400, "Ecs.0100", "The ECS status does not meet requirements.", LOOKED_UP),
     ecs(404, "Ecs.0114", "The ECS does not exist.", NOT_FOUND),
     ecs(404, "Ecs.0614", "The ECS does not exist.", NOT_FOUND),
@@ -277,16 +277,16 @@ CODES = [
 GATEWAY = [
     gateway(status, code, message, then)
     for status, code, message, then in (
-        (404, "APIGW.0101", "The API does not exist or has not been published in the environment.", LOOKED_AT),
+        (404, "APIGW.0101", "The API does not exist or has not been published in the environment.", LOOKED_UP),
         (400, "APIGW.0201", "Bad request", REJECTED),
         (413, "APIGW.0201", "Request entity too large", THROTTLED),
         (414, "APIGW.0201", "Request URI too large", REJECTED),
         (494, "APIGW.0201", "Request headers too large", REJECTED),
         (502, "APIGW.0201", "Backend unavailable", LOOKED_UP),
-        (504, "APIGW.0201", "Backend timeout", LOOKED_UP_LONG),
+        (504, "APIGW.0201", "Backend timeout", LOOKED_UP),
         (500, "APIGW.0201", "An unexpected error occurred", LOOKED_UP),
         (502, "APIGW.0202", "Backend unavailable", LOOKED_UP),
-        (504, "APIGW.0203", "Backend timeout", LOOKED_UP_LONG),
+        (504, "APIGW.0203", "Backend timeout", LOOKED_UP),
         (401, "APIGW.0301", "Incorrect IAM authentication information", TOKEN_REFUSED),
         (403, "APIGW.0302", "The IAM user is not authorized to access the API.", FORBIDDEN),
         (401, "APIGW.0303", "Incorrect app authentication information", TOKEN_REFUSED),
@@ -301,8 +301,8 @@ GATEWAY = [
         (400, "APIGW.0602", "Bad request", REJECTED),
         (502, "APIGW.0610", "No backend available.", LOOKED_UP),
         (503, "APIGW.0613", "IAM is unavailable.", LOOKED_UP),
-        (404, "APIG.0101", "The API does not exist or has not been published in the environment.", LOOKED_AT),
-        (504, "APIG.0203", "Backend timeout", LOOKED_UP_LONG),
+        (404, "APIG.0101", "The API does not exist or has not been published in the environment.", LOOKED_UP),
+        (504, "APIG.0203", "Backend timeout", LOOKED_UP),
         (401, "APIG.0307", "The token must be updated.", TOKEN_REFUSED),
         (429, "APIG.0308", "The throttling threshold has been reached.", THROTTLED),
         (403, "APIGW.0802", "The IAM user is forbidden in the currently selected region", FORBIDDEN),
@@ -363,9 +363,9 @@ SHAPES = [
         then=REJECTED.saying('{"error": {"message": "", "code": XXX,""}}'),
     ),
     page(502, "502 Bad Gateway", LOOKED_UP),
-    page(504, "504 Gateway Time-out", LOOKED_UP_LONG),
+    page(504, "504 Gateway Time-out", LOOKED_UP),
     page(500, "500 Internal Server Error", LOOKED_UP),
-    page(404, "404 Not Found", LOOKED_AT),
+    page(404, "404 Not Found", LOOKED_UP),
     page(403, "Access denied", FORBIDDEN),
     page(302, "302 Found", LOOKED_UP),
     page(200, "Please sign in", LOOKED_UP),
@@ -383,7 +383,7 @@ SHAPES = [
     ),
     Case(id="a success cut short", reply=Reply(status=202, body=b'{"job', is_broken=True), then=LOOKED_UP),
     Case(id="a conflict cut short", reply=Reply(status=409, body=b'{"conf', is_broken=True), then=LOOKED_UP),
-    Case(id="a 404 cut short", reply=Reply(status=404, body=b'{"item', is_broken=True), then=LOOKED_AT),
+    Case(id="a 404 cut short", reply=Reply(status=404, body=b'{"item', is_broken=True), then=LOOKED_UP),
 ]
 
 
@@ -472,11 +472,7 @@ WAITS = [
     asking(UNAVAILABLE, replace(LOOKED_UP, holds=30.0), "x-ratelimit-reset", x_ratelimit_reset="30"),
     *(
         asking(plain(status, LOOKED_UP), replace(LOOKED_UP, holds=20.0), "seconds", retry_after="20")
-        for status in (500, 501, 502)
-    ),
-    *(
-        asking(plain(status, LOOKED_UP_LONG), replace(LOOKED_UP_LONG, holds=20.0), "seconds", retry_after="20")
-        for status in (408, 504)
+        for status in (408, 500, 501, 502, 504)
     ),
     asking(FLOW_LIMITED, replace(LOOKED_UP_LONG, holds=120.0), "seconds", retry_after="120"),
     asking(plain(401, TOKEN_REFUSED), replace(TOKEN_REFUSED, waits=30.0), "seconds", retry_after="30"),

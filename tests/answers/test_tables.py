@@ -515,7 +515,12 @@ def test_conflict(row: Row) -> None:
     ),
     *(row for status in (500, 502, 503, 501, 599) for row in looked_up(f"{status} of Nova's", Fault.error(status))),
     *(row for status in (500, 502, 503, 501, 599) for row in looked_up(f"{status} of a gateway", gateway(status))),
-    *(row for status in (504, 408) for row in looked_up(f"{status}", gateway(status), after=90.0)),
+    *(row for status in (504, 408) for row in looked_up(f"{status} at once", gateway(status))),
+    *(
+        row
+        for status in (504, 408)
+        for row in looked_up(f"{status} after a wait", replace(gateway(status), answered_after=5.0), after=90.0)
+    ),
     *(
         row
         for code in ("Ecs.0000", "Ecs.0227", "Ecs.1000", "Ecs.1001", "Ecs.1002")

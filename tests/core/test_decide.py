@@ -332,29 +332,29 @@ REFUSALS = [
     row("403", nova(403, POLICY), refused(Reason.FORBIDDEN, POLICY)),
     row("403 of ECS", ecs(403, "Ecs.0003", "no permission"), refused(Reason.FORBIDDEN, "no permission")),
     row("403 without a word", answer(403), refused(Reason.FORBIDDEN, "403")),
-    row("407", page(407, "Proxy"), LOOK),
+    row("407", page(407, "Proxy"), LOOK_FOR_IT),
     *(
         row(
             f"wrong project: {code}",
             ecs(400, code, MISMATCH),
-            LOOK,
+            LOOK_FOR_IT,
         )
         for code in ("Ecs.0023", "Common.0018")
     ),
     row(
         "wrong project: Nova's 400",
         nova(400, WRONG_PROJECT),
-        LOOK,
+        LOOK_FOR_IT,
     ),
     row(
         "404 that is not the cloud's own: a page",
         page(404, "404 Not Found"),
-        LOOK,
+        LOOK_FOR_IT,
     ),
     row(
         "404 that is not the cloud's own: the gateway's",
         gateway(404, "APIG.0101", NO_API),
-        LOOK,
+        LOOK_FOR_IT,
     ),
     row("404 itemNotFound", nova(404, NOT_FOUND), refused(Reason.NOT_FOUND, NOT_FOUND)),
     row("404 Ecs.0114", ecs(404, "Ecs.0114", "no such ECS"), refused(Reason.NOT_FOUND, "no such ECS")),

@@ -29,7 +29,6 @@ from tests.core.samples import (
     begun,
     conflict,
     ecs,
-    gateway,
     keystone,
     nova,
     page,
@@ -225,7 +224,7 @@ def test_server_that_was_accepted(
     assert after.reboot_type is HARD
 
 
-@pytest.mark.parametrize("seen", [keystone(), answer(403), gateway(404, "APIGW.0101", "no such API")], ids=str)
+@pytest.mark.parametrize("seen", [keystone(), answer(403)], ids=str)
 def test_server_that_was_refused_for_us(seen: Observation) -> None:
     """A refusal of us leaves nothing unresolved: it is sent again, and what was answered stays in its account."""
     before = sent(seen, cloud_time=CLOUD_TIME)

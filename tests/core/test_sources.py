@@ -93,7 +93,16 @@ def test_what_is_about_something_else_is_no_judgement(seen: Observation) -> None
 def test_a_log_that_no_server_has() -> None:
     """Nova's "not found" is about one server, unless it comes for servers that exist."""
     absent = nova(404, "Instance x could not be found.")
-    log, row = SourceHealth(is_per_server=True), SourceHealth()
+    shown, unknown = SourceHealth(), SourceHealth()
 
-    assert [log.judge(absent, good) for good in (1, 1, 2)] == [False, False, True]
-    assert not any(row.judge(absent, good) for good in range(30))
+    assert [shown.judge(absent, good, is_shown=True) for good in (1, 1, 2)] == [False, False, True]
+    assert not any(unknown.judge(absent, good) for good in range(30))
+
+
+def test_a_source_that_was_read_in_another_way() -> None:
+    """A row of the action log shows that the log can be read, and one 403 does not end it."""
+    source = SourceHealth()
+    source.record_read()
+
+    assert not source.judge(nova(403, "Policy"), 1)
+    assert source.permanent_answer is None

@@ -1,6 +1,7 @@
 """A send that follows a look leaves while the look is fresh, or not at all: whatever stood still in between."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from bulkrestart.cloud import instants
 from bulkrestart.core.clock import Instant
 from bulkrestart.run import submit
 from bulkrestart.simulator import Call, Cloud, Fault
-from tests.virtual import client_of, virtually
+from tests.virtual import REGARDLESS, client_of, cloud_of, virtually
 
 #: Where virtual time begins here, in seconds since the epoch: `since` has to be past for this machine as well.
 BEGAN = 1_700_000_000.0
@@ -151,6 +152,24 @@ def test_send_that_waits_longer_than_its_look_is_valid_looks_again(reboot_type: 
         assert len(answers) == 2
         assert answers[-1] == "202"
         assert cloud.cycles == {server_id: 1}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+def test_refused_send_that_was_delivered_again_while_the_next_one_waited(reboot_type: str) -> None:
+    """The look in the slot reads the action log as well, because the refused send may have been delivered again."""
+
+    async def main() -> None:
+        cloud = cloud_of(60, reboot_seconds=(1.0, 2.0), latency=1.0)
+        for server_id in cloud.ids[1:4]:
+            cloud.script(server_id, replace(Fault.busy(3.0), again_after=20.0, answered_by="first"))
+        for server_id in cloud.ids[4:]:
+            cloud.script(server_id, Fault.throttled(75.0))
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids, reboot_type=reboot_type, rollout=REGARDLESS)
+        assert report.summary == {Outcome.COMPLETED: 60}
+        assert set(cloud.cycles.values()) == {1}
 
     virtually(main)
 

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import trio
 
 from bulkrestart import Outcome, Reason, Report, RestartClient, StopReason, Token
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
-from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
+from tests.virtual import EPOCH, REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
 COMPLETED = {Outcome.COMPLETED: 40}
 WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'b'"
@@ -26,10 +27,10 @@ STRAY = {
 }
 
 
-async def restart(cloud: Cloud, *, max_at_once: int = 5) -> Report:
+async def restart(cloud: Cloud, *, max_at_once: int = 5, reboot_type: str = "SOFT") -> Report:
     """Restart all servers of a cloud."""
     async with client_of(cloud, max_at_once=max_at_once) as client:
-        return await client.restart(cloud.ids, rollout=REGARDLESS)
+        return await client.restart(cloud.ids, reboot_type=reboot_type, rollout=REGARDLESS)
 
 
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
@@ -48,16 +49,19 @@ def test_stray_answers_to_sends(stray: Fault, hit: list[int]) -> None:
     virtually(main)
 
 
+@pytest.mark.parametrize("log_lag", [0.0, 3.0, 25.0])
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
 @pytest.mark.parametrize("applied", [302, 407, 404, 200])
-def test_stray_answers_to_sends_that_were_carried_out(applied: int) -> None:
+def test_stray_answers_to_sends_that_were_carried_out(applied: int, reboot_type: str, log_lag: float) -> None:
     """A send that was carried out despite its odd answer is found in the action log, and not repeated."""
 
     async def main() -> None:
-        cloud = cloud_of(40)
-        cloud.script(cloud.ids[19], Fault.respond(applied, b"<html>", applied=True))
-        report = await restart(cloud)
-        assert (report.summary, report.stopped) == (COMPLETED, None)
-        assert cloud.posts[cloud.ids[19]] == 1
+        cloud = Cloud(10, clock=lambda: EPOCH + trio.current_time(), reboot_seconds=(1.0, 2.0), log_lag=log_lag)
+        for server_id in cloud.ids[5:7]:
+            cloud.script(server_id, Fault.respond(applied, b"<html>", applied=True))
+        report = await restart(cloud, reboot_type=reboot_type)
+        assert (report.summary, report.stopped) == ({Outcome.COMPLETED: 10}, None)
+        assert set(cloud.cycles.values()) == {1}
         assert_accounted(report, cloud)
 
     virtually(main)

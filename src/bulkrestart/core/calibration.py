@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, LogTime, log_shift
-from bulkrestart.core.model import Action, Log
+from bulkrestart.core.model import Action, Log, Server
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import LogFacts
 
@@ -266,6 +266,22 @@ class ActionLogCalibration:
         if self._clock.is_guess and not self._has_shift:
             latest = float("inf")
         return LogTime((since[0] + least, since[1] + most), latest, skew + self._clock.spread)
+
+    def is_saved_since_send(self, server: Server, progress: Progress, now: float) -> bool:
+        """Return whether a server was saved after its only send, as each reboot does first (`Server.updated`).
+
+        A time that is still to come by `Date` shows that the clocks differ, and says nothing.
+
+        Args:
+            server: A snapshot of the server.
+            progress: The server's progress.
+            now: When the snapshot was asked for, in seconds on the run's clock.
+        """
+        sends, cloud_now = progress.sends, self._clock.at(now)
+        if sends.since is None or sends.doubts or sends.is_since_former or cloud_now is None or self._clock.is_guess:
+            return False
+        # `updated` names a whole second.
+        return server.updated is not None and sends.since[0] - 1.0 < server.updated <= cloud_now[1]
 
     def can_date(self, progress: Progress) -> bool:
         """Return whether the log's clock is known well enough to say that a row is older than a send."""

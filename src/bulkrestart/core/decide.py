@@ -121,8 +121,9 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
     if status == 403:
         return refuse(Reason.FORBIDDEN, answer)
     if answer.is_wrong_endpoint or (status == 404 and not answer.is_not_found):
-        # A proxy or gateway answered instead of the compute API. `Rejections` stops the run if it does so repeatedly.
-        return Look(is_unresolved=False)
+        # A proxy or gateway answered instead of the compute API, which may have got the request all the same.
+        # `Rejections` stops the run if it does so repeatedly.
+        return Look(is_unresolved=True)
     if status != 404 and _UNDER_WAY.search(fault.message):
         # What is under way may be our own reboot, if the request was delivered twice.
         return Look(is_unresolved=True)

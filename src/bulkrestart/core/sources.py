@@ -22,28 +22,30 @@ _FINAL: Final = frozenset({403, 404, 405, 501})
 class SourceHealth:
     """Whether one source can be read.
 
-    Args:
-        is_per_server: Whether every server has this source. If so, "not found" for a server counts as an odd answer.
-
     Attributes:
-        permanent_answer: The answer that shows that the source cannot be read, and that takes the place of all further
-            ones; None while the source counts as readable.
+        permanent_answer: The answer that takes the place of all further ones, because the source cannot be read; None
+            if it can, as far as is known.
     """
 
-    def __init__(self, *, is_per_server: bool = False) -> None:
-        self._is_per_server = is_per_server
+    def __init__(self) -> None:
         self.permanent_answer: Answer | None = None
         self._was_read = False
         self._odd = 0
         self._good_elsewhere = -1
 
-    def judge(self, seen: object, good_elsewhere: int) -> bool:
+    def record_read(self) -> None:
+        """Record that the source was read."""
+        self._was_read = True
+        self._odd = 0
+
+    def judge(self, seen: object, good_elsewhere: int, *, is_shown: bool = False) -> bool:
         """Record an answer of the source.
 
         Args:
             seen: What was read, or what came instead.
             good_elsewhere: How many requests to other sources have succeeded so far. An odd answer counts only if this
                 number has grown since the last odd answer; otherwise all requests may be answered oddly.
+            is_shown: Whether the cloud shows the server of the request. If not, "not found" is about the server.
 
         Returns:
             Whether this answer shows, for the first time, that the source cannot be read.
@@ -51,10 +53,9 @@ class SourceHealth:
         if self.permanent_answer is not None:
             return False
         if not isinstance(seen, Observation):
-            self._was_read = True
-            self._odd = 0
+            self.record_read()
             return False
-        if not isinstance(seen, Answer) or not self._is_about_source(seen):
+        if not isinstance(seen, Answer) or not _is_about_source(seen, is_shown=is_shown):
             return False
         is_from_cloud = seen.status in _FINAL and bool(seen.fault.code) and not seen.is_not_found
         is_final = is_from_cloud and not self._was_read
@@ -65,9 +66,10 @@ class SourceHealth:
             self.permanent_answer = replace(seen, is_permanent=True)
         return self.permanent_answer is not None
 
-    def _is_about_source(self, seen: Answer) -> bool:
-        """Return whether an answer may be about this source, and not about one server, the token or the whole cloud."""
-        if seen.is_not_found:
-            return self._is_per_server
-        is_general = seen.is_throttled or seen.is_refused_token or seen.fault.body is Body.CUT_SHORT
-        return not is_general and not is_trouble(seen)
+
+def _is_about_source(seen: Answer, *, is_shown: bool) -> bool:
+    """Return whether an answer may be about the source, and not about one server, the token or the whole cloud."""
+    if seen.is_not_found:
+        return is_shown
+    is_general = seen.is_throttled or seen.is_refused_token or seen.fault.body is Body.CUT_SHORT
+    return not is_general and not is_trouble(seen)

@@ -146,6 +146,8 @@ class Preflight:
                     # The gate makes the next look wait.
                     refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
                     stale_tokens += isinstance(seen, Answer) and seen.has_stale_token
+                    if isinstance(seen, Answer) and seen.status == 401:
+                        request, server_id = next(requests)
                 case Again():
                     request, server_id = next(requests)
                     tries += 1

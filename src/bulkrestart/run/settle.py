@@ -328,7 +328,7 @@ class Settler:
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         watched.was_rebooting |= server.task_state in REBOOT_TASKS
-        watched.was_saved |= _is_saved_since(server, watched.progress)
+        watched.was_saved |= self._calibration.is_saved_since_send(server, watched.progress, asked)
         if not isinstance(decision, Prove):
             watched.back_at = None
         elif watched.back_at is None:
@@ -370,7 +370,7 @@ class Settler:
         watched, failure = self._watched[server_id], failed[server_id]
         is_late = self._is_late(watched, anyio.current_time())
         read, found = await self._find_row(watched, is_late=is_late)
-        log, _ = await self._sources.read_log(server_id)
+        log, _ = await self._sources.read_log(server_id, is_shown=True)
         if isinstance(log, tuple):
             log = with_row(log, read if found is None else (found.row,))
         decision = decide_escalation(log, watched.progress, failure, is_late=is_late)
@@ -412,7 +412,7 @@ class Settler:
                 return read, named
             if not isinstance(read, tuple) and not _may_be_about_row(read):
                 return read, None
-        whole, asked = await self._sources.read_log(progress.server_id)
+        whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
         if not isinstance(whole, tuple):
             return (whole, None) if named is None else ((named.row,), named)
         self._observe(whole, watched, asked)
@@ -482,15 +482,6 @@ class Settler:
             self._course.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
             return True
         return False
-
-
-def _is_saved_since(server: Server, progress: Progress) -> bool:
-    """Return whether the cloud has saved the server's record since the send, as it does when a reboot begins.
-
-    `Server.updated` is in whole seconds.
-    """
-    since = progress.sends.since
-    return since is not None and server.updated is not None and server.updated + 1.0 > since[0]
 
 
 def _may_be_about_row(seen: Observation) -> bool:

@@ -33,35 +33,43 @@ class Source:
         gate: The gate to the cloud.
         kind: What its requests ask for.
         words: The text of the warning that it cannot be read.
-        is_per_server: See `SourceHealth`.
     """
 
-    def __init__(self, gate: Gate, kind: RequestKind, words: str, *, is_per_server: bool = False) -> None:
+    def __init__(self, gate: Gate, kind: RequestKind, words: str) -> None:
         self._gate = gate
         self._kind = kind
         self._words = words
-        self._health = SourceHealth(is_per_server=is_per_server)
+        self._health = SourceHealth()
 
     @property
     def permanent_answer(self) -> Answer | None:
         """The answer that takes the place of all further ones; None while the source counts as readable."""
         return self._health.permanent_answer
 
-    def judge(self, seen: T) -> T | Answer:
-        """Record an answer, and return it, or `permanent_answer` once there is one."""
-        if self._health.judge(seen, self._gate.count_good_except(self._kind)):
+    def record_read(self) -> None:
+        """Record that the source was read in another way."""
+        self._health.record_read()
+
+    def judge(self, seen: T, *, is_shown: bool = False) -> T | Answer:
+        """Record an answer, and return it, or `permanent_answer` once there is one; see `SourceHealth.judge`."""
+        if self._health.judge(seen, self._gate.count_good_except(self._kind), is_shown=is_shown):
             assert self.permanent_answer is not None, "the source was judged unreadable"
             _log.warning(self._words, self.permanent_answer.words)
         return self.permanent_answer or seen
 
     async def ask(
-        self, request: Callable[[], Awaitable[T | Observation]], server_id: str, *, is_for_send: bool = False
+        self,
+        request: Callable[[], Awaitable[T | Observation]],
+        server_id: str,
+        *,
+        is_for_send: bool = False,
+        is_shown: bool = False,
     ) -> tuple[T | Observation, float]:
         """Make a request, unless the source is known to be unreadable; see `Gate.ask`."""
         if self.permanent_answer is not None:
             return self.permanent_answer, anyio.current_time()
         seen, asked = await self._gate.ask(request, server_id, is_for_send=is_for_send)
-        return self.judge(seen), asked
+        return self.judge(seen, is_shown=is_shown), asked
 
 
 class Sources:
@@ -79,17 +87,24 @@ class Sources:
 
     def __init__(self, compute: Compute, gate: Gate) -> None:
         self._compute = compute
-        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS, is_per_server=True)
+        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS)
         self.row = Source(gate, RequestKind.LOG, _ROW_WORDS)
         self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS)
 
-    async def read_log(self, server_id: str, *, is_for_send: bool = False) -> tuple[Log | Observation, float]:
+    async def read_log(
+        self, server_id: str, *, is_for_send: bool = False, is_shown: bool = False
+    ) -> tuple[Log | Observation, float]:
         """Read the action log of a server; return it, or what came instead, and when the request left."""
-        return await self.log.ask(partial(self._compute.actions, server_id), server_id, is_for_send=is_for_send)
+        request = partial(self._compute.actions, server_id)
+        return await self.log.ask(request, server_id, is_for_send=is_for_send, is_shown=is_shown)
 
     async def read_row(self, server_id: str, request_id: str) -> tuple[Log | Observation, float]:
         """Read one row of the action log of a server; return a log of that row, or what came instead."""
-        return await self.row.ask(partial(self._compute.action, server_id, request_id), server_id)
+        seen, asked = await self.row.ask(partial(self._compute.action, server_id, request_id), server_id)
+        if isinstance(seen, tuple):
+            # A user who may read rows may read logs.
+            self.log.record_read()
+        return seen, asked
 
     async def read_server(self, server_id: str, *, is_for_send: bool) -> tuple[Server | Observation, float]:
         """Read the states of a server."""

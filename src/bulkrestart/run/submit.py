@@ -22,7 +22,7 @@ from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
 from bulkrestart.core.look import decide_delivered_again, decide_look, is_log_unreadable, next_look
-from bulkrestart.core.model import Log, Outcome, RebootType, Stop, StopReason
+from bulkrestart.core.model import Log, Outcome, RebootType, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
@@ -184,6 +184,11 @@ class Submitter:
             server = await self._see(self._sources.states, show, progress)
         sighting = Sighting(server=server, log=log, at=at, instant=instant)
         decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
+        if isinstance(decision, Send | End) and log is None and progress.sends.has_reached:
+            if self._gate.is_held:
+                return Send(reboot_type=progress.reboot_type)
+            log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
+            decision = self._decide_delivered_again(log, progress) or decision
         progress.look(sighting, decision)
         return decision
 
@@ -195,7 +200,7 @@ class Submitter:
         self._gate.count_one_more()
         seen = await request()
         self._gate.observe(seen, sent_at=asked, server_id=progress.server_id)
-        return source.judge(seen)
+        return source.judge(seen, is_shown=source is not self._sources.states)
 
     def _needs_look(self, progress: Progress) -> bool:
         """Return whether to look within the slot of the send: the last look is too old, or a HARD reboot has had none.
@@ -219,6 +224,8 @@ class Submitter:
         server, _ = await self._sources.read_server(progress.server_id, is_for_send=not progress.fate.is_unresolved)
         if isinstance(server, Unsent) and self._is_given_up(progress):
             return progress.so_far(is_over=True)
+        if isinstance(log, Answer) and log.is_not_found and isinstance(server, Server):
+            log = self._sources.log.judge(log, is_shown=True)
         if isinstance(log, tuple):
             self._calibration.learn_user(log, progress.sends.attempts[-1].request_id)
         sighting = Sighting(
@@ -248,7 +255,10 @@ class Submitter:
     async def _delivered_again(self, progress: Progress) -> Accept | Look | None:
         """Look in the action log before what follows a refused send, which may have been delivered twice."""
         await self._calibrate()
-        log, _ = await self._sources.read_log(progress.server_id, is_for_send=True)
+        log, _ = await self._sources.read_log(progress.server_id, is_for_send=True, is_shown=True)
+        return self._decide_delivered_again(log, progress)
+
+    def _decide_delivered_again(self, log: Log | Observation, progress: Progress) -> Accept | Look | None:
         log_time = self._calibration.log_time(progress, anyio.current_time())
         if not isinstance(log, tuple) or log_time is None:
             return None
@@ -287,7 +297,7 @@ class Submitter:
         try:
             former, left = None, _CALIBRATION_SAMPLES
             while sample is not None and sample is not former and left:
-                log, asked = await self._sources.read_log(sample.server_id)
+                log, asked = await self._sources.read_log(sample.server_id, is_shown=True)
                 if not isinstance(log, tuple):
                     if is_log_unreadable(log):
                         self._calibration.mark_unreadable()
