@@ -185,6 +185,25 @@ def test_delivery_that_ends_in_error_while_the_log_is_read_does_not_stand_for_th
     virtually(main)
 
 
+@pytest.mark.parametrize(
+    "fault", [Fault.no_reply(applied=False), Fault.error(500), Fault.cut_short(200, b"{", applied=False)]
+)
+def test_delivery_that_ended_in_error_is_not_judged_without_the_whole_log(fault: Fault) -> None:
+    """The row of our answer ended in Error, and the read of the log that shows the other one fails a few times."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, reboot_seconds=(3.0, 3.0))
+        [server_id] = cloud.ids
+        cloud.script(server_id, Fault.delivered_twice(0.01))
+        cloud.script(server_id, *[fault] * 3, call=Call.LOG)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, reboot_type="HARD")
+        assert {row.result for row in cloud.server(server_id).log if row.action == "reboot"} == {"Success", "Error"}
+        assert report[server_id].outcome is Outcome.COMPLETED
+
+    virtually(main)
+
+
 @pytest.mark.parametrize("reboot_type", RebootType)
 @pytest.mark.parametrize("date_skew", [3.0, 30.0])
 def test_request_that_is_accepted_later_by_a_wrong_date_is_not_sent_again(

@@ -18,7 +18,7 @@ from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.decide import REFUSED_IN_A_ROW, unauthorized
 from bulkrestart.core.decision import Accept, Confirm, End, Look, Prove, Send, Watch
 from bulkrestart.core.history import with_row
-from bulkrestart.core.look import GRACE
+from bulkrestart.core.look import GRACE, is_log_unreadable
 from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
@@ -414,7 +414,10 @@ class Settler:
                 return read, None
         whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
         if not isinstance(whole, tuple):
-            return (whole, None) if named is None else ((named.row,), named)
+            # If the reboot was delivered twice, the log may show a row without Error: it is read again, if it can be.
+            if named is not None and (is_log_unreadable(whole) or is_late):
+                return (named.row,), named
+            return whole, None
         self._observe(whole, watched, asked)
         single = set() if named is None else {named.row.request_id}
         log = whole if named is None else with_row(whole, (named.row,))

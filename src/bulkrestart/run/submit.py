@@ -184,7 +184,8 @@ class Submitter:
             server = await self._see(self._sources.states, show, progress)
         sighting = Sighting(server=server, log=log, at=at, instant=instant)
         decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
-        if isinstance(decision, Send | End) and log is None and progress.sends.has_reached:
+        may_be_delivered_again = progress.sends.has_reached and progress.failed_soft is None
+        if isinstance(decision, Send | End) and log is None and may_be_delivered_again:
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
