@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from bulkrestart import Outcome, Proof, Reason, Report, RestartClient, Rollout, Token
-from bulkrestart.simulator import Cloud, Fault, RequestIds, asgi
-from tests.virtual import REGARDLESS, cloud_of, slow_down, virtually
+from bulkrestart.simulator import Call, Cloud, Fault, RequestIds, asgi
+from tests.virtual import REGARDLESS, client_of, cloud_of, slow_down, virtually
 
 #: The sources, by what their requests look like.
 PATHS: Final = {
@@ -97,6 +97,24 @@ def lose(cloud: Cloud, *, applied: bool) -> None:
     """Lose the replies to the first sends to all servers."""
     for server_id in cloud.ids:
         cloud.script(server_id, Fault.no_reply(applied=applied))
+
+
+def test_logs_that_are_not_found_for_servers_that_are_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """Nova's "not found" is about the log then, and not about a server: it is done without after the second one."""
+
+    async def main() -> None:
+        cloud = cloud_of(5)
+        lose(cloud, applied=False)
+        for server_id in cloud.ids:
+            cloud.script(server_id, *[Fault.error(404, "Instance could not be found.")] * 99, call=Call.LOG)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=REGARDLESS)
+        assert {(result.outcome, result.reason) for result in report} == {(Outcome.IN_DOUBT, Reason.UNANSWERED)}
+        assert set(cloud.posts.values()) == {1}
+        assert [request.call for request in cloud.requests].count(Call.LOG) <= 2 * len(cloud.ids)
+
+    virtually(main)
+    assert caplog.text.count("reboots are judged by the states of servers alone") == 1
 
 
 @ways

@@ -156,8 +156,9 @@ def test_send_that_waits_longer_than_its_look_is_valid_looks_again(reboot_type: 
     virtually(main)
 
 
+@pytest.mark.parametrize("max_at_once", [1, 4])
 @pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
-def test_refused_send_that_was_delivered_again_while_the_next_one_waited(reboot_type: str) -> None:
+def test_refused_send_that_was_delivered_again_while_the_next_one_waited(reboot_type: str, max_at_once: int) -> None:
     """The look in the slot reads the action log as well, because the refused send may have been delivered again."""
 
     async def main() -> None:
@@ -166,7 +167,7 @@ def test_refused_send_that_was_delivered_again_while_the_next_one_waited(reboot_
             cloud.script(server_id, replace(Fault.busy(3.0), again_after=20.0, answered_by="first"))
         for server_id in cloud.ids[4:]:
             cloud.script(server_id, Fault.throttled(75.0))
-        async with client_of(cloud, max_at_once=1) as client:
+        async with client_of(cloud, max_at_once=max_at_once) as client:
             report = await client.restart(cloud.ids, reboot_type=reboot_type, rollout=REGARDLESS)
         assert report.summary == {Outcome.COMPLETED: 60}
         assert set(cloud.cycles.values()) == {1}
