@@ -393,6 +393,7 @@ class _Line(httpx.AsyncBaseTransport):
         self._inner = httpx.ASGITransport(asgi(stage.cloud, lost=httpx.ReadError, sleep=self._sleep))
         self._on_the_way: set[trio.CancelScope] = set()
         self._held = (float("-inf"), float("-inf"))
+        self._held_servers: dict[str, tuple[float, float]] = {}
         # When the next request would be due, were they evenly spread.
         self._due = float("-inf")
 
@@ -406,6 +407,10 @@ class _Line(httpx.AsyncBaseTransport):
         # What leaves in the very instant of an answer cannot know of it.
         if seen < now < until - 1e-6:
             self._stage.breaks(f"{request.method} left {until - now:g} s before the cloud's Retry-After was over")
+        if exchange.is_send:
+            seen, until = self._held_servers.get(request.url.path.split("/")[-2], (now, now))
+            if seen < now < until - 1e-6:
+                self._stage.breaks(f"a send left {until - now:g} s before the Retry-After of its server was over")
         self._judge_pace(now)
         if exchange.is_send:
             server_id = request.url.path.split("/")[-2]
@@ -418,7 +423,7 @@ class _Line(httpx.AsyncBaseTransport):
             self._on_the_way.add(scope)
             try:
                 response = await self._inner.handle_async_request(request)
-                self._heed(response)
+                self._heed(request, response)
                 return response
             finally:
                 self._on_the_way.discard(scope)
@@ -459,12 +464,16 @@ class _Line(httpx.AsyncBaseTransport):
         if self._process.is_dead:
             raise httpx.ReadError("the process is dead")
 
-    def _heed(self, response: httpx.Response) -> None:
-        holds = response.status_code in (408, 413, 429) or response.status_code >= 500
+    def _heed(self, request: httpx.Request, response: httpx.Response) -> None:
         seconds = response.headers.get("retry-after")
-        if holds and seconds is not None:
-            seen, until = trio.current_time(), trio.current_time() + float(seconds)
-            self._held = max((seen, until), self._held, key=lambda held: held[1])
+        if seconds is None:
+            return
+        held = (trio.current_time(), trio.current_time() + float(seconds))
+        if response.status_code in (413, 429):
+            self._held = max(held, self._held, key=lambda one: one[1])
+        elif request.method == "POST" and response.status_code >= 408:
+            # It pauses all requests once. After that it is about its server, as long as others are answered well.
+            self._held_servers[request.url.path.split("/")[-2]] = held
 
 
 class _Process:
