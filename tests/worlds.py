@@ -438,10 +438,10 @@ class _Line(httpx.AsyncBaseTransport):
         if world.max_per_second is None:
             return
         self._due = max(self._due, now) + 1.0 / world.max_per_second
-        # Looks leave in the slot of the send that follows: up to three, or one if the send waited for too long after
+        # Looks leave in the slot of the send that follows: up to three, or two if the send waited for too long after
         # its last look. The requests after them wait for all of them.
         is_looked_first = world.reboot_type is RebootType.HARD or world.escalate or world.since is not None
-        together = (3 if is_looked_first else 1) * world.max_at_once
+        together = (3 if is_looked_first else 2) * world.max_at_once
         if self._due - now > (1.5 + together) / world.max_per_second + LATENESS:
             self._stage.breaks("more requests left than max_per_second")
 
