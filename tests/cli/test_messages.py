@@ -76,6 +76,7 @@ def test_what_others_log_is_shown(capfd: pytest.CaptureFixture[str], logger: str
         ("keystoneauth.session", logging.DEBUG),
         ("asyncio", logging.ERROR),
         ("stevedore.extension", logging.ERROR),
+        ("keystoneauth.identity.generic.base", logging.WARNING),
     ],
 )
 def test_what_is_for_programmers_is_not_shown(capfd: pytest.CaptureFixture[str], logger: str, level: int) -> None:

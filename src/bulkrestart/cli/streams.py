@@ -32,8 +32,9 @@ _COLUMNS: Final = 80
 _LINE_END: Final = re.compile(r"\s*[\r\n]\s*")
 #: The most characters of another library's message that are shown: a sign-in link may be long.
 _LONGEST_RELAYED: Final = 2000
-#: Loggers whose messages are for developers: stevedore warns about every auth type that cannot be loaded.
-_DEVELOPER_LOGGERS: Final = ("asyncio", "stevedore")
+#: Loggers whose messages are for developers: stevedore warns about every auth type that cannot be loaded, and
+#: keystoneauth that it guesses the version of a Keystone that does not answer, before the error that says why.
+_DEVELOPER_LOGGERS: Final = re.compile(r"(asyncio|stevedore|keystoneauth\.identity\.generic\.base)(\.|$)")
 #: To the first column, and erase to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\r\x1b[K"
 
@@ -142,7 +143,7 @@ class _WarningsHandler(logging.Handler):
     def __init__(self, streams: Streams) -> None:
         super().__init__(logging.WARNING)
         self._streams = streams
-        self.addFilter(lambda record: record.name.partition(".")[0] not in _DEVELOPER_LOGGERS)
+        self.addFilter(lambda record: _DEVELOPER_LOGGERS.match(record.name) is None)
 
     def emit(self, record: logging.LogRecord) -> None:
         source = record.name.partition(".")[0]
