@@ -178,7 +178,6 @@ class _Callbacks:
     def __init__(self) -> None:
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
-        self.is_complete = False
 
     def on_status(self, reason: bytes) -> None:
         """Store the reason phrase."""
@@ -189,10 +188,6 @@ class _Callbacks:
         if len(self.headers) >= MOST_HEADERS:
             raise ValueError("httptools stops at an exception")
         self.headers.append((name, value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        """Record that the head is whole."""
-        self.is_complete = True
 
 
 def _read_head(data: bytes) -> Head:
