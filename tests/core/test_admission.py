@@ -102,6 +102,84 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one(seen
     assert admission.wait(run, 1.0) == 0.0
 
 
+def shed_at_once(admission: Admission, run: Party, seen: object = OVERLOAD) -> None:
+    """Have one of the requests in flight at 2.0 answered at 2.25, where a good answer takes a second."""
+    observe(admission, GOOD, now=1.0, sent_at=0.0)
+    slots = leave(admission, admission.free, 2.0, run)
+    observe(admission, seen, now=2.25, sent_at=2.0)
+    admission.release(slots[0])
+
+
+@pytest.mark.parametrize("seen", [OVERLOAD, page(504, "Gateway Time-out"), LOCAL], ids=["503", "504", "this machine"])
+def test_a_request_that_is_shed_at_once_keeps_its_slot(seen: object) -> None:
+    """The slot is free when a good answer would have come; otherwise the next request would be shed as well."""
+    admission, run = Admission(10), party()
+    shed_at_once(admission, run, seen)
+
+    assert admission.wait(run, 2.25) == 0.75
+    assert admission.wait(run, 2.75) == 0.25
+    assert admission.wait(run, 3.0) == 0.0
+
+
+@pytest.mark.parametrize("seen", [GOOD, SERVERS, BROKEN, answer(409)], ids=["good", "a list", "500", "409"])
+def test_any_other_quick_answer_frees_its_slot(seen: object) -> None:
+    """These do not show that the API has too many requests at once."""
+    admission, run = Admission(10), party()
+    shed_at_once(admission, run, seen)
+
+    assert admission.wait(run, 2.25) == 0.0
+
+
+def test_slots_of_shed_requests_are_kept_each_for_its_own_time() -> None:
+    """One of them may be shed later than the other; a run without room for another request does not wait for them."""
+    admission, run, narrow = Admission(3), party(), party(most=1)
+    observe(admission, GOOD, now=1.0, sent_at=0.0)
+    [early] = leave(admission, 1, 2.0, run)
+    [late] = leave(admission, 1, 2.5, run)
+    leave(admission, 1, 2.5, narrow)
+    observe(admission, OVERLOAD, now=2.75, sent_at=2.5)
+    observe(admission, OVERLOAD, now=2.75, sent_at=2.0)
+    for slot in (early, late):
+        admission.release(slot)
+
+    assert admission.wait(narrow, 2.75) == INFINITY
+    assert admission.wait(run, 2.75) == 0.25
+    leave(admission, 1, 3.0, run)
+    assert admission.wait(run, 3.0) == 0.5
+
+
+def test_the_smoothed_latency_is_not_that_of_one_slow_answer() -> None:
+    """One answer that takes 81 s lengthens the time for which a slot is kept from one second to eleven."""
+    admission, run = Admission(10), party()
+    observe(admission, GOOD, now=1.0, sent_at=0.0)
+    observe(admission, GOOD, now=82.0, sent_at=1.0)
+    slots = leave(admission, 10, 100.0, run)
+    observe(admission, OVERLOAD, now=100.0, sent_at=100.0)
+    admission.release(slots[0])
+
+    assert admission.wait(run, 100.0) == 11.0
+
+
+def test_a_pause_frees_the_slots_of_shed_requests() -> None:
+    """The probe that follows a pause does not wait for requests from before it."""
+    admission, run = Admission(1), party()
+    observe(admission, GOOD, now=10.0, sent_at=0.0)
+    [slot] = leave(admission, 1, 20.0, run)
+    observe(admission, OVERLOAD, UNSAID, now=20.0, sent_at=20.0)
+    admission.release(slot)
+
+    assert admission.wait(run, 20.0) == admission.brake.remaining(20.0) < 5.0
+    assert admission.wait(run, 25.0) == 0.0
+
+
+def test_a_fixed_limit_keeps_no_slot() -> None:
+    """With `adaptive=False` a slot is free as soon as its request is answered."""
+    admission, run = Admission(10, adaptive=False), party()
+    shed_at_once(admission, run)
+
+    assert admission.wait(run, 2.25) == 0.0
+
+
 @pytest.mark.parametrize(
     ("seen", "adaptive", "free"),
     [

@@ -5,7 +5,8 @@ and of each party; nobody leaves while the brake holds; behind a closed door the
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from heapq import heappop, heappush
+from typing import Final, Literal
 
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.limit import LatencyLimit, Limit, OverloadLimit
@@ -25,6 +26,9 @@ from bulkrestart.core.trouble import (
     sends_fail,
     too_long,
 )
+
+#: The weight of the latest good answer in the smoothed latency, as in RFC 6298, section 2.3.
+_SMOOTHING: Final = 0.125
 
 
 class Party:
@@ -106,6 +110,10 @@ class Admission:
         self._limit = Limit(max_at_once, is_adaptive=adaptive is not False)
         self._overload = None if adaptive is False else OverloadLimit(max_at_once)
         self._latency = LatencyLimit(max_at_once) if adaptive == "latency" else None
+        #: The smoothed time to a good answer, in seconds; None before the first.
+        self._good_latency: float | None = None
+        #: When the slots of quick overload answers become free (`_keep_slot`); a heap.
+        self._kept: list[float] = []
         #: Requests that were in flight when the last hold began: those that leave after it do not wait for them.
         self._early = 0
         self._epoch = 0
@@ -127,7 +135,12 @@ class Admission:
         """Slots that may be taken; below 0 where the limit fell below what is in flight."""
         limits = (self._limit, self._overload, self._latency)
         at_once = min(limit.at_once for limit in limits if limit is not None)
-        return min(self._most, at_once + self._early) - self.in_flight
+        return min(self._most, at_once + self._early) - self.in_flight - len(self._kept)
+
+    @property
+    def is_slot_kept(self) -> bool:
+        """Whether the slot of a quick overload answer becomes free at a known time."""
+        return bool(self._kept)
 
     def is_held(self, now: float) -> bool:
         """Tell whether nothing may leave, slot or no slot."""
@@ -150,13 +163,15 @@ class Admission:
 
     def wait(self, party: Party, now: float) -> float:
         """Tell how long to wait with a request; `inf` until somebody is done, 0.0 if it may leave."""
+        while self._kept and self._kept[0] <= now:
+            heappop(self._kept)
         wait = self.brake.remaining(now)
         if self._pace is not None:
             wait = max(wait, self._pace.remaining(now))
         if self.door.is_closed:
             wait = max(wait, self.door.remaining(now))
         if wait == 0.0 and not (self.free >= 1 and party.has_room):
-            return float("inf")
+            return self._kept[0] - now if self._kept and party.has_room else float("inf")
         return wait
 
     def admit(self, party: Party, now: float) -> Slot:
@@ -208,6 +223,8 @@ class Admission:
             # Fewer requests at once also need fewer file descriptors and local ports.
             is_overloaded = is_local or (isinstance(seen, Observation) and is_overload(seen))
             self._overload.record(now, sent_at=sent_at, is_overload=is_overloaded)
+            if is_overloaded and self._good_latency is not None:
+                self._keep_slot(now, sent_at + self._good_latency)
         if is_local:
             # A limit of this machine says nothing about the cloud.
             self.door.postpone_probe(now, sent_at=sent_at)
@@ -231,6 +248,15 @@ class Admission:
         self._pause_or_resume(seen, now, is_send=progress is not None)
         if progress is not None and isinstance(seen, Observation) and gets_through(seen):
             self.note_accepted()
+
+    def _keep_slot(self, now: float, free_at: float) -> None:
+        """Keep the slot of an overload answer for as long as a good answer would have taken.
+
+        An API at its limit may shed a request at once. If its slot were free then, the next request would be shed as
+        well, and so on, until a good answer comes.
+        """
+        if free_at > now:
+            heappush(self._kept, free_at)
 
     def _pause(self, seen: Observation, now: float, seconds: float | None, *, sent_at: float) -> None:
         """Pause all requests, unless the answer that asks to wait is about one server only.
@@ -334,8 +360,13 @@ class Admission:
             self._overload.restart(now)
         self._epoch += 1
         self._early = self.in_flight
+        self._kept.clear()
 
     def _note_good(self, now: float, *, sent_at: float, is_send: bool) -> None:
+        latency = now - sent_at
+        if self._good_latency is None:
+            self._good_latency = latency
+        self._good_latency += _SMOOTHING * (latency - self._good_latency)
         is_full = self._full_at >= sent_at
         self._limit.grow(sent_at=sent_at, is_full=is_full)
         if self._latency is not None and is_send:

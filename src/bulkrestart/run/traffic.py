@@ -189,8 +189,8 @@ class Traffic:
 
         If it is about to look already, so may the one after it: slots that come free together are taken together.
         """
-        if not self._queues.is_empty and (free := self.admission.free) >= 1:
-            any(claim.wake() for claim in self._queues.next(free))
+        if not self._queues.is_empty and ((free := self.admission.free) >= 1 or self.admission.is_slot_kept):
+            any(claim.wake() for claim in self._queues.next(max(1, free)))
 
     def wake(self, party: Party) -> None:
         """Have all of one party look whether they still wait."""
