@@ -6,16 +6,24 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 import httpx
 import pytest
+import trio
 
-from bulkrestart import BulkRestartError, EndpointError, RestartClient
+from bulkrestart import BulkRestartError, EndpointError, Outcome, RestartClient, Server
 from bulkrestart.cloud import rows
-from bulkrestart.core.pages import PageSize
-from tests.virtual import virtually
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.observation import Answer as Answered
+from bulkrestart.core.observation import Observation, Unanswered
+from bulkrestart.core.pages import ListEnd, Page, PageSize, Position
+from bulkrestart.run.pages import PageWalk
+from bulkrestart.run.preflight import TRIES
+from bulkrestart.run.sweep import _FAILED_PAGES
+from bulkrestart.simulator import Call, Fault
+from tests.virtual import client_of, cloud_of, virtually
 
 Answer = Callable[[], httpx.Response]
 
@@ -388,7 +396,8 @@ def test_every_marker_is_refused(refusal: Answer) -> None:
 
 def said(status: int, text: str = "", **headers: str) -> Answer:
     """Answer with this text."""
-    return lambda: httpx.Response(status, text=text, headers=headers)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda: httpx.Response(status, text=text, headers=named)
 
 
 #: What answers instead of an empty page, if a gateway does not know the marker or a policy forbids it.
@@ -584,6 +593,94 @@ def test_some_pages_fail(link: str, share: float, monkeypatch: pytest.MonkeyPatc
         cloud = make()
         assert cloud.read() == cloud.ids
         assert make().plan() == (200, {cloud.ids[0]})
+
+
+@pytest.mark.parametrize("refusal", [*REFUSALS.values(), *STRAYS.values()], ids=[*REFUSALS, *STRAYS])
+def test_markers_that_are_refused_again_and_again(refusal: Answer) -> None:
+    """Each time that the list has gone on meanwhile, earlier servers are tried anew."""
+    ids = names(25)
+    assert_whole(lambda: Lists(ids, cap=5, refuses=dict.fromkeys(ids[4:24:4], refusal)), most=40)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("page", [0, 1, 4, 5])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said(503, retry_after="1"),
+        said(500, retry_after="1"),
+        said(429, retry_after="2"),
+        said(429),
+        nova(413, "overLimit"),
+    ],
+    ids=["503", "500", "429", "429 without a time", "413"],
+)
+def test_a_page_that_asks_for_time(answer: Answer, page: int, count: int) -> None:
+    """The same page is requested again: no list is given up, and no server is read singly."""
+
+    def make() -> Lists:
+        cloud = Lists(cap=5)
+        cloud.page = lambda query: answer() if page < len(cloud.queries) <= page + count else cloud.listed(query)
+        return cloud
+
+    assert_whole(make, most=6 + count)
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_lists_go_on_after_a_marker_was_refused(status: int) -> None:
+    """An answer to a marker does not say that lists are refused: later polls list servers by page."""
+
+    async def main() -> None:
+        cloud = cloud_of(30, max_limit=10, reboot_seconds=(20.0, 40.0))
+        cloud.script(None, None, Fault.error(status, "no"), call=Call.LIST)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 30}
+        calls = Counter(record.call for record in cloud.requests)
+        assert calls[Call.SHOW] < 10
+        assert calls[Call.LIST] > 5
+
+    virtually(main)
+
+
+class FaultyCompute:
+    """Answers with pages of a list of 20 pages, some of which fail at random."""
+
+    def __init__(self, share: float, draw: Random) -> None:
+        self.page_size = PageSize(16)
+        self._share = share
+        self._draw = draw
+        self._servers = [Server(id=server_id) for server_id in names(320)]
+
+    async def page(self, *, position: Position | None, limit: int, **_: object) -> Page | Observation:
+        """Answer with a page, or with a failure."""
+        if self._draw.random() < self._share:
+            return self._draw.choice((Answered(503), Answered(500), Unanswered("no answer within 60 s")))
+        start = 0 if position is None else int(position.value[1:]) + 1
+        servers = self._servers[start : start + limit]
+        return Page(servers, rows=len(servers), limit=limit)
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("seed", range(3))
+def test_how_many_lists_are_given_up(seed: int) -> None:
+    """With 5 % of failed pages, fewer than one list of 20 pages in a thousand is given up."""
+    lists = 3_000
+    draw = Random(seed)
+
+    async def read() -> bool:
+        walk = PageWalk(cast(Compute, FaultyCompute(0.05, draw)))
+        failed = 0
+        while walk.cursor.end is None:
+            failed = failed + 1 if isinstance(await walk.request(), Observation) else 0
+            if failed == min(TRIES, _FAILED_PAGES):
+                return False
+        return walk.cursor.end is ListEnd.WHOLE
+
+    async def main() -> int:
+        return [await read() for _ in range(lists)].count(False)
+
+    assert trio.run(main) < lists / 1000
 
 
 def test_no_rows_may_be_null() -> None:
