@@ -734,6 +734,7 @@ ODD_PAGES: Final[dict[str, dict[str | None, tuple[str, object]]]] = {
     "a URL that is none": {None: ("ab", "http://[::?marker=b"), "b": ("cd", []), "d": ("", [])},
     "an overlap": {None: ("ab", []), "b": ("bcd", []), "d": ("", [])},
     "an overlap of all but one": {None: ("abc", []), "c": ("abcd", []), "d": ("", [])},
+    "a row again, and a link": {None: ("ab", "?marker=b"), "b": ("b", "?marker=a"), "a": ("bcd", []), "d": ("", [])},
     "rows twice": {None: ("aab", []), "b": ("cdc", []), "c": ("d", []), "d": ("", [])},
 }
 

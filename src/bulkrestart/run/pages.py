@@ -32,7 +32,7 @@ class PageWalk:
 
     Attributes:
         cursor: The position in the list.
-        may_repeat: Whether the request that failed last is repeated: not often enough yet to tell the cause.
+        may_repeat: Whether the last request failed in a way that does not tell the cause until it is repeated.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class PageWalk:
         """
         position, limit = self.next_query
         self._limit = limit
+        self.may_repeat = False
         seen = await self._compute.page(
             position=position, limit=limit, filters=self._filters, changes_since=self._changes_since
         )
@@ -73,8 +74,8 @@ class PageWalk:
         is_cause = failure is not None and self.cursor.fail(failure)
         if failure is PageFailure.TROUBLE and self._ask_for_less(seen, position, limit, is_cause=is_cause):
             return PageUnavailable(seen)
-        self.may_repeat = failure is not None and position is not None and not is_cause
         if failure is None or not is_cause:
+            self.may_repeat = failure is not None and position is not None
             return seen
         self.cursor.refuse(failure)
         self._size.note_refused_position()
