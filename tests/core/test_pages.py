@@ -9,8 +9,11 @@ from bulkrestart.core.pages import (
     ListCursor,
     ListEnd,
     Page,
+    PageFailure,
     PageSize,
     Position,
+    asks_for_time,
+    failure_of,
     is_too_large,
     refuses_limit,
     refuses_position,
@@ -61,6 +64,95 @@ def test_what_an_answer_refuses(seen: Observation, too_large: bool, limit: bool,
     assert is_too_large(seen) is too_large
     assert (isinstance(seen, Answer) and refuses_limit(seen)) is limit
     assert refuses_position(seen) is position
+
+
+def void(status: int, body: Body = Body.JSON, code: str = "", *, is_redirected: bool = False) -> Answer:
+    """Make an answer that shows no list."""
+    return Answer(status, Fault(body=body, code=code), is_redirected=is_redirected)
+
+
+@pytest.mark.parametrize(
+    ("seen", "failure"),
+    [
+        (Unsent("refused"), None),
+        (Unanswered("no answer within 60 s"), PageFailure.TROUBLE),
+        (void(200, Body.CUT_SHORT), PageFailure.TROUBLE),
+        (said(500), PageFailure.TROUBLE),
+        (said(503), PageFailure.TROUBLE),
+        (said(408), PageFailure.TROUBLE),
+        (said(403, "Page size is at most 100"), PageFailure.TROUBLE),
+        (said(400, "marker [x] not found"), PageFailure.POSITION),
+        (said(404, "", "itemNotFound"), PageFailure.POSITION),
+        (said(416), PageFailure.POSITION),
+        (said(401), PageFailure.TOKEN),
+        (void(401, Body.OTHER), PageFailure.TOKEN),
+        (void(200), PageFailure.STRAY),
+        (void(200, Body.EMPTY), PageFailure.STRAY),
+        (void(200, Body.OTHER), PageFailure.STRAY),
+        (void(204, Body.EMPTY), PageFailure.STRAY),
+        (void(202, Body.EMPTY), PageFailure.STRAY),
+        (void(302, Body.OTHER), PageFailure.STRAY),
+        (void(404, Body.JSON, "itemNotFound", is_redirected=True), PageFailure.POSITION),
+        (void(409, is_redirected=True), PageFailure.STRAY),
+        (said(403, "Policy says no"), PageFailure.STRAY),
+        (said(405), PageFailure.STRAY),
+        # These may hold servers, or say what is wrong.
+        (void(203), None),
+        (void(206, Body.OTHER), None),
+        (void(200, code="Ecs.0000"), None),
+        (void(202, code="Common.0024"), None),
+        (said(406), None),
+        (said(407), None),
+        (said(409, "busy"), None),
+        (said(501), None),
+        (said(400, "project_id 'a' doesn't match Context's project_id 'b'"), None),
+    ],
+    ids=str,
+)
+def test_why_a_page_did_not_come(seen: Observation, failure: PageFailure | None) -> None:
+    """Only some answers may be about the position of a page."""
+    assert failure_of(seen) is failure
+    assert not asks_for_time(seen)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        said(429),
+        said(413, "This request was rate-limited.", "overLimit"),
+        said(413, retry_after=1.0),
+        said(503, retry_after=0.0),
+        said(500, retry_after=60.0),
+        said(403, retry_after=1.0),
+        said(401, retry_after=1.0),
+        said(403, "", "APIGW.0308"),
+        said(503, "", "APIG.0308"),
+        void(200, code="Common.1503"),
+    ],
+    ids=str,
+)
+def test_what_asks_for_time(seen: Observation) -> None:
+    """A page that the cloud gives later is neither too large, nor is its position the cause."""
+    assert asks_for_time(seen)
+    assert failure_of(seen) is None
+
+
+@pytest.mark.parametrize("failure", PageFailure, ids=lambda failure: failure.name)
+def test_how_often_a_failure_is_repeated(failure: PageFailure) -> None:
+    """A failure counts at one position, and never at the beginning; a page between begins the count anew."""
+    cursor = ListCursor()
+    assert not any(cursor.fail(failure) for _ in range(10))
+    for start in range(3):
+        ids = [f"{start}-{number}" for number in range(4)]
+        cursor.take(Page([Server(id=one) for one in ids], 4, 4))
+        assert [cursor.fail(failure) for _ in range(failure.value - 1)] == [False] * (failure.value - 1)
+    for other in PageFailure:
+        if other.value > 1:
+            assert other is failure or not cursor.fail(other)
+    assert cursor.fail(failure)
+    cursor.refuse(failure)
+    # At the position before, only what may pass by itself is repeated as often.
+    assert cursor.fail(failure) is (failure is not PageFailure.TROUBLE)
 
 
 def test_pages_shrink_and_grow() -> None:

@@ -5,15 +5,25 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from random import Random
+from typing import Any, Final, cast
 
 import anyio
 import httpx
 import pytest
+import trio
 
-from bulkrestart import EndpointError, RestartClient
+from bulkrestart import BulkRestartError, EndpointError, Outcome, RestartClient, Server
 from bulkrestart.cloud import rows
-from tests.virtual import virtually
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.observation import Answer as Answered
+from bulkrestart.core.observation import Observation, Unanswered
+from bulkrestart.core.pages import ListEnd, Page, PageSize, Position
+from bulkrestart.run.pages import PageWalk
+from bulkrestart.run.preflight import TRIES
+from bulkrestart.run.sweep import _FAILED_PAGES
+from bulkrestart.simulator import Call, Fault
+from tests.virtual import client_of, cloud_of, virtually
 
 Answer = Callable[[], httpx.Response]
 
@@ -384,6 +394,295 @@ def test_every_marker_is_refused(refusal: Answer) -> None:
     )
 
 
+def said(status: int, text: str = "", **headers: str) -> Answer:
+    """Answer with this text."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda: httpx.Response(status, text=text, headers=named)
+
+
+#: What answers instead of an empty page, if a gateway does not know the marker or a policy forbids it.
+STRAYS: Final[dict[str, Answer]] = {
+    "{}": said(200, "{}"),
+    "[]": said(200, "[]"),
+    "null": said(200, "null"),
+    "an empty 200": said(200),
+    "204": said(204),
+    "another name": said(200, '{"server": []}'),
+    "an object for the list": said(200, '{"servers": {}}'),
+    "a login page": said(200, "<html><title>Sign in</title></html>"),
+    "301": said(301, location="/login"),
+    "302": said(302, location="https://login.example/"),
+    "307 without a target": said(307),
+    "403": nova(403, "forbidden", "Policy doesn't allow marker"),
+    "403 of a gateway": gateway(403),
+    "405": nova(405, "badMethod"),
+    "405 of a gateway": gateway(405),
+    "401": nova(401, "unauthorized"),
+    "401 of a gateway": gateway(401),
+}
+UNCONFIRMED: Final = "the cloud refuses the page after its last server: the list is taken as complete"
+strays = pytest.mark.parametrize("stray", STRAYS.values(), ids=STRAYS)
+
+
+@strays
+@pytest.mark.parametrize(("cap", "most"), [(5, 1000), (24, 1000), (25, 1000), (1000, 25), (1000, 5), (1000, 1000)])
+@pytest.mark.parametrize("link", ["", LINKS["absolute"]], ids=["no links", "links"])
+def test_a_stray_answer_after_the_last_page(
+    stray: Answer, cap: int, most: int, link: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also after a full page, the page after an earlier server shows that nothing follows."""
+    monkeypatch.setattr("bulkrestart.client.PageSize", lambda: PageSize(most))
+    ids = names(25)
+    assert_whole(lambda: Lists(ids, cap=cap, link=link, refuses={ids[-1]: stray}), most=10)
+    assert not caplog.records
+
+
+@strays
+def test_a_stray_answer_to_every_marker(stray: Answer, caplog: pytest.LogCaptureFixture) -> None:
+    """A short page counts as the whole list, with a warning, after the list came once more without a marker."""
+    ids = names(25)
+    assert_whole(lambda: Lists(ids, refuses=dict.fromkeys(ids, stray)), most=10)
+    assert [record.message for record in caplog.records] == [UNCONFIRMED]
+    cloud = Lists(ids, refuses=dict.fromkeys(ids, stray))
+    cloud.read()
+    markers = [query.get("marker") for query in cloud.queries]
+    # Once the answer has been repeated for the last server, one request for each earlier server is enough.
+    repeats = 3 if stray in (STRAYS["401"], STRAYS["401 of a gateway"]) else 2
+    assert markers == [None, *[ids[-1]] * repeats, ids[-2], ids[-4], None, ids[-1]]
+
+
+@strays
+@pytest.mark.parametrize(
+    ("cap", "most", "link"),
+    [(1000, 10, ""), (1000, 25, ""), (10, 1000, LINKS["query"]), (24, 1000, LINKS["without a query"])],
+    ids=["full pages", "one full page", "a link", "a link without a position"],
+)
+def test_a_stray_answer_where_more_follows(
+    stray: Answer, cap: int, most: int, link: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the page before says that more follows and no marker works, servers may be missing: an error."""
+    monkeypatch.setattr("bulkrestart.client.PageSize", lambda: PageSize(most))
+    ids = names(25)
+    assert_refused(
+        lambda: Lists(ids, cap=cap, link=link, refuses=dict.fromkeys(ids, stray)),
+        r"cannot be read to its end: .*; give ids; nothing was sent",
+        most=10,
+    )
+
+
+@strays
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("cap", [5, 1000])
+def test_a_stray_answer_that_passes(stray: Answer, times: int, cap: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A stray answer in the middle of a list or at its end, even if repeated, loses no server and is no end."""
+    for number in (0, 1, 4):
+
+        def make(first: int = number) -> Lists:
+            cloud = Lists(cap=cap)
+
+            def page(query: httpx.QueryParams) -> httpx.Response:
+                asked = len(cloud.queries) - 1
+                return stray() if first < asked <= first + times else cloud.listed(query)
+
+            cloud.page = page
+            return cloud
+
+        assert_whole(make, most=25 // min(cap, 25) + 6)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "stray", [STRAYS[one] for one in ["403", "302", "401", "405"]], ids=["403", "302", "401", "405"]
+)
+def test_stray_answers_to_every_request_after_a_page(stray: Answer) -> None:
+    """If lists without a marker are refused too, the cause is not the marker, and the list is an error."""
+    cloud = Lists()
+    cloud.page = lambda query: stray() if len(cloud.queries) > 1 else cloud.listed(query)
+    with pytest.raises(BulkRestartError, match="nothing was sent"):
+        cloud.read()
+    assert len(cloud.queries) <= 10
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        nova(406, "notAcceptable"),
+        said(407),
+        nova(409, "conflictingRequest", "busy"),
+        nova(501, "notImplemented"),
+        said(200, '{"error_code": "Ecs.0000", "error_msg": "no"}'),
+        said(203, '{"servers": []}'),
+        said(206, '{"servers": [{"id": "more"}]}'),
+    ],
+    ids=["406", "407", "409", "501", "an error in a 200", "203", "206"],
+)
+def test_an_answer_that_is_no_end(stray: Answer, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer to markers that is none of the known ones is an error, even after a short page."""
+    ids = names(25)
+    cloud = Lists(ids, refuses=dict.fromkeys(ids, stray))
+    with pytest.raises(EndpointError, match="nothing was sent"):
+        cloud.read()
+    assert UNCONFIRMED not in caplog.text
+    assert Lists(ids, refuses=dict.fromkeys(ids, stray)).plan()[0] == 25
+
+
+@pytest.mark.parametrize("link", ["", LINKS["absolute"]], ids=["no links", "links"])
+@pytest.mark.parametrize("cap", [2, 10, 1000])
+@pytest.mark.parametrize("failure", FAILED.values(), ids=FAILED)
+def test_failures_are_no_end(failure: Answer, cap: int, link: str, caplog: pytest.LogCaptureFixture) -> None:
+    """If every page after the first fails, also after a short one, it is not known whether more follows."""
+    cloud = Lists(cap=cap, link=link)
+    cloud.page = lambda query: failure() if "marker" in query else cloud.listed(query)
+    with pytest.raises(EndpointError, match=r"read to its end: .*; give ids, or try again later; nothing was"):
+        cloud.read()
+    assert len(cloud.queries) <= 14
+    assert UNCONFIRMED not in caplog.text
+
+
+@pytest.mark.parametrize("stray", [STRAYS["403"], STRAYS["302"], STRAYS["{}"]], ids=["403", "302", "{}"])
+@pytest.mark.parametrize("failure", FAILED.values(), ids=FAILED)
+def test_failures_between_stray_answers_are_no_end(failure: Answer, stray: Answer) -> None:
+    """If some markers fail and others get a stray answer, the list is not taken as complete."""
+    ids = names(25)
+    cloud = Lists(ids, refuses={**dict.fromkeys(ids, stray), ids[-2]: failure})
+    with pytest.raises(EndpointError, match="give ids, or try again later"):
+        cloud.read()
+
+
+@pytest.mark.parametrize("stray", [STRAYS[one] for one in ["403", "302", "401", "{}"]], ids=["403", "302", "401", "{}"])
+def test_polls_after_an_end_that_is_not_confirmed(stray: Answer) -> None:
+    """A second list that is as long as the first is not asked for more."""
+    ids = names(25)
+    cloud = Lists(ids, refuses=dict.fromkeys(ids, stray))
+
+    async def main() -> list[int]:
+        counts = []
+        async with cloud.client() as client:
+            for _ in range(2):
+                before = len(cloud.queries)
+                await client.plan([*ids, "gone"])
+                counts.append(len(cloud.queries) - before)
+        return counts
+
+    first, second = virtually(main)
+    assert first > 5
+    assert second == 1
+
+
+def with_faults(cloud: Lists, share: float, seed: int) -> Callable[[httpx.QueryParams], httpx.Response]:
+    """Let this share of the pages fail, at random."""
+    draw = Random(seed)
+    failures = [*FAILED.values(), said(503, retry_after="1")]
+    return lambda query: draw.choice(failures)() if draw.random() < share else cloud.listed(query)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15])
+@pytest.mark.parametrize("link", ["", LINKS["absolute"], "offset"], ids=["no links", "links", "offsets"])
+def test_some_pages_fail(link: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However pages are linked, lists of 20 pages come although some pages fail, and no server is read singly."""
+    monkeypatch.setattr("bulkrestart.client.PageSize", lambda: PageSize(10))
+    for seed in range(10):
+
+        def make(seed: int = seed) -> Lists:
+            cloud = Lists(names(200), link=link)
+            listed = by_offset(cloud, counts_pages=False) if link == "offset" else cloud.listed
+            faulty = with_faults(cloud, share, seed)
+            cloud.page = lambda query: answer if (answer := faulty(query)).status_code >= 500 else listed(query)
+            return cloud
+
+        cloud = make()
+        assert cloud.read() == cloud.ids
+        assert make().plan() == (200, {cloud.ids[0]})
+
+
+@pytest.mark.parametrize("refusal", [*REFUSALS.values(), *STRAYS.values()], ids=[*REFUSALS, *STRAYS])
+def test_markers_that_are_refused_again_and_again(refusal: Answer) -> None:
+    """Each time that the list has gone on meanwhile, earlier servers are tried anew."""
+    ids = names(25)
+    assert_whole(lambda: Lists(ids, cap=5, refuses=dict.fromkeys(ids[4:24:4], refusal)), most=40)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("page", [0, 1, 4, 5])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        said(503, retry_after="1"),
+        said(500, retry_after="1"),
+        said(429, retry_after="2"),
+        said(429),
+        nova(413, "overLimit"),
+    ],
+    ids=["503", "500", "429", "429 without a time", "413"],
+)
+def test_a_page_that_asks_for_time(answer: Answer, page: int, count: int) -> None:
+    """The same page is requested again: no list is given up, and no server is read singly."""
+
+    def make() -> Lists:
+        cloud = Lists(cap=5)
+        cloud.page = lambda query: answer() if page < len(cloud.queries) <= page + count else cloud.listed(query)
+        return cloud
+
+    assert_whole(make, most=6 + count)
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_lists_go_on_after_a_marker_was_refused(status: int) -> None:
+    """An answer to a marker does not say that lists are refused: later polls list servers by page."""
+
+    async def main() -> None:
+        cloud = cloud_of(30, max_limit=10, reboot_seconds=(20.0, 40.0))
+        cloud.script(None, None, Fault.error(status, "no"), call=Call.LIST)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids)
+        assert report.summary == {Outcome.COMPLETED: 30}
+        calls = Counter(record.call for record in cloud.requests)
+        assert calls[Call.SHOW] < 10
+        assert calls[Call.LIST] > 5
+
+    virtually(main)
+
+
+class FaultyCompute:
+    """Answers with pages of a list of 20 pages, some of which fail at random."""
+
+    def __init__(self, share: float, draw: Random) -> None:
+        self.page_size = PageSize(16)
+        self._share = share
+        self._draw = draw
+        self._servers = [Server(id=server_id) for server_id in names(320)]
+
+    async def page(self, *, position: Position | None, limit: int, **_: object) -> Page | Observation:
+        """Answer with a page, or with a failure."""
+        if self._draw.random() < self._share:
+            return self._draw.choice((Answered(503), Answered(500), Unanswered("no answer within 60 s")))
+        start = 0 if position is None else int(position.value[1:]) + 1
+        servers = self._servers[start : start + limit]
+        return Page(servers, rows=len(servers), limit=limit)
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("seed", range(3))
+def test_how_many_lists_are_given_up(seed: int) -> None:
+    """With 5 % of failed pages, fewer than one list of 20 pages in a thousand is given up."""
+    lists = 3_000
+    draw = Random(seed)
+
+    async def read() -> bool:
+        walk = PageWalk(cast(Compute, FaultyCompute(0.05, draw)))
+        failed = 0
+        while walk.cursor.end is None:
+            failed = failed + 1 if isinstance(await walk.request(), Observation) else 0
+            if failed == min(TRIES, _FAILED_PAGES):
+                return False
+        return walk.cursor.end is ListEnd.WHOLE
+
+    async def main() -> int:
+        return [await read() for _ in range(lists)].count(False)
+
+    assert trio.run(main) < lists / 1000
+
+
 def test_no_rows_may_be_null() -> None:
     """A page whose list is null has no servers."""
     cloud = Lists()
@@ -414,6 +713,58 @@ def test_a_server_that_is_deleted_at_each_page() -> None:
         came.update(read)
         assert len(read) == len(came)
         assert came >= set(stays)
+
+
+#: Pages for each marker, None for the first page; each has its rows and its links, as they stand in the document.
+ODD_PAGES: Final[dict[str, dict[str | None, tuple[str, object]]]] = {
+    "no links": {None: ("ab", []), "b": ("cd", []), "d": ("", [])},
+    "null for links": {None: ("ab", None), "b": ("cd", None), "d": ("", None)},
+    "an object for links": {None: ("ab", {}), "b": ("cd", {"next": None}), "d": ("", {"next": ""})},
+    "a link of another kind": {None: ("ab", [{"rel": "self", "href": "?marker=x"}]), "b": ("cd", [7]), "d": ("", [])},
+    "a link to its own page": {None: ("ab", "?limit=2"), "b": ("cd", "?marker=b"), "d": ("", "?marker=b")},
+    "a loop of two pages": {None: ("ab", "?marker=b"), "b": ("cd", "?limit=2"), "d": ("", [])},
+    "a link back": {None: ("ab", "?marker=b"), "b": ("cd", "?marker=d"), "d": ("", "?marker=b")},
+    "a link to another host": {None: ("ab", "http://other.example/?marker=b"), "b": ("cd", []), "d": ("", [])},
+    "two markers": {None: ("ab", "?marker=b&marker=x"), "b": ("cd", []), "d": ("", [])},
+    "an empty marker": {None: ("ab", "?marker=&marker=b"), "b": ("cd", "?marker="), "d": ("", [])},
+    "a marker in escapes": {None: ("ab", "?%6darker=%62&limit=-1"), "b": ("cd", []), "d": ("", [])},
+    "a marker in the fragment": {None: ("ab", "/#?marker=x"), "b": ("cd", []), "d": ("", [])},
+    "a marker with a line break": {None: ("ab", "?marker=%0d%0ax"), "b": ("cd", []), "d": ("", [])},
+    "bytes that are no text": {None: ("ab", "?marker=%ff%fe"), "b": ("cd", []), "d": ("", [])},
+    "a URL that is none": {None: ("ab", "http://[::?marker=b"), "b": ("cd", []), "d": ("", [])},
+    "an overlap": {None: ("ab", []), "b": ("bcd", []), "d": ("", [])},
+    "an overlap of all but one": {None: ("abc", []), "c": ("abcd", []), "d": ("", [])},
+    "a row again, and a link": {None: ("ab", "?marker=b"), "b": ("b", "?marker=a"), "a": ("bcd", []), "d": ("", [])},
+    "rows twice": {None: ("aab", []), "b": ("cdc", []), "c": ("d", []), "d": ("", [])},
+}
+
+
+@pytest.mark.parametrize("pages", ODD_PAGES.values(), ids=ODD_PAGES)
+def test_odd_pages(pages: dict[str | None, tuple[str, object]]) -> None:
+    """However odd a page or its link is, all servers come, each once, and only this endpoint is asked."""
+
+    def page(query: httpx.QueryParams) -> httpx.Response:
+        assert query.get_list("marker") in ([], ["a"], ["b"], ["c"], ["d"]), query
+        shown, link = pages[query.get("marker")]
+        links = [{"rel": "next", "href": link}] if isinstance(link, str) else link
+        return httpx.Response(200, json={"servers": [row(one) for one in shown], "servers_links": links})
+
+    assert_whole(lambda: Lists([*"abcd"], page=page), most=12)
+
+
+UUID: Final = "616fb98f-46ca-475e-917e-2563e5a8cd19"
+
+
+@pytest.mark.parametrize(
+    "spelling", [UUID.upper(), UUID.title(), f"{{{UUID}}}", UUID.replace("-", ""), f"urn:uuid:{UUID}"]
+)
+@pytest.mark.parametrize("is_same_page", [True, False])
+def test_a_server_in_two_spellings(spelling: str, is_same_page: bool) -> None:
+    """If a list shows a server again, its id spelt otherwise, the server is selected once."""
+    pages = {None: [UUID, spelling], UUID: []} if is_same_page else {None: [UUID], UUID: [spelling, "b"], "b": []}
+    cloud = Lists()
+    cloud.page = lambda query: cloud.rows(pages[query.get("marker")], 1000, has_more=False)
+    assert cloud.read() == ([UUID] if is_same_page else [UUID, "b"])
 
 
 #: How a cloud answers a page that is too large.

@@ -14,6 +14,7 @@ import trio
 
 from bulkrestart import AuthError, BulkRestartError, EndpointError, Outcome, RestartClient, Server, Token
 from bulkrestart.simulator import Call, Cloud, Fault, LoopbackCloud, asgi, nova_answer
+from tests.cloud.scripted import Scripted
 from tests.virtual import EPOCH, client_of, cloud_of, virtually
 
 #: Refuses every microversion (nova/api/openstack/wsgi.py `set_api_version_request`).
@@ -174,40 +175,48 @@ def test_selection(ignored: tuple[str, ...], arguments: dict[str, Any], numbers:
     virtually(main)
 
 
-#: What becomes of the request for a page: the answers, what is raised, and what its words say.
+URL: Final = "check the URL"
+LATER: Final = "read to its end: .*; give ids, or try again later"
+#: What becomes of the request for a page: the answer, and for the first page and for all after it, what is raised, what
+#: its words say, and how often the answer comes. After the first page, earlier servers are tried, and the first page.
 REFUSALS: Final = [
-    pytest.param([Fault.error(401, "no")] * 3, AuthError, "get a new token for this project", id="401"),
-    pytest.param([Fault.error(403, "Policy says no")], EndpointError, "Policy says no; give their ids", id="403"),
-    pytest.param([UNSUPPORTED] * 2, EndpointError, "is not supported", id="406"),
-    pytest.param([Fault.error(409, "busy")], EndpointError, "busy; give their ids", id="409"),
-    pytest.param([Fault.error(500)] * 5, EndpointError, "does not answer", id="500"),
-    pytest.param([Fault.respond(503)] * 5, EndpointError, "does not answer", id="503"),
-    pytest.param([Fault.no_reply(applied=False)] * 5, EndpointError, "does not answer", id="lost"),
-    pytest.param([Fault.slow(1000.0)] * 5, EndpointError, "no answer within 60 s", id="slow"),
-    pytest.param([Fault.respond(200, b'{"servers": 5}')] * 3, EndpointError, "check the URL", id="no-list"),
-    pytest.param([Fault.respond(200, b"<html>")] * 3, EndpointError, "check the URL", id="html"),
-    pytest.param([Fault.respond(302, headers={"location": "/"})] * 3, EndpointError, "check the URL", id="302"),
+    pytest.param(Fault.error(401, "no"), AuthError, ("get a new token for this project",) * 2, (3, 9), id="401"),
+    pytest.param(
+        Fault.error(403, "No."), EndpointError, ("cannot be listed: No.; give their ids",) * 2, (1, 5), id="403"
+    ),
+    pytest.param(
+        Fault.error(405, "No."), EndpointError, ("cannot be listed: No.; give their ids",) * 2, (1, 5), id="405"
+    ),
+    pytest.param(UNSUPPORTED, EndpointError, ("is not supported",) * 2, (2, 2), id="406"),
+    pytest.param(Fault.error(409, "busy"), EndpointError, ("busy; give their ids",) * 2, (1, 1), id="409"),
+    pytest.param(Fault.error(500), EndpointError, ("does not answer", LATER), (5, 12), id="500"),
+    pytest.param(Fault.respond(503), EndpointError, ("does not answer", LATER), (5, 12), id="503"),
+    pytest.param(Fault.no_reply(applied=False), EndpointError, ("does not answer", LATER), (5, 12), id="lost"),
+    pytest.param(Fault.slow(1000.0), EndpointError, ("no answer within 60 s", LATER), (5, 12), id="slow"),
+    pytest.param(Fault.respond(200, b'{"servers": 5}'), EndpointError, (URL, URL), (3, 7), id="no-list"),
+    pytest.param(Fault.respond(200, b"<html>"), EndpointError, (URL, URL), (3, 7), id="html"),
+    pytest.param(Fault.respond(302, headers={"location": "/"}), EndpointError, (URL, URL), (3, 7), id="302"),
 ]
 
 
 @pytest.mark.parametrize("page", [1, 2])
-@pytest.mark.parametrize(("faults", "error", "words"), REFUSALS)
-def test_refused(page: int, faults: Sequence[Fault], error: type[BulkRestartError], words: str) -> None:
+@pytest.mark.parametrize(("fault", "error", "words", "counts"), REFUSALS)
+def test_refused(
+    page: int, fault: Fault, error: type[BulkRestartError], words: Sequence[str], counts: Sequence[int]
+) -> None:
     """A list that cannot be read is an error at any page, never a shorter list, and a restart of it sends nothing."""
 
     async def main() -> None:
         cloud = cloud_of(6, max_limit=4)
-        # A token that was accepted with an earlier page is tried once more.
-        more = faults[:1] if error is AuthError and page > 1 else []
-        met = [None] * (page - 1) + [*faults, *more]
+        met = [*[None] * (page - 1), *[fault] * counts[page - 1]]
         for _ in range(2):
             cloud.script(None, *met, call=Call.LIST)
         async with client_of(cloud) as client:
-            with pytest.raises(error, match=words) as caught:
+            with pytest.raises(error, match=words[page - 1]) as caught:
                 await ids_of(client.servers())
             assert "nothing was sent" in str(caught.value)
             assert lists(cloud) == len(met)
-            with pytest.raises(error, match=words):
+            with pytest.raises(error, match=words[page - 1]):
                 await client.restart(client.servers())
         assert not cloud.posts
         assert {record.call for record in cloud.requests} == {Call.LIST}
@@ -237,6 +246,27 @@ def test_what_passes(page: int, faults: Sequence[Fault]) -> None:
         cloud.script(None, *[None] * (page - 1), *faults, call=Call.LIST)
         async with client_of(cloud) as client:
             assert sorted(await ids_of(client.servers())) == sorted(cloud.ids)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_a_token_that_ends_between_two_pages(page: int) -> None:
+    """The page is requested again with a new sign-in, and its 401 does not end the list."""
+
+    async def main() -> None:
+        cloud = cloud_of(6, max_limit=2)
+        auth = Scripted(cloud)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(asgi(cloud))) as http:
+            client = RestartClient(f"http://cloud.test/v2.1/{cloud.project_id}", auth=auth, http=http)
+            servers = client.servers()
+            ids = [(await anext(servers)).id for _ in range(2 * page)]
+            auth.revoke()
+            ids += await ids_of(servers)
+        assert sorted(ids) == sorted(cloud.ids)
+        assert len(auth.asked) == 2
+        # No page is requested for an earlier server, and none twice but for the sign-in.
+        assert lists(cloud) == 6
 
     virtually(main)
 

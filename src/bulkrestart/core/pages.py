@@ -4,6 +4,7 @@ Law: every list ends. Only a bounded number of pages may show nothing new.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +19,8 @@ PAGE_LIMIT: Final = 1000
 
 #: After a page fails, the next request has a limit this many times smaller: after four failures, 3 instead of 1000.
 _SHRINK: Final = 4
+#: Servers that a page has at least after its position was refused: it begins earlier, and has to reach past that.
+_REACH: Final = 16
 #: Pages that have to come before a larger one is tried, at first. Each larger page that fails multiplies this number.
 _PAGES_BEFORE_GROWTH: Final = 4
 _MOST_PAGES_BEFORE_GROWTH: Final = 1024
@@ -27,14 +30,16 @@ _POSITION_REFUSED: Final = frozenset({400, 404, 410, 416, 422})
 #: Statuses of an answer that refuses the limit of a page; the message has to name it.
 _LIMIT_REFUSED: Final = frozenset({400, 403, 413, 422})
 _LIMIT: Final = re.compile(r"\blimit\b|page.?size", re.IGNORECASE)
-#: Failures at one position after which the position counts as the cause.
-_FAILURES_OF_A_POSITION: Final = 2
+#: Statuses with which a gateway refuses a page that begins at a position, if it does not know the parameter.
+_PARAMETER_REFUSED: Final = frozenset({403, 405})
 #: Pages in a row that may show nothing new although the cloud says that more follows.
 _MOST_REPEATS: Final = 10
 #: Positions in a row that the cloud may ignore, answering with the page of another position.
 _MOST_IGNORED: Final = 3
 #: Times that a list is started over.
 _MOST_FRESH_STARTS: Final = 10
+#: Positions in a row that may fail for a reason which need not be the position.
+_MOST_DOUBTED: Final = 3
 
 
 class Position(NamedTuple):
@@ -135,6 +140,10 @@ class PageSize:
             self._good = 0
             self.limit = max(limit // _SHRINK, 1)
 
+    def note_refused_position(self) -> None:
+        """Record that pages failed because of their position, and not because of their size."""
+        self.limit = max(self.limit, min(_REACH, self._most))
+
     def is_last(self, page: Page) -> bool:
         """Return whether a page is so short that it must be the last one of its list.
 
@@ -148,6 +157,22 @@ class PageSize:
         self._short = max(self._short, rows + 1)
 
 
+class PageFailure(Enum):
+    """Why a page did not come. The value says how often this happens at one position until the position is the cause.
+
+    If a page of 20 fails with a probability of 5 %, four failures in a row happen in one list of 8,000.
+    """
+
+    #: The cloud refuses the position.
+    POSITION = 1
+    #: The cloud answers something else (403, 405, a redirect, a success without a list). Lists without a position came.
+    STRAY = 2
+    #: The cloud refuses the token. The third request is signed by a new sign-in, if one is possible.
+    TOKEN = 3
+    #: The page is too large or too slow, or the cloud is in trouble.
+    TROUBLE = 4
+
+
 class ListEnd(Enum):
     """How a list ended."""
 
@@ -159,6 +184,8 @@ class ListEnd(Enum):
     REPEATED = "repeated"
     #: The cloud says that more follows, but refuses the request for it.
     REFUSED = "refused"
+    #: The requests for the next page failed, so it is not known whether more follows.
+    FAILED = "failed"
     #: No row of the last page has a readable id, and there is no link, so the next page cannot be asked for.
     UNREADABLE = "unreadable"
 
@@ -199,13 +226,18 @@ class ListCursor:
         self._earlier: Iterator[Position | None] = iter(())
         self._repeats = 0
         self._ignored = 0
-        self._failures = 0
+        #: The failures at this position.
+        self._failures: Counter[PageFailure] = Counter()
+        #: What counted as the cause since the list last went on.
+        self._causes: Counter[PageFailure] = Counter()
+        #: The most rows that came before the list was started over.
+        self._furthest = 0
         self._fresh_starts = 0
 
     def take(self, page: Page) -> None:
         """Record the page that came, and find where the next one begins."""
         self._asked.add(self.position)
-        self._failures = 0
+        self._failures.clear()
         ids = [server.id for server in page.servers]
         following = self._following(page, ids)
         is_new = any(server_id not in self._places for server_id in ids)
@@ -215,6 +247,9 @@ class ListCursor:
             self.unread += page.unread
             self.pages += 1
             self._repeats = self._ignored = 0
+            if self.rows > self._furthest:
+                self._furthest = self.rows
+                self._causes.clear()
             self._places = {server_id: place for place, server_id in enumerate(ids)}
             self._says_more = self._shows_more(page)
             self._largest = max(self._largest, page.rows)
@@ -241,17 +276,25 @@ class ListCursor:
         else:
             self.end = ListEnd.REPEATED
 
-    def refuse(self) -> None:
-        """Record that the cloud refuses the position, and go back to an earlier one."""
+    def fail(self, failure: PageFailure) -> bool:
+        """Record that the request for the page failed; return whether the position counts as the cause."""
+        if self.position is None:
+            return False
+        self._failures[failure] += 1
+        is_repeated = self._failures[failure] >= failure.value
+        # What was repeated at one position need not be repeated at the next, unless it may pass.
+        return is_repeated or (failure is not PageFailure.TROUBLE and self._causes[failure] > 0)
+
+    def refuse(self, failure: PageFailure) -> None:
+        """Record that the position is the cause of a failure, and go back to an earlier one."""
         assert self.position is not None, "the beginning of a list has no position to refuse"
         self._refused.add(self.position)
+        self._causes[failure] += 1
+        if self._causes.total() - self._causes[PageFailure.POSITION] >= _MOST_DOUBTED:
+            # One more request without a position tells whether the cloud still gives lists.
+            is_in_trouble = self._causes[PageFailure.TROUBLE] > 0
+            self._earlier = iter(() if is_in_trouble or self._fresh_starts else (None,))
         self._step_back(ListEnd.REFUSED)
-
-    def fail(self) -> None:
-        """Record that the request for the page failed. After repeated failures the position counts as refused."""
-        self._failures += 1
-        if self.position is not None and self._failures >= _FAILURES_OF_A_POSITION:
-            self.refuse()
 
     def start_over(self) -> None:
         """Start the list over; give it up if that has been done too often."""
@@ -263,6 +306,7 @@ class ListCursor:
             self.end = end
             return
         self.position = None
+        self._failures.clear()
         self.rows = self.unread = self.pages = self._largest = 0
         self._asked.clear()
         self._refused.clear()
@@ -312,7 +356,7 @@ class ListCursor:
 
     def _step_back(self, end: ListEnd) -> None:
         """Go back to an earlier position. If none is left, end the list: as `end` if more should follow."""
-        self._failures = 0
+        self._failures.clear()
         may_start_over = self._says_more or not self._fresh_starts
         for earlier in self._earlier if self._ignored <= _MOST_IGNORED else ():
             if earlier is None and may_start_over:
@@ -321,7 +365,27 @@ class ListCursor:
             if earlier is not None and earlier not in self._refused:
                 self.position = earlier
                 return
-        self.end = end if self._says_more else ListEnd.UNCONFIRMED
+        if self._causes[PageFailure.TROUBLE]:
+            self.end = ListEnd.FAILED
+        else:
+            self.end = end if self._says_more else ListEnd.UNCONFIRMED
+
+
+def failure_of(seen: Observation) -> PageFailure | None:
+    """Return why a page did not come; None if the reason cannot be the page or its position."""
+    if is_too_large(seen):
+        return PageFailure.TROUBLE
+    if not isinstance(seen, Answer) or asks_for_time(seen):
+        return None
+    if refuses_position(seen):
+        return PageFailure.POSITION
+    if seen.status == 401:
+        return PageFailure.TOKEN
+    # A success with other content than 200 has may hold servers.
+    is_without_list = seen.status == 200 or (200 < seen.status < 300 and seen.fault.body is Body.EMPTY)
+    if seen.is_redirect or (is_without_list and not seen.fault.code) or seen.status in _PARAMETER_REFUSED:
+        return PageFailure.STRAY
+    return None
 
 
 def is_too_large(seen: Observation) -> bool:
@@ -330,10 +394,19 @@ def is_too_large(seen: Observation) -> bool:
         return isinstance(seen, Unanswered)
     if seen.fault.body is Body.CUT_SHORT:
         return True
-    # A rate limit asks for time, not for fewer rows; 501 says that there are no lists.
-    if seen.fault.retry_after is not None or seen.fault.has_code("overLimit") or seen.status == 501:
+    # 501 says that there are no lists.
+    if asks_for_time(seen) or seen.status == 501:
         return False
     return refuses_limit(seen) or seen.status in (408, 413) or seen.status >= 500
+
+
+def asks_for_time(seen: Observation) -> bool:
+    """Return whether an answer asks for time, and not for another page."""
+    if not isinstance(seen, Answer):
+        return False
+    # A 413 may also say that the page is too large.
+    is_throttled = seen.is_throttled and seen.status != 413
+    return is_throttled or seen.fault.retry_after is not None or seen.fault.has_code("overLimit")
 
 
 def refuses_limit(answer: Answer) -> bool:

@@ -69,6 +69,8 @@ class Listing:
                     raise EndpointError(f"the list has more than {_MOST_SERVERS} servers; give ids; nothing was sent")
             case PageUnavailable():
                 self._refusal = seen.seen
+            case Answer() if self._walk.may_repeat:
+                self._refusal = seen
             case Answer():
                 if seen.status == 400 and self._walk.cursor.position is None:
                     raise ValueError(f"the cloud cannot select so: {seen.words}")
@@ -95,9 +97,10 @@ class Listing:
         lacking = f"{unread} servers of the list have no readable id"
         if end is ListEnd.REPEATED:
             raise EndpointError("the list of servers has no end: its pages repeat; give ids; nothing was sent")
-        if end is ListEnd.REFUSED:
+        if end in (ListEnd.REFUSED, ListEnd.FAILED):
+            remedy = "give ids" if end is ListEnd.REFUSED else "give ids, or try again later"
             words = self._refusal.words if isinstance(self._refusal, Answer) else str(self._refusal)
-            raise EndpointError(f"the list of servers cannot be read to its end: {words}; give ids; nothing was sent")
+            raise EndpointError(f"the list of servers cannot be read to its end: {words}; {remedy}; nothing was sent")
         if end is ListEnd.UNREADABLE:
             raise EndpointError(f"{lacking}, and what follows them cannot be asked for; give ids; nothing was sent")
         if self._is_told:

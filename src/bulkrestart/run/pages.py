@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.observation import Answer, Observation
-from bulkrestart.core.pages import ListCursor, Page, Position, is_too_large, refuses_limit, refuses_position
+from bulkrestart.core.pages import ListCursor, Page, PageFailure, Position, failure_of, refuses_limit
 
 _log = logging.getLogger(__name__)
 
@@ -32,12 +32,14 @@ class PageWalk:
 
     Attributes:
         cursor: The position in the list.
+        may_repeat: Whether the last request failed in a way that does not tell the cause until it is repeated.
     """
 
     def __init__(
         self, compute: Compute, *, filters: Mapping[str, str] | None = None, changes_since: float | None = None
     ) -> None:
         self.cursor = ListCursor()
+        self.may_repeat = False
         self._compute = compute
         self._size = compute.page_size
         self._limit = self._size.limit
@@ -60,6 +62,7 @@ class PageWalk:
         """
         position, limit = self.next_query
         self._limit = limit
+        self.may_repeat = False
         seen = await self._compute.page(
             position=position, limit=limit, filters=self._filters, changes_since=self._changes_since
         )
@@ -67,21 +70,28 @@ class PageWalk:
             self._size.note_page(seen)
             self.cursor.take(seen)
             return seen
-        if is_too_large(seen):
-            return self._ask_for_less(seen, position, limit)
-        if position is not None and refuses_position(seen):
-            self.cursor.refuse()
+        failure = failure_of(seen)
+        is_cause = failure is not None and self.cursor.fail(failure)
+        if failure is PageFailure.TROUBLE and self._ask_for_less(seen, position, limit, is_cause=is_cause):
             return PageUnavailable(seen)
-        return seen
+        if failure is None or not is_cause:
+            self.may_repeat = failure is not None and position is not None
+            return seen
+        self.cursor.refuse(failure)
+        self._size.note_refused_position()
+        return PageUnavailable(seen)
 
-    def _ask_for_less(self, seen: Observation, position: Position | None, limit: int) -> PageUnavailable | Observation:
+    def _ask_for_less(self, seen: Observation, position: Position | None, limit: int, *, is_cause: bool) -> bool:
+        """Choose a smaller limit, if one may help; return whether the list goes on with it at once."""
+        is_refused = isinstance(seen, Answer) and refuses_limit(seen)
+        is_bound = position is not None and position.depends_on_limit
+        if is_bound and not is_refused and not is_cause:
+            # A smaller limit would start the list over, so the same page is requested some times first.
+            return False
         self._size.note_failure(limit)
         is_smaller = self._size.limit < limit
         if is_smaller:
             _log.info("a page of %d servers failed (%s): %d are requested next", limit, seen, self._size.limit)
-        if is_smaller and position is not None and position.depends_on_limit:
+        if is_smaller and is_bound:
             self.cursor.start_over()
-        else:
-            self.cursor.fail()
-        is_refused = is_smaller and isinstance(seen, Answer) and refuses_limit(seen)
-        return PageUnavailable(seen) if is_refused or self.cursor.end is not None else seen
+        return is_smaller and (is_refused or is_bound)

@@ -11,7 +11,7 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.clock import SKEW, CloudClock
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
-from bulkrestart.core.pages import ListEnd, Page
+from bulkrestart.core.pages import Page, asks_for_time
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.pages import PageUnavailable, PageWalk
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _WHOLE_INTERVAL: Final = 60.0
 #: Seconds that a walk may always take: twenty pages of a thousand servers, at six seconds each.
 _SHORTEST_BOUND: Final = 120.0
-#: Pages of one walk that may fail. After each, a smaller page or one that begins elsewhere is requested.
+#: Times that a page of one walk may fail. After each, it is requested again, or a smaller one.
 _FAILED_PAGES: Final = 5
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
@@ -163,15 +163,19 @@ class Sweep:
             next_query = walk.next_query
             seen, asked = await self._gate.ask(walk.request, None, is_for_send=is_for_send)
             if isinstance(seen, PageUnavailable):
+                failed = 0
                 continue
             swept.note(seen)
             if not isinstance(seen, Page):
                 failed += 1
-                self._may_list = not (isinstance(seen, Answer) and seen.status in _NO_LISTS)
-                if walk.next_query == next_query or failed >= _FAILED_PAGES:
+                is_first = walk.cursor.position is None
+                self._may_list = not (is_first and isinstance(seen, Answer) and seen.status in _NO_LISTS)
+                may_pass = walk.may_repeat or walk.next_query != next_query or asks_for_time(seen)
+                if failed >= _FAILED_PAGES or not may_pass:
                     swept.is_complete = False
                     return
                 continue
+            failed = 0
             for server in seen.servers:
                 if server.id in wanted:
                     unseen.discard(server.id)
@@ -180,11 +184,11 @@ class Sweep:
                 break
             rows = seen.rows or rows
         end = walk.cursor.end
-        if end is ListEnd.WHOLE:
-            size.note_last(rows)
         if end is not None and not end.is_whole:
             swept.is_complete = False
             return
+        if end is not None:
+            size.note_last(rows)
         if since is None:
             self._whole = walked
         if changed_since is None or not is_due:
