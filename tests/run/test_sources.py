@@ -313,7 +313,7 @@ def test_an_action_log_that_fails_after_a_lost_reply(
     """A send of unknown fate is in doubt after 5 min, as after any log that does not tell; nothing is sent again."""
 
     async def main() -> None:
-        transport = Keeping(cloud_of(30, reboot_seconds=(20.0, 20.0)), {"log", "row"}, way)
+        transport = Keeping(cloud_of(12, reboot_seconds=(20.0, 20.0)), {"log", "row"}, way)
         lose(transport.cloud, applied=applied)
         report = await restart(transport, reboot_type=reboot_type)
         assert report.stopped is None
@@ -338,7 +338,7 @@ def test_an_action_log_that_fails_for_a_time_after_a_lost_reply(
     """No send is in doubt because of that: the log tells its fate when it can be read again."""
 
     async def main() -> None:
-        transport = Keeping(cloud_of(30, reboot_seconds=(20.0, 20.0)), {"log", "row"}, way, times=(0.0, lasts))
+        transport = Keeping(cloud_of(12, reboot_seconds=(20.0, 20.0)), {"log", "row"}, way, times=(0.0, lasts))
         lose(transport.cloud, applied=applied)
         report = await restart(transport)
         assert {outcome for outcome, _, _ in ends(report)} == {Outcome.COMPLETED}
