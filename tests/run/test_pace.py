@@ -318,7 +318,7 @@ def test_nonsense_is_backoff(said: str) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(Fault.throttled(1801.0), id="Retry-After"),
+        pytest.param(Fault.throttled(1900.0), id="Retry-After"),
         pytest.param(Fault.respond(503, headers={"retry-after": "3600"}), id="maintenance"),
         pytest.param(Fault.respond(429, headers={"x-ratelimit-reset": "2000"}), id="x-ratelimit-reset"),
         pytest.param(Fault.respond(429, WINDOW % (1000, 1, b"hour")), id="APIGW.0308"),
