@@ -195,7 +195,7 @@ async def _tenacity(endpoint: str) -> float:
     submitter = Submitter(
         compute=compute,
         gate=gate,
-        sources=Sources(compute, gate),
+        sources=Sources(compute, gate, 1),
         shields=Shields(),
         clock=clock,
         options=Options(

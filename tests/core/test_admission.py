@@ -720,7 +720,7 @@ def test_verdict(admission: Admission, began: float, now: float, detail: str | N
 
 @pytest.mark.parametrize(("seconds", "is_too_long"), [(LONGEST_SAID, False), (LONGEST_SAID + 1.0, True), (1e9, True)])
 def test_verdict_of_a_hold(seconds: float, is_too_long: bool) -> None:
-    """Who is asked to wait for more than a quarter of an hour does not wait, as long as that much is left of it."""
+    """Who is asked to wait for more than half an hour does not wait, as long as that much is left of it."""
     admission = Admission(10)
     admission.hold(1.0, seconds, sent_at=0.5, words="come back tomorrow")
     stop = admission.verdict(party(), 1.0)

@@ -7,7 +7,7 @@ import pytest
 from bulkrestart.core.decision import Hold
 from bulkrestart.core.model import Server, Stop, StopReason
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.core.rejections import REJECTED_PAUSE, Rejections
+from bulkrestart.core.rejections import REJECTED_PAUSE, REJECTED_SENDS, Rejections
 from bulkrestart.core.stall import RequestKind
 from tests.core.samples import answer, ecs, gateway, keystone, nova, page
 
@@ -109,6 +109,96 @@ def test_looks_prove_nothing_about_sends() -> None:
     stops(rejections, page(404, "no"), "c", at=2.0)
 
     assert stops(rejections, page(404, "no"), "c", at=100.0) is StopReason.WRONG_ENDPOINT
+
+
+#: Requests beside sends, and what comes back if the endpoint is right.
+LOOKED = {
+    "a server": (RequestKind.SERVER, Server(id="a")),
+    "an action log": (RequestKind.LOG, ()),
+    "a list": (RequestKind.LIST, ()),
+    "not found by Nova": (RequestKind.SERVER, nova(404, "Instance x could not be found.")),
+}
+looked = pytest.mark.parametrize(("kind", "look"), LOOKED.values(), ids=LOOKED)
+rejected = pytest.mark.parametrize(("seen", "reason"), REJECTED.values(), ids=REJECTED)
+
+
+def ids(count: int) -> list[str]:
+    """Name some servers."""
+    return [f"server-{number}" for number in range(count)]
+
+
+@looked
+@rejected
+def test_sends_alone_that_are_rejected_need_more_servers(
+    seen: Observation, reason: StopReason, kind: RequestKind, look: object
+) -> None:
+    """If a send got through before, and looks succeed between rejected sends, three servers are not enough."""
+    rejections = Rejections()
+    rejections.record(RequestKind.SEND, answer(202), "first", 0.0, sent_at=0.0)
+    at = 1.0
+    for server in ids(REJECTED_SENDS - 1) * 3:
+        at += 10.0
+        assert stops(rejections, seen, server, at=at) is None
+        assert rejections.record(kind, look, server, at, sent_at=at) is None
+    pause = None if reason is StopReason.UNAUTHORIZED else Hold(REJECTED_PAUSE)
+    assert rejections.record(RequestKind.SEND, seen, "last", at, sent_at=at) == pause
+    rejections.record(kind, look, "last", at, sent_at=at)
+
+    assert stops(rejections, seen, "last", at=at + REJECTED_PAUSE - 0.01) is None
+    assert stops(rejections, seen, "last", at=at + REJECTED_PAUSE) is reason
+
+
+@looked
+def test_a_look_in_the_pause_after_three_servers_asks_for_more(kind: RequestKind, look: object) -> None:
+    """Three servers were enough until a look succeeded: the endpoint is right, so more servers are needed."""
+    rejections = Rejections()
+    rejections.record(RequestKind.SEND, answer(202), "first", 0.0, sent_at=0.0)
+    stops(rejections, answer(302), *ids(3), at=1.0)
+    rejections.record(kind, look, "a", 2.0, sent_at=2.0)
+
+    assert stops(rejections, answer(302), *ids(REJECTED_SENDS), at=100.0) is None
+    assert stops(rejections, answer(302), "a", at=100.0 + REJECTED_PAUSE) is StopReason.WRONG_ENDPOINT
+
+
+@rejected
+def test_three_servers_stay_enough_if_nothing_good_comes_between(seen: Observation, reason: StopReason) -> None:
+    """An endpoint that was right may be replaced by another: looks before the first rejection prove nothing."""
+    rejections = Rejections()
+    rejections.record(RequestKind.SERVER, Server(id="a"), "a", 0.0, sent_at=0.0)
+    rejections.record(RequestKind.SEND, answer(202), "a", 1.0, sent_at=1.0)
+
+    assert stops(rejections, seen, "b", "c", "d", at=2.0) is None
+    assert stops(rejections, seen, "b", at=2.0 + REJECTED_PAUSE) is reason
+
+
+@looked
+@pytest.mark.parametrize("acceptance", ["answer", "look"])
+def test_a_send_that_gets_through_begins_the_count_anew(kind: RequestKind, look: object, acceptance: str) -> None:
+    """Afterwards three servers are enough again, until a look succeeds."""
+    rejections = Rejections()
+    rejections.note_accepted()
+    stops(rejections, answer(302), "a", at=0.0)
+    rejections.record(kind, look, "a", 1.0, sent_at=1.0)
+    if acceptance == "answer":
+        rejections.record(RequestKind.SEND, answer(202), "b", 2.0, sent_at=2.0)
+    else:
+        rejections.note_accepted()
+
+    assert stops(rejections, answer(302), "c", "d", "e", at=3.0) is None
+    assert stops(rejections, answer(302), "c", at=3.0 + REJECTED_PAUSE) is StopReason.WRONG_ENDPOINT
+
+
+@pytest.mark.parametrize("neutral", NEUTRAL.values(), ids=NEUTRAL)
+@pytest.mark.parametrize("kind", [RequestKind.SERVER, RequestKind.LOG, RequestKind.LIST])
+def test_looks_that_say_nothing_do_not_ask_for_more(kind: RequestKind, neutral: Observation) -> None:
+    """Only a good answer shows that the endpoint is right."""
+    rejections = Rejections()
+    rejections.note_accepted()
+    stops(rejections, answer(302), "a", "b", at=0.0)
+    rejections.record(kind, neutral, "a", 1.0, sent_at=1.0)
+    stops(rejections, answer(302), "c", at=2.0)
+
+    assert stops(rejections, answer(302), "a", at=2.0 + REJECTED_PAUSE) is StopReason.WRONG_ENDPOINT
 
 
 def test_an_acceptance_that_a_look_shows_ends_the_row() -> None:

@@ -88,7 +88,7 @@ def test_redirects_of_several_servers_stop_the_run_and_the_servers_are_looked_at
     """A 3xx may come from any proxy: once it repeats, nothing more is sent, and the run looks at these servers."""
 
     async def main() -> None:
-        cloud = cloud_of(30)
+        cloud = cloud_of(60)
         moved = Fault.respond(302, headers={"location": "https://login.example.com/"})
         moved_ids = cloud.ids[12:]
         slow_down(cloud, 1.0, but=moved_ids)

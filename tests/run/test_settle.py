@@ -510,7 +510,7 @@ def test_polls_and_proofs_that_fail(fault: Fault) -> None:
         cloud = cloud_of(12, reboot_seconds=(5.0, 40.0))
         cloud.script(None, *[None, fault, fault] * 2, call=Call.LIST)
         for server_id in cloud.ids:
-            cloud.script(server_id, fault, fault, call=Call.LOG_ROW)
+            cloud.script(server_id, fault, call=Call.LOG_ROW)
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids)
         assert {(result.outcome, result.proof) for result in report} == {(Outcome.COMPLETED, Proof.ACTION)}

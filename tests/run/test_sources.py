@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 import pytest
+import trio
 
 from bulkrestart import Outcome, Proof, Reason, Report, RestartClient, Rollout, Token
 from bulkrestart.simulator import Call, Cloud, Fault, RequestIds, asgi
@@ -42,6 +43,30 @@ WAYS: Final[Mapping[str, Callable[[], httpx.Response]]] = {
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
+def time_out() -> httpx.Response:
+    """Do not answer in time; the transport waits for 60 s before."""
+    raise httpx.ReadTimeout("")
+
+
+def cut() -> httpx.Response:
+    """Cut the connection."""
+    raise httpx.ReadError("")
+
+
+OVER_LIMIT: Final = {"overLimit": {"code": 429, "message": "This request was rate-limited."}}
+#: The ways in which a source fails for a time.
+FAILS: Final[Mapping[str, Callable[[], httpx.Response]]] = {
+    "500": lambda: httpx.Response(500, json={"computeFault": {"code": 500, "message": "Unexpected API Error."}}),
+    "503": lambda: httpx.Response(503, text="no"),
+    "503 with Retry-After": lambda: httpx.Response(503, text="no", headers={"retry-after": "5"}),
+    "429": lambda: httpx.Response(429, json=OVER_LIMIT),
+    "429 with Retry-After": lambda: httpx.Response(429, json=OVER_LIMIT, headers={"retry-after": "5"}),
+    "time-out": time_out,
+    "cut": cut,
+}
+fails = pytest.mark.parametrize("way", FAILS.values(), ids=FAILS)
+
+
 def kind_of(request: httpx.Request) -> str:
     """Name what a request asks for."""
     return next((kind for kind, path in PATHS.items() if path.search(request.url.path)), "send")
@@ -55,6 +80,10 @@ class Keeping(httpx.AsyncBaseTransport):
     kept: Collection[str] = ()
     way: Callable[[], httpx.Response] = WAYS["403"]
     change: Callable[[str, object], object] = lambda _, document: document
+    #: The servers whose sources are refused; None for all.
+    servers: Collection[str] | None = None
+    #: From when to when they are refused, in seconds.
+    times: tuple[float, float] = (0.0, float("inf"))
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,7 +93,11 @@ class Keeping(httpx.AsyncBaseTransport):
         """Answer a request, or let the cloud answer."""
         kind = kind_of(request)
         self.asked.append(kind)
-        if kind in self.kept:
+        began, end = self.times
+        is_kept = self.servers is None or any(server_id in request.url.path for server_id in self.servers)
+        if kind in self.kept and is_kept and began <= trio.current_time() < end:
+            if self.way is time_out:
+                await trio.sleep(60.0)
             return self.way()
         response = await self._transport.handle_async_request(request)
         body = await response.aread()
@@ -167,34 +200,298 @@ def test_the_action_log_after_a_lost_reply(way: Callable[[], httpx.Response], ap
 
 
 @ways
-def test_the_action_log_with_since(way: Callable[[], httpx.Response]) -> None:
-    """Nothing is sent if it is unknown whether a server has rebooted already."""
+@pytest.mark.parametrize("saved", [True, False], ids=["saved since", "not saved since"])
+def test_the_action_log_with_since(
+    way: Callable[[], httpx.Response], saved: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is sent if it is unknown whether a server has rebooted already; one that was not saved has not."""
 
     async def main() -> None:
         transport = Keeping(cloud_of(30), {"log", "row"}, way)
-        for server_id in transport.cloud.ids:
-            transport.cloud.change(server_id, vm_state="active")
+        if not saved:
+            transport.change = lambda _, document: mapped(document, long_ago)
         report = await restart(transport, since=SINCE)
-        assert {outcome for outcome, _, _ in ends(report)} <= {Outcome.SKIPPED, Outcome.COMPLETED}
         assert report.elapsed < 60.0
+        # Two odd answers are needed, and requests for 20 servers are in flight at once.
+        assert transport.asked.count("log") <= 40
+        if saved:
+            assert ends(report) == {(Outcome.SKIPPED, Reason.HISTORY_UNREADABLE, None)}
+            assert transport.asked.count("send") == 0
+            assert transport.asked.count("show") <= 70
+        else:
+            assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE)}
+            assert set(transport.cloud.posts.values()) == {1}
+
+    virtually(main)
+    assert caplog.text.count("reboots are judged by the states of servers alone") == 1
+
+
+@ways
+def test_single_servers(way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture) -> None:
+    """The list is used instead of single servers; a server that would be sent to again is not."""
+
+    async def main() -> None:
+        # The look before the run succeeds: if that cannot be read, the endpoint may be wrong.
+        transport = Keeping(cloud_of(30), {"show"}, way, times=(1.0, float("inf")))
+        # Rejected looks at three servers would stop the run.
+        lost = transport.cloud.ids[10:12]
+        for server_id in lost:
+            transport.cloud.script(server_id, Fault.no_reply(applied=False))
+        report = await restart(transport)
+        assert report.stopped is None
+        for result in report:
+            is_lost = result.server_id in lost
+            expected = (Outcome.REFUSED, Reason.FORBIDDEN) if is_lost else (Outcome.COMPLETED, None)
+            assert (result.outcome, result.reason) == expected
+            assert result.proof is (None if is_lost else Proof.ACTION)
+        assert set(transport.cloud.posts.values()) == {1}
+        assert report.elapsed < 120.0
+        assert transport.asked.count("show") <= 1 + 10 * len(lost)
+
+    virtually(main)
+    assert caplog.text.count("only lists can show whether servers are back") == 1
+
+
+#: What a warning says of whole logs that fail, and at the end of that.
+FAILING: Final = "reboots are judged by the states of servers alone, until they can be read again"
+MODES: Final[Mapping[str, Mapping[str, object]]] = {
+    "default": {},
+    "HARD": {"reboot_type": "HARD"},
+    "one at once": {"max_at_once": 1},
+    "max_down=10": {"rollout": Rollout(max_failures="100%", max_refused="100%", max_down=10)},
+}
+
+
+@fails
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_an_action_log_that_fails(
+    way: Callable[[], httpx.Response], mode: Mapping[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Servers that are back are judged by their states after 90 s of failures, not after their `wait_timeout`."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30, reboot_seconds=(20.0, 20.0)), {"log", "row"}, way)
+        report = await restart(transport, **mode)
+        assert report.stopped is None
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE)}
+        assert set(transport.cloud.posts.values()) == {1}
+        assert 110.0 <= report.elapsed < 400.0
+        assert transport.asked.count("row") + transport.asked.count("log") <= 50
+        assert transport.asked.count("show") <= 50
+
+    virtually(main)
+    assert caplog.text.count(FAILING) == 1
+    assert "run stops" not in caplog.text
+
+
+@fails
+def test_an_action_log_that_fails_with_since(
+    way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is sent; after 5 min of failures no server waits for the log any more."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), {"log", "row"}, way)
+        report = await restart(transport, since=SINCE)
+        assert report.stopped is None
+        assert ends(report) == {(Outcome.SKIPPED, Reason.HISTORY_UNREADABLE, None)}
+        assert transport.asked.count("send") == 0
+        assert 290.0 <= report.elapsed < 400.0
+        assert transport.asked.count("log") <= 60
+
+    virtually(main)
+    assert caplog.text.count(FAILING) == 1
+
+
+@pytest.mark.unmeasured
+@fails
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+def test_an_action_log_that_fails_after_a_lost_reply(
+    way: Callable[[], httpx.Response], applied: bool, reboot_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A send of unknown fate is in doubt after 5 min, as after any log that does not tell; nothing is sent again."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(12, reboot_seconds=(20.0, 20.0)), {"log", "row"}, way)
+        lose(transport.cloud, applied=applied)
+        report = await restart(transport, reboot_type=reboot_type)
+        assert report.stopped is None
+        assert ends(report) == {(Outcome.IN_DOUBT, Reason.UNANSWERED, None)}
+        assert set(transport.cloud.posts.values()) == {1}
+        assert all(result.elapsed >= 300.0 for result in report)
+        # While nothing is answered, requests are made one at a time: the last sends leave late.
+        assert report.elapsed < (900.0 if way is time_out else 400.0)
+        assert transport.asked.count("log") <= 100
+
+    virtually(main)
+    assert caplog.text.count(FAILING) == 1
+
+
+@pytest.mark.unmeasured
+@fails
+@pytest.mark.parametrize("lasts", [30.0, 120.0, 200.0])
+@pytest.mark.parametrize("applied", [True, False])
+def test_an_action_log_that_fails_for_a_time_after_a_lost_reply(
+    way: Callable[[], httpx.Response], applied: bool, lasts: float
+) -> None:
+    """No send is in doubt because of that: the log tells its fate when it can be read again."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(12, reboot_seconds=(20.0, 20.0)), {"log", "row"}, way, times=(0.0, lasts))
+        lose(transport.cloud, applied=applied)
+        report = await restart(transport)
+        assert {outcome for outcome, _, _ in ends(report)} == {Outcome.COMPLETED}
+        assert set(transport.cloud.cycles.values()) == {1}
+        assert set(transport.cloud.posts.values()) == ({1} if applied else {2})
 
     virtually(main)
 
 
-@ways
-def test_single_servers(way: Callable[[], httpx.Response]) -> None:
-    """The list is used instead of single servers."""
+@pytest.mark.unmeasured
+@fails
+@pytest.mark.parametrize("lasts", [30.0, 60.0])
+def test_an_action_log_that_restarts(
+    way: Callable[[], httpx.Response], lasts: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is waited for, and the log proves every reboot."""
 
     async def main() -> None:
-        transport = Keeping(cloud_of(30), way=way)
-        async with over(transport) as client:
-            await client.plan(transport.cloud.ids)
-            transport.kept = {"show"}
-            report = await client.restart(transport.cloud.ids, rollout=REGARDLESS)
+        transport = Keeping(cloud_of(30), {"log", "row"}, way, times=(10.0, 10.0 + lasts))
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+        assert report.elapsed < 200.0
+
+    virtually(main)
+    assert FAILING not in caplog.text
+
+
+@fails
+def test_an_action_log_that_can_be_read_again(
+    way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A probe notices it; servers that are back after that are proved by the log again."""
+
+    async def main() -> None:
+        cloud = cloud_of(60, reboot_seconds=(20.0, 20.0))
+        transport = Keeping(cloud, {"log", "row"}, way, times=(0.0, 420.0))
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=2)
+        report = await restart(transport, rollout=rollout)
+        assert report.stopped is None
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE), (Outcome.COMPLETED, None, Proof.ACTION)}
+        assert {result.proof for result in list(report)[-5:]} == {Proof.ACTION}
+
+    virtually(main)
+    assert caplog.text.count(FAILING) == 1
+    assert caplog.text.count("action logs can be read again") >= 1
+
+
+@fails
+@pytest.mark.parametrize("servers", [1, 2, 5])
+def test_an_action_log_that_fails_in_a_small_run(way: Callable[[], httpx.Response], servers: int) -> None:
+    """Servers that are restarted one at a time do not each wait for the log."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(5.0, 5.0)), {"log", "row"}, way)
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=1)
+        report = await restart(transport, rollout=rollout)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE)}
+        assert report.elapsed < 450.0 + 60.0 * servers
+        assert report.elapsed < 600.0
+
+    virtually(main)
+
+
+@fails
+def test_the_action_log_of_one_server_that_fails(
+    way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The logs of all others are read as before."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), {"log", "row"}, way)
+        broken = transport.cloud.ids[7]
+        transport.servers = {broken}
+        report = await restart(transport)
+        assert report[broken].outcome is Outcome.COMPLETED
+        assert report[broken].proof is Proof.STATE
+        assert [result.proof for result in report if result.server_id != broken] == [Proof.ACTION] * 29
+
+    virtually(main)
+
+
+@fails
+def test_single_rows_that_fail(way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture) -> None:
+    """The whole log is used instead of rows that fail."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(30), {"row"}, way)
+        report = await restart(transport)
+        assert report.stopped is None
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.STATE)}
+        assert report.elapsed < 400.0
+        assert transport.asked.count("log") >= 30
+
+    virtually(main)
+    assert caplog.text.count("whole logs do not show when a reboot ends, until they can be read again") == 1
+    assert FAILING not in caplog.text
+
+
+@fails
+def test_a_cloud_that_fails_is_not_an_action_log_that_fails(
+    way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is said of the logs, and all servers are proved by them when the cloud is back."""
+
+    async def main() -> None:
+        cloud = cloud_of(30, reboot_seconds=(5.0, 60.0))
+        transport = Keeping(cloud, {*PATHS, "send"}, way, times=(20.0, 200.0))
+        report = await restart(transport)
         assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
 
-    if way in (WAYS["403"],):
-        virtually(main)
+    virtually(main)
+    assert "until they can be read again" not in caplog.text
+
+
+@pytest.mark.parametrize("servers", [1, 5, 30])
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+def test_the_action_log_of_one_server_that_is_forbidden(
+    servers: int, reboot_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is judged by its states at once; the logs of all others are read, also if it comes first."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers), {"log", "row"}, WAYS["403"])
+        transport.servers = {transport.cloud.ids[0]}
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=1)
+        report = await restart(transport, reboot_type=reboot_type, rollout=rollout)
+        proofs = [result.proof for result in report]
+        assert proofs == [Proof.STATE, *[Proof.ACTION] * (servers - 1)]
+        assert report[transport.cloud.ids[0]].elapsed < 60.0
+
+    virtually(main)
+    assert caplog.text.count("action logs cannot be read") == (2 if servers == 1 else 0)
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_lost_reply_of_one_server_whose_action_log_is_forbidden(applied: bool) -> None:
+    """Its fate is learnt from its state, and that of others from their logs."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(5, reboot_seconds=(20.0, 20.0)), {"log", "row"}, WAYS["403"])
+        forbidden, *others = transport.cloud.ids
+        transport.servers = {forbidden}
+        lose(transport.cloud, applied=applied)
+        report = await restart(transport)
+        first = (Outcome.COMPLETED, Proof.STATE) if applied else (Outcome.IN_DOUBT, None)
+        assert (report[forbidden].outcome, report[forbidden].proof) == first
+        assert [(report[other].outcome, report[other].proof) for other in others] == [
+            (Outcome.COMPLETED, Proof.ACTION)
+        ] * 4
+        # Because other logs were read, it is asked again until the end.
+        assert report[forbidden].elapsed < 330.0
+
+    virtually(main)
 
 
 @ways
@@ -324,6 +621,11 @@ def as_empty_strings(_: str, value: object) -> object:
 def as_words(name: str, value: object) -> object:
     """Write a word for no state."""
     return "None" if name.startswith("OS-EXT-STS:") and value is None else value
+
+
+def long_ago(name: str, value: object) -> object:
+    """Show servers that were saved long ago."""
+    return "2020-01-01T00:00:00Z" if name == "updated" else value
 
 
 def with_more(name: str, value: object) -> object:

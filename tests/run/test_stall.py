@@ -188,9 +188,9 @@ def test_it_ends_in_its_bound(which: Which, status: int, body: bytes, retry_afte
     virtually(main)
 
 
-@pytest.mark.parametrize("retry_after", [901, 2_592_000])
+@pytest.mark.parametrize("retry_after", [1801, 2_592_000])
 def test_a_hold_that_is_too_long_stops_at_once(retry_after: float) -> None:
-    """A Retry-After above 900 s is not waited for."""
+    """A Retry-After above 1,800 s is not waited for."""
 
     async def main() -> None:
         cloud = cloud_of(20)
@@ -199,6 +199,53 @@ def test_a_hold_that_is_too_long_stops_at_once(retry_after: float) -> None:
             report = await client.restart(cloud.ids)
         assert_stopped(report, "the cloud asks to wait", reasons=(StopReason.OUTAGE,))
         assert report.elapsed < 5.0
+
+    virtually(main)
+
+
+#: How a cloud limits the rate of a single request, and asks to wait.
+RATE_LIMITS = {
+    "429": lambda seconds: Fault.respond(429, OVER_LIMIT, {"retry-after": seconds}),
+    "413": lambda seconds: Fault.respond(413, OVER_LIMIT, {"retry-after": seconds}),
+    "429 of a gateway": lambda seconds: Fault.respond(429, b"slow down", {"retry-after": seconds}),
+    "202, postponed": lambda seconds: Fault.respond(202, FLOW_LIMIT, {"retry-after": seconds}),
+}
+
+
+@pytest.mark.parametrize("limit", RATE_LIMITS.values(), ids=RATE_LIMITS)
+@pytest.mark.parametrize("retry_after", [600, 900, 1500, 1800])
+def test_a_pause_within_the_stall_timeout_is_waited_for(limit: Callable[[str], Fault], retry_after: int) -> None:
+    """One rate limit in a run that goes well does not stop it; nothing leaves before the cloud allows it."""
+
+    async def main() -> None:
+        cloud = cloud_of(50, reboot_seconds=(20.0, 20.0))
+        cloud.script(cloud.ids[20], limit(str(retry_after)))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=Rollout(max_down=5))
+        assert (report.stopped, report.summary) == (None, {Outcome.COMPLETED: 50})
+        arrivals = sorted(request.time for request in cloud.requests)
+        assert max(later - earlier for earlier, later in pairwise(arrivals)) >= retry_after
+        assert_accounted(report, cloud)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("limit", RATE_LIMITS.values(), ids=RATE_LIMITS)
+@pytest.mark.parametrize("retry_after", [1801, 2000, 3600])
+def test_a_longer_pause_stops_a_run_that_goes_well(limit: Callable[[str], Fault], retry_after: int) -> None:
+    """It says how long the cloud asks to wait, and what can be restarted; nothing leaves meanwhile."""
+
+    async def main() -> None:
+        cloud = cloud_of(50, reboot_seconds=(20.0, 20.0))
+        cloud.script(cloud.ids[20], limit(str(retry_after)))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=Rollout(max_down=5))
+            assert report.stopped is not None
+            assert report.stopped.reason is StopReason.OUTAGE
+            assert report.stopped.detail.startswith(f"the cloud asks to wait for {retry_after} s (")
+            assert report.stopped.detail.endswith("; what is left can be restarted after that")
+            assert report.summary[Outcome.SKIPPED] >= 25
+            assert_accounted(report, cloud)
 
     virtually(main)
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import trio
 
-from bulkrestart import Outcome, Reason, Report, RestartClient, StopReason, Token
+from bulkrestart import Outcome, Reason, Report, RestartClient, Rollout, StopReason, Token
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.virtual import EPOCH, REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 
@@ -72,7 +72,7 @@ def test_what_all_servers_meet_stops_the_run(stray: Fault) -> None:
     """If only such answers come for several servers, the run soon stops and names the cause."""
 
     async def main() -> None:
-        cloud = cloud_of(40, reboot_seconds=(5.0, 5.0))
+        cloud = cloud_of(60, reboot_seconds=(5.0, 5.0))
         for server_id in cloud.ids[20:]:
             cloud.script(server_id, *[stray] * 99)
         report = await restart(cloud)
@@ -80,9 +80,72 @@ def test_what_all_servers_meet_stops_the_run(stray: Fault) -> None:
         expected = StopReason.UNAUTHORIZED if stray.answer and stray.answer.status == 401 else StopReason.WRONG_ENDPOINT
         assert report.stopped.reason is expected
         assert report.summary[Outcome.COMPLETED] == 20
-        # Little more than one round of sends left, unless nothing can have been started.
-        assert expected is StopReason.UNAUTHORIZED or report.summary[Outcome.SKIPPED] >= 10
+        # Looks succeed, so the sends to 10 servers were rejected, and those of one more round, unless nothing can have
+        # been started.
+        assert expected is StopReason.UNAUTHORIZED or report.summary[Outcome.SKIPPED] >= 40 - 10 - 5
         assert report.elapsed < 120.0
+        assert_accounted(report, cloud)
+
+    virtually(main)
+
+
+#: Answers to sends alone, and how a server ends whose sends are all answered so.
+ALONE = {
+    "404 of an ingress": (STRAY["404 of an ingress"], Reason.ATTEMPTS_EXHAUSTED),
+    "302 to a login page": (STRAY["302 to a login page"], Reason.ATTEMPTS_EXHAUSTED),
+    "407 of a proxy": (STRAY["407 of a proxy"], Reason.ATTEMPTS_EXHAUSTED),
+    "403 of a login page": (Fault.respond(403, b"<html><title>Login</title></html>"), Reason.FORBIDDEN),
+    "401": (STRAY["401"], Reason.UNAUTHORIZED),
+}
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize(("stray", "reason"), ALONE.values(), ids=ALONE)
+@pytest.mark.parametrize("max_down", [1, 3])
+@pytest.mark.parametrize(
+    ("servers", "rejected"), [(1, range(1)), (5, range(2, 5)), (50, range(20, 23)), (50, range(20, 29))]
+)
+def test_sends_to_a_few_servers_that_are_rejected_alone(
+    servers: int, rejected: range, max_down: int, stray: Fault, reason: Reason
+) -> None:
+    """Looks at them succeed: they end by themselves, and the run goes on with the others."""
+
+    async def main() -> None:
+        cloud = cloud_of(servers, reboot_seconds=(1.0, 1.0))
+        for number in rejected:
+            cloud.script(cloud.ids[number], *[stray] * 99)
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=max_down)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=rollout)
+        assert report.stopped is None
+        ends = [(result.outcome, result.reason) for result in report]
+        assert ends == [
+            (Outcome.REFUSED, reason) if number in rejected else (Outcome.COMPLETED, None) for number in range(servers)
+        ]
+        assert_accounted(report, cloud)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("max_down", [1, 3])
+@pytest.mark.parametrize(
+    ("servers", "good", "most"), [(5, 0, 3), (50, 0, 3), (50, 20, 12)], ids=["5, all", "50, all", "50, the later"]
+)
+@pytest.mark.parametrize("name", ["404 of an ingress", "302 to a login page", "407 of a proxy", "401"])
+def test_sends_that_are_all_rejected_stop_the_run(name: str, servers: int, good: int, most: int, max_down: int) -> None:
+    """If no send ever got through, three servers are enough; if sends did, a few more are needed."""
+
+    async def main() -> None:
+        cloud = cloud_of(servers, reboot_seconds=(1.0, 1.0))
+        for server_id in cloud.ids[good:]:
+            cloud.script(server_id, *[STRAY[name]] * 99)
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=max_down)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, rollout=rollout)
+        assert report.stopped is not None
+        assert report.stopped.reason is (StopReason.UNAUTHORIZED if name == "401" else StopReason.WRONG_ENDPOINT)
+        assert report.summary.get(Outcome.COMPLETED, 0) == good
+        assert report.summary[Outcome.SKIPPED] >= servers - good - most
         assert_accounted(report, cloud)
 
     virtually(main)

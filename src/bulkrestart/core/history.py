@@ -11,6 +11,7 @@ from bulkrestart.core.look import decide_look, is_log_unreadable
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.sources import is_failing
 from bulkrestart.core.states import REBOOT_TASKS
 
 
@@ -38,15 +39,18 @@ def last_reboot(log: Log, since: float) -> Action | None:
 def with_row(log: Log, row: Log | Observation) -> Log | Observation:
     """Replace a row of the log by the same row as read singly, which shows whether it has finished.
 
-    If we may not read single rows, the log stays as it is. If the row could not be read now, return that answer.
+    If single rows cannot be read, or all fail, the log stays as it is. If this row could not be read now, return that
+    answer.
     """
     if not isinstance(row, tuple):
-        return log if is_log_unreadable(row) else row
+        return log if is_log_unreadable(row) or is_failing(row) else row
     single = {one.request_id: one for one in row}
     return tuple(single.get(one.request_id, one) for one in log)
 
 
-def decide_since(sighting: Sighting, since: LogMoment, progress: Progress) -> Decision:
+def decide_since(
+    sighting: Sighting, since: LogMoment, progress: Progress, *, is_log_given_up: bool = False
+) -> Decision:
     """Decide on a look at a server that is left alone if it has rebooted since a moment.
 
     The server is also left alone if its last reboot began so shortly before the moment that the difference between the
@@ -56,12 +60,13 @@ def decide_since(sighting: Sighting, since: LogMoment, progress: Progress) -> De
         sighting: What was seen; with the action log if it needs one, and the last reboot in it read singly.
         since: The moment, on the log's clock.
         progress: The server's progress; it is not changed.
+        is_log_given_up: Whether the log has failed for so long that it is not waited for.
     """
     decision = decide_look(sighting, progress)
     log = sighting.log
     if log is None or (isinstance(log, Answer) and (log.is_throttled or log.is_refused_token)):
         return decision
-    if not isinstance(log, tuple) and not is_log_unreadable(log):
+    if not isinstance(log, tuple) and not is_log_unreadable(log) and not is_log_given_up:
         return Look(is_unresolved=False, delay=PASSING_DELAY)
     if not isinstance(log, tuple) or not log:
         # An empty log is no log: every server has the row of its creation.

@@ -6,8 +6,9 @@ from typing import Final
 FIRST_HOLD: Final = 1.0
 #: The most that an unsaid hold grows to; the providers' own tools wait so long (gophertelekomcloud: 60 s).
 LONGEST_HOLD: Final = 60.0
-#: The longest that a run waits because it was asked to, in seconds; if it is to be longer, the run stops.
-LONGEST_SAID: Final = 900.0
+#: The longest that a run waits because it was asked to, in seconds; if it is to be longer, the run stops. As long as a
+#: run goes on without progress by default (`stall.STALL_TIMEOUT`).
+LONGEST_SAID: Final = 1800.0
 
 #: Seconds by which timers are late, and requests with them.
 LATENESS: Final = 0.005

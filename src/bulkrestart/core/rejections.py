@@ -16,6 +16,10 @@ from bulkrestart.core.trouble import gets_through
 
 #: How many servers' requests have to be rejected. Fewer may be the fault of these servers.
 REJECTED_SERVERS: Final = 3
+#: The same for sends, if a send got through before and other requests have since: the endpoint is right, and something
+#: on the way rejects the sends to some servers. As many servers in a row that refuse by policy stop a run as well
+#: (`decide.FORBIDDEN_IN_A_ROW`).
+REJECTED_SENDS: Final = 10
 #: Seconds for which all requests are paused then: a gateway that reloads its configuration answers oddly for less.
 REJECTED_PAUSE: Final = 2.0
 
@@ -24,22 +28,30 @@ class _Streak:
     """Rejections in a row."""
 
     def __init__(self) -> None:
-        self.server_ids: set[str | None] = set()
-        #: When the streak reached `REJECTED_SERVERS`; `inf` before that.
+        self._server_ids: set[str | None] = set()
+        self._enough = REJECTED_SERVERS
+        #: When the streak reached `_enough` servers; `inf` before that.
         self.reached_at = float("inf")
 
     def add(self, now: float, server_id: str | None) -> bool:
-        """Add a rejection; return whether the streak has just reached `REJECTED_SERVERS`."""
-        if len(self.server_ids) == REJECTED_SERVERS:
+        """Add a rejection; return whether the streak has just reached as many servers as it needs."""
+        if len(self._server_ids) >= self._enough:
             return False
-        self.server_ids.add(server_id)
-        if len(self.server_ids) < REJECTED_SERVERS:
+        self._server_ids.add(server_id)
+        if len(self._server_ids) < self._enough:
             return False
         self.reached_at = now
         return True
 
+    def demand_more(self) -> None:
+        """Require `REJECTED_SENDS` servers from now on."""
+        self._enough = REJECTED_SENDS
+        if len(self._server_ids) < REJECTED_SENDS:
+            self.reached_at = float("inf")
+
     def clear(self) -> None:
-        self.server_ids.clear()
+        self._server_ids.clear()
+        self._enough = REJECTED_SERVERS
         self.reached_at = float("inf")
 
 
@@ -47,10 +59,13 @@ class Rejections:
     """Counts answers that suggest a wrong endpoint or an invalid token (`Answer.is_rejection`).
 
     Only sends and looks at single servers are counted: a user who may not read action logs or lists is refused there
-    alone (`SourceHealth`). Sends are counted apart, because a gateway may let looks through and reject sends.
+    alone (`SourceHealth`). Sends are counted apart, because a gateway may let looks through and reject sends. If looks
+    succeed between rejected sends, and a send got through before, more servers are needed: `REJECTED_SENDS`.
     """
 
     def __init__(self) -> None:
+        #: Whether a send got through in this run.
+        self._has_sent = False
         self._sends = _Streak()
         self._looks = _Streak()
         self._good: Counter[RequestKind] = Counter()
@@ -76,13 +91,16 @@ class Rejections:
         if not isinstance(seen, Observation) or gets_through(seen):
             self._good[kind] += 1
             if kind is RequestKind.SEND:
-                self._sends.clear()
+                self.note_accepted()
+            elif self._has_sent:
+                self._sends.demand_more()
             if kind is not RequestKind.LOG:
                 self._looks.clear()
         return None
 
     def note_accepted(self) -> None:
-        """Record that a look has shown that a send was accepted."""
+        """Record that a send got through: an answer shows it, or a later look at the server."""
+        self._has_sent = True
         self._sends.clear()
 
     def count_good_except(self, kind: RequestKind) -> int:

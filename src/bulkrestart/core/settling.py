@@ -11,6 +11,7 @@ from bulkrestart.core.look import LATE_GRACE, is_log_unreadable
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
+from bulkrestart.core.sources import is_failing
 from bulkrestart.core.states import ACTIVE, DELETED, ERROR, REBOOT_TASKS
 
 
@@ -142,7 +143,7 @@ def decide_proof(
     """
     by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE) if is_view_fresh or is_late else Watch()
     if not isinstance(log, tuple):
-        return by_state if is_log_unreadable(log) or is_late else Watch()
+        return by_state if is_log_unreadable(log) or is_failing(log) or is_late else Watch()
     if not log:
         # An empty log is no log: every server has the row of its creation.
         return by_state

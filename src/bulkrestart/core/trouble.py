@@ -63,7 +63,7 @@ def gets_through(seen: Observation) -> bool:
 
 def too_long(seconds: float, words: str) -> Stop:
     """Stop a run that is asked to wait for longer than a run waits."""
-    remedy = "what was not sent to is skipped: give it again after that"
+    remedy = "what is left can be restarted after that"
     return Stop(StopReason.OUTAGE, f"the cloud asks to wait for {seconds:.0f} s ({words}); {remedy}")
 
 

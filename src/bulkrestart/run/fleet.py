@@ -114,7 +114,7 @@ class Fleet:
         self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
         self._line = Line(self._turns, self._course)
         self._calibration = ActionLogCalibration(clock, recorder.facts)
-        self._sources = Sources(compute, gate)
+        self._sources = Sources(compute, gate, len(ledger))
         self._submitter = Submitter(
             compute=compute,
             gate=gate,
@@ -190,7 +190,7 @@ class Fleet:
             seen = await self._preflight.look(first)
             if isinstance(seen, Server) and seen.task_state in REBOOT_TASKS:
                 self._was_rebooting = seen.id
-            self._sources.states.judge(seen)
+            self._sources.states.judge(seen, first[0], asked_at=anyio.current_time())
             require_past(self._options.since, self._clock)
             await self._survey_fleet()
             await self._recorder.begin()

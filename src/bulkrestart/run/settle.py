@@ -35,6 +35,7 @@ from bulkrestart.core.settling import (
     states_unreadable,
 )
 from bulkrestart.core.sight import Sight
+from bulkrestart.core.sources import is_failing
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.trouble import is_trouble
 from bulkrestart.run.crew import unhurried, work_through
@@ -212,17 +213,17 @@ class Settler:
                 continue
             with anyio.move_on_after(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER)):
                 await self._course.lost.wait()
-            began, count = self._gate.patience(anyio.current_time()), len(self._watched)
+            count = len(self._watched)
             swept = await self._poll(beside)
             if self._course.lost.is_set() or self._is_hopeless(swept):
                 return
-            took = self._gate.patience(anyio.current_time()) - began
             has_news = len(self._watched) < count
             # A slow cloud is polled less often, so that polls never take most of its time.
-            interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), took)
+            interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), swept.took)
 
     async def _poll(self, beside: TaskGroup) -> Swept:
         began = anyio.current_time()
+        patience = self._gate.patience(began)
         # They came in the order in which they were accepted.
         oldest = next(iter(self._watched.values())).accepted
         back: list[str] = []
@@ -262,6 +263,8 @@ class Settler:
         if swept.is_complete:
             await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
+        # Without the action logs, which may time out.
+        swept.took = self._gate.patience(anyio.current_time()) - patience
         # A server that stands on two pages of a list that changes while it is read may have its outcome already.
         # Only ids are kept meanwhile: what is watched of a server is free once it has its outcome.
         proving = [server_id for server_id in dict.fromkeys(back) if server_id in self._watched]
@@ -291,7 +294,7 @@ class Settler:
         """Stop waiting for servers if their states cannot be read at all; return whether that is so."""
         is_stray = isinstance(trouble, Answer) and not is_trouble(trouble) and not trouble.is_throttled
         self._strays = self._strays + 1 if is_stray else 0
-        most = 1 if self._sources.states.permanent_answer is not None else _STRAYS_IN_A_ROW
+        most = 1 if self._sources.states.refusal is not None else _STRAYS_IN_A_ROW
         if not isinstance(trouble, Answer) or self._seen_id is not None or trouble.status == 401 or self._strays < most:
             return False
         self._unreadable_states = trouble
@@ -410,7 +413,7 @@ class Settler:
             named = self._find(read, watched, is_late=is_late) if isinstance(read, tuple) else None
             if named is not None and not named.row.is_error:
                 return read, named
-            if not isinstance(read, tuple) and not _may_be_about_row(read):
+            if not isinstance(read, tuple) and not is_failing(read) and not _may_be_about_row(read):
                 return read, None
         whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
         if not isinstance(whole, tuple):

@@ -1,29 +1,41 @@
 """Reads action logs and states of single servers, and stops asking a source that cannot be read (`docs/sources.md`).
 
-Law: a source that is known to be unreadable is not asked again in this run, and one warning says so.
+Law: a source that is known to be unreadable is not asked again in this run, and one warning says so. A source that
+fails is asked rarely until it can be read again, and a warning says so at both ends.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import anyio
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.model import Log, Server
-from bulkrestart.core.observation import Answer, Observation
-from bulkrestart.core.sources import SourceHealth
-from bulkrestart.core.stall import RequestKind
+from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
+from bulkrestart.core.sources import SourceHealth, SourceOutage, is_failure
+from bulkrestart.core.stall import RequestKind, span
+from bulkrestart.core.trouble import gets_through
 from bulkrestart.run.gate import Gate
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_LOG_WORDS: Final = "action logs cannot be read (%s): reboots are judged by the states of servers alone"
-_ROW_WORDS: Final = "single rows of action logs cannot be read (%s): whole logs do not show when a reboot ends"
-_STATES_WORDS: Final = "single servers cannot be read (%s): only lists can show whether servers are back"
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How warnings name a source, and what is used instead of it."""
+
+    name: str
+    instead: str
+
+
+_LOG_WORDS: Final = _Words("action logs", "reboots are judged by the states of servers alone")
+_ROW_WORDS: Final = _Words("single rows of action logs", "whole logs do not show when a reboot ends")
+_STATES_WORDS: Final = _Words("single servers", "only lists can show whether servers are back")
 
 
 class Source:
@@ -32,30 +44,87 @@ class Source:
     Args:
         gate: The gate to the cloud.
         kind: What its requests ask for.
-        words: The text of the warning that it cannot be read.
+        words: How warnings name it.
+        servers: How many servers the run has.
+        compare: Asks another source about a server, to tell if only this one fails. None: this source is asked as
+            usual, however often it fails.
     """
 
-    def __init__(self, gate: Gate, kind: RequestKind, words: str) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        kind: RequestKind,
+        words: _Words,
+        servers: int,
+        compare: Callable[[str], Awaitable[Server | Observation]] | None = None,
+    ) -> None:
         self._gate = gate
         self._kind = kind
         self._words = words
-        self._health = SourceHealth()
+        self._compare = compare
+        self._health = SourceHealth(servers)
+        self._outage = SourceOutage()
+        #: Whether the last warning said that the source fails.
+        self._is_told_failing = False
 
     @property
     def permanent_answer(self) -> Answer | None:
         """The answer that takes the place of all further ones; None while the source counts as readable."""
         return self._health.permanent_answer
 
-    def record_read(self) -> None:
-        """Record that the source was read in another way."""
-        self._health.record_read()
+    @property
+    def refusal(self) -> Answer | None:
+        """The last answer after which a server is judged without the source; None if the source was read since."""
+        return self._health.refusal
 
-    def judge(self, seen: T, *, is_shown: bool = False) -> T | Answer:
-        """Record an answer, and return it, or `permanent_answer` once there is one; see `SourceHealth.judge`."""
-        if self._health.judge(seen, self._gate.count_good_except(self._kind), is_shown=is_shown):
-            assert self.permanent_answer is not None, "the source was judged unreadable"
-            _log.warning(self._words, self.permanent_answer.words)
-        return self.permanent_answer or seen
+    def relate(self, other: "Source") -> None:
+        """Let the failures of each of two sources count for the other one as well."""
+        self._outage.related, other._outage.related = other._outage, self._outage
+
+    def record_read(self) -> None:
+        """Record that the source was read, maybe in another way."""
+        self._health.record_read()
+        self._outage.record_read(anyio.current_time())
+        if self._is_told_failing:
+            self._is_told_failing = False
+            _log.warning("%s can be read again", self._words.name)
+
+    def fails_for(self, server_id: str) -> float:
+        """Return the seconds for which the source has failed; 0.0 if the server is not judged without it."""
+        now = anyio.current_time()
+        return self._outage.lasts(now) if self._outage.is_failing(server_id, now) else 0.0
+
+    def is_suspect(self, server_id: str) -> bool:
+        """Return whether so many requests failed in a row that one request at a time is made."""
+        return self._outage.is_suspect(server_id)
+
+    def withhold(self, server_id: str, *, is_last: bool = False) -> Answer | Unsent | Unanswered | None:
+        """Return what stands for an answer if no request is to be made now; see `SourceOutage.withhold`."""
+        return self.permanent_answer or self._outage.withhold(server_id, anyio.current_time(), is_last=is_last)
+
+    def judge(self, seen: T, server_id: str, *, asked_at: float, is_shown: bool = False) -> T | Answer | Unsent:
+        """Record an answer, and return what stands for it: see `SourceHealth.judge` and `SourceOutage`."""
+        good_elsewhere = self._gate.count_good_except(self._kind)
+        if self._compare is not None and is_failure(seen):
+            assert isinstance(seen, Observation), "what was read is no failure"
+            now = anyio.current_time()
+            self._outage.record_failure(seen, server_id, now, good_elsewhere, asked_at=asked_at)
+            if not self._outage.is_failing(server_id, now):
+                return seen
+            if not self._is_told_failing:
+                self._is_told_failing = True
+                words = "%s fail for %s while other requests succeed (%s): %s, until they can be read again"
+                _log.warning(words, self._words.name, span(self._outage.lasts(now)), seen, self._words.instead)
+            return self._outage.answer(now)
+        was_readable = self.permanent_answer is None
+        if was_readable and not isinstance(seen, Observation):
+            self.record_read()
+        result = self._health.judge(seen, server_id, good_elsewhere, is_shown=is_shown)
+        if was_readable and self.permanent_answer is not None:
+            _log.warning(
+                "%s cannot be read (%s): %s", self._words.name, self.permanent_answer.words, self._words.instead
+            )
+        return result
 
     async def ask(
         self,
@@ -64,12 +133,44 @@ class Source:
         *,
         is_for_send: bool = False,
         is_shown: bool = False,
+        is_last: bool = False,
+        must_ask: bool = False,
     ) -> tuple[T | Observation, float]:
-        """Make a request, unless the source is known to be unreadable; see `Gate.ask`."""
-        if self.permanent_answer is not None:
-            return self.permanent_answer, anyio.current_time()
-        seen, asked = await self._gate.ask(request, server_id, is_for_send=is_for_send)
-        return self.judge(seen, is_shown=is_shown), asked
+        """Make a request, unless the source is known to be unreadable or to fail; see `Gate.ask`.
+
+        After a failure, another source is asked first if no request of another kind has succeeded since: if that fails
+        too, it is not this source alone that fails.
+
+        Args:
+            request: Makes the request.
+            server_id: The server that it is about.
+            is_for_send: It is of no use once the run has stopped.
+            is_shown: Whether the cloud shows the server.
+            is_last: The reader will not ask again.
+            must_ask: Ask also a source that fails.
+        """
+        is_comparison = False
+
+        async def make_request() -> T | Server | Observation:
+            # Decided when the request may leave: others may have failed while it waited for that.
+            nonlocal is_comparison
+            good_elsewhere = self._gate.count_good_except(self._kind)
+            if not must_ask and self._outage.needs_comparison(good_elsewhere):
+                is_comparison = True
+                assert self._compare is not None, "no other source is known to fail"
+                return await self._compare(server_id)
+            return await request()
+
+        withheld = self.permanent_answer if must_ask else self.withhold(server_id, is_last=is_last)
+        while withheld is None:
+            is_comparison = False
+            seen, asked = await self._gate.ask(make_request, server_id, is_for_send=is_for_send)
+            if not is_comparison:
+                seen = cast("T | Observation", seen)
+                return self.judge(seen, server_id, asked_at=asked, is_shown=is_shown), asked
+            if isinstance(seen, Observation) and not gets_through(seen):
+                return Unanswered(f"other requests fail as well ({seen})"), asked
+        return withheld, anyio.current_time()
 
 
 class Sources:
@@ -78,6 +179,7 @@ class Sources:
     Args:
         compute: The cloud.
         gate: The gate to the cloud.
+        servers: How many servers the run has.
 
     Attributes:
         log: The action log.
@@ -85,18 +187,34 @@ class Sources:
         states: The states of a single server.
     """
 
-    def __init__(self, compute: Compute, gate: Gate) -> None:
+    def __init__(self, compute: Compute, gate: Gate, servers: int) -> None:
         self._compute = compute
-        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS)
-        self.row = Source(gate, RequestKind.LOG, _ROW_WORDS)
-        self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS)
+        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS, servers, compute.show)
+        self.row = Source(gate, RequestKind.LOG, _ROW_WORDS, servers, compute.show)
+        self.log.relate(self.row)
+        self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS, servers)
 
     async def read_log(
-        self, server_id: str, *, is_for_send: bool = False, is_shown: bool = False
+        self,
+        server_id: str,
+        *,
+        is_for_send: bool = False,
+        is_shown: bool = False,
+        is_last: bool = False,
     ) -> tuple[Log | Observation, float]:
-        """Read the action log of a server; return it, or what came instead, and when the request left."""
+        """Read the action log of a server; return it, or what came instead, and when the request left.
+
+        Before a send that may be the second, also a log that fails is asked.
+        """
         request = partial(self._compute.actions, server_id)
-        return await self.log.ask(request, server_id, is_for_send=is_for_send, is_shown=is_shown)
+        return await self.log.ask(
+            request,
+            server_id,
+            is_for_send=is_for_send,
+            is_shown=is_shown,
+            is_last=is_last,
+            must_ask=is_for_send,
+        )
 
     async def read_row(self, server_id: str, request_id: str) -> tuple[Log | Observation, float]:
         """Read one row of the action log of a server; return a log of that row, or what came instead."""
@@ -104,6 +222,9 @@ class Sources:
         if isinstance(seen, tuple):
             # A user who may read rows may read logs.
             self.log.record_read()
+        elif self.log.is_suspect(server_id):
+            # One reader finds out whether whole logs, which replace rows, fail as well.
+            await self.read_log(server_id, is_shown=True)
         return seen, asked
 
     async def read_server(self, server_id: str, *, is_for_send: bool) -> tuple[Server | Observation, float]:

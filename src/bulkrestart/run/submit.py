@@ -21,7 +21,7 @@ from bulkrestart.core.clock import CloudClock, Instant
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.history import decide_since, last_reboot, needs_log, with_row
-from bulkrestart.core.look import decide_delivered_again, decide_look, is_log_unreadable, next_look
+from bulkrestart.core.look import LOOK_TIMEOUT, decide_delivered_again, decide_look, is_log_unreadable, next_look
 from bulkrestart.core.model import Log, Outcome, RebootType, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
@@ -183,25 +183,34 @@ class Submitter:
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
             server = await self._see(self._sources.states, show, progress)
         sighting = Sighting(server=server, log=log, at=at, instant=instant)
-        decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
+        if since is None:
+            decision = decide_look(sighting, progress)
+        else:
+            is_given_up = self._sources.log.fails_for(progress.server_id) >= LOOK_TIMEOUT
+            decision = decide_since(sighting, since, progress, is_log_given_up=is_given_up)
         may_be_delivered_again = progress.sends.has_reached and progress.failed_soft is None
         if isinstance(decision, Send | End) and log is None and may_be_delivered_again:
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
-            log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
+            read_log = partial(self._compute.actions, progress.server_id)
+            log = await self._see(self._sources.log, read_log, progress, must_ask=True)
             decision = self._decide_delivered_again(log, progress) or decision
         progress.look(sighting, decision)
         return decision
 
-    async def _see(self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress) -> T | Answer:
+    async def _see(
+        self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress, *, must_ask: bool = False
+    ) -> T | Answer | Unsent | Unanswered:
         """Ask a source within a slot that is held already; count the request, because the send follows in that slot."""
-        if source.permanent_answer is not None:
-            return source.permanent_answer
+        withheld = source.permanent_answer if must_ask else source.withhold(progress.server_id)
+        if withheld is not None:
+            return withheld
         asked = anyio.current_time()
         self._gate.count_one_more()
         seen = await request()
         self._gate.observe(seen, sent_at=asked, server_id=progress.server_id)
-        return source.judge(seen, is_shown=source is not self._sources.states)
+        is_shown = source is not self._sources.states
+        return source.judge(seen, progress.server_id, asked_at=asked, is_shown=is_shown)
 
     def _needs_look(self, progress: Progress) -> bool:
         """Return whether to look within the slot of the send: the last look is too old, or a HARD reboot has had none.
@@ -220,13 +229,14 @@ class Submitter:
         at = anyio.current_time()
         if progress.fate.is_unresolved:
             await self._calibrate()
-            log, _ = await self._sources.read_log(progress.server_id)
+            is_last = at - progress.fate.answered_at >= LOOK_TIMEOUT
+            log, _ = await self._sources.read_log(progress.server_id, is_last=is_last)
         instant = current_instant()
         server, _ = await self._sources.read_server(progress.server_id, is_for_send=not progress.fate.is_unresolved)
         if isinstance(server, Unsent) and self._is_given_up(progress):
             return progress.so_far(is_over=True)
         if isinstance(log, Answer) and log.is_not_found and isinstance(server, Server):
-            log = self._sources.log.judge(log, is_shown=True)
+            log = self._sources.log.judge(log, progress.server_id, asked_at=at, is_shown=True)
         if isinstance(log, tuple):
             self._calibration.learn_user(log, progress.sends.attempts[-1].request_id)
         sighting = Sighting(

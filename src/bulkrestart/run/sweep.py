@@ -46,11 +46,13 @@ class Swept:
             only the cloud's own 404 says that it is gone (Nova's api-guide, down cells).
         answered: Requests that were answered with a page or a server.
         trouble: The last answer that was neither; None if there was none.
+        took: How long the sweep took, in seconds, without the time in which all requests were paused.
     """
 
     is_complete: bool = True
     answered: int = 0
     trouble: Observation | None = None
+    took: float = 0.0
 
     def note(self, seen: Page | Server | Observation) -> None:
         """Count an answer; the cloud's own 404 is one."""
