@@ -87,6 +87,7 @@ def saying(reply: bytes) -> Callable[[Connection], Awaitable[None]]:
     return handle
 
 
+@pytest.mark.unmeasured
 @leaves_generators
 @both_backends
 @each_way
