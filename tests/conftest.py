@@ -80,7 +80,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure no test that goes the same ways thousands of times: it would take twice its time.
+    """Trace no test whose lines others reach: it would take twice its time.
 
     Nor what Hypothesis draws: whether a line is reached must not be left to chance.
     """
