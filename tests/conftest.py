@@ -1,12 +1,19 @@
 """What all tests share: nothing is left in the state directory of whoever runs them, and what is measured of them."""
 
+import gc
+import importlib
+import pkgutil
 import sys
+import threading
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import certifi
 import coverage
 import pytest
+
+import bulkrestart
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,18 +46,46 @@ def _programs() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _unmeasured() -> Iterator[None]:
+    """Run without the tracer of coverage, in this thread and in those that start meanwhile."""
+    tracer, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        yield
+    finally:
+        threading.settrace(of_threads)
+        sys.settrace(tracer)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure no test that goes the same ways thousands of times: it would take thrice its time.
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Collect without measuring and without the garbage collector: both double its time.
+
+    All modules are imported first, so that what an import reaches is measured.
+    """
+    if session.config.pluginmanager.has_plugin("dsession"):  # The workers of pytest-xdist collect.
+        return (yield)
+    for module in pkgutil.walk_packages(bulkrestart.__path__, "bulkrestart."):
+        if module.name != "bulkrestart.simulator.pytest_plugin":  # pytest warns of a plugin that it does not import.
+            importlib.import_module(module.name)
+    gc.disable()
+    try:
+        with _unmeasured():
+            return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Trace no test whose lines others reach: it would take twice its time.
 
     Nor what Hypothesis draws: whether a line is reached must not be left to chance.
     """
     is_measured = not any(map(item.get_closest_marker, ("unmeasured", "hypothesis")))
     if is_measured or coverage.Coverage.current() is None:
         return (yield)
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
+    with _unmeasured():
         return (yield)
-    finally:
-        sys.settrace(tracer)

@@ -29,6 +29,7 @@ def test_contenders_take_turns() -> None:
     assert ratios[3].startswith(f"| {cpu.STREAMS} | ")
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("kind", ["results kept", "streamed"])
 def test_memory_of_a_small_fleet(kind: str) -> None:
     """A run is measured whose sends are answered without a request."""

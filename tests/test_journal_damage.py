@@ -120,6 +120,7 @@ def test_a_flipped_bit_in_each_byte(small: Path) -> None:
     assert harmless == set(range(title, 2048))
 
 
+@pytest.mark.unmeasured
 def test_a_cut_at_any_length(small: Path) -> None:
     """A small journal that is cut anywhere is refused."""
     data, truth = small.read_bytes(), read_contents(small)

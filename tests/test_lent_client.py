@@ -234,6 +234,7 @@ def test_its_auth_is_used_unless_one_is_given(auth: httpx.Auth | None) -> None:
 # Redirects and time-outs.
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("is_rebooted", [False, True])
 def test_redirects_stop_the_run(status: int, is_rebooted: bool) -> None:

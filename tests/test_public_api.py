@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import sys
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from enum import Enum
 from importlib.resources import files
@@ -121,6 +122,22 @@ def test_package_shows_its_public_names_and_nothing_else() -> None:
     }
 
     assert shown - {"TYPE_CHECKING", "import_module"} == set(bulkrestart.__all__)
+
+
+@pytest.mark.parametrize("name", sorted({*bulkrestart.__all__} - {"__version__"}))
+def test_public_name_is_imported_when_it_is_asked_for(name: str) -> None:
+    """The name that the package imports is the one that its module defines."""
+    value = bulkrestart.__getattr__(name)
+
+    assert value is PUBLIC[name]
+    assert value is getattr(sys.modules[value.__module__], name)
+
+
+@pytest.mark.parametrize("name", ["restart_client", "Restart", "core", "_HOMES2", ""])
+def test_name_that_is_not_public_is_an_attribute_error(name: str) -> None:
+    """Nothing but a public name is imported."""
+    with pytest.raises(AttributeError, match=f"^module 'bulkrestart' has no attribute '{name}'$"):
+        bulkrestart.__getattr__(name)
 
 
 @pytest.mark.parametrize("name", bulkrestart.__all__)

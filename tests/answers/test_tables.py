@@ -403,6 +403,7 @@ def test_throttled(row: Row) -> None:
     virtually(lambda: play(row))
 
 
+@pytest.mark.unmeasured
 @rows(
     *(
         row
@@ -571,6 +572,7 @@ def test_trouble(row: Row) -> None:
     virtually(lambda: play(row))
 
 
+@pytest.mark.unmeasured
 @rows(
     Row(name="401 once", meets=[REFUSED_TOKEN], arguments=ONE_ATTEMPT, posts=2),
     Row(name="401 once, HARD", meets=[REFUSED_TOKEN], arguments=ONE_HARD_ATTEMPT, posts=2),
@@ -627,6 +629,7 @@ def test_refusal(row: Row) -> None:
 # The second table: a look, while the fate of a send is unknown.
 
 
+@pytest.mark.unmeasured
 @rows(
     Row(name="the cloud's own 404", meets=[LOST], prepare=at(3.0, deleted), ends=GONE, cycles=0),
     Row(
@@ -729,6 +732,7 @@ def test_look_finds_the_send(row: Row) -> None:
     virtually(lambda: play(row))
 
 
+@pytest.mark.unmeasured
 @rows(
     Row(name="log silent yet", meets=[LOST_AFTER], prepare=lagging(8.0)),
     Row(
@@ -766,6 +770,7 @@ def test_look_shows_a_reboot(row: Row) -> None:
     virtually(lambda: play(row))
 
 
+@pytest.mark.unmeasured
 @rows(
     Row(name="none: sent again after the grace of SOFT", meets=[LOST], posts=2, after=10.0),
     Row(
@@ -886,6 +891,7 @@ def test_look_finds_nothing(row: Row) -> None:
 # The second table: a look with nothing unresolved. HARD looks first, and what it finds then is skipped.
 
 
+@pytest.mark.unmeasured
 @rows(
     Row(name="somebody else's reboot", prepare=rebooted_by_other, cycles=2, took=15.0),
     Row(

@@ -54,6 +54,7 @@ async def restart(cloud: Cloud, version: str, **arguments: Unpack[Arguments]) ->
     return report, asked(wire)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("newest", "version", "first", "then", "proof"), CLOUDS)
 @pytest.mark.parametrize(
     ("fault", "arguments", "posts"),

@@ -76,6 +76,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 #: Seconds in place of the library's own. When it asks, and how long it looks for a lost reply, is not what is tested
 #: here, and the simulator does and shows everything at once.
 SECONDS = {
+    "run.preflight._FIRST_CEILING": 0.1,
     "run.settle.FIRST_INTERVAL": 0.1,
     "core.look.GRACE": 0.5,
     "core.look.LATE_GRACE": 0.5,

@@ -66,6 +66,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("coding", ACCEPT_ENCODING)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("content", [TEXT, b"x" * 60_000, bytes(range(256)) * 200, b""], ids=len)

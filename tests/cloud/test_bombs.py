@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.bombs import AT_ONCE, BOMBS
+from tests.bombed import AT_ONCE
+from tests.bombs import BOMBS
 
 ROOT: Final = Path(__file__).parents[2]
 #: What issue 12 asks for.
@@ -52,7 +53,7 @@ def measure(backend: str, way: str, bomb: str) -> dict[str, Any]:
     """Meet the bombs in a process of their own."""
     # A run that is measured for coverage takes several times as long.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_"))}
-    command = [sys.executable, "-m", "tests.bombs", backend, way, bomb]
+    command = [sys.executable, "-m", "tests.bombed", backend, way, bomb]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

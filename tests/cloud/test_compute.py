@@ -481,6 +481,7 @@ async def test_a_link_says_where_the_next_page_begins(href: object, position: Po
     assert (page.has_link, page.next) == (True, position)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("text", "count"),

@@ -407,6 +407,7 @@ def test_what_another_client_accepts_is_accepted(port: int, name: str) -> None:
         assert {client for client, reading in theirs.items() if reading != ours} <= row.otherwise, theirs
 
 
+@pytest.mark.unmeasured
 @each_row
 def test_an_answer_is_the_same_however_it_is_split(name: str) -> None:
     """Each way to split the bytes in two, and byte by byte, gives the reading of the whole."""

@@ -124,6 +124,7 @@ REPLACED: dict[str, Callable[[], AbstractContextManager[object]]] = {
 each_replacement = pytest.mark.parametrize("replace", REPLACED.values(), ids=REPLACED)
 
 
+@pytest.mark.unmeasured
 @both_backends
 @each_replacement
 @pytest.mark.parametrize("is_proxied", [False, True], ids=["lanes", "proxied"])

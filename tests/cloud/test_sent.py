@@ -87,6 +87,7 @@ def saying(reply: bytes) -> Callable[[Connection], Awaitable[None]]:
     return handle
 
 
+@pytest.mark.unmeasured
 @leaves_generators
 @both_backends
 @each_way
@@ -197,7 +198,11 @@ def test_tls_that_stalls_is_unsent(backend: str, way: str) -> None:
 
         async with listening(handle) as address, sender_of(way) as sender:
             seen = await send(compute_of(sender, f"https://{address}", timeout=0.2))
-            assert seen == Unsent(f"ConnectTimeout: ETIMEDOUT {address}: no connection in time")
+            # On a busy machine the time for the whole request ends first.
+            assert seen in (
+                Unsent(f"ConnectTimeout: ETIMEDOUT {address}: no connection in time"),
+                Unsent("no answer within 0.2 s"),
+            )
 
     anyio.run(main, backend=backend)
 

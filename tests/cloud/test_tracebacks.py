@@ -90,6 +90,7 @@ def exhaust(auth: httpx.Auth) -> None:
     list(auth.sync_auth_flow(httpx.Request("POST", URL)))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("value", MALFORMED)
 @pytest.mark.parametrize(
     "make",
@@ -151,6 +152,7 @@ def test_what_fails_at_once(act: Callable[[], object]) -> None:
     assert_hidden(caught.value)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     "source",
@@ -178,6 +180,7 @@ class _Source:
         return self.give()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["async", "thread"])
 async def test_a_sign_in_that_is_cancelled(kind: str) -> None:
@@ -248,6 +251,7 @@ async def test_a_request_that_is_cancelled(way: str, by: str, stage: str) -> Non
     assert_hidden(caught.value)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.asyncio
 @pytest.mark.parametrize("by", AUTHS)
 async def test_a_defect_of_ours(monkeypatch: pytest.MonkeyPatch, by: str) -> None:
@@ -263,6 +267,7 @@ async def test_a_defect_of_ours(monkeypatch: pytest.MonkeyPatch, by: str) -> Non
     assert_hidden(caught.value)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.asyncio
 @pytest.mark.parametrize("by", AUTHS)
 async def test_a_run_that_does_not_begin(by: str) -> None:

@@ -93,6 +93,7 @@ def reaches(context: ssl.SSLContext, server: ssl.SSLContext) -> bool:
     return anyio.run(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("variables", "settings", "option", "is_trusted"),
     [

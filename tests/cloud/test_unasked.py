@@ -65,6 +65,7 @@ def served(server: Handler, authority: Authority, is_secured: bool) -> tuple[Han
     return (secured(server, authority.server("127.0.0.1")), "https") if is_secured else (server, "http")
 
 
+@pytest.mark.unmeasured
 @both_backends
 @each_transport
 @plain_and_secured

@@ -153,6 +153,7 @@ def test_faulty_servers_do_not_shrink_the_limit(share: float, seed: int) -> None
     assert min(sizes) >= 25
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7, 10, 19, 33, 49])
 @pytest.mark.parametrize("most", [50, 200])
 def test_the_capacity_of_an_overloaded_api_is_found(most: int, capacity: int) -> None:

@@ -39,6 +39,7 @@ def restart(
     return virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("skew", [-3e8, -1200.0, -90.0, -30.0, 30.0, 90.0, 1200.0, 3e9])
 @pytest.mark.parametrize("is_applied", [True, False])
 def test_fleet_tells_its_lost_replies_by_its_own_rows(skew: float, is_applied: bool) -> None:

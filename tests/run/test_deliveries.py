@@ -125,6 +125,7 @@ def test_reboot_by_another_user_after_a_refusal_counts() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("request_ids", RequestIds)
 @pytest.mark.parametrize(("date_skew", "has_date"), [(5.0, True), (-5.0, True), (0.0, True), (0.0, False)])
 @pytest.mark.parametrize("wait_timeout", [20.0, 600.0])
@@ -285,6 +286,7 @@ async def say_no(_: Report) -> bool:
     return False
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("reboot_type", RebootType)
 @pytest.mark.parametrize("request_ids", RequestIds)
 def test_run_that_goes_on_as_another_user_does_not_take_its_own_reboot_for_another_users(

@@ -413,6 +413,7 @@ def test_leave_that_was_withdrawn(tmp_path: Path) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("after", [0.0, 1.0, 2.5, 4.0, 6.0, 8.0, 12.0, 20.0])
 def test_two_runs(after: float) -> None:
     """Two runs at once, each with leave, bring a server back once: whoever comes second sees what the first did."""

@@ -212,6 +212,7 @@ class TestOneFault:
 class TestAFleet:
     """A third of all that is sent, and some of the looks and connections, fail."""
 
+    @pytest.mark.unmeasured
     @pytest.mark.parametrize(
         ("backend", "servers", "reboot_type"),
         [("asyncio", 150, RebootType.SOFT), ("trio", 60, RebootType.HARD)],

@@ -40,13 +40,13 @@ def test_any_faults(reboot_type: RebootType, seed: int) -> None:
     """Under every kind of fault at once nothing is doubled or lost, and what the log can tell is not left in doubt."""
 
     async def main() -> None:
-        cloud = cloud_of(200, seed=seed, faults=ALL_FAULTS)
+        cloud = cloud_of(100, seed=seed, faults=ALL_FAULTS)
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids, reboot_type=reboot_type, rollout=REGARDLESS)
         assert_accounted(report, cloud)
         assert report.stopped is None
         assert Outcome.IN_DOUBT not in report.summary
-        assert report.summary[Outcome.COMPLETED] > 150
+        assert report.summary[Outcome.COMPLETED] > 75
         for result in report:
             if result.reason == "not_back":
                 assert cloud.server(result.server_id).task_state in ("reboot_started", "reboot_started_hard")
@@ -55,18 +55,18 @@ def test_any_faults(reboot_type: RebootType, seed: int) -> None:
     virtually(main)
 
 
-def test_two_thousand_and_the_slow_fifty() -> None:
-    """Two thousand servers: each once, in order, cycled once; fifty that ask for 60 s do not slow the others."""
+def test_a_fleet_and_its_slow_servers() -> None:
+    """Five hundred servers: each once, in order, cycled once; fifty that ask for 60 s do not slow the others."""
 
     async def main() -> None:
-        cloud = cloud_of(2_000, reboot_seconds=(2.0, 20.0))
-        slow = cloud.ids[100:1600:30]
+        cloud = cloud_of(500, reboot_seconds=(2.0, 20.0))
+        slow = cloud.ids[100:400:6]
         for server_id in slow:
             cloud.script(server_id, Fault.commands_executing())
         async with client_of(cloud, max_at_once=50) as client:
             report = await client.restart(cloud.ids)
         assert_accounted(report, cloud)
-        assert report.summary == {Outcome.COMPLETED: 2_000}
+        assert report.summary == {Outcome.COMPLETED: 500}
         assert cloud.peak_in_flight <= 50
         assert set(cloud.posts.values()) == {1, 2}
         assert max(result.attempts[0].sent_at for result in report) < 1.0

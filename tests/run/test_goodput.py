@@ -5,8 +5,8 @@ from benchmarks.goodput import AT_ONCE, FAULTS, LATENCY, faulty, rate_limited, s
 
 pytestmark = pytest.mark.unmeasured
 
-SERVERS = 500
-#: Seconds without faults: one look, and then ten rounds of 50 sends.
+SERVERS = 300
+#: Seconds without faults: one look, and then six rounds of 50 sends.
 IDEAL = LATENCY * (1 + SERVERS / AT_ONCE)
 
 

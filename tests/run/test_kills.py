@@ -29,6 +29,7 @@ GRACE = 1.5 * FAULTS.late_seconds
 POLL = 0.2
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("reboot_type", "servers", "kills"),
     [
@@ -68,6 +69,7 @@ def test_killed_while_it_settles() -> None:
     assert any(record.end is None for record in after.records.values())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("reboot_type", RebootType)
 @pytest.mark.parametrize("kill", [Kill(Moment.COMMITTED, 3), Kill(Moment.COMMITTING, 4), Kill(Moment.ANSWERED, 12)])
 def test_only_the_file_is_taken_along(tmp_path: Path, reboot_type: RebootType, kill: Kill) -> None:

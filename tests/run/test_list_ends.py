@@ -182,6 +182,7 @@ def assert_refused(make: Callable[[], Lists], words: str, *, most: int) -> None:
     assert len(cloud.queries) <= most, cloud.queries
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("cap", [1, 3, 12, 24, 25, 1000])
 @pytest.mark.parametrize("link", ["", *LINKS.values()], ids=["no links", *LINKS])
 def test_short_pages(link: str, cap: int) -> None:
@@ -292,6 +293,7 @@ def ignoring(cloud: Lists, *names_: str) -> Callable[[httpx.QueryParams], httpx.
     return page
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("count", "cap", "link", "ignored", "is_whole"),
     [
@@ -778,6 +780,7 @@ TOO_LARGE: Final[dict[str, Answer]] = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("most", [3, 100, 999])
 @pytest.mark.parametrize("failure", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_a_page_that_is_too_large(failure: Answer, most: int) -> None:
@@ -796,6 +799,7 @@ def test_a_page_that_is_too_large(failure: Answer, most: int) -> None:
     assert cloud.plan()[0] == 150
 
 
+@pytest.mark.unmeasured
 def test_a_page_in_the_middle_that_is_too_large() -> None:
     """Large rows may be anywhere in a list: pages shrink there, and grow again after them."""
     cloud = Lists(names(20_000))
@@ -932,6 +936,7 @@ def test_polls_of_a_list_without_an_end() -> None:
     assert asked < 12
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("kind", "words", "most"),
     [

@@ -511,6 +511,7 @@ def in_asyncio(main: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(awaited())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("run", [in_asyncio, trio.run])
 @pytest.mark.parametrize("is_own", [True, False])
 def test_leaving_early(run: Callable[[Callable[[], Awaitable[None]]], None], is_own: bool) -> None:

@@ -83,6 +83,7 @@ def test_a_passing_task_is_waited_for() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_soft(case: Case) -> None:
     """A SOFT reboot ends as the table says, and the guest was really cycled so often."""
@@ -417,6 +418,7 @@ def test_a_lost_race_with_nobody_to_name() -> None:
 SLOW_API = Fault(applied_after=15.0, answered_after=15.0)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("faults", "log_delay", "request_timeout"),
     [

@@ -138,6 +138,7 @@ def test_what_came_of_it_follows(tmp_path: Path) -> None:
         assert (recorded.attempts, recorded.request_id) == (result.attempts, result.request_id)
 
 
+@pytest.mark.unmeasured
 def test_commits_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers that come at once are committed at once: a disk that is slow costs a wave a commit, not a server."""
     sizes: list[int] = []

@@ -143,6 +143,7 @@ CASES: Final = [
 ]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("reboot_type", RebootType)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_one_server(tmp_path: Path, case: Case, reboot_type: RebootType) -> None:
@@ -340,6 +341,7 @@ async def forbid(client: RestartClient, cloud: Cloud, journal: Path) -> Path:
 ENDS: Final = [stop, leave, leave_while_settling, kill, kill_while_settling, revoke, forbid]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("reboot_type", RebootType)
 @pytest.mark.parametrize("end", ENDS, ids=[end.__name__ for end in ENDS])
 def test_the_same_call_again(
@@ -348,14 +350,14 @@ def test_the_same_call_again(
     """However a run ended, the same call brings every server back, once; a third one finds nothing to do or to ask."""
 
     async def main() -> None:
-        cloud = cloud_of(40, latency=0.4, seed=11, faults=Faults(lost_after=0.1, lost_before=0.1, busy=0.1))
+        cloud = cloud_of(25, latency=0.4, seed=11, faults=Faults(lost_after=0.1, lost_before=0.1, busy=0.1))
         async with client_of(cloud, max_at_once=7) as client:
             with monkeypatch.context() as patch:
                 patch.setattr(client, "restarting", partial(client.restarting, reboot_type=reboot_type))
                 journal = await end(client, cloud, tmp_path / "journal")
             report = await client.restart(cloud.ids, reboot_type=reboot_type, journal=journal)
             assert_accounted(report, cloud)
-            assert report.summary == {Outcome.COMPLETED: 40}
+            assert report.summary == {Outcome.COMPLETED: 25}
             assert report.stopped is None
             asked = len(cloud.requests)
             again = await client.restart(cloud.ids, reboot_type=reboot_type, journal=journal)
@@ -374,6 +376,7 @@ def assert_same(again: Report, report: Report) -> None:
         assert now.elapsed == pytest.approx(then.elapsed)
 
 
+@pytest.mark.unmeasured
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """A run that is killed every two seconds gets there all the same."""
 

@@ -184,6 +184,7 @@ def test_cancelled_in_a_pause() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("max_failures", "allowed"), [(0, 0), (1, 1), (7, 7), ("5%", 5), ("0.9%", 0), ("100%", 100), (None, 5)]
 )
@@ -441,6 +442,7 @@ def test_servers_that_nobody_can_place(spread: str) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_a_spread_run_lists_once() -> None:
     """The fleet is listed by page before the first send: not server by server."""
 

@@ -127,6 +127,7 @@ def test_what_is_refused_late_does_not_end_a_newer_token() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("latency", [0.0, 0.5])
 def test_those_who_wait_for_a_slot_take_the_new_token(latency: float) -> None:
     """Two runs wait for the slots of one client: those who signed in before they waited send with the new token."""
@@ -200,6 +201,7 @@ def test_a_run_that_outlives_its_tokens_meets_no_refusal(life: float) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_nobody_waits_for_a_renewal_in_time() -> None:
     """While one renews a token that is still good, requests go on with it."""
 
@@ -216,6 +218,7 @@ def test_nobody_waits_for_a_renewal_in_time() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("trouble", [DOWN, WRONG_PASSWORD])
 def test_a_renewal_that_fails_while_the_old_token_lives_changes_nothing(trouble: Trouble) -> None:
     """What is still good is used, nobody is held, and a sign-in that passes again is found in time."""
@@ -238,6 +241,7 @@ def test_a_renewal_that_fails_while_the_old_token_lives_changes_nothing(trouble:
 # A sign-in that fails in mid-run.
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("lanes", [1, 20, 100])
 def test_a_sign_in_that_is_down_for_a_while_costs_no_server_anything(lanes: int) -> None:
     """For 90 s nobody signs us in: everybody waits, no server loses an attempt or its time, and none is lost."""
@@ -279,6 +283,7 @@ def test_a_sign_in_that_asks_to_wait_is_waited_for() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_what_everybody_waits_for_is_said_once_for_all(caplog: pytest.LogCaptureFixture) -> None:
     """The log names the trouble once for each hold, not once for each of 80 that wait."""
 
@@ -396,6 +401,7 @@ def test_a_new_token_that_is_refused_is_tried_once_more() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_a_new_token_that_is_refused_for_a_moment_stops_nothing() -> None:
     """Where the second is good, every server comes back, and none was refused."""
 
@@ -413,6 +419,7 @@ def test_a_new_token_that_is_refused_for_a_moment_stops_nothing() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("lanes", [1, 5])
 @pytest.mark.parametrize("others", [0, 5])
 def test_a_refusal_that_only_sends_meet_does_not_go_on_for_ever(lanes: int, others: int) -> None:
@@ -581,6 +588,7 @@ def test_no_slot_is_held_while_signing_in() -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 def test_two_runs_at_once_share_one_sign_in() -> None:
     """Runs and lists that begin together sign in once, and again once when the token is revoked."""
 

@@ -218,6 +218,7 @@ CASES: Final = [
 ]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_one_server(case: Case) -> None:
     """What has rebooted since, without Error, is left alone; where the log does not tell, nothing is sent."""
@@ -311,6 +312,7 @@ def test_the_look_is_right_before_the_send(reboot_type: RebootType) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("call", [Call.SHOW, Call.LOG])
 def test_throttled_look_holds_everybody(call: Call) -> None:
     """A 429 for a look back is for all: no request leaves until its Retry-After is over."""
@@ -466,6 +468,7 @@ def test_fate_of_a_send_is_looked_for_as_ever(fault: Fault, posts: int) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("reboot_type", RebootType)
 def test_asking_twice_is_asking_once(reboot_type: RebootType) -> None:
     """Who asks again with the same moment finds every server satisfied, whoever has restarted it."""
@@ -487,6 +490,7 @@ def test_asking_twice_is_asking_once(reboot_type: RebootType) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("latency", [0.0, 0.05])
 def test_two_runs_at_once(latency: float) -> None:
     """Two who ask at once, each with a client of their own, cycle every server once between them."""

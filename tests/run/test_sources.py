@@ -150,6 +150,7 @@ def test_logs_that_are_not_found_for_servers_that_are_shown(caplog: pytest.LogCa
     assert caplog.text.count("reboots are judged by the states of servers alone") == 1
 
 
+@pytest.mark.unmeasured
 @ways
 def test_single_rows(way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture) -> None:
     """The whole log is used instead of single rows."""
@@ -164,6 +165,7 @@ def test_single_rows(way: Callable[[], httpx.Response], caplog: pytest.LogCaptur
     assert caplog.text.count("single rows of action logs cannot be read") == 1
 
 
+@pytest.mark.unmeasured
 @ways
 @pytest.mark.parametrize("seconds", [0.5, 20.0])
 def test_the_action_log(way: Callable[[], httpx.Response], seconds: float, caplog: pytest.LogCaptureFixture) -> None:
@@ -494,6 +496,7 @@ def test_a_lost_reply_of_one_server_whose_action_log_is_forbidden(applied: bool)
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @ways
 def test_lists(way: Callable[[], httpx.Response]) -> None:
     """Single servers are used instead of lists."""

@@ -33,6 +33,7 @@ async def restart(cloud: Cloud, *, max_at_once: int = 5, reboot_type: str = "SOF
         return await client.restart(cloud.ids, reboot_type=reboot_type, rollout=REGARDLESS)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
 @pytest.mark.parametrize("hit", [[19], [0], [39], [3, 20, 37]], ids=["one", "the first", "the last", "three apart"])
 def test_stray_answers_to_sends(stray: Fault, hit: list[int]) -> None:
@@ -49,6 +50,7 @@ def test_stray_answers_to_sends(stray: Fault, hit: list[int]) -> None:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("log_lag", [0.0, 3.0, 25.0])
 @pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
 @pytest.mark.parametrize("applied", [302, 407, 404, 200])
@@ -67,6 +69,7 @@ def test_stray_answers_to_sends_that_were_carried_out(applied: int, reboot_type:
     virtually(main)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
 def test_what_all_servers_meet_stops_the_run(stray: Fault) -> None:
     """If only such answers come for several servers, the run soon stops and names the cause."""
@@ -225,7 +228,7 @@ def test_one_node_of_three_that_refuses_a_good_token(third: int, max_at_once: in
     """A token that other nodes accept is kept: sign-ins are few, and no server is lost."""
 
     async def main() -> None:
-        cloud = cloud_of(100)
+        cloud = cloud_of(60)
         signed_in = 0
 
         async def sign_in() -> str:
@@ -237,7 +240,7 @@ def test_one_node_of_three_that_refuses_a_good_token(third: int, max_at_once: in
         auth = Token(sign_in) if is_renewed else Token(cloud.token)
         async with over(transport, cloud, auth, max_at_once) as client:
             report = await client.restart(cloud.ids)
-        assert (report.summary, report.stopped) == ({Outcome.COMPLETED: 100}, None)
+        assert (report.summary, report.stopped) == ({Outcome.COMPLETED: 60}, None)
         assert signed_in <= 5
         assert report.elapsed < 180.0
 

@@ -197,7 +197,7 @@ def test_many_that_hang() -> None:
     """However many hang, so many are called at once; each has its calls, and whoever is well is verified among them."""
 
     async def main() -> None:
-        cloud = cloud_of(1000)
+        cloud = cloud_of(300)
         well = set(cloud.ids[::10])
         check, hanging = Check(), Check(seconds=1e9)
 
@@ -206,7 +206,7 @@ def test_many_that_hang() -> None:
 
         async with client_of(cloud, max_at_once=50) as client:
             report = await client.restart(cloud.ids, verify=mixed, verify_timeout=60.0)
-        assert report.summary == {Outcome.VERIFIED: 100, Outcome.FAILED: 900}
+        assert report.summary == {Outcome.VERIFIED: 30, Outcome.FAILED: 270}
         assert hanging.peak <= verify.CHECKS_AT_ONCE
         assert min(map(len, hanging.calls.values())) >= 2
         assert_accounted(report, cloud)

@@ -114,6 +114,7 @@ ONE: Final[dict[str, tuple[World, Outcome, int]]] = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("world", "outcome", "sends"), ONE.values(), ids=ONE)
 def test_one_server(world: World, outcome: Outcome, sends: int) -> None:
     """Wherever a run of one server is cut off, it is sent to as often as it has to be, and rebooted once at most."""
@@ -151,7 +152,7 @@ def test_any_moment(reboot_type: RebootType, moment: Moment) -> None:
         assert account.report.summary.get(Outcome.COMPLETED, 0) == len(fates) - doubts, world
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(rng=st.randoms(use_true_random=False), servers=st.integers(1, 4))
 def test_any_world(rng: random.Random, servers: int) -> None:
     """Whatever the cloud, the network, other users and the ends of processes do, no promise is broken."""
