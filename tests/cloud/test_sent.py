@@ -4,6 +4,8 @@
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import anyio
 import httpx
@@ -183,21 +185,70 @@ def test_tls_to_a_plain_port_is_unsent(backend: str, way: str, reply: bytes) -> 
     anyio.run(main, backend=backend)
 
 
+async def read_all(connection: Connection) -> None:
+    """Read until the client leaves, and never answer its TLS."""
+    received = b""
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while chunk := await connection.receive():
+            received += chunk
+            assert b"reboot" not in received
+
+
+def connecting_within(sender: Sender, seconds: float, monkeypatch: pytest.MonkeyPatch) -> Sender:
+    """Bound connecting alone, so that a busy machine cannot run out of the time for the whole request first."""
+    write = sender.write
+
+    def write_impatiently(*args: Any, **options: Any) -> httpx.Request:
+        request = write(*args, **options)
+        request.extensions["timeout"] = {**request.extensions["timeout"], "connect": seconds}
+        return request
+
+    monkeypatch.setattr(sender, "write", write_impatiently)
+    return sender
+
+
 @both_backends
 @each_way
-def test_tls_that_stalls_is_unsent(backend: str, way: str) -> None:
-    """A handshake that never ends is unsent, within the time for one request."""
+def test_tls_that_stalls_is_unsent(backend: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake that never ends is unsent, within the time for connecting."""
 
     async def main() -> None:
-        async def handle(connection: Connection) -> None:
-            received = b""
-            while chunk := await connection.receive():
-                received += chunk
-                assert b"reboot" not in received
-
-        async with listening(handle) as address, sender_of(way) as sender:
-            seen = await send(compute_of(sender, f"https://{address}", timeout=0.2))
+        async with listening(read_all) as address, sender_of(way) as sender:
+            impatient = connecting_within(sender, 0.1, monkeypatch)
+            seen = await send(compute_of(impatient, f"https://{address}", timeout=30.0))
             assert seen == Unsent(f"ConnectTimeout: ETIMEDOUT {address}: no connection in time")
+
+    anyio.run(main, backend=backend)
+
+
+@both_backends
+# A lent client of httpx leaves the connection open.
+@pytest.mark.parametrize("way", ["lanes", "proxied", "lent lanes"])
+@pytest.mark.parametrize("end", ["time-out", "cancelled"])
+def test_tls_that_is_abandoned_leaves_no_connection(backend: str, way: str, end: str) -> None:
+    """Whatever ends a request during its handshake, its connection is closed."""
+
+    async def main() -> None:
+        began, left = anyio.Event(), anyio.Event()
+
+        async def handle(connection: Connection) -> None:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await connection.receive()
+                began.set()
+            await read_all(connection)
+            left.set()
+
+        async with listening(handle) as address:
+            sender, close = open_sender(way)
+            compute = compute_of(sender, f"https://{address}", timeout=0.5 if end == "time-out" else 30.0)
+            async with anyio.create_task_group() as group:
+                group.start_soon(compute.reboot, "s", SOFT)
+                if end == "cancelled":
+                    await began.wait()
+                    group.cancel_scope.cancel()
+            with anyio.fail_after(5):
+                await left.wait()
+            await close()
 
     anyio.run(main, backend=backend)
 
