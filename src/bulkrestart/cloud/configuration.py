@@ -199,7 +199,7 @@ def _read(name: str | None, overrides: Overrides) -> Configuration:
     for key in ("region_name", "cacert", "cert", "key", *(f"{SERVICE}_{one}" for one in _OF_SERVICE)):
         # openstack.config would convert any other value to text.
         if not isinstance(settings.config.get(key, ""), str | None) and not key.endswith("interface"):
-            raise ConfigException(f"{key} must be text, not {_kind(settings.config[key])}")
+            raise ConfigException(f"{key} must be text, not {kind_of(settings.config[key])}")
     region, interface = settings.get_region_name(SERVICE) or "", settings.get_interface(SERVICE) or "public"
     if asked and region != asked:
         raise ConfigException(f"OS_REGION_NAME is {shown(asked)}, and compute_region_name is {shown(region)}: {_EQUAL}")
@@ -352,7 +352,7 @@ class _Config(OpenStackConfig):
             if value:
                 is_list = option.name == "auth_methods" and isinstance(value, list)
                 if not is_list and not isinstance(value, str):
-                    raise ConfigException(f"{option.name} must be text, not {_kind(value)}: put it in quotes")
+                    raise ConfigException(f"{option.name} must be text, not {kind_of(value)}: put it in quotes")
                 auth[option.dest or keys[0]] = value
         return config
 
@@ -498,10 +498,12 @@ def _without_url(interface: str) -> str:
 
 def _text(value: object, what: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ConfigException(f"{what} must be text, not {_kind(value)}")
+        raise ConfigException(f"{what} must be text, not {kind_of(value)}")
     return str(value)
 
 
-def _kind(value: object) -> str:
-    kinds = {bool: "true or false", list: "a list", dict: "a mapping"}
+def kind_of(value: object) -> str:
+    """Name the kind of a value for a message."""
+    kinds = {type(None): "null", bool: "true or false", int: "a number", float: "a number"}
+    kinds |= {str: "a text", list: "a list", dict: "a mapping"}
     return kinds.get(type(value), f"a {type(value).__name__}")
