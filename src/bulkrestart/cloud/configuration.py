@@ -58,6 +58,8 @@ _DEEPEST: Final = 50
 _UNEXPECTED: Final = re.compile(r"unexpected keyword argument '(\w+)'")
 _AUTH_TYPE: Final = re.compile(r"[\w.-]+")
 _EQUAL: Final = "make them the same"
+#: Texts that mean true or false, where openstack.config takes a text for a file of certificates.
+_BOOLEAN_WORDS: Final = frozenset({"", "true", "false", "yes", "no", "on", "off", "none", "null"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,8 @@ def logged_warnings() -> Iterator[None]:
 def _read(name: str | None, overrides: Overrides) -> Configuration:
     variables = _variables()
     config = _Config(name, overrides, variables)
+    is_named = config.cloud != config.envvar_key
+    _check_insecure(config.insecure, is_named=is_named)
     asked = overrides.region or variables.get("region_name", "")
     known = config.regions()
     _check_regions(known, asked)
@@ -206,6 +210,7 @@ def _read(name: str | None, overrides: Overrides) -> Configuration:
     if overrides.interface is None:
         _check_interface(interface)
     _check_service_variables(settings)
+    _check_verification(settings, is_named=is_named)
     return Configuration(
         cloud=shown(settings.name),
         settings=settings,
@@ -286,6 +291,11 @@ class _Config(OpenStackConfig):
             there = ", ".join(sorted(map(str, names))) or "none"
             raise ConfigException(f"there is no cloud of that name; there are: {there}")
         return chosen
+
+    @property
+    def insecure(self) -> object:
+        """`insecure` as the file has it: openstack.config takes any text but "true" for false."""
+        return self._own.get("insecure")
 
     def regions(self) -> list[str]:
         """Return the regions that the configuration names, in its order.
@@ -464,6 +474,35 @@ def _check_service_variables(settings: CloudRegion) -> None:
         value = os.environ.get(variable)
         if value and value != settings.config.get(f"{SERVICE}_{key.replace('endpoint_type', 'interface')}"):
             raise ConfigException(f"{variable} is set, and `openstack` does not read it for a named cloud: unset it")
+
+
+def _check_insecure(configured: object, *, is_named: bool) -> None:
+    """Refuse what openstack.config takes for false, although it may be meant as true."""
+    for name, value in (("insecure" if is_named else "OS_INSECURE", configured), ("OS_INSECURE", _insecure_variable())):
+        if value not in (None, "") and str(value).lower() not in ("true", "false"):
+            raise ConfigException(f"{name} must be true or false, not {shown(value)!r:.40}")
+
+
+def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
+    """Refuse a `verify` that is neither a bool nor a path, and an OS_INSECURE that `openstack` does not read.
+
+    openstack.config reads OS_INSECURE for the cloud that the variables describe, and for no named cloud.
+    """
+    verify = settings.config.get("verify", True)
+    if not isinstance(verify, bool):
+        word = str(verify).lower()
+        if not isinstance(verify, str) or word in _BOOLEAN_WORDS or word.isdigit():
+            raise ConfigException(f"verify must be true or false without quotes, not {shown(verify)!r:.40}")
+    is_verified = settings.get_requests_verify_args()[0] is not False
+    if is_named and is_verified and _insecure_variable().lower() == "true":
+        raise ConfigException(
+            "OS_INSECURE is true, and `openstack` does not read it for a named cloud: unset it, or set verify to false "
+            "(or give --insecure)"
+        )
+
+
+def _insecure_variable() -> str:
+    return os.environ.get("OS_INSECURE", "")
 
 
 def _expected(auth: Mapping[str, object], variables: Mapping[str, str]) -> dict[str, str]:

@@ -274,8 +274,8 @@ class Keystone(CatalogAuth):
 
     def _complaint_about_catalog(self) -> str | None:
         access = getattr(self._plugin, "auth_ref", None)
-        has_catalog = access is not None and access.has_service_catalog()
-        complaint = complaint_about_catalog(access.service_catalog.catalog) if has_catalog else None
+        catalog = access.service_catalog.catalog if access is not None and access.has_service_catalog() else []
+        complaint = complaint_about_catalog(catalog)
         return complaint and f"the catalog in the token is not in Keystone's form: {complaint}"
 
     def _read_catalog(self) -> Target:
