@@ -480,7 +480,7 @@ def _check_insecure(configured: object, *, is_named: bool) -> None:
     """Refuse what openstack.config takes for false, although it may be meant as true."""
     for name, value in (("insecure" if is_named else "OS_INSECURE", configured), ("OS_INSECURE", _insecure_variable())):
         if value not in (None, "") and str(value).lower() not in ("true", "false"):
-            raise ConfigException(f"{name} must be true or false, not {shown(value)!r:.40}")
+            raise ConfigException(f"{name} must be true or false, not {_word_of(value)}")
 
 
 def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
@@ -492,13 +492,19 @@ def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
     if not isinstance(verify, bool):
         word = str(verify).lower()
         if not isinstance(verify, str) or word in _BOOLEAN_WORDS or word.isdigit():
-            raise ConfigException(f"verify must be true or false without quotes, not {shown(verify)!r:.40}")
+            raise ConfigException(f"verify must be true or false without quotes, not {_word_of(verify)}")
     is_verified = settings.get_requests_verify_args()[0] is not False
     if is_named and is_verified and _insecure_variable().lower() == "true":
         raise ConfigException(
             "OS_INSECURE is true, and `openstack` does not read it for a named cloud: unset it, or set verify to false "
             "(or give --insecure)"
         )
+
+
+def _word_of(value: object) -> str:
+    """Repeat a short word, and name the kind of anything else, which may be a secret in the wrong place."""
+    word = str(value)
+    return repr(word) if len(word) <= len("false") and word.isprintable() else kind_of(value)
 
 
 def _insecure_variable() -> str:
