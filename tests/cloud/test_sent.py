@@ -3,9 +3,10 @@
 *Unsent* licenses a second POST, so the server tells in each such case that no request came.
 """
 
+import gzip
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import httpx
@@ -785,5 +786,47 @@ def test_a_cancelled_request_raises_its_cancellation(backend: str, way: str) -> 
                 await server.until(lambda: len(server.requests) == 1)
                 group.cancel_scope.cancel()
         assert seen == []
+
+    anyio.run(main, backend=backend)
+
+
+# What a Content-Encoding says that is not true.
+
+JSON: Final = b'{"conflictingRequest": {"message": "busy", "code": 409}}'
+
+
+@leaves_generators
+@both_backends
+@each_way
+@pytest.mark.parametrize(
+    ("coding", "body", "words"),
+    [
+        ("gzip", JSON, "cannot be read (Content-Encoding: gzip)"),
+        ("deflate", b"\xff" + JSON, "cannot be read (Content-Encoding: deflate)"),
+        ("br", JSON, "cannot be read (Content-Encoding: br)"),
+        ("gzip, gzip", gzip.compress(JSON), "cannot be read (Content-Encoding: gzip, gzip)"),
+        ("zstd\r\nContent-Encoding: gzip", JSON, "cannot be read (Content-Encoding: zstd, gzip)"),
+        (None, gzip.compress(JSON), "is in gzip, and no Content-Encoding says so"),
+        ("identity", gzip.compress(JSON), "is in gzip, and no Content-Encoding says so"),
+        ("utf-8", JSON, ""),
+        ("gzip", gzip.compress(JSON), ""),
+        ("gzip", b"", ""),
+    ],
+)
+@pytest.mark.parametrize("status", [b"409 Conflict", b"202 Accepted"])
+def test_a_coding_that_is_not_true_is_named(
+    backend: str, way: str, coding: str | None, body: bytes, words: str, status: bytes
+) -> None:
+    """The answer says so, in place of the words that cannot be read."""
+    header = b"" if coding is None else b"Content-Encoding: %b\r\n" % coding.encode()
+    reply = b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, header, len(body), body)
+
+    async def main() -> None:
+        async with listening(saying(reply)) as address, sender_of(way) as sender:
+            seen = await send(compute_of(sender, f"http://{address}"))
+        assert isinstance(seen, Answer)
+        assert ("the body of the answer" in seen.fault.message) is bool(words)
+        assert words in seen.fault.message
+        assert (seen.fault.body in (Body.CUT_SHORT, Body.OTHER)) is bool(words)
 
     anyio.run(main, backend=backend)
