@@ -36,6 +36,10 @@ def _main() -> int:
             raise
         _say("the command line needs typer: pip install 'bulkrestart[cli]'")
         return 2
+    except (OSError, RuntimeError) as error:
+        # A module cannot be read, or a thread cannot start; `run` reports all that comes later.
+        _say(f"cannot start: {error}; check the limits of this machine (ulimit -a)")
+        return 2
 
 
 def _leave(*_: object) -> None:

@@ -334,3 +334,16 @@ def test_refused_token(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) 
         assert re.search(r"; export a new OS_TOKEN and give the same command; nothing was sent\n$", end.err)
         assert "s3cret" not in end.err
     assert not served.cloud.posts
+
+
+@pytest.mark.parametrize(("value", "code"), [("true", 2), ("1", 2), ("yes", 2), ("false", 0), ("False", 0), ("", 0)])
+def test_a_variable_beside_an_endpoint(
+    cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch, value: str, code: int
+) -> None:
+    """OS_INSECURE is not silently ignored: --insecure says the same for --endpoint."""
+    monkeypatch.setenv("OS_TOKEN", "token")
+    monkeypatch.setenv("OS_INSECURE", value)
+    served = serve(Cloud(1))
+    end = cli("servers", "--all", "--endpoint", served.endpoint)
+    assert (end.code, "OS_INSECURE is set" in end.err) == (code, code == 2)
+    assert cli("servers", "--all", "--endpoint", served.endpoint, "--insecure").code == 0

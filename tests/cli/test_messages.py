@@ -1,6 +1,9 @@
 """Messages of other libraries are shown once, on standard error, on one line, without secrets."""
 
+import errno
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import pytest
 from openstack.warnings import ConfigurationWarning
 
+from bulkrestart.__main__ import _main
 from bulkrestart.cli.streams import Streams
 from bulkrestart.core.secrets import Secret
 from bulkrestart.simulator import Cloud
@@ -139,3 +143,85 @@ def test_an_insecure_sign_in_is_said_once(cli: Cli, clouds: Clouds, serve: Serve
         end = cli("servers", "--all", "--cloud", "one")
     assert (end.code, end.err.count("\n")) == (0, 1), end
     assert "certificates are not verified" in end.err
+
+
+NOTHING_LISTENS = ("--endpoint", "http://127.0.0.1:9/v2.1/abc")
+COMMANDS = [("restart", "ID"), ("restart", "ID", "--dry-run"), ("servers", "--all")]
+LIMITS = [
+    (OSError(errno.EMFILE, "x"), "EMFILE: Too many open files on this machine; raise the limit of open files (ulimit"),
+    (
+        OSError(errno.ENFILE, "x"),
+        "ENFILE: Too many open files in system on this machine; raise the limit of open files",
+    ),
+    (OSError(errno.ENOMEM, "x"), "ENOMEM: Cannot allocate memory on this machine; free memory"),
+    (OSError(errno.ENOBUFS, "x"), "ENOBUFS: No buffer space available on this machine; free memory"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("what", ["_check_files", "asyncio.Runner"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [*LIMITS, (PermissionError(errno.EPERM, "not permitted"), "not permitted; check the limits of this machine")],
+)
+def test_an_event_loop_that_cannot_start(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], what: str, error: OSError, words: str
+) -> None:
+    """It is one line that names the limit and the remedy, and exit 2: nothing was sent."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"bulkrestart.cli.loop.{what}", fail)
+    end = cli(*command, *NOTHING_LISTENS)
+    assert (end.code, end.out, end.err.count("\n")) == (2, "", 1), end
+    assert end.err.startswith(f"bulkrestart: the event loop cannot start: {words}")
+    assert end.err.endswith("; nothing was sent\n")
+
+
+@pytest.mark.parametrize("files", [5, 6, 8, 10])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_process_with_few_files(files: int, command: tuple[str, ...]) -> None:
+    """The same in a process that really may open no more."""
+    limited = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", sys.executable, "-m", "bulkrestart"]
+    journal = ["--no-journal"] if command[0] == "restart" else []
+    end = subprocess.run([*limited, *command, *journal, *NOTHING_LISTENS], capture_output=True, text=True, check=False)
+    assert (end.returncode, end.stdout, end.stderr.count("\n")) == (2, "", 1), end.stderr
+    assert "EMFILE" in end.stderr
+    assert "ulimit -n" in end.stderr
+
+
+@pytest.mark.parametrize(("error", "words"), LIMITS)
+def test_a_limit_that_is_met_later(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str) -> None:
+    """A limit of this machine is no defect. The exit code does not say that nothing was sent."""
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bulkrestart.cli.app.choose", fail)
+    end = cli("restart", "ID", *NOTHING_LISTENS)
+    assert (end.code, end.err.count("\n")) == (4, 1)
+    assert end.err.startswith(f"bulkrestart: {words}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files", "typer.py"),
+        RuntimeError("can't start new thread"),
+        PermissionError(errno.EACCES, "Permission denied", "app.py"),
+        OSError(errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_process_that_cannot_start(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """A module that cannot be read, or a thread that cannot start, is one line and exit 2."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("bulkrestart.cli.app.run", fail)
+    assert _main() == 2
+    line = f"bulkrestart: cannot start: {error}; check the limits of this machine (ulimit -a)\n"
+    assert capfd.readouterr() == ("", line)

@@ -1098,3 +1098,84 @@ def test_the_extra_is_loaded_only_where_it_is_used() -> None:
     code = "import sys, bulkrestart; print([name for name in sys.modules if name in ('openstack', 'keystoneauth1')])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout == "[]\n"
+
+
+# What turns the verification off, and what only seems to.
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "words"),
+    [
+        pytest.param({"verify": "false"}, None, "verify must be true or false without quotes, not 'false'", id="text"),
+        pytest.param({"verify": "False", "cacert": "ca.pem"}, None, "verify must be true or false", id="with cacert"),
+        pytest.param({"verify": "no"}, None, "verify must be true or false without quotes, not 'no'", id="no"),
+        pytest.param({"verify": 0}, None, "verify must be true or false without quotes, not '0'", id="number"),
+        pytest.param({"verify": ["x"]}, None, "verify must be true or false without quotes", id="list"),
+        pytest.param({"insecure": "yes"}, None, "insecure must be true or false, not 'yes'", id="insecure: yes"),
+        pytest.param({"insecure": 1}, None, "insecure must be true or false, not '1'", id="insecure: 1"),
+        pytest.param({"insecure": [True]}, None, "insecure must be true or false, not", id="insecure: list"),
+        pytest.param({}, "true", "OS_INSECURE is true, and `openstack` does not read it", id="OS_INSECURE"),
+        pytest.param({"verify": True}, "True", "OS_INSECURE is true, and `openstack` does not", id="and verify: true"),
+        pytest.param({"insecure": False}, "TRUE", "OS_INSECURE is true", id="and insecure: false"),
+        pytest.param({}, "1", "OS_INSECURE must be true or false, not '1'", id="OS_INSECURE=1"),
+        pytest.param({"verify": False}, "yes", "OS_INSECURE must be true or false, not 'yes'", id="OS_INSECURE=yes"),
+    ],
+)
+def test_what_only_seems_to_turn_the_verification_off_is_refused(
+    keystone: FakeKeystone,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    variable: str | None,
+    words: str,
+) -> None:
+    """`openstack` goes on verifying in each of these cases, so a user who meant it is told."""
+    monkeypatch.delenv("OS_INSECURE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OS_INSECURE", variable)
+    with pytest.raises(ValueError, match=r"^cloud 'test' cannot be used: ") as caught:
+        read(keystone, **settings)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "is_verified"),
+    [
+        ({}, "", True),
+        ({}, "false", True),
+        ({"insecure": ""}, "False", True),
+        ({"insecure": "false"}, "", True),
+        ({"insecure": "True"}, "", False),
+        ({"insecure": True}, "true", False),
+        ({"verify": False}, "true", False),
+        ({"verify": False}, "false", False),
+    ],
+)
+def test_what_turns_the_verification_off(
+    keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch, settings: Settings, variable: str, is_verified: bool
+) -> None:
+    """The file decides for a named cloud, as for `openstack`."""
+    monkeypatch.setenv("OS_INSECURE", variable)
+    assert (read(keystone, **settings).tls_context().verify_mode is ssl.CERT_REQUIRED) is is_verified
+
+
+@pytest.mark.parametrize(
+    ("value", "is_verified"), [("", True), ("false", True), ("False", True), ("true", False), ("TRUE", False)]
+)
+def test_a_variable_turns_the_verification_off_for_the_cloud_of_the_variables(
+    keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch, value: str, is_verified: bool
+) -> None:
+    """OS_INSECURE means there what it means to `openstack`."""
+    for name, setting in (variables(keystone) | {"OS_INSECURE": value}).items():
+        monkeypatch.setenv(name, setting)
+    assert (Keystone.from_cloud().tls_context().verify_mode is ssl.CERT_REQUIRED) is is_verified
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "on", "0"])
+def test_a_variable_that_openstack_takes_for_false_is_refused(
+    keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """A user who exports OS_INSECURE=1 does not mean false."""
+    for name, setting in (variables(keystone) | {"OS_INSECURE": value}).items():
+        monkeypatch.setenv(name, setting)
+    with pytest.raises(ValueError, match=f"OS_INSECURE must be true or false, not '{value}'"):
+        Keystone.from_cloud()

@@ -9,11 +9,13 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
+from urllib import request
 
 import anyio
 import anyio.abc
 import httpx
 import pytest
+from requests.utils import should_bypass_proxies
 
 from bulkrestart import EndpointError, Outcome, RestartClient, Token
 from bulkrestart.cloud.network import proxy_of, tls_context
@@ -354,6 +356,12 @@ def test_a_server_may_ask_who_we_are(
         pytest.param({"ALL_PROXY": "http://p:1"}, "http://127.0.0.1:8774/", None, id="loopback"),
         pytest.param({"ALL_PROXY": "http://p:1"}, "http://127.1.2.3/", None, id="all of loopback"),
         pytest.param({"ALL_PROXY": "http://p:1"}, "http://[::1]:8774/", None, id="loopback of IPv6"),
+        pytest.param({"ALL_PROXY": "http://p:1"}, "http://localhost./", None, id="localhost with a dot"),
+        pytest.param({"ALL_PROXY": "http://p:1"}, "http://foo.localhost/", None, id="below localhost"),
+        pytest.param({"ALL_PROXY": "http://p:1"}, "http://127.1:8774/", None, id="loopback in short"),
+        pytest.param({"ALL_PROXY": "http://p:1"}, "http://0x7f000001/", None, id="loopback as a number"),
+        pytest.param({"ALL_PROXY": "http://p:1"}, "http://[::ffff:127.0.0.1]/", None, id="loopback of IPv4 in IPv6"),
+        pytest.param({"ALL_PROXY": "http://p:1"}, "http://notlocalhost/", "http://p:1", id="ends in localhost"),
         pytest.param({"ALL_PROXY": "http://p:1"}, "http://localhost.test/", "http://p:1", id="not localhost"),
         pytest.param({"ALL_PROXY": "http://p:1"}, "http://10.0.0.1/", "http://p:1", id="not loopback"),
     ],
@@ -392,6 +400,35 @@ def test_the_proxy_of_the_environment(
         pytest.param("10.0.0.0/8", "https://11.1.2.3/", True, id="another network"),
         pytest.param("10.0.0.1/8,192.168.0.0/16", "https://10.1.2.3/", False, id="an address of the network"),
         pytest.param("foo/bar,192.168.0.0/16", "https://192.168.3.4/", False, id="network after rubbish"),
+        pytest.param("*.test", "https://compute.test/", False, id="domain with a star"),
+        pytest.param("*.test", "https://test/", False, id="the domain of a star"),
+        pytest.param("*.test", "https://contest/", True, id="a name like that of a star"),
+        pytest.param("*,other.test", "https://compute.test/", False, id="all first"),
+        pytest.param("other.test, *", "https://compute.test/", False, id="all last"),
+        pytest.param("other.test compute.test", "https://compute.test/", False, id="spaces"),
+        pytest.param(" other.test\tcompute.test ", "https://compute.test/", False, id="tabs"),
+        pytest.param("compute.test.", "https://compute.test/", False, id="entry ends in a dot"),
+        pytest.param(".test.", "https://compute.test/", False, id="domain ends in a dot"),
+        pytest.param("compute.test", "https://compute.test./", False, id="host ends in a dot"),
+        pytest.param("compute.test.:8774", "https://COMPUTE.test.:8774/", False, id="all of that with a port"),
+        pytest.param("compute.test:x", "https://compute.test/", True, id="no port"),
+        pytest.param("com*.test", "https://compute.test/", True, id="star in a name"),
+        pytest.param("10.*", "https://10.1.2.3/", True, id="star in an address"),
+        pytest.param(".", "https://compute.test/", True, id="dot"),
+        pytest.param("*.", "https://compute.test/", True, id="star and dot"),
+        pytest.param("2001:db8::/32", "https://[2001:db8::1]/", False, id="network of IPv6"),
+        pytest.param("[2001:db8::]/32", "https://[2001:db8::1]:8774/", False, id="network of IPv6 in brackets"),
+        pytest.param("[2001:db8::]/32", "https://[2001:db9::1]/", True, id="another network of IPv6"),
+        pytest.param("[2001:db8::1]:443", "https://[2001:db8::1]/", False, id="IPv6 with its port"),
+        pytest.param("[2001:db8::1]:443", "https://[2001:db8::1]:8774/", True, id="IPv6 with another port"),
+        pytest.param("2001:DB8:0::1", "https://[2001:db8::1]/", False, id="IPv6 written otherwise"),
+        pytest.param("10.0.0.0/8:8774", "https://10.1.2.3:8774/", False, id="network with a port"),
+        pytest.param("10.0.0.0/8:8774", "https://10.1.2.3/", True, id="network with another port"),
+        pytest.param("10.0.0.0/8", "https://10.1/", False, id="short address"),
+        pytest.param("10.0.0.0/8", "https://[::ffff:10.0.0.1]/", False, id="IPv4 in IPv6"),
+        pytest.param("10.0.0.0/8", "https://10.0.0.1.test/", True, id="a name like an address"),
+        pytest.param("10.0.0.0/8", "https://10.999/", False, id="short address with a large number"),
+        pytest.param("10.0.0.0/8", "https://10.1.2.999/", True, id="numbers that are no address"),
     ],
 )
 def test_what_goes_without_a_proxy(monkeypatch: pytest.MonkeyPatch, but: str, url: str, is_used: bool) -> None:
@@ -399,6 +436,16 @@ def test_what_goes_without_a_proxy(monkeypatch: pytest.MonkeyPatch, but: str, ur
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", but)
     assert (proxy_of(url) is not None) is is_used
+
+
+@pytest.mark.parametrize("but", ["*", "test", ".test", "compute.test", "a,compute.test", "10.0.0.1", "10.0.0.0/8"])
+@pytest.mark.parametrize("host", ["compute.test", "test", "contest", "10.0.0.1", "10.1.2.3", "11.0.0.1"])
+def test_what_others_reach_without_a_proxy(monkeypatch: pytest.MonkeyPatch, but: str, host: str) -> None:
+    """What urllib or requests reaches without one is reached so here, and nothing else by these entries."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", but)
+    theirs = bool(request.proxy_bypass(host)) or should_bypass_proxies(f"https://{host}/", None)
+    assert (proxy_of(f"https://{host}/") is None) is theirs
 
 
 @pytest.mark.parametrize(

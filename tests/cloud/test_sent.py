@@ -3,7 +3,10 @@
 *Unsent* licenses a second POST, so the server tells in each such case that no request came.
 """
 
+import gzip
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
 
 import anyio
 import httpx
@@ -87,7 +90,6 @@ def saying(reply: bytes) -> Callable[[Connection], Awaitable[None]]:
     return handle
 
 
-@pytest.mark.unmeasured
 @leaves_generators
 @both_backends
 @each_way
@@ -184,25 +186,70 @@ def test_tls_to_a_plain_port_is_unsent(backend: str, way: str, reply: bytes) -> 
     anyio.run(main, backend=backend)
 
 
+async def read_all(connection: Connection) -> None:
+    """Read until the client leaves, and never answer its TLS."""
+    received = b""
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while chunk := await connection.receive():
+            received += chunk
+            assert b"reboot" not in received
+
+
+def connecting_within(sender: Sender, seconds: float, monkeypatch: pytest.MonkeyPatch) -> Sender:
+    """Bound connecting alone, so that a busy machine cannot run out of the time for the whole request first."""
+    write = sender.write
+
+    def write_impatiently(*args: Any, **options: Any) -> httpx.Request:
+        request = write(*args, **options)
+        request.extensions["timeout"] = {**request.extensions["timeout"], "connect": seconds}
+        return request
+
+    monkeypatch.setattr(sender, "write", write_impatiently)
+    return sender
+
+
 @both_backends
 @each_way
-def test_tls_that_stalls_is_unsent(backend: str, way: str) -> None:
-    """A handshake that never ends is unsent, within the time for one request."""
+def test_tls_that_stalls_is_unsent(backend: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake that never ends is unsent, within the time for connecting."""
 
     async def main() -> None:
-        async def handle(connection: Connection) -> None:
-            received = b""
-            while chunk := await connection.receive():
-                received += chunk
-                assert b"reboot" not in received
+        async with listening(read_all) as address, sender_of(way) as sender:
+            impatient = connecting_within(sender, 0.1, monkeypatch)
+            seen = await send(compute_of(impatient, f"https://{address}", timeout=30.0))
+            assert seen == Unsent(f"ConnectTimeout: ETIMEDOUT {address}: no connection in time")
 
-        async with listening(handle) as address, sender_of(way) as sender:
-            seen = await send(compute_of(sender, f"https://{address}", timeout=0.2))
-            # On a busy machine the time for the whole request ends first.
-            assert seen in (
-                Unsent(f"ConnectTimeout: ETIMEDOUT {address}: no connection in time"),
-                Unsent("no answer within 0.2 s"),
-            )
+    anyio.run(main, backend=backend)
+
+
+@both_backends
+# A lent client of httpx leaves the connection open.
+@pytest.mark.parametrize("way", ["lanes", "proxied", "lent lanes"])
+@pytest.mark.parametrize("end", ["time-out", "cancelled"])
+def test_tls_that_is_abandoned_leaves_no_connection(backend: str, way: str, end: str) -> None:
+    """Whatever ends a request during its handshake, its connection is closed."""
+
+    async def main() -> None:
+        began, left = anyio.Event(), anyio.Event()
+
+        async def handle(connection: Connection) -> None:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await connection.receive()
+                began.set()
+            await read_all(connection)
+            left.set()
+
+        async with listening(handle) as address:
+            sender, close = open_sender(way)
+            compute = compute_of(sender, f"https://{address}", timeout=0.5 if end == "time-out" else 30.0)
+            async with anyio.create_task_group() as group:
+                group.start_soon(compute.reboot, "s", SOFT)
+                if end == "cancelled":
+                    await began.wait()
+                    group.cancel_scope.cancel()
+            with anyio.fail_after(5):
+                await left.wait()
+            await close()
 
     anyio.run(main, backend=backend)
 
@@ -739,5 +786,47 @@ def test_a_cancelled_request_raises_its_cancellation(backend: str, way: str) -> 
                 await server.until(lambda: len(server.requests) == 1)
                 group.cancel_scope.cancel()
         assert seen == []
+
+    anyio.run(main, backend=backend)
+
+
+# What a Content-Encoding says that is not true.
+
+JSON: Final = b'{"conflictingRequest": {"message": "busy", "code": 409}}'
+
+
+@leaves_generators
+@both_backends
+@each_way
+@pytest.mark.parametrize(
+    ("coding", "body", "words"),
+    [
+        ("gzip", JSON, "cannot be read (Content-Encoding: gzip)"),
+        ("deflate", b"\xff" + JSON, "cannot be read (Content-Encoding: deflate)"),
+        ("br", JSON, "cannot be read (Content-Encoding: br)"),
+        ("gzip, gzip", gzip.compress(JSON), "cannot be read (Content-Encoding: gzip, gzip)"),
+        ("zstd\r\nContent-Encoding: gzip", JSON, "cannot be read (Content-Encoding: zstd, gzip)"),
+        (None, gzip.compress(JSON), "is in gzip, and no Content-Encoding says so"),
+        ("identity", gzip.compress(JSON), "is in gzip, and no Content-Encoding says so"),
+        ("utf-8", JSON, ""),
+        ("gzip", gzip.compress(JSON), ""),
+        ("gzip", b"", ""),
+    ],
+)
+@pytest.mark.parametrize("status", [b"409 Conflict", b"202 Accepted"])
+def test_a_coding_that_is_not_true_is_named(
+    backend: str, way: str, coding: str | None, body: bytes, words: str, status: bytes
+) -> None:
+    """The answer says so, in place of the words that cannot be read."""
+    header = b"" if coding is None else b"Content-Encoding: %b\r\n" % coding.encode()
+    reply = b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, header, len(body), body)
+
+    async def main() -> None:
+        async with listening(saying(reply)) as address, sender_of(way) as sender:
+            seen = await send(compute_of(sender, f"http://{address}"))
+        assert isinstance(seen, Answer)
+        assert ("the body of the answer" in seen.fault.message) is bool(words)
+        assert words in seen.fault.message
+        assert (seen.fault.body in (Body.CUT_SHORT, Body.OTHER)) is bool(words)
 
     anyio.run(main, backend=backend)

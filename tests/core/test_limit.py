@@ -1,6 +1,7 @@
 """How many requests at once: fewer where the cloud limits the rate or is overloaded, and what latency allows."""
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -382,3 +383,24 @@ def test_latency_limit_stays_between_one_and_the_most(most: int, latencies: list
         now += latency + 0.001
         limit.note(now, sent_at=now - latency, is_full=True)
         assert 1 <= limit.at_once <= most
+
+
+@pytest.mark.parametrize(
+    ("is_shed", "waits"),
+    [(lambda number: number % 5 == 0, [2, 4, 8, 16, 32]), (lambda number: number >= 10, [3, 5, 9, 17, 33])],
+    ids=["lower", "higher"],
+)
+def test_failed_trials_become_rare(is_shed: Callable[[int], bool], waits: list[int]) -> None:
+    """A failed trial is repeated after 2, 4, 8 ... cohorts, the first of which is its own only for a lower limit."""
+    limit, tried = OverloadLimit(20), []
+    for cohort in range(90):
+        at_once = limit.at_once
+        tried.append(at_once)
+        left = [cohort + number / 1000 for number in range(max(10, at_once))]
+        for sent_at in left:
+            limit.record_sent(sent_at, in_flight=at_once, is_reachable=True)
+        for number, sent_at in enumerate(left):
+            limit.record(cohort + 0.5, sent_at=sent_at, is_overload=is_shed(number))
+    usual = max(set(tried), key=tried.count)
+    trials = [cohort for cohort, at_once in enumerate(tried) if at_once != usual]
+    assert [later - earlier for earlier, later in pairwise(trials)][-len(waits) :] == waits

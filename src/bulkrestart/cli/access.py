@@ -108,6 +108,8 @@ def read_access(where: TargetOptions, trust: Trust) -> Access:
         words = f"a key without a certificate: give the certificate of {trust.key} too"
         raise InputError(without_userinfo(words))
     if endpoint is not None:
+        if os.environ.get("OS_INSECURE", "").lower() not in ("", "false") and not trust.is_insecure:
+            raise InputError("OS_INSECURE is set, and --endpoint does not read it: unset it, or give --insecure")
         return _read_endpoint(endpoint, trust)
     if cloud == "":
         raise InputError("--cloud is empty: give the name of a cloud in clouds.yaml")

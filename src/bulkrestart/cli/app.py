@@ -43,6 +43,7 @@ from bulkrestart.cli.servers import list_servers
 from bulkrestart.cli.show import Output
 from bulkrestart.cli.spreading import read_spreading
 from bulkrestart.cli.streams import Streams
+from bulkrestart.cloud.failures import limit_of_machine
 from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.model import RebootType
 from bulkrestart.core.options import Options
@@ -86,7 +87,8 @@ def _run(arguments: Sequence[str] | None, streams: Streams) -> End:
         if isinstance(error, _UsageError):
             streams.warn(f"{error.format_message().rstrip('.')}; see bulkrestart --help")
             return End(ExitCode.USAGE)
-        streams.warn(f"a defect of bulkrestart, please report it: {type(error).__name__}: {error}")
+        limit = limit_of_machine(error) if isinstance(error, OSError) else None
+        streams.warn(limit or f"a defect of bulkrestart, please report it: {type(error).__name__}: {error}")
         return End(ExitCode.STOPPED)
 
 

@@ -1,13 +1,20 @@
 """Runs the async part of a command, and does not wait for name lookups at its end."""
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import ExitStack, closing
+from typing import Final, TypeVar
 
+from bulkrestart.cli.errors import InputError
 from bulkrestart.cli.signals import cancelled_by_signals
+from bulkrestart.cloud.failures import limit_of_machine
 
 T = TypeVar("T")
+
+#: Files that must be free when a command starts: for the loop, modules, signals, the journal and a connection.
+_SPARE_FILES: Final = 10
 
 
 class _Impatient(ThreadPoolExecutor):
@@ -18,13 +25,36 @@ class _Impatient(ThreadPoolExecutor):
 
 
 def run_async(main: Coroutine[object, object, T]) -> T:
-    """Run on a new event loop."""
+    """Run on a new event loop.
+
+    Raises:
+        InputError: This machine does not let an event loop start. Nothing was sent.
+    """
 
     async def run() -> T:
         asyncio.get_running_loop().set_default_executor(_Impatient())
         return await main
 
-    return asyncio.run(run())
+    with closing(main), ExitStack() as stack:
+        try:
+            # First, because a loop that is half made prints a traceback when it is deleted.
+            _check_files()
+            runner = stack.enter_context(asyncio.Runner())
+        except OSError as error:
+            why = limit_of_machine(error) or f"{error.strerror}; check the limits of this machine (ulimit -a)"
+            raise InputError(f"the event loop cannot start: {why}; nothing was sent") from error
+        return runner.run(run())
+
+
+def _check_files() -> None:
+    """Open as many files as a command needs at least, and close them.
+
+    Raises:
+        OSError: They cannot be opened.
+    """
+    with ExitStack() as stack:
+        for _ in range(_SPARE_FILES):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def run_before_sending(main: Coroutine[object, object, T]) -> T:
@@ -40,6 +70,7 @@ def run_before_sending(main: Coroutine[object, object, T]) -> T:
             return await main
 
     try:
-        return run_async(run())
+        with closing(main):
+            return run_async(run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None

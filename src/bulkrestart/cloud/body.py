@@ -5,7 +5,7 @@ coding has reached its own end.
 """
 
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
@@ -34,6 +34,8 @@ _UNCANCELLED: Final = 8 * 1024 * 1024
 _OVERHEAD: Final = 64 * 1024
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _DECODED: Final = _GZIP | {"deflate"}
+#: The first bytes of gzip (RFC 1952, section 2.3.1).
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_BITS: Final = zlib.MAX_WBITS | 16
 #: Registered content codings (RFC 9110, section 8.4.1, and IANA's registry) that are not decoded here. A word that is
 #: no coding ("utf-8", "none") is ignored, as in other clients.
@@ -145,6 +147,22 @@ async def read_body(response: httpx.Response, bound: int, rows: Rows[T] | None =
         # httpx's stream refers to its response, so that both, and the request, would wait for the garbage collector.
         response.stream = httpx.ByteStream(b"")
     return bytes(kept), not is_whole
+
+
+def coding_fault(headers: Mapping[str, str], body: bytes, *, is_cut_short: bool) -> str:
+    """Say that a body is not in the coding that its headers name; "" if nothing shows that.
+
+    Args:
+        headers: The headers of the answer.
+        body: What was read of its body.
+        is_cut_short: Whether that is not the whole body.
+    """
+    named = headers.get("content-encoding", "")
+    if body.startswith(_GZIP_MAGIC) and not _names(named):
+        return "the body of the answer is in gzip, and no Content-Encoding says so"
+    if is_cut_short and not body and _names(named):
+        return f"the body of the answer cannot be read (Content-Encoding: {named})"
+    return ""
 
 
 async def _arriving(response: httpx.Response) -> AsyncGenerator[bytes]:

@@ -13,6 +13,7 @@ from urllib3 import HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPSConnection
 
 from bulkrestart.cloud.network import proxies_for_requests
+from bulkrestart.core.faults import plain
 
 #: Bytes of one answer after decompression. A token with a catalog of several hundred services has some 200 KB.
 _LONGEST: Final = 2 * 1024 * 1024
@@ -36,9 +37,15 @@ class BoundedAdapter(TCPKeepAliveAdapter):
 
     Args:
         context: The TLS context; `verify` and `cert` of a request are ignored.
+
+    Attributes:
+        latest: The latest answer; None before that.
+        versions_url: The URL that is asked for the versions of Keystone before a sign-in.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        self.latest: requests.Response | None = None
+        self.versions_url = ""
         self._context = context
         super().__init__()
 
@@ -83,19 +90,32 @@ class BoundedAdapter(TCPKeepAliveAdapter):
             proxies=proxies_for_requests(str(request.url)),
         )
         try:
-            if "," in response.headers.get("Content-Encoding", ""):
-                raise requests.exceptions.ContentDecodingError("the answer has several content codings")
+            coding = plain(response.headers.get("Content-Encoding", ""))
+            if "," in coding:
+                raise requests.exceptions.ContentDecodingError(f"the answer has several content codings ({coding})")
             body = bytearray()
-            for chunk in response.iter_content(_STEP):
-                body += chunk
-                if len(body) > _LONGEST:
-                    raise requests.exceptions.ContentDecodingError(f"the answer is longer than {_LONGEST} bytes")
+            try:
+                for chunk in response.iter_content(_STEP):
+                    body += chunk
+                    if len(body) > _LONGEST:
+                        raise requests.exceptions.RequestException(f"the answer is longer than {_LONGEST} bytes")
+            except requests.exceptions.ContentDecodingError as error:
+                words = f"the body of the answer is not in its Content-Encoding ({coding}) and cannot be decoded"
+                raise requests.exceptions.ContentDecodingError(words) from error
+            if response.status_code == 401 and self._asks_for_versions(request):
+                # keystoneauth1 would ask again with the token of this very sign-in, and wait for itself forever.
+                raise requests.exceptions.RequestException("Keystone is asked for its versions and answers HTTP 401")
         except BaseException:
             response.close()
             raise
         # Where requests keeps what it has read.
         response._content = bytes(body)
+        self.latest = response
         return response
+
+    def _asks_for_versions(self, request: requests.PreparedRequest) -> bool:
+        is_same = str(request.url).rstrip("/") == self.versions_url.rstrip("/")
+        return is_same and request.method == "GET" and "X-Auth-Token" not in request.headers
 
 
 def _use_own_pool(manager: PoolManager) -> None:

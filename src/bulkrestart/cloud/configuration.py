@@ -58,6 +58,8 @@ _DEEPEST: Final = 50
 _UNEXPECTED: Final = re.compile(r"unexpected keyword argument '(\w+)'")
 _AUTH_TYPE: Final = re.compile(r"[\w.-]+")
 _EQUAL: Final = "make them the same"
+#: Texts that mean true or false, where openstack.config takes a text for a file of certificates.
+_BOOLEAN_WORDS: Final = frozenset({"", "true", "false", "yes", "no", "on", "off", "none", "null"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,8 @@ def logged_warnings() -> Iterator[None]:
 def _read(name: str | None, overrides: Overrides) -> Configuration:
     variables = _variables()
     config = _Config(name, overrides, variables)
+    is_named = config.cloud != config.envvar_key
+    _check_insecure(config.insecure, is_named=is_named)
     asked = overrides.region or variables.get("region_name", "")
     known = config.regions()
     _check_regions(known, asked)
@@ -199,13 +203,14 @@ def _read(name: str | None, overrides: Overrides) -> Configuration:
     for key in ("region_name", "cacert", "cert", "key", *(f"{SERVICE}_{one}" for one in _OF_SERVICE)):
         # openstack.config would convert any other value to text.
         if not isinstance(settings.config.get(key, ""), str | None) and not key.endswith("interface"):
-            raise ConfigException(f"{key} must be text, not {_kind(settings.config[key])}")
+            raise ConfigException(f"{key} must be text, not {kind_of(settings.config[key])}")
     region, interface = settings.get_region_name(SERVICE) or "", settings.get_interface(SERVICE) or "public"
     if asked and region != asked:
         raise ConfigException(f"OS_REGION_NAME is {shown(asked)}, and compute_region_name is {shown(region)}: {_EQUAL}")
     if overrides.interface is None:
         _check_interface(interface)
     _check_service_variables(settings)
+    _check_verification(settings, is_named=is_named)
     return Configuration(
         cloud=shown(settings.name),
         settings=settings,
@@ -287,6 +292,11 @@ class _Config(OpenStackConfig):
             raise ConfigException(f"there is no cloud of that name; there are: {there}")
         return chosen
 
+    @property
+    def insecure(self) -> object:
+        """`insecure` as the file has it: openstack.config takes any text but "true" for false."""
+        return self._own.get("insecure")
+
     def regions(self) -> list[str]:
         """Return the regions that the configuration names, in its order.
 
@@ -352,7 +362,7 @@ class _Config(OpenStackConfig):
             if value:
                 is_list = option.name == "auth_methods" and isinstance(value, list)
                 if not is_list and not isinstance(value, str):
-                    raise ConfigException(f"{option.name} must be text, not {_kind(value)}: put it in quotes")
+                    raise ConfigException(f"{option.name} must be text, not {kind_of(value)}: put it in quotes")
                 auth[option.dest or keys[0]] = value
         return config
 
@@ -466,6 +476,41 @@ def _check_service_variables(settings: CloudRegion) -> None:
             raise ConfigException(f"{variable} is set, and `openstack` does not read it for a named cloud: unset it")
 
 
+def _check_insecure(configured: object, *, is_named: bool) -> None:
+    """Refuse what openstack.config takes for false, although it may be meant as true."""
+    for name, value in (("insecure" if is_named else "OS_INSECURE", configured), ("OS_INSECURE", _insecure_variable())):
+        if value not in (None, "") and str(value).lower() not in ("true", "false"):
+            raise ConfigException(f"{name} must be true or false, not {_word_of(value)}")
+
+
+def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
+    """Refuse a `verify` that is neither a bool nor a path, and an OS_INSECURE that `openstack` does not read.
+
+    openstack.config reads OS_INSECURE for the cloud that the variables describe, and for no named cloud.
+    """
+    verify = settings.config.get("verify", True)
+    if not isinstance(verify, bool):
+        word = str(verify).lower()
+        if not isinstance(verify, str) or word in _BOOLEAN_WORDS or word.isdigit():
+            raise ConfigException(f"verify must be true or false without quotes, not {_word_of(verify)}")
+    is_verified = settings.get_requests_verify_args()[0] is not False
+    if is_named and is_verified and _insecure_variable().lower() == "true":
+        raise ConfigException(
+            "OS_INSECURE is true, and `openstack` does not read it for a named cloud: unset it, or set verify to false "
+            "(or give --insecure)"
+        )
+
+
+def _word_of(value: object) -> str:
+    """Repeat a short word, and name the kind of anything else, which may be a secret in the wrong place."""
+    word = str(value)
+    return repr(word) if len(word) <= len("false") and word.isprintable() else kind_of(value)
+
+
+def _insecure_variable() -> str:
+    return os.environ.get("OS_INSECURE", "")
+
+
 def _expected(auth: Mapping[str, object], variables: Mapping[str, str]) -> dict[str, str]:
     """Return the names that keystoneauth1 does not send to Keystone, because there is an id as well.
 
@@ -498,10 +543,12 @@ def _without_url(interface: str) -> str:
 
 def _text(value: object, what: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ConfigException(f"{what} must be text, not {_kind(value)}")
+        raise ConfigException(f"{what} must be text, not {kind_of(value)}")
     return str(value)
 
 
-def _kind(value: object) -> str:
-    kinds = {bool: "true or false", list: "a list", dict: "a mapping"}
+def kind_of(value: object) -> str:
+    """Name the kind of a value for a message."""
+    kinds = {type(None): "null", bool: "true or false", int: "a number", float: "a number"}
+    kinds |= {str: "a text", list: "a list", dict: "a mapping"}
     return kinds.get(type(value), f"a {type(value).__name__}")

@@ -20,12 +20,10 @@ _MEMORY: Final = "free memory or network buffers, or lower --max-at-once (max_at
 _PORTS: Final = "no local port or address is free: lower --max-at-once (max_at_once=)"
 _POLICY: Final = "a firewall or a route here forbids it: allow the connection"
 _ROUTE: Final = "check the network and the VPN of this machine"
+#: Errors that a limit of this machine causes, whatever was asked of it.
+_LIMITS: Final = {errno.EMFILE: _FILES, errno.ENFILE: _FILES, errno.ENOBUFS: _MEMORY, errno.ENOMEM: _MEMORY}
 #: Errors that a limit or a rule of this machine causes before anything reaches the network (connect(2), socket(2)).
-_LOCAL: Final = {
-    errno.EMFILE: _FILES,
-    errno.ENFILE: _FILES,
-    errno.ENOBUFS: _MEMORY,
-    errno.ENOMEM: _MEMORY,
+_LOCAL: Final = _LIMITS | {
     errno.EADDRNOTAVAIL: _PORTS,
     errno.EACCES: _POLICY,
     errno.EPERM: _POLICY,
@@ -111,6 +109,14 @@ def failure_of(error: BaseException, address: str) -> Failure | None:
     if number in _LOCAL:
         return Failure(f"{words} on this machine", _LOCAL[number], is_local=True)
     return Failure(words, _ROUTE if number in _WITHOUT_ROUTE else CHECK_URL, is_cut=number in _CUT)
+
+
+def limit_of_machine(error: OSError) -> str | None:
+    """Return the limit of this machine that caused an error, with the remedy; None if there is another cause."""
+    number = error.errno or 0
+    if number not in _LIMITS:
+        return None
+    return f"{errno.errorcode[number]}: {os.strerror(number)} on this machine; {_LIMITS[number]}"
 
 
 def _tls_failure(cause: ssl.SSLError, address: str) -> Failure:

@@ -31,6 +31,7 @@ try:
         remedy_of,
         shown,
     )
+    from bulkrestart.cloud.token_answers import complaint_about, complaint_about_catalog, is_unreadable
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
@@ -77,8 +78,9 @@ class Keystone(CatalogAuth):
             self._session = configuration.settings.get_session()
         self._session.timeout = self._session.timeout or _TIMEOUT
         self._context = _context_of(self._session)
+        self._adapter = BoundedAdapter(self._context)
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, BoundedAdapter(self._context))
+            self._session.mount(scheme, self._adapter)
         auth = configuration.settings.get_auth_args()
         self._secrets = tuple(Secret(str(auth[key])) for key in SECRET_OPTIONS if auth.get(key))
         plugin = configuration.settings.get_auth()
@@ -89,6 +91,7 @@ class Keystone(CatalogAuth):
         if isinstance(plugin, BaseIdentityPlugin):
             self._auth_url = plugin.auth_url or ""
             _check_url(self._auth_url)
+            self._adapter.versions_url = self._auth_url
             # We decide when to sign in again. The plugin would do it at each use of a token that ends in two minutes.
             plugin.reauthenticate = False
 
@@ -147,6 +150,7 @@ class Keystone(CatalogAuth):
 
     def _sign_in(self) -> Issued:
         self._plugin.invalidate()
+        self._adapter.latest = None
         seconds = None
         if isinstance(self._plugin, BaseIdentityPlugin):
             access = self._plugin.get_access(self._session)
@@ -199,6 +203,11 @@ class Keystone(CatalogAuth):
             )
         if isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure):
             return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
+        latest = self._adapter.latest
+        complaint = complaint_about(latest) if latest is not None and is_unreadable(error) else None
+        if complaint is not None:
+            words = f"the sign-in to cloud {self.name} fails: {plain(complaint[0], secrets=self._mask())}"
+            return Trouble(words, complaint[1], is_final=True)
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
 
     def _cause_of(self, error: Exception) -> tuple[Failure | None, str]:
@@ -220,9 +229,12 @@ class Keystone(CatalogAuth):
 
     def _words(self, error: Exception) -> str:
         """Repeat what an error says, without our secrets: Keystone, or what stands before it, may have echoed them."""
+        return _words(error, self._mask())
+
+    def _mask(self) -> SecretMask:
         access = getattr(self._plugin, "auth_ref", None)
         token = () if access is None else (str(access.auth_token),)
-        return _words(error, SecretMask((*(secret.reveal() for secret in self._secrets), *token)))
+        return SecretMask((*(secret.reveal() for secret in self._secrets), *token))
 
     def _refused(self, why: str) -> Trouble:
         words = f"the sign-in to cloud {self.name} is refused: {why}"
@@ -254,10 +266,17 @@ class Keystone(CatalogAuth):
         except EndpointError:
             raise
         except Exception as error:  # a plugin may raise anything for an odd answer; our message has its text
+            complaint = None if isinstance(error, exceptions.ClientException) else self._complaint_about_catalog()
             raise EndpointError(
-                f"the compute API of cloud {self.name} is not found: {self._cause_of(error)[1]}; "
+                f"the compute API of cloud {self.name} is not found: {complaint or self._cause_of(error)[1]}; "
                 "set compute_endpoint_override; nothing was sent"
             ) from None
+
+    def _complaint_about_catalog(self) -> str | None:
+        access = getattr(self._plugin, "auth_ref", None)
+        catalog = access.service_catalog.catalog if access is not None and access.has_service_catalog() else []
+        complaint = complaint_about_catalog(catalog)
+        return complaint and f"the catalog in the token is not in Keystone's form: {complaint}"
 
     def _read_catalog(self) -> Target:
         settings, access = self._configuration, None

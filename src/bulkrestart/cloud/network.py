@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import os
 import re
+import socket
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +25,14 @@ _LAST_PORT: Final = 65535
 #: Variables that name trusted certificates: OpenSSL's, and those of requests, which other OpenStack tools read.
 _OF_OPENSSL: Final = "SSL_CERT_FILE"
 _OF_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-#: An address in NO_PROXY, in brackets as in URLs, with or without a port.
-_BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::(\d+))?")
+#: What separates the entries of NO_PROXY: commas, or spaces as for curl.
+_SEPARATORS: Final = re.compile(r"[,\s]+")
+#: An entry with a port. An address of IPv6 without brackets has no port.
+_WITH_PORT: Final = re.compile(r"(\[.+\].*|[^:]+):(\d+)")
+#: What inet_aton(3) may take for an address.
+_NUMBERS: Final = re.compile(r"(0x[0-9a-f]+|\d+)(\.(0x[0-9a-f]+|\d+)){0,3}")
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class CertificatesError(ValueError):
@@ -123,15 +130,24 @@ def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
 def proxy_of(url: str) -> httpx.Proxy | None:
     """Find the proxy that the environment names for a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
 
-    The same rule holds for the sign-in and the compute API. `NO_PROXY` names hosts, domains and networks (10.0.0.0/8);
-    a host may have a port. No proxy is used for loopback addresses, as in Go's net/http: a proxy cannot reach them.
+    The same rule holds for the sign-in and the compute API. `NO_PROXY` is a list with commas or spaces. An entry is:
+
+    - `*`: every host;
+    - `example.com`, `.example.com` or `*.example.com`: that host and all below it;
+    - `10.1.2.3`, `fd00::1` or `[fd00::1]`: an address;
+    - `10.0.0.0/8`, `fd00::/8` or `[fd00::]/8`: a network.
+
+    Each may end in a port, before which an address of IPv6 needs brackets. Case and a dot at the end do not matter, and
+    no name is looked up. No proxy is used for loopback (`localhost`, names below it, 127.0.0.0/8, ::1), as in Go's
+    net/http: a proxy cannot reach it.
 
     Raises:
         ValueError: The environment names something that is no proxy.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
-    if _is_loopback(host) or _is_excluded_address(host, port) or proxy_bypass(f"{host}:{port}"):
+    # On macOS and Windows `proxy_bypass` reads the system's settings too.
+    if _is_loopback(host) or _is_excluded(host, port) or proxy_bypass(f"{host}:{port}"):
         return None
     proxy = _proxy_named_for(parts.scheme)
     if isinstance(proxy, str):
@@ -172,28 +188,48 @@ def proxies_for_requests(url: str) -> dict[str, str]:
     return {urlsplit(url).scheme: str(named)}
 
 
-def _is_excluded_address(host: str, port: int) -> bool:
-    """Return whether `NO_PROXY` lists an address by its network or in brackets, which urllib does not read."""
-    try:
+def _is_excluded(host: str, port: int) -> bool:
+    """Return whether an entry of `NO_PROXY` covers a host; `proxy_of` says what an entry may be.
+
+    It covers all that urllib, requests, curl and Go's net/http cover by an entry that several of them read, so a cloud
+    that `openstack` or curl reaches directly is reached directly here.
+    """
+    name = host.rstrip(".").lower()
+    address = _address_of(name)
+    return any(
+        _covers(entry, name, address, port) for entry in _SEPARATORS.split(getproxies().get("no", "").lower()) if entry
+    )
+
+
+def _covers(entry: str, name: str, address: _Address | None, port: int) -> bool:
+    if match := _WITH_PORT.fullmatch(entry):
+        if match[2] != str(port):
+            return False
+        entry = match[1]
+    entry = entry.replace("[", "").replace("]", "")
+    if address is not None:
+        with suppress(ValueError):  # a name
+            # Not strict: requests takes 10.0.0.1/8 for 10.0.0.0/8.
+            return address in ipaddress.ip_network(entry, strict=False)
+    domain = entry.removeprefix("*").strip(".")
+    return entry == "*" or (bool(domain) and (name == domain or name.endswith(f".{domain}")))
+
+
+def _address_of(host: str) -> _Address | None:
+    """Return the address that a host is, also in the short forms that connect(2) takes, such as 127.1; None: a name."""
+    with suppress(ValueError):
         address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return any(_covers(one.strip(), address, port) for one in getproxies().get("no", "").split(","))
-
-
-def _covers(entry: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
-    if bracketed := _BRACKETED.fullmatch(entry):
-        entry = bracketed[1] if bracketed[2] in (None, str(port)) else ""
-    elif "/" not in entry:
-        return False
-    with suppress(ValueError):  # a name
-        # Not strict: requests takes 10.0.0.1/8 for 10.0.0.0/8.
-        return address in ipaddress.ip_network(entry, strict=False)
-    return False
+        return getattr(address, "ipv4_mapped", None) or address
+    if _NUMBERS.fullmatch(host):
+        with suppress(OSError):
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+    return None
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    name = host.rstrip(".").lower()
+    address = _address_of(name)
+    if address is not None:
+        return address.is_loopback
+    # RFC 6761, section 6.3: all names under localhost are loopback.
+    return name == "localhost" or name.endswith(".localhost")

@@ -32,10 +32,12 @@ class _Lane:
     Attributes:
         transport: The transport.
         stream: The connection of its latest answer; None before that, and where a mock has answered.
+        opened: The TCP connection below that one, from the moment it is open.
     """
 
     transport: httpx.AsyncHTTPTransport
     stream: httpcore.AsyncNetworkStream | None = None
+    opened: httpcore.AsyncNetworkStream | None = None
 
     def is_silent(self) -> bool:
         """Return whether nothing has arrived since the latest answer: no end of the stream, no unsolicited bytes."""
@@ -102,6 +104,9 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
             if step.endswith(".connect_tcp.started"):
                 # httpcore has closed the connection of the latest answer, or it was to another host.
                 lane.stream = None
+            elif step.endswith(".connect_tcp.complete"):
+                opened = information.get("return_value")
+                lane.opened = opened if isinstance(opened, httpcore.AsyncNetworkStream) else None
             elif step == "http11.send_request_headers.started" and not lane.is_silent():
                 raise _UnsolicitedDataError
             if trace is not None:
@@ -146,6 +151,9 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
         self._busy.discard(lane)
         with anyio.CancelScope(shield=True):
             await lane.transport.aclose()
+            if lane.opened is not None:
+                # httpcore 1.0 leaves it open if the request is cancelled during the TLS handshake.
+                await lane.opened.aclose()
 
     async def aclose(self) -> None:
         """Close every lane, for good."""

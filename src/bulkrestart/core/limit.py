@@ -245,7 +245,11 @@ class OverloadLimit:
 
 
 class _TrialBackoff:
-    """Counts the cohorts until a failed trial is repeated: 2, 4, 8 ... up to `LONGEST_WAIT`."""
+    """Counts the cohorts until a failed trial is repeated: 2, 4, 8 ... up to `LONGEST_WAIT`.
+
+    The cohort of a failed trial of a lower limit is the first of them. That of a higher limit is not counted, because
+    it ends as soon as the API sheds enough.
+    """
 
     def __init__(self) -> None:
         self._left = 0
