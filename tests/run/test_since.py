@@ -183,7 +183,9 @@ FOR_EVER: Final = 600
 CASES: Final = [
     Case("nothing", 1500.0, nothing, COMPLETED, 1, 1),
     Case("rebooted", 1500.0, reboot, SATISFIED, 0, 1),
-    Case("rebooted at that moment", 1000.0, reboot, SATISFIED, 0, 1),
+    Case("rebooted at that moment", 1000.0, reboot, UNCERTAIN, 0, 1),
+    Case("rebooted since, by less than nodes' clocks may differ", 1058.0, reboot, UNCERTAIN, 0, 1),
+    Case("rebooted since, by more than nodes' clocks may differ", 1061.0, reboot, SATISFIED, 0, 1),
     Case("rebooted before", 930.0, reboot, COMPLETED, 1, 2),
     Case("rebooted before, by less than nodes' clocks may differ", 998.9, reboot, UNCERTAIN, 0, 1),
     Case("rebooted long before", 10.0, reboot, COMPLETED, 1, 2),

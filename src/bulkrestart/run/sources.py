@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 _LOG_WORDS: Final = "action logs cannot be read (%s): reboots are judged by the states of servers alone"
 _ROW_WORDS: Final = "single rows of action logs cannot be read (%s): whole logs do not show when a reboot ends"
+_FINISH_WORDS: Final = (
+    "the action log does not show when a reboot ends: the states of servers tell whether they are back"
+)
 _STATES_WORDS: Final = "single servers cannot be read (%s): only lists can show whether servers are back"
 
 
@@ -87,6 +90,7 @@ class Sources:
 
     def __init__(self, compute: Compute, gate: Gate) -> None:
         self._compute = compute
+        self._is_finish_told = True
         self.log = Source(gate, RequestKind.LOG, _LOG_WORDS)
         self.row = Source(gate, RequestKind.LOG, _ROW_WORDS)
         self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS)
@@ -104,7 +108,14 @@ class Sources:
         if isinstance(seen, tuple):
             # A user who may read rows may read logs.
             self.log.record_read()
+            self._warn_of_finish(seen)
         return seen, asked
+
+    def _warn_of_finish(self, row: Log) -> None:
+        """Warn once if a row that was read singly does not tell whether it has finished."""
+        if self._is_finish_told and any(one.is_finished is None and not one.is_error for one in row):
+            self._is_finish_told = False
+            _log.warning(_FINISH_WORDS)
 
     async def read_server(self, server_id: str, *, is_for_send: bool) -> tuple[Server | Observation, float]:
         """Read the states of a server."""
