@@ -386,10 +386,22 @@ OWN = reboot(1, start=1.0)
 @pytest.mark.parametrize("ids", [("req-1",), (None, "req-1"), ("req-1", "req-2"), ("req-0", "req-1")])
 def test_row_with_the_id_of_an_answer_is_a_reboot_by_any_name(name: str, ids: tuple[str | None, ...]) -> None:
     """An id of a request of ours is of no other action, whatever the cloud calls it."""
-    others = (replace(OWN, action=name, request_id="req-9"), CREATED)
-    log = (replace(OWN, action=name), *others)
+    log = (replace(OWN, action=name), replace(OWN, action="lock", request_id="req-9"), CREATED)
 
-    assert calibration().name_own_rows(log, answered(*ids)) == (OWN, *others)
+    assert calibration().name_own_rows(log, answered(*ids)) == (OWN, *log[1:])
+
+
+@pytest.mark.parametrize("name", ["power-cycle", "restart", "neustart", "stop", "create"])
+def test_name_of_a_row_of_ours_is_learnt_for_all_logs(name: str) -> None:
+    """A name that Nova has not, and that a row of ours has, means a reboot in other rows; one of Nova's does not."""
+    one, another = calibration(), replace(OWN, action=name, request_id="req-9")
+    assert one.name_own_rows((another, CREATED), answered(None)) == (another, CREATED)
+
+    one.name_own_rows((replace(OWN, action=name), CREATED), answered("req-1"))
+
+    known = replace(another, action="reboot") if name in ("power-cycle", "restart", "neustart") else another
+    for progress in (answered(None), answered("req-2")):
+        assert one.name_own_rows((another, CREATED), progress) == (known, CREATED)
 
 
 @pytest.mark.parametrize("name", ["reboot", "power-cycle", "stop"])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import httpx
 import pytest
@@ -450,6 +450,22 @@ def test_lost_reply_and_a_row_of_any_name(name: str, reboot_type: str, request_i
         report = await restart(Keeping(cloud, change=named(name)), reboot_type=reboot_type)
         assert {outcome for outcome, _, _ in ends(report)} <= {Outcome.COMPLETED, Outcome.IN_DOUBT}
         assert "reboot" not in name.lower() or report.summary == {Outcome.COMPLETED: 10}
+        assert set(cloud.cycles.values()) == {1}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+@pytest.mark.parametrize("answer", ["first", "second"])
+def test_hard_that_was_delivered_twice_by_any_name(name: str, answer: Literal["first", "second"]) -> None:
+    """Nova drops the second of two, and its row says Error; the other row is known as a reboot by its name."""
+
+    async def main() -> None:
+        cloud = cloud_of(10)
+        for server_id in cloud.ids:
+            cloud.script(server_id, Fault.delivered_twice(0.1, answer))
+        report = await restart(Keeping(cloud, change=named(name)), reboot_type="hard")
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
         assert set(cloud.cycles.values()) == {1}
 
     virtually(main)

@@ -12,7 +12,7 @@ from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, 
 from bulkrestart.core.model import Action, Log
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import LogFacts
-from bulkrestart.core.states import REBOOT
+from bulkrestart.core.states import OTHER_ACTIONS, REBOOT
 
 T = TypeVar("T")
 
@@ -85,6 +85,8 @@ class ActionLogCalibration:
         self._pending: CalibrationSample | None = None
         #: Samples that vote if no row carries the id of an answer.
         self._voters: list[CalibrationSample] = []
+        #: Names that only this cloud has for a reboot.
+        self._names: set[str] = set()
         self._recent_ids: deque[str] = deque(maxlen=_RECENT_IDS)
         self._asked = 0
         self._fresh: set[str] = set()
@@ -109,24 +111,27 @@ class ActionLogCalibration:
     def name_own_rows(self, log: Log | T, progress: Progress) -> Log | T:
         """Return a log in which the rows of our sends are reboots, whatever the cloud calls them; not if it is no log.
 
-        A row that has the id of an answer to a send of ours is ours. An id that several answers or rows carry is no id:
-        it is left out of the rows, so that they are judged by user and time.
+        A row that has the id of an answer to a send of ours is ours. If its name is not one of Nova's, it is this
+        cloud's name for a reboot, in all logs. An id that several answers or rows carry is no id: it is left out of the
+        rows, so that they are judged by user and time.
 
         Args:
             log: The action log of a server, or what came instead.
             progress: The progress of that server.
         """
         ids = [attempt.request_id for attempt in progress.sends.attempts if attempt.request_id is not None]
-        if not isinstance(log, tuple) or not ids:
+        if not isinstance(log, tuple) or not (ids or self._names):
             return log
         shown = [row.request_id for row in log]
         repeated = {one for one in ids if self.are_ids_foreign or ids.count(one) > 1 or shown.count(one) > 1}
+        own = set(ids) - repeated
+        self._names |= {row.action for row in log if row.request_id in own} - OTHER_ACTIONS - {REBOOT}
         return tuple(
-            row
-            if row.request_id not in ids
-            else replace(row, request_id="")
-            if row.request_id in repeated
-            else replace(row, action=REBOOT)
+            replace(
+                row,
+                action=REBOOT if row.request_id in own or row.action in self._names else row.action,
+                request_id="" if row.request_id in repeated else row.request_id,
+            )
             for row in log
         )
 
