@@ -292,6 +292,16 @@ BY_ID: Final = [
     always(
         "Error, and others in Error", [row(is_error=True), row(OTHER_REQUEST, after=-1.0, is_error=True)], NOT_REBOOTED
     ),
+    *(
+        always(f"Error, and an action of ours {words}", [row(is_error=True), other], expected)
+        for words, other, expected in (
+            ("of a name that Nova has not", row(OTHER_REQUEST, after=1.0, action="power-cycle"), NAMELESS),
+            ("of such a name before", row(OTHER_REQUEST, after=-9.0, action="restart"), NAMELESS),
+            ("of such a name, in Error", row(OTHER_REQUEST, action="power-cycle", is_error=True), NOT_REBOOTED),
+            ("of such a name long before", row(OTHER_REQUEST, after=-99.0, action="power-cycle"), NOT_REBOOTED),
+            ("that is no reboot", row(OTHER_REQUEST, after=1.0, action="attach_volume"), NOT_REBOOTED),
+        )
+    ),
 ]
 #: Behind a gateway that hides or replaces Nova's ids.
 BY_TIME: Final = [

@@ -103,15 +103,15 @@ def find_accepted(
     since = float("-inf") if log_time is None else log_time.since[0]
     newest = next((row for row in ours if row.start_time + skew > since), None)
     found = named or newest
-    if found is None and is_shown:
-        # It may be the reboot, by a name that only this cloud has.
-        unknown = (
-            row
-            for row in log
-            if row.action not in {REBOOT, *OTHER_ACTIONS} and row.start_time + skew > since
-            if user_id in (None, row.user_id)
-        )
-        return next((FoundRow(row, _NAMELESS) for row in unknown), None)
+    # These may be the reboot, by a name that only this cloud has.
+    nameless = [
+        row
+        for row in log
+        if row.action not in {REBOOT, *OTHER_ACTIONS} and row.start_time + skew > since
+        if user_id in (None, row.user_id)
+    ]
+    if found is None and is_shown and nameless:
+        return FoundRow(nameless[0], _NAMELESS)
     if found is None or (named is None and not is_shown and (log_time is None or found.start_time + 1.0 <= since)):
         return None
     if not found.is_error:
@@ -129,7 +129,9 @@ def find_accepted(
         is_since = (can_date and row.start_time + 1.0 > since) or row.start_time > found.start_time - 2.0
         if is_since and user_id is not None:
             return FoundRow(row)
-    return FoundRow(found, _DISPUTED if others else "")
+    if others:
+        return FoundRow(found, _DISPUTED)
+    return FoundRow(found, "" if all(row.is_error for row in nameless) else _NAMELESS)
 
 
 def decide_proof(
