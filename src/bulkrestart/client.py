@@ -358,9 +358,9 @@ class RestartClient:
                 a stop and a start, a rebuild, or a reboot from inside the guest. Each server is looked at right before
                 its own send, which costs a request, and a send whose look is older than 15 s does not leave. A server
                 is left alone if its log cannot be read (`history_unreadable`), and if it rebooted less than a minute
-                before the moment, because the cloud's clocks may differ by that much (`history_uncertain`); a measured
-                difference between the log's clock and the cloud's `Date` is added. Two runs at once reboot a server
-                twice if both looked at it before either of them sent.
+                before or after the moment, because the cloud's clocks may differ by that much (`history_uncertain`); a
+                measured difference between the log's clock and the cloud's `Date` is added. Two runs at once reboot a
+                server twice if both looked at it before either of them sent.
             deadline: A moment that is yet to come, with a zone. The run ends then as if it were cancelled, but that the
                 report is returned: what is in flight is awaited for up to 10 s, and nothing more is sent.
             journal: A file that outlives the process. Every send is written to it before it leaves. The same call again

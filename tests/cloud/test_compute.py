@@ -520,6 +520,7 @@ BEGAN = 1_418_727_494.0
 DONE = {"event": "compute_reboot_instance", "finish_time": "2014-12-16T10:58:20.000000", "result": "Success"}
 UNDONE = {**DONE, "finish_time": None, "result": None}
 FAILED = {**DONE, "result": "Error"}
+UNTOLD = {"event": "compute_reboot_instance", "start_time": "2014-12-16T10:58:15.000000"}
 
 
 @pytest.mark.asyncio
@@ -539,7 +540,20 @@ FAILED = {**DONE, "result": "Error"}
         pytest.param({**ROW, "events": [FAILED, DONE]}, {"is_finished": True, "is_error": True}, id="one with Error"),
         pytest.param({**ROW, "events": None}, {}, id="events not shown"),
         pytest.param({**ROW, "events": {"finish_time": "x"}}, {}, id="events that are no list"),
-        pytest.param({**ROW, "events": ["x", 7]}, {"is_finished": False}, id="events of other types"),
+        pytest.param({**ROW, "events": ["x", 7]}, {}, id="events of other types"),
+        pytest.param({**ROW, "events": [UNTOLD]}, {}, id="event that does not tell its end"),
+        pytest.param({**ROW, "events": [DONE, UNTOLD]}, {}, id="one of two does not tell its end"),
+        pytest.param({**ROW, "events": [UNDONE, UNTOLD]}, {"is_finished": False}, id="one unfinished, one untold"),
+        pytest.param({**ROW, "message": "Error", "events": [UNTOLD]}, {"is_error": True}, id="Error, and no end told"),
+        pytest.param({**ROW, "events": [{**UNTOLD, "result": "Success"}]}, {"is_finished": True}, id="only a result"),
+        pytest.param({**ROW, "events": [{**UNTOLD, "result": None}]}, {"is_finished": False}, id="only null"),
+        pytest.param({**ROW, "events": [{**UNTOLD, "finish_time": ""}]}, {"is_finished": False}, id="empty finish"),
+        *(
+            pytest.param({**ROW, "action": name}, {"user_id": "u"}, id=f"reboot that is called {name}")
+            for name in ("REBOOT", " Reboot ", "os-reboot", "rebootServer", "batch_reboot", "hard-reboot")
+        ),
+        pytest.param({**ROW, "action": "os-reboot", "start_time": None}, None, id="reboot of another name, no time"),
+        pytest.param({**ROW, "action": "power-cycle", "start_time": None}, None, id="unknown action, no time"),
         pytest.param({**ROW, "user_id": None}, {"user_id": ""}, id="no user"),
         pytest.param({**ROW, "action": None}, None, id="no action"),
         pytest.param({**ROW, "request_id": 7}, None, id="request id that is a number"),

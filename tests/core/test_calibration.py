@@ -1,13 +1,15 @@
 """What the run's own accepted reboots tell of the action log: which rows are ours, and when and how late they come."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from bulkrestart.core.calibration import UNMEASURED_LAG, ActionLogCalibration, CalibrationSample
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, Instant, LogMoment, LogTime
 from bulkrestart.core.decision import Accept
-from bulkrestart.core.model import Action, Attempt, RebootType
+from bulkrestart.core.model import Action, Attempt, Log, RebootType
+from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.record import LogFacts
 from bulkrestart.core.sends import Sends
@@ -359,15 +361,72 @@ def test_server_that_is_no_sample(progress: Progress, accepted_at: float) -> Non
 def test_moment_of_a_user_in_the_time_of_the_log(start: float, earliest: float, latest: float) -> None:
     """`since` may have been read on the clock of `Date`, or on one that agrees with the log's."""
     one = calibration()
-    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, latest=DATE)
+    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, latest=DATE + SKEW)
     one.observe((reboot(1, start=start),), sample(), asked_at=0.5)
-    assert one.moment(DATE) == LogMoment(earliest=DATE + earliest - SKEW, latest=DATE + latest)
+    assert one.moment(DATE) == LogMoment(earliest=DATE + earliest - SKEW, latest=DATE + latest + SKEW)
 
 
 def test_former_knowledge_does_not_move_a_moment_of_a_user() -> None:
     """The shift of a former process is of the `Date` that it saw."""
     one = calibration(facts=LogFacts(shift=(-300.0, -299.0)))
-    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, latest=DATE)
+    assert one.moment(DATE) == LogMoment(earliest=DATE - SKEW, latest=DATE + SKEW)
+
+
+def answered(*request_ids: str | None) -> Progress:
+    """Give a server with a send for each answer, which carried such an id."""
+    order = Order(reboot_type=RebootType.SOFT)
+    attempts = tuple(Attempt(0.0, "202", request_id) for request_id in request_ids)
+    return Progress(server_id="server", order=order, reboot_type=order.reboot_type, sends=Sends(attempts=attempts))
+
+
+OWN = reboot(1, start=1.0)
+
+
+@pytest.mark.parametrize("name", ["reboot", "power-cycle", "restart", "neustart", "stop"])
+@pytest.mark.parametrize("ids", [("req-1",), (None, "req-1"), ("req-1", "req-2"), ("req-0", "req-1")])
+def test_row_with_the_id_of_an_answer_is_a_reboot_by_any_name(name: str, ids: tuple[str | None, ...]) -> None:
+    """An id of a request of ours is of no other action, whatever the cloud calls it."""
+    log = (replace(OWN, action=name), replace(OWN, action="lock", request_id="req-9"), CREATED)
+
+    assert calibration().name_own_rows(log, answered(*ids)) == (OWN, *log[1:])
+
+
+@pytest.mark.parametrize("name", ["power-cycle", "restart", "neustart", "stop", "create"])
+def test_name_of_a_row_of_ours_is_learnt_for_all_logs(name: str) -> None:
+    """A name that Nova has not, and that a row of ours has, means a reboot in other rows; one of Nova's does not."""
+    one, another = calibration(), replace(OWN, action=name, request_id="req-9")
+    assert one.name_own_rows((another, CREATED), answered(None)) == (another, CREATED)
+
+    one.name_own_rows((replace(OWN, action=name), CREATED), answered("req-1"))
+
+    known = replace(another, action="reboot") if name in ("power-cycle", "restart", "neustart") else another
+    for progress in (answered(None), answered("req-2")):
+        assert one.name_own_rows((another, CREATED), progress) == (known, CREATED)
+
+
+@pytest.mark.parametrize("name", ["reboot", "power-cycle", "stop"])
+def test_id_that_several_answers_carried_names_no_row(name: str) -> None:
+    """A gateway that gives the same id to all does not tell which row is ours: user and time do."""
+    row, nameless = replace(OWN, action=name), replace(OWN, action=name, request_id="")
+    assert calibration().name_own_rows((row,), answered("req-1", "req-1")) == (nameless,)
+
+    assert calibration().name_own_rows((row, row), answered("req-1")) == (nameless, nameless)
+
+    one = calibration()
+    for request_id in ("req-7", None, None, "req-1", "req-8"):
+        one.note_id(request_id)
+    assert not one.are_ids_foreign
+    one.note_id("req-1")
+    assert one.are_ids_foreign
+    assert one.name_own_rows((row, CREATED), answered("req-1")) == (nameless, CREATED)
+    one.observe((row,), sample(), asked_at=0.5)
+    assert not one.can_date(unresolved())
+
+
+@pytest.mark.parametrize("log", [(), (OWN,), Unanswered("ReadTimeout")], ids=["empty", "a row", "no log"])
+def test_without_ids_a_log_stays_as_it_is(log: Log | Unanswered) -> None:
+    """Where no answer carried an id, and where no log was read, nothing is named."""
+    assert calibration().name_own_rows(log, answered(None)) is log
 
 
 @pytest.mark.parametrize("ahead", [90.0, 600.0])

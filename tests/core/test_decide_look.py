@@ -90,7 +90,7 @@ def in_doubt(why: str, words: str = "ReadTimeout") -> End:
 
 NO_LOG = "the action log cannot be read"
 NO_WORD = "the action log does not tell"
-SAME_TIME = "a reboot began at about the same time, and the clocks do not show whether it is ours"
+SAME_TIME = "a reboot began at about the same time, and the log does not show whether it is ours"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +270,31 @@ SINCE = [
         expected=Accept(request_id=OTHER_REQUEST),
     ),
     Row(words="a reboot of ours, begun a whole second before", log=reboot(-1.0), expected=LOOK_AGAIN),
+    *(
+        Row(
+            words=f"{words} by a name that Nova has not",
+            log=reboot(after, user_id, action="power-cycle"),
+            age=10.0,
+            readable_looks=1,
+            expected=expected,
+        )
+        for words, after, user_id, expected in (
+            ("an action of ours since", 5.0, ME, in_doubt(SAME_TIME)),
+            ("an action of ours right before", -59.0, ME, in_doubt(SAME_TIME)),
+            ("an action of ours long before", -60.0, ME, SEND_SOFT),
+            ("another user's action since", 5.0, SOMEBODY_ELSE, SEND_SOFT),
+        )
+    ),
+    *(
+        Row(
+            words=f"{action} of ours since",
+            log=reboot(5.0, action=action),
+            age=10.0,
+            readable_looks=1,
+            expected=SEND_SOFT,
+        )
+        for action in ("stop", "attach_volume", "live-migration", "revertresize")
+    ),
     Row(
         words="a reboot by another in the second after, which a database that rounds may show too late",
         log=reboot(3.0, SOMEBODY_ELSE),

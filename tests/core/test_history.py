@@ -1,5 +1,6 @@
 """Whether a server has rebooted since a moment, and what follows from that: a table, with no event loop."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,7 +31,7 @@ from tests.core.samples import (
 
 SINCE: Final = 1_800_000_000.0
 #: The same in a log whose clock agrees with `Date`.
-MOMENT: Final = LogMoment(earliest=SINCE - SKEW, latest=SINCE)
+MOMENT: Final = LogMoment(earliest=SINCE - SKEW, latest=SINCE + SKEW)
 IDLE: Final = Server(id=SERVER, vm_state="active", locked=False)
 CREATED: Final = Action(action="create", request_id="req-created", start_time=SINCE - 86_400.0)
 STOP: Final = Action(action="stop", request_id="req-stop", start_time=SINCE + 30.0, is_finished=True)
@@ -147,7 +148,7 @@ def test_row_that_was_read_singly(row: Log | Observation, expected: Log | Observ
     assert with_row((STOP, reboot(9.0, is_finished=None), CREATED), row) == expected
 
 
-def satisfied(proof: Proof, request_id: str = REQUEST, after: float = 9.0) -> End:
+def satisfied(proof: Proof, request_id: str = REQUEST, after: float = 69.0) -> End:
     """Give the outcome of a server that has rebooted."""
     moment = datetime.fromtimestamp(SINCE + after, UTC).isoformat(timespec="seconds")
     return End(outcome=Outcome.SATISFIED, detail=f"{request_id} began at {moment}", proof=proof)
@@ -155,9 +156,19 @@ def satisfied(proof: Proof, request_id: str = REQUEST, after: float = 9.0) -> En
 
 def uncertain(after: float) -> End:
     """Give the outcome of a server that rebooted at about that moment."""
-    moment = datetime.fromtimestamp(SINCE + after, UTC).isoformat(timespec="seconds")
-    why = "and the action log's clock may be off by 60 s: it may have begun since"
-    return End(outcome=Outcome.SKIPPED, reason=Reason.HISTORY_UNCERTAIN, detail=f"{REQUEST} began at {moment}, {why}")
+    began, earliest, latest = (
+        datetime.fromtimestamp(SINCE + seconds, UTC).isoformat(timespec="seconds") for seconds in (after, -SKEW, SKEW)
+    )
+    when = f"the moment may be any from {earliest} to {latest}"
+    detail = f"{REQUEST} began at {began} by the action log's clock, on which {when}"
+    return End(outcome=Outcome.SKIPPED, reason=Reason.HISTORY_UNCERTAIN, detail=detail)
+
+
+def nameless(after: float) -> End:
+    """Give the outcome of a server with an action of a name that is not one of Nova's."""
+    began = datetime.fromtimestamp(SINCE + after, UTC).isoformat(timespec="seconds")
+    detail = f"{REQUEST} began at {began}, and its name in the action log does not show whether it was a reboot"
+    return End(outcome=Outcome.SKIPPED, reason=Reason.HISTORY_UNCERTAIN, detail=detail)
 
 
 def unreadable(why: str, outcome: Outcome = Outcome.SKIPPED) -> End:
@@ -176,15 +187,16 @@ def unreadable(why: str, outcome: Outcome = Outcome.SKIPPED) -> End:
         (page(502, "Bad Gateway"), None, WAIT),
         (Unanswered("ReadTimeout"), None, WAIT),
         # It has rebooted.
-        (IDLE, (reboot(9.0), CREATED), satisfied(Proof.ACTION)),
-        (IDLE, (reboot(0.0), CREATED), satisfied(Proof.ACTION, after=0.0)),
-        (IDLE, (reboot(9.0, is_finished=None), CREATED), satisfied(Proof.STATE)),
-        (server(task_state="image_snapshot"), (reboot(9.0), CREATED), satisfied(Proof.ACTION)),
+        (IDLE, (reboot(69.0), CREATED), satisfied(Proof.ACTION)),
+        (IDLE, (reboot(60.0), CREATED), satisfied(Proof.ACTION, after=60.0)),
+        (IDLE, (reboot(69.0, is_finished=None), CREATED), satisfied(Proof.STATE)),
+        (server(task_state="image_snapshot"), (reboot(69.0), CREATED), satisfied(Proof.ACTION)),
         (
             IDLE,
-            (reboot(12.0, is_error=True), reboot(9.0, request_id=OTHER_REQUEST)),
+            (reboot(72.0, is_error=True), reboot(69.0, request_id=OTHER_REQUEST)),
             satisfied(Proof.ACTION, OTHER_REQUEST),
         ),
+        (IDLE, (replace(reboot(9.0), action="power-cycle"), reboot(69.0), CREATED), satisfied(Proof.ACTION)),
         # Its reboot is under way: settled first.
         (IDLE, (reboot(9.0, is_finished=False), CREATED), WAIT),
         # It has not: what the server shows decides.
@@ -193,6 +205,16 @@ def unreadable(why: str, outcome: Outcome = Outcome.SKIPPED) -> End:
         # By the clock of another node it may have.
         (IDLE, (reboot(-1.0), CREATED), uncertain(-1.0)),
         (IDLE, (reboot(-60.9, is_finished=None), CREATED), uncertain(-60.9)),
+        (IDLE, (reboot(0.0), CREATED), uncertain(0.0)),
+        (IDLE, (reboot(9.0), CREATED), uncertain(9.0)),
+        (IDLE, (reboot(59.0, is_finished=None), CREATED), uncertain(59.0)),
+        # By a name that only this cloud has it may have.
+        *(
+            (IDLE, (replace(reboot(after), action=name), CREATED), nameless(after))
+            for after, name in ((9.0, "power-cycle"), (-60.9, "restart"), (900.0, "neustart"))
+        ),
+        (IDLE, (replace(reboot(-61.0), action="power-cycle"), CREATED), SEND),
+        (IDLE, (replace(reboot(9.0, is_error=True), action="power-cycle"), CREATED), SEND),
         (IDLE, (reboot(-30.0, is_finished=False), CREATED), WAIT),
         (IDLE, (reboot(-30.0, is_error=True), CREATED), SEND),
         (server(task_state="rebooting"), (reboot(-30.0), CREATED), WAIT),

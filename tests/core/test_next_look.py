@@ -37,9 +37,10 @@ def looked_at(
     return progress
 
 
-def wait(progress: Progress, age: float, drawn: float, lag: float = 0.0) -> float:
+def wait(progress: Progress, age: float, drawn: float, lag: float = 0.0, left: float = 900.0) -> float:
     """Return the seconds until the next look, when the answer is `age` seconds old."""
-    return next_look(progress, progress.fate.answered_at + age, lag, drawn=drawn, after_grace=AFTER_GRACE)
+    now = progress.fate.answered_at + age
+    return next_look(progress, now, lag, drawn=drawn, after_grace=AFTER_GRACE, left=left)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,34 @@ def test_a_log_that_lags_proves_something_later(seen: Observation) -> None:
     """The look comes when the grace and the lag of the log are over."""
     grace = LATE_GRACE if seen is LATE else GRACE
 
-    assert wait(looked_at(seen, 1.0), grace - 1.0, 100.0, lag=30.0) == pytest.approx(31.0 + AFTER_GRACE)
+    assert wait(looked_at(seen, grace), grace + 1.0, 100.0, lag=30.0) == pytest.approx(29.0 + AFTER_GRACE)
+
+
+@pytest.mark.parametrize("seen", [CUT, LATE, SHED, page(504, "Gateway Time-out")], ids=str)
+def test_a_lag_that_may_be_measured_meanwhile_is_not_waited_for(seen: Observation) -> None:
+    """One look comes when a log that does not lag would prove something: the lag may be measured by then."""
+    grace = GRACE if seen in (CUT, SHED) else LATE_GRACE
+
+    assert wait(looked_at(seen, 1.0), grace - 1.0, 100.0, lag=30.0) == pytest.approx(1.0 + AFTER_GRACE)
+
+
+@pytest.mark.parametrize(
+    ("progress", "drawn", "left", "expected"),
+    [
+        pytest.param(looked_at(SHED, 0.4), 0.7, 5.0, 5.0, id="503: less than the grace is left"),
+        pytest.param(looked_at(SHED, 0.4, is_hard=True), 0.7, 60.0, 60.0, id="503 to HARD"),
+        pytest.param(looked_at(SHED, 0.4), 0.7, 0.1, 0.7, id="503: less than the drawn time is left"),
+        pytest.param(looked_at(SHED, 0.4), 0.7, -3.0, 0.7, id="503: none is left"),
+        pytest.param(looked_at(SHED, 0.4), 0.7, 10.0, 9.85, id="503: more than the grace is left"),
+        pytest.param(looked_at(CUT, 0.4), 0.7, 0.1, 0.7, id="cut: the drawn time"),
+        pytest.param(sent(nova(429, "slow down")), 12.0, 1.0, 12.0, id="nothing unresolved: the drawn time"),
+    ],
+)
+def test_a_shed_send_is_looked_for_while_its_server_has_time(
+    progress: Progress, drawn: float, left: float, expected: float
+) -> None:
+    """The wait after a 503 ends with the time of the server, since the last look may show what became of the send."""
+    assert wait(progress, 0.4, drawn, left=left) == pytest.approx(expected)
 
 
 @given(

@@ -165,6 +165,16 @@ DISPUTED: Final = End(
     reason=Reason.UNANSWERED,
     detail="of two reboots at about that time one ended in Error, and the clocks do not show which of them is ours",
 )
+NAMELESS: Final = End(
+    outcome=Outcome.IN_DOUBT,
+    reason=Reason.UNANSWERED,
+    detail="the action log does not show by its names whether an action of that time was the reboot",
+)
+UNTOUCHED: Final = End(
+    outcome=Outcome.IN_DOUBT,
+    reason=Reason.UNANSWERED,
+    detail="the server is active, and its state does not show that anything has changed it since the send",
+)
 #: The send by clocks that were never compared, and by one that nothing vouches for.
 UNCHECKED: Final = LogTime((SENT_AT, SENT_AT + 2.0), SENT_AT + 60.0, UNCHECKED_SKEW)
 UNDATED: Final = LogTime((SENT_AT, SENT_AT + 2.0), float("inf"), float("inf"))
@@ -185,7 +195,13 @@ class LogProof:
     user_id: str | None = ME
 
     def decide(
-        self, *, is_shown: bool, is_late: bool, is_view_fresh: bool = True, is_log_fresh: bool = True
+        self,
+        *,
+        is_shown: bool,
+        is_late: bool,
+        is_view_fresh: bool = True,
+        is_untouched: bool = False,
+        is_log_fresh: bool = True,
     ) -> Settling:
         """Find the row, and decide."""
         progress = accepted(self.request_id)
@@ -197,6 +213,7 @@ class LogProof:
                 progress,
                 can_date=can_date,
                 is_view_fresh=is_view_fresh,
+                is_untouched=is_untouched,
                 is_log_fresh=is_log_fresh,
                 is_late=is_late,
             )
@@ -208,6 +225,7 @@ class LogProof:
             progress,
             can_date=can_date,
             is_view_fresh=is_view_fresh,
+            is_untouched=is_untouched,
             is_log_fresh=is_log_fresh,
             is_late=is_late,
         )
@@ -274,6 +292,16 @@ BY_ID: Final = [
     always(
         "Error, and others in Error", [row(is_error=True), row(OTHER_REQUEST, after=-1.0, is_error=True)], NOT_REBOOTED
     ),
+    *(
+        always(f"Error, and an action of ours {words}", [row(is_error=True), other], expected)
+        for words, other, expected in (
+            ("of a name that Nova has not", row(OTHER_REQUEST, after=1.0, action="power-cycle"), NAMELESS),
+            ("of such a name before", row(OTHER_REQUEST, after=-9.0, action="restart"), NAMELESS),
+            ("of such a name, in Error", row(OTHER_REQUEST, action="power-cycle", is_error=True), NOT_REBOOTED),
+            ("of such a name long before", row(OTHER_REQUEST, after=-99.0, action="power-cycle"), NOT_REBOOTED),
+            ("that is no reboot", row(OTHER_REQUEST, after=1.0, action="attach_volume"), NOT_REBOOTED),
+        )
+    ),
 ]
 #: Behind a gateway that hides or replaces Nova's ids.
 BY_TIME: Final = [
@@ -284,6 +312,33 @@ BY_TIME: Final = [
         always(f"id {id_words}: Error", [row(OTHER_REQUEST, is_error=True)], NOT_REBOOTED, request_id=request_id),
         awaited(f"id {id_words}: no reboot", [CREATED], NEVER, request_id=request_id),
         awaited(f"id {id_words}: a stop since", [row(OTHER_REQUEST, action="stop")], NEVER, request_id=request_id),
+        *(
+            once_shown(
+                f"id {id_words}: {words} of a name that Nova has not",
+                [row(OTHER_REQUEST, after=after, action="power-cycle", is_error=is_error), CREATED],
+                NAMELESS,
+                request_id=request_id,
+            )
+            for words, after, is_error in (("since", 5.0, False), ("before", -9.0, False), ("Error", 5.0, True))
+        ),
+        awaited(
+            f"id {id_words}: another user's of a name that Nova has not",
+            [row(OTHER_REQUEST, action="power-cycle", user_id="another"), CREATED],
+            NEVER,
+            request_id=request_id,
+        ),
+        awaited(
+            f"id {id_words}: long before, of a name that Nova has not",
+            [row(OTHER_REQUEST, after=-99.0, action="power-cycle"), CREATED],
+            NEVER,
+            request_id=request_id,
+        ),
+        always(
+            f"id {id_words}: a reboot, and later one of a name that Nova has not",
+            [row("req-later", after=9.0, action="power-cycle", is_error=True), row(OTHER_REQUEST)],
+            COMPLETED,
+            request_id=request_id,
+        ),
         awaited(f"id {id_words}: long before", [row(OTHER_REQUEST, after=-99.0)], NEVER, request_id=request_id),
         awaited(
             f"id {id_words}: another user's since",
@@ -385,6 +440,15 @@ def test_state_alone_is_no_proof_while_it_may_be_of_the_time_before(one: LogProo
     early = one.decide(is_shown=True, is_late=False, is_view_fresh=False)
     assert early == (Watch() if one.shown == BY_STATE else one.shown)
     assert one.decide(is_shown=True, is_late=True, is_view_fresh=False) == one.at_last
+
+
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.words) for one in (*BY_ID, *BY_TIME, *NO_LOG)])
+def test_state_from_before_the_send_is_no_proof(one: LogProof) -> None:
+    """A server whose state shows no change since the send is in doubt in the end, if only its state could tell."""
+    early = one.decide(is_shown=True, is_late=False, is_untouched=True)
+    assert early == (Watch() if one.shown == BY_STATE else one.shown)
+    at_last = one.decide(is_shown=True, is_late=True, is_untouched=True)
+    assert at_last == (UNTOUCHED if one.at_last == BY_STATE else one.at_last)
 
 
 def test_server_that_is_gone_has_failed() -> None:
@@ -496,6 +560,7 @@ def test_row_without_a_finish_may_yet_be_shown_to_have_failed() -> None:
             accepted(),
             can_date=True,
             is_view_fresh=True,
+            is_untouched=False,
             is_log_fresh=is_log_fresh,
             is_late=is_late,
         )

@@ -3,9 +3,9 @@
 import pytest
 import trio
 
-from bulkrestart import Outcome, Report
-from bulkrestart.simulator import Call, Fault, LogAccess
-from tests.virtual import assert_accounted, client_of, cloud_of, virtually
+from bulkrestart import Outcome, Proof, Report
+from bulkrestart.simulator import Call, Cloud, Fault, LogAccess
+from tests.virtual import EPOCH, assert_accounted, client_of, cloud_of, virtually
 
 
 def restart(
@@ -136,5 +136,67 @@ def test_witness_that_is_slow_is_awaited() -> None:
             report = await client.restart(cloud.ids)
         assert_accounted(report, cloud)
         assert report.summary == {Outcome.COMPLETED: 8}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("skew", [-60.0, -25.0, 25.0, 60.0])
+@pytest.mark.parametrize("lag", [5.0, 10.0, 25.0])
+@pytest.mark.parametrize("saved", [1.0, 20.0, 50.0])
+def test_state_from_before_the_reboot_by_a_clock_that_is_off(skew: float, lag: float, saved: float) -> None:
+    """If only states tell, no server is reported back before its reboot has ended, whatever `updated` says of it."""
+
+    async def main() -> None:
+        cloud = Cloud(
+            6, clock=lambda: EPOCH + trio.current_time(), reboot_seconds=(24.0, 24.0), view_lag=lag, log_skew=skew
+        )
+        cloud.log_access = LogAccess.FORBIDDEN
+        await trio.sleep(1000.0)
+        for server_id in cloud.ids:
+            cloud.change(server_id, name="renamed")
+        await trio.sleep(saved)
+        async with client_of(cloud) as client, client.restarting(cloud.ids) as run:
+            async for result in run:
+                assert (result.outcome, result.proof) == (Outcome.COMPLETED, Proof.STATE)
+                assert cloud.server(result.server_id).task_state is None
+                assert cloud.cycles[result.server_id] == 1
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("access", [LogAccess.FORBIDDEN, LogAccess.MISSING, LogAccess.EMPTY])
+@pytest.mark.parametrize("skew", [-60.0, 0.0, 60.0])
+@pytest.mark.parametrize("lag", [45.0, 90.0, 150.0])
+def test_view_that_lags_beyond_what_is_allowed_for(access: LogAccess, skew: float, lag: float) -> None:
+    """A server that is shown as it was saved long before the send was not seen since: it is not back yet."""
+
+    async def main() -> None:
+        cloud = Cloud(
+            3, clock=lambda: EPOCH + trio.current_time(), reboot_seconds=(120.0, 120.0), view_lag=lag, date_skew=skew
+        )
+        cloud.log_access = access
+        await trio.sleep(1000.0)
+        async with client_of(cloud) as client, client.restarting(cloud.ids) as run:
+            async for result in run:
+                assert (result.outcome, result.proof) == (Outcome.COMPLETED, Proof.STATE)
+                assert cloud.cycles[result.server_id] == 1
+                assert cloud.server(result.server_id).task_state is None
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("access", [LogAccess.FORBIDDEN, LogAccess.MISSING, LogAccess.EMPTY])
+def test_acceptance_of_a_gateway_that_changes_nothing(access: LogAccess) -> None:
+    """Where only states tell, a server that nothing has saved since the send is in doubt, and not completed."""
+
+    async def main() -> None:
+        cloud = cloud_of(3)
+        cloud.log_access = access
+        for server_id in cloud.ids:
+            cloud.script(server_id, Fault.respond(202))
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, wait_timeout=120.0)
+        assert {(result.outcome, result.reason) for result in report} == {(Outcome.IN_DOUBT, "unanswered")}
+        assert set(cloud.cycles.values()) <= {0}
 
     virtually(main)

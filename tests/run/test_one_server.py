@@ -528,3 +528,36 @@ def test_a_token_that_the_cloud_repeats_is_not_shown() -> None:
         assert "S3CR3T-of-ours" not in repr(result)
 
     virtually(main)
+
+
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+@pytest.mark.parametrize("seconds", [2.0, 5.0, 8.0, 20.0, 30.0])
+def test_shed_send_is_looked_for_no_longer_than_the_server_has_time(seconds: float, reboot_type: str) -> None:
+    """After a 503 the log would prove something later than `server_timeout` ends: the last look comes at its end."""
+
+    async def main() -> None:
+        cloud = cloud_of(1, log_delay=300.0)
+        [server_id] = cloud.ids
+        cloud.script(server_id, *[Fault.error(503)] * 9)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, reboot_type=reboot_type, server_timeout=seconds)
+        assert report.results[0].elapsed <= seconds + 1.0
+        assert [record.call for record in cloud.requests].count(Call.LOG) in (2, 3)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("fault", [Fault.error(503), Fault.no_reply(applied=False)], ids=["503", "lost"])
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+def test_lag_that_is_measured_meanwhile_is_not_waited_for(fault: Fault, reboot_type: str) -> None:
+    """The first server of a run is sent to again after the grace, once others have shown that the log does not lag."""
+
+    async def main() -> None:
+        cloud = cloud_of(8, reboot_seconds=(1.0, 1.0), latency=0.1)
+        cloud.script(cloud.ids[0], fault)
+        async with client_of(cloud, max_at_once=1) as client:
+            report = await client.restart(cloud.ids, reboot_type=reboot_type)
+        assert report.summary == {Outcome.COMPLETED: 8}
+        assert report.results[0].elapsed < (20.0 if reboot_type == "SOFT" else 100.0)
+
+    virtually(main)

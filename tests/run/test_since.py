@@ -183,7 +183,9 @@ FOR_EVER: Final = 600
 CASES: Final = [
     Case("nothing", 1500.0, nothing, COMPLETED, 1, 1),
     Case("rebooted", 1500.0, reboot, SATISFIED, 0, 1),
-    Case("rebooted at that moment", 1000.0, reboot, SATISFIED, 0, 1),
+    Case("rebooted at that moment", 1000.0, reboot, UNCERTAIN, 0, 1),
+    Case("rebooted since, by less than nodes' clocks may differ", 1058.0, reboot, UNCERTAIN, 0, 1),
+    Case("rebooted since, by more than nodes' clocks may differ", 1061.0, reboot, SATISFIED, 0, 1),
     Case("rebooted before", 930.0, reboot, COMPLETED, 1, 2),
     Case("rebooted before, by less than nodes' clocks may differ", 998.9, reboot, UNCERTAIN, 0, 1),
     Case("rebooted long before", 10.0, reboot, COMPLETED, 1, 2),
@@ -574,5 +576,45 @@ def test_look_that_is_refused_stops_the_run() -> None:
         assert run.report.stopped is not None
         assert run.report.stopped.reason is StopReason.UNAUTHORIZED
         assert not cloud.posts
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("skew", [-55.0, -30.0, 30.0, 55.0])
+@pytest.mark.parametrize("after", [-4.0, 3.0])
+def test_clock_of_the_log_was_not_measured(skew: float, after: float) -> None:
+    """A reboot close to the moment, by a log that is up to a minute off, is neither doubled nor claimed."""
+
+    async def main() -> None:
+        cloud = past_cloud(3)
+        cloud.log_skew = skew
+        await at(1000.0 + after)
+        for server_id in cloud.ids:
+            cloud.reboot_by_other(server_id)
+        await at(NOW)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, since=SINCE)
+        assert {(result.outcome, result.reason) for result in report} == {UNCERTAIN}
+        assert set(cloud.cycles.values()) == {1}
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("skew", [-59.0, -30.0, 0.0, 30.0, 59.0])
+@pytest.mark.parametrize(("after", "is_since"), [(-300.0, False), (300.0, True)], ids=["before", "since"])
+def test_reboot_far_from_the_moment_is_told_by_any_clock(skew: float, after: float, is_since: bool) -> None:
+    """Beyond what clocks may differ the log tells, before the run has measured it."""
+
+    async def main() -> None:
+        cloud = past_cloud(3)
+        cloud.log_skew = skew
+        await at(1000.0 + after)
+        for server_id in cloud.ids:
+            cloud.reboot_by_other(server_id)
+        await at(NOW)
+        async with client_of(cloud) as client:
+            report = await client.restart(cloud.ids, since=SINCE)
+        assert {(result.outcome, result.reason) for result in report} == {SATISFIED if is_since else COMPLETED}
+        assert set(cloud.cycles.values()) == {1 if is_since else 2}
 
     virtually(main)

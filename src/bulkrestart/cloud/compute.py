@@ -28,7 +28,7 @@ from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.pages import PAGE_LIMIT, Page, PageSize, Position
 from bulkrestart.core.secrets import NO_SECRETS, SecretMask
 from bulkrestart.core.stall import RequestKind
-from bulkrestart.core.states import STATES_OF
+from bulkrestart.core.states import OTHER_ACTIONS, REBOOT, STATES_OF
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,8 +51,6 @@ _LONGEST_WORD: Final = 64
 _LONGEST_POSITION: Final = 1000
 #: The members that may hold a link to the next page. Nova uses `servers_links`.
 _LINKS: Final = frozenset({"servers_links", "links"})
-#: The action of our rows in the action log.
-_REBOOT: Final = "reboot"
 #: Words that some clouds write in place of null for "no state".
 _NO_STATE: Final = frozenset({"", "none", "null", "-"})
 _MAXIMUM: Final = re.compile(r"maximum is (\d+)\.(\d+)")
@@ -583,24 +581,45 @@ def _read_log(rows: Sequence[Action | None]) -> tuple[Action, ...] | None:
 def _read_action(row: object, _: SecretMask) -> Action | None:
     """Read a row of the action log; None if it may be a reboot whose time or request id cannot be read.
 
-    For any other action the name is enough. Without a readable time, such a row counts as one from long ago.
+    For any other action of Nova's the name is enough. Without a readable time, such a row counts as one from long ago.
     """
     name, request_id = (_text(_member(row, key)) for key in ("action", "request_id"))
     name = (name or "").strip().lower()
+    if REBOOT in name:
+        # Clouds have names of their own, such as "os-reboot" and "rebootServer".
+        name = REBOOT
     start_time = _time(_member(row, "start_time"))
     # The request id may become part of a path, and one that is not printable may not even be UTF-8.
     is_odd = start_time is None or request_id is None or not request_id.isprintable()
-    if not name or (name == _REBOOT and is_odd):
+    if not name or (is_odd and name == REBOOT) or (start_time is None and name not in OTHER_ACTIONS):
         return None
     events = _member(row, "events")
     results = [_member(row, "message"), *(_member(event, "result") for event in _items(events))]
-    # Until an event has finished, Nova writes null; other clouds write an empty string.
-    finishes = [_member(event, "finish_time") for event in _items(events)]
     return Action(
         action=name,
         request_id="" if is_odd or request_id is None else request_id,
         start_time=start_time or 0.0,
         user_id=_text(_member(row, "user_id")) or "",
         is_error=any(isinstance(result, str) and result.strip().lower() == "error" for result in results),
-        is_finished=bool(finishes) and all(finishes) if isinstance(events, list) else None,
+        is_finished=_is_finished(events) if isinstance(events, list) else None,
     )
+
+
+def _is_finished(events: Sequence[object]) -> bool | None:
+    """Return whether all events of a row have finished; None if one of them does not tell.
+
+    Without any event, no host has begun.
+    """
+    ends = [_is_event_finished(event) for event in events]
+    if not ends or False in ends:
+        return False
+    return None if None in ends else True
+
+
+def _is_event_finished(event: object) -> bool | None:
+    """Return whether an event has finished; None if it has no member that tells.
+
+    Until an event has finished, Nova writes null; other clouds write an empty string.
+    """
+    told = [event[name] for name in ("finish_time", "result") if name in event] if isinstance(event, dict) else []
+    return bool(told[0]) if told else None

@@ -4,13 +4,17 @@ Law: a decision becomes less careful only when rows that are certainly ours, or 
 time is an argument, in seconds on the run's clock.
 """
 
+from collections import deque
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, LogTime, log_shift
-from bulkrestart.core.model import Action, Log, Server
+from bulkrestart.core.model import Action, Log
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import LogFacts
+from bulkrestart.core.states import OTHER_ACTIONS, REBOOT
+
+T = TypeVar("T")
 
 #: Seconds by which reads may lag behind writes until the run has measured it, and at least when it has seen a lag.
 UNMEASURED_LAG: Final = 30.0
@@ -28,6 +32,8 @@ _MOST_SAMPLES: Final = 20
 _LONGEST_WAIT: Final = 300.0
 #: Samples that are kept until their rows must be visible, for the case that no row carries the id of an answer.
 _KEPT: Final = 8
+#: Ids of the newest answers to sends, among which a repeated one is noticed.
+_RECENT_IDS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +67,8 @@ class ActionLogCalibration:
 
     Attributes:
         facts: What is known.
-        are_ids_foreign: The ids that answers carry are not those of the log.
+        are_ids_foreign: The ids that answers carry are not those of the log: samples agree without them, or several
+            answers carried the same one.
     """
 
     def __init__(self, clock: CloudClock, facts: LogFacts) -> None:
@@ -78,6 +85,9 @@ class ActionLogCalibration:
         self._pending: CalibrationSample | None = None
         #: Samples that vote if no row carries the id of an answer.
         self._voters: list[CalibrationSample] = []
+        #: Names that only this cloud has for a reboot.
+        self._names: set[str] = set()
+        self._recent_ids: deque[str] = deque(maxlen=_RECENT_IDS)
         self._asked = 0
         self._fresh: set[str] = set()
         self._lag = 0.0
@@ -90,6 +100,40 @@ class ActionLogCalibration:
             self._newest = sample
         if len(self._voters) < _KEPT and not self._has_shift:
             self._voters.append(sample)
+
+    def note_id(self, request_id: str | None) -> None:
+        """Record the id that the answer to a send carried."""
+        if request_id is None:
+            return
+        self.are_ids_foreign |= request_id in self._recent_ids
+        self._recent_ids.append(request_id)
+
+    def name_own_rows(self, log: Log | T, progress: Progress) -> Log | T:
+        """Return a log in which the rows of our sends are reboots, whatever the cloud calls them; not if it is no log.
+
+        A row that has the id of an answer to a send of ours is ours. If its name is not one of Nova's, it is this
+        cloud's name for a reboot, in all logs. An id that several answers or rows carry is no id: it is left out of the
+        rows, so that they are judged by user and time.
+
+        Args:
+            log: The action log of a server, or what came instead.
+            progress: The progress of that server.
+        """
+        ids = [attempt.request_id for attempt in progress.sends.attempts if attempt.request_id is not None]
+        if not isinstance(log, tuple) or not (ids or self._names):
+            return log
+        shown = [row.request_id for row in log]
+        repeated = {one for one in ids if self.are_ids_foreign or ids.count(one) > 1 or shown.count(one) > 1}
+        own = set(ids) - repeated
+        self._names |= {row.action for row in log if row.request_id in own} - OTHER_ACTIONS - {REBOOT}
+        return tuple(
+            replace(
+                row,
+                action=REBOOT if row.request_id in own or row.action in self._names else row.action,
+                request_id="" if row.request_id in repeated else row.request_id,
+            )
+            for row in log
+        )
 
     @property
     def lag(self) -> float:
@@ -145,7 +189,8 @@ class ActionLogCalibration:
             sample: The accepted send.
             asked_at: When the request for the log left.
         """
-        row = next((row for row in log if row.request_id == sample.request_id), None)
+        request_id = None if self.are_ids_foreign else sample.request_id
+        row = next((row for row in log if row.request_id == request_id), None)
         age = asked_at - sample.accepted_at
         if row is not None:
             self._identify(row, sample, age)
@@ -198,7 +243,7 @@ class ActionLogCalibration:
 
         No sample votes before `UNMEASURED_LAG`, because a log that lags would show an older reboot.
         """
-        newest = next((row for row in log if row.action == "reboot"), None)
+        newest = next((row for row in log if row.action == REBOOT), None)
         if newest is None:
             return False
         shift = log_shift(newest.start_time, sample.written)
@@ -267,22 +312,6 @@ class ActionLogCalibration:
             latest = float("inf")
         return LogTime((since[0] + least, since[1] + most), latest, skew + self._clock.spread)
 
-    def is_saved_since_send(self, server: Server, progress: Progress, now: float) -> bool:
-        """Return whether a server was saved after its only send, as each reboot does first (`Server.updated`).
-
-        A time that is still to come by `Date` shows that the clocks differ, and says nothing.
-
-        Args:
-            server: A snapshot of the server.
-            progress: The server's progress.
-            now: When the snapshot was asked for, in seconds on the run's clock.
-        """
-        sends, cloud_now = progress.sends, self._clock.at(now)
-        if sends.since is None or sends.doubts or sends.is_since_former or cloud_now is None or self._clock.is_guess:
-            return False
-        # `updated` names a whole second.
-        return server.updated is not None and sends.since[0] - 1.0 < server.updated <= cloud_now[1]
-
     def can_date(self, progress: Progress) -> bool:
         """Return whether the log's clock is known well enough to say that a row is older than a send."""
         return self._has_shift and not progress.sends.is_since_former
@@ -296,6 +325,6 @@ class ActionLogCalibration:
             seconds: The moment, in seconds since the epoch.
         """
         least, most = (self.facts.shift or (0.0, 0.0)) if self._has_shift else (0.0, 0.0)
-        # The clocks of a cloud's nodes may differ by this, whether or not the log's offset is known.
+        # The clocks of a cloud's nodes may differ by this, either way, whether or not the log's offset is known.
         skew = SKEW + self._clock.spread
-        return LogMoment(earliest=seconds + min(0.0, least) - skew, latest=seconds + max(0.0, most))
+        return LogMoment(earliest=seconds + min(0.0, least) - skew, latest=seconds + max(0.0, most) + skew)

@@ -32,7 +32,7 @@ class LogMoment:
 
     Attributes:
         earliest: The earliest time that a row of that moment can show.
-        latest: The latest time that such a row can show. A row of this time or later began at or after the moment.
+        latest: The latest time that such a row can show. A row of a later time certainly began after the moment.
     """
 
     earliest: float

@@ -12,7 +12,7 @@ from bulkrestart.core.model import Action, Log, Outcome, Proof, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.sources import is_failing
-from bulkrestart.core.states import REBOOT_TASKS
+from bulkrestart.core.states import OTHER_ACTIONS, REBOOT, REBOOT_TASKS
 
 
 def needs_log(server: Server | Observation, since: LogMoment) -> bool:
@@ -32,7 +32,13 @@ def last_reboot(log: Log, since: float) -> Action | None:
 
     A row names the whole second in which its reboot began.
     """
-    rows = (row for row in log if row.action == "reboot" and not row.is_error)
+    rows = (row for row in log if row.action == REBOOT and not row.is_error)
+    return next((row for row in rows if row.start_time + 1.0 > since), None)
+
+
+def _nameless(log: Log, since: float) -> Action | None:
+    """Find the newest action of such a time whose name is not one of Nova's; None if there is none."""
+    rows = (row for row in log if row.action not in {REBOOT, *OTHER_ACTIONS} and not row.is_error)
     return next((row for row in rows if row.start_time + 1.0 > since), None)
 
 
@@ -53,8 +59,8 @@ def decide_since(
 ) -> Decision:
     """Decide on a look at a server that is left alone if it has rebooted since a moment.
 
-    The server is also left alone if its last reboot began so shortly before the moment that the difference between the
-    clocks of the cloud's nodes may hide the order.
+    The server is also left alone if its last reboot began so close to the moment that the difference between the clocks
+    of the cloud's nodes may hide the order.
 
     Args:
         sighting: What was seen; with the action log if it needs one, and the last reboot in it read singly.
@@ -74,15 +80,20 @@ def decide_since(
         return progress.history_unreadable(f"the action log does not tell whether it has rebooted: {why}")
     last = last_reboot(log, since.earliest)
     if last is None:
-        return decision
+        unknown = _nameless(log, since.earliest)
+        if unknown is None:
+            return decision
+        return progress.history_uncertain(
+            f"{unknown.request_id} began at {moment_text(unknown.start_time)}, and its name in the action log does not "
+            "show whether it was a reboot"
+        )
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
     if last.is_finished is False or is_rebooting or not isinstance(sighting.server, Server):
         return Look(is_unresolved=progress.fate.is_unresolved, delay=PASSING_DELAY)
     if last.start_time + 1.0 <= since.latest:
-        seconds = f"{since.latest - since.earliest:.0f}"
         return progress.history_uncertain(
-            f"{last.request_id} began at {moment_text(last.start_time)}, and the action log's clock may be off by "
-            f"{seconds} s: it may have begun since"
+            f"{last.request_id} began at {moment_text(last.start_time)} by the action log's clock, on which the moment "
+            f"may be any from {moment_text(since.earliest)} to {moment_text(since.latest)}"
         )
     # Where no finish is shown the state tells: the server is in no reboot.
     proof = Proof.ACTION if last.is_finished else Proof.STATE

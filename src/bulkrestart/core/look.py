@@ -21,7 +21,7 @@ from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.states import BUILDING, REBOOT_TASKS, UNKNOWN
+from bulkrestart.core.states import BUILDING, OTHER_ACTIONS, REBOOT, REBOOT_TASKS, UNKNOWN
 
 #: Seconds that the fate of a send is looked for.
 LOOK_TIMEOUT: Final = 300.0
@@ -72,7 +72,7 @@ def _decide_unresolved(sighting: Sighting, progress: Progress) -> Decision:
     age = sighting.at - progress.fate.answered_at
     if isinstance(log, tuple):
         sent_id = progress.sends.attempts[-1].request_id
-        if any(row.action == "reboot" and row.request_id == sent_id for row in log):
+        if any(row.action == REBOOT and row.request_id == sent_id for row in log):
             return Accept(request_id=sent_id)
         if sighting.log_time is not None and _is_datable(log, sighting.log_time):
             return _decide_by_log(log, sighting.log_time, age, sighting, progress)
@@ -96,7 +96,7 @@ def _is_datable(log: Log, log_time: LogTime) -> bool:
     An empty log is no log: every server has the row of its creation.
     """
     # A row of another action that is dated days ahead is a fault of its own, and says nothing about the clock.
-    rows = (row for row in log if row.action == "reboot" or row.start_time < log_time.now + _DAY)
+    rows = (row for row in log if row.action == REBOOT or row.start_time < log_time.now + _DAY)
     return bool(log) and all(row.start_time <= log_time.now + SKEW for row in rows)
 
 
@@ -120,12 +120,16 @@ def grace_of(progress: Progress, lag: float) -> float:
     return (LATE_GRACE if is_late else GRACE) + lag
 
 
-def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after_grace: float) -> float:
+def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after_grace: float, left: float) -> float:
     """Return the seconds until the next look at a server.
 
     After a send of unknown fate, a look is due as soon as an action log without a new row proves that the send started
-    nothing. A send that was answered 503 has most likely started nothing. Once a look has found no row for it, there
-    are no more looks until then: they would load an overloaded API more than the sends that it shed.
+    nothing. A send that was answered 503 has most likely started nothing. Once a look has found no row for it, looks
+    come at two moments only: when the log would prove it without any lag, because by then the lag may be measured, and
+    when the log proves it with the lag. More would load an overloaded API more than the sends that it shed.
+
+    Law: the wait of a shed send ends with `server_timeout`, because the last look may show the fate of the send. A
+    drawn wait may end later, as that of any other server.
 
     Args:
         progress: The server's progress.
@@ -133,22 +137,24 @@ def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after
         lag: Seconds by which reads may lag behind writes.
         drawn: Seconds to wait if the server's progress calls for nothing else.
         after_grace: Seconds from the moment at which the log proves something to the look.
+        left: Seconds that are left of `server_timeout`.
     """
     if not progress.fate.is_unresolved:
         return drawn
-    proves_at = progress.fate.answered_at + grace_of(progress, lag)
-    if progress.last_look.at >= proves_at:
+    moments = (progress.fate.answered_at + grace_of(progress, one) for one in (0.0, lag))
+    due = next((moment for moment in moments if progress.last_look.at < moment), None)
+    if due is None:
         return drawn
-    left = max(0.0, proves_at - now)
+    wait = max(0.0, due - now) + after_grace
     is_shed = progress.sends.last_status == 503 and progress.fate.readable_looks > 0
     is_quiet = is_shed and not progress.fate.was_seen_rebooting
-    return left + after_grace if is_quiet else min(drawn, left + after_grace)
+    return min(wait, max(drawn, left) if is_quiet else drawn)
 
 
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
-    reboots = [row for row in log if row.action == "reboot"]
+    reboots = [row for row in log if row.action == REBOOT]
     candidates = reboots_since(reboots, progress, log_time)
-    is_untouched = _is_untouched(sighting.server, log_time)
+    is_untouched = is_untouched_since(sighting.server, log_time)
     # The log of one server may lag while those of others do not. If the server was saved since the send, the row of a
     # reboot may still be missing.
     grace = grace_of(progress, sighting.lag if is_untouched else max(sighting.lag, sighting.view_lag))
@@ -161,8 +167,8 @@ def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, 
     for row in candidates:
         if not _may_precede(row, log_time) or sighting.user_id in (None, row.user_id):
             return Accept(request_id=row.request_id or None)
-    if candidates or are_within_skew(reboots, progress, log_time, sighting.user_id):
-        why = "a reboot began at about the same time, and the clocks do not show whether it is ours"
+    if candidates or are_within_skew(log, progress, log_time, sighting.user_id):
+        why = "a reboot began at about the same time, and the log does not show whether it is ours"
         patience = LOOK_TIMEOUT if sighting.may_be_dated_soon else grace
         return Look(is_unresolved=True) if age < patience else _in_doubt(progress, why)
     is_rebooting = isinstance(sighting.server, Server) and sighting.server.task_state in REBOOT_TASKS
@@ -201,8 +207,8 @@ def decide_delivered_again(
     return Look(is_unresolved=True) if are_within_skew(log, progress, log_time, user_id) else None
 
 
-def _is_untouched(server: Server | Observation, log_time: LogTime) -> bool:
-    """Tell whether the server itself says, like a log without a row, that nothing was started since the send.
+def is_untouched_since(server: Server | Observation, log_time: LogTime) -> bool:
+    """Return whether the server itself says, like a log without a row, that nothing was started since the send.
 
     A reboot saves the server before it is answered (nova/compute/api.py `_hard_reboot`), and `updated` with it.
     """
@@ -232,7 +238,7 @@ def reboots_since(log: Sequence[Action], progress: Progress, log_time: LogTime) 
     return [
         row
         for row in reversed(log)
-        if row.action == "reboot" and row.request_id not in settled and row.start_time + 1.0 > log_time.since[0]
+        if row.action == REBOOT and row.request_id not in settled and row.start_time + 1.0 > log_time.since[0]
     ]
 
 
@@ -242,15 +248,16 @@ def _may_precede(row: Action, log_time: LogTime) -> bool:
 
 
 def are_within_skew(log: Sequence[Action], progress: Progress, log_time: LogTime, user_id: str | None) -> bool:
-    """Tell whether a reboot of ours that seems to precede the send may be it, by the clock of another node.
+    """Return whether a row of ours may be the send, although it seems to precede it or has a name that Nova has not.
 
-    Whatever the send was answered with: a 409 may be the answer to its second delivery, which met the first.
+    The clock of another node may have written its time, and a cloud may have a name of its own for a reboot. This holds
+    whatever the send was answered with: a 409 may be the answer to its second delivery, which met the first.
     """
     settled = progress.settled_ids
     return any(
         row.start_time + log_time.skew > log_time.since[0]
         for row in log
-        if row.action == "reboot" and row.request_id not in settled and user_id in (None, row.user_id)
+        if row.action not in OTHER_ACTIONS and row.request_id not in settled and user_id in (None, row.user_id)
     )
 
 

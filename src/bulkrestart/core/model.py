@@ -217,13 +217,13 @@ class Action:
     """A row of a server's action log (`os-instance-actions`).
 
     Attributes:
-        action: What was done, "reboot" for ours.
+        action: What was done, in lower case; "reboot" for a reboot, whatever the cloud calls it.
         request_id: The `x-openstack-request-id` of the request that started it; "" where the log does not show it.
         start_time: Seconds since the epoch by the cloud's clock.
         user_id: Who asked for it.
         is_error: Whether it ended in Error.
-        is_finished: Whether its event shows a finish; None where events are not shown (in lists, and to members
-            before microversion 2.51).
+        is_finished: Whether its events show a finish; None where events are not shown (in lists, and to members
+            before microversion 2.51), or do not tell when they finish.
     """
 
     action: str

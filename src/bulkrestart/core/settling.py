@@ -4,6 +4,7 @@ Only a snapshot that was asked for after the acceptance may come here; the run s
 """
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, LogTime
 from bulkrestart.core.decision import Confirm, End, Look, Prove, Send, Unmet, Watch
@@ -12,7 +13,14 @@ from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootTy
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.sources import is_failing
-from bulkrestart.core.states import ACTIVE, DELETED, ERROR, REBOOT_TASKS
+from bulkrestart.core.states import ACTIVE, DELETED, ERROR, OTHER_ACTIONS, REBOOT, REBOOT_TASKS
+
+#: A row ended in Error. Another did not, and may belong to a second delivery of the same send.
+_DISPUTED: Final = (
+    "of two reboots at about that time one ended in Error, and the clocks do not show which of them is ours"
+)
+#: A row of ours has a name that is not one of Nova's.
+_NAMELESS: Final = "the action log does not show by its names whether an action of that time was the reboot"
 
 
 def decide_back(server: Server, progress: Progress, *, is_second_look: bool) -> Watch | Prove | Confirm | Look | End:
@@ -60,12 +68,11 @@ class FoundRow:
 
     Attributes:
         row: The row.
-        is_disputed: The row ended in Error. Another row did not, and may belong to a second delivery of the same send;
-            the clocks do not show whether it does.
+        doubt: Why the log does not tell how the reboot ended, although it has this row; "" if it does.
     """
 
     row: Action
-    is_disputed: bool = False
+    doubt: str = ""
 
 
 def find_accepted(
@@ -88,7 +95,7 @@ def find_accepted(
             that seems to precede the send is not used, because it may be an earlier reboot.
     """
     settled = progress.settled_ids
-    rows = [row for row in log if row.action == "reboot" and row.request_id not in settled]
+    rows = [row for row in log if row.action == REBOOT and row.request_id not in settled]
     named = next((row for row in rows if row.request_id == progress.request_id), None)
     if user_id is None and named is not None and named.request_id == progress.sends.attempts[-1].request_id:
         user_id = named.user_id or None
@@ -97,6 +104,15 @@ def find_accepted(
     since = float("-inf") if log_time is None else log_time.since[0]
     newest = next((row for row in ours if row.start_time + skew > since), None)
     found = named or newest
+    # These may be the reboot, by a name that only this cloud has.
+    nameless = [
+        row
+        for row in log
+        if row.action not in {REBOOT, *OTHER_ACTIONS} and row.start_time + skew > since
+        if user_id in (None, row.user_id)
+    ]
+    if found is None and is_shown and nameless:
+        return FoundRow(nameless[0], _NAMELESS)
     if found is None or (named is None and not is_shown and (log_time is None or found.start_time + 1.0 <= since)):
         return None
     if not found.is_error:
@@ -114,7 +130,9 @@ def find_accepted(
         is_since = (can_date and row.start_time + 1.0 > since) or row.start_time > found.start_time - 2.0
         if is_since and user_id is not None:
             return FoundRow(row)
-    return FoundRow(found, is_disputed=bool(others))
+    if others:
+        return FoundRow(found, _DISPUTED)
+    return FoundRow(found, "" if all(row.is_error for row in nameless) else _NAMELESS)
 
 
 def decide_proof(
@@ -124,6 +142,7 @@ def decide_proof(
     *,
     can_date: bool,
     is_view_fresh: bool,
+    is_untouched: bool,
     is_log_fresh: bool,
     is_late: bool,
 ) -> Watch | End:
@@ -138,10 +157,17 @@ def decide_proof(
         can_date: Whether the log's clock is known well enough to say that a row is older than the send.
         is_view_fresh: Whether the snapshot that shows the server back must be younger than the reboot, although views
             of servers may lag: the server was seen in the reboot, or enough time has passed since the acceptance.
+        is_untouched: Whether the server was not seen in the reboot, and the snapshot that shows it back says that
+            nothing has saved it since the send, which each reboot does: the view lags, or there was no reboot.
         is_log_fresh: Whether enough time has passed since the server was back for the log to show an Error.
         is_late: Whether the wait for this server is over.
     """
-    by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE) if is_view_fresh or is_late else Watch()
+    by_state: Watch | End = Watch()
+    if is_untouched and is_late:
+        detail = "the server is active, and its state does not show that anything has changed it since the send"
+        by_state = End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
+    elif is_late or (is_view_fresh and not is_untouched):
+        by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
     if not isinstance(log, tuple):
         return by_state if is_log_unreadable(log) or is_failing(log) or is_late else Watch()
     if not log:
@@ -150,16 +176,13 @@ def decide_proof(
     if found is None:
         if not is_late:
             return Watch()
-        if not can_date and any(one.action == "reboot" for one in log):
+        if not can_date and any(one.action == REBOOT for one in log):
             # One of them may be the accepted reboot, if the log's clock is wrong by more than the allowed skew.
             return by_state
         detail = "the action log shows no reboot since it was sent"
         return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)
-    if found.is_disputed:
-        detail = (
-            "of two reboots at about that time one ended in Error, and the clocks do not show which of them is ours"
-        )
-        return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=detail)
+    if found.doubt:
+        return End(outcome=Outcome.IN_DOUBT, reason=Reason.UNANSWERED, detail=found.doubt)
     if found.row.is_error:
         detail = "the action log says that the reboot ended in Error"
         return End(outcome=Outcome.FAILED, reason=Reason.NOT_REBOOTED, detail=detail)
@@ -193,7 +216,7 @@ def decide_escalation(log: Log | Observation, progress: Progress, failure: End, 
     if row is None or not (row.is_error or row.is_finished):
         return _left(failure, "the action log does not show how it ended") if is_late else Watch()
     since = log[: log.index(row) + 1]
-    if all(later.is_error for later in since if later.action == "reboot"):
+    if all(later.is_error for later in since if later.action == REBOOT):
         return Send(reboot_type=RebootType.HARD)
     return _left(failure, "the action log shows a reboot that did not end in Error")
 

@@ -1,6 +1,7 @@
 """Nova's states, in the classes that a restart needs.
 
-Sources: nova/compute/vm_states.py, nova/compute/task_states.py, nova/objects/fields.py (`InstanceTaskState`).
+Sources: nova/compute/vm_states.py, nova/compute/task_states.py, nova/objects/fields.py (`InstanceTaskState`), and for
+the action log nova/compute/instance_actions.py.
 """
 
 from typing import Final
@@ -47,6 +48,21 @@ REBOOT_TASKS: Final = frozenset(
         "rebooting_hard",
         "reboot_pending_hard",
         "reboot_started_hard",
+    }
+)
+
+#: The name of a reboot in the action log.
+REBOOT: Final = "reboot"
+#: The names of all other actions in Nova's action log and of some in its API, in lower case. A name that is not among
+#: them is a cloud's own, and may mean a reboot.
+OTHER_ACTIONS: Final = frozenset(
+    {
+        *("create", "delete", "restore", "evacuate", "rebuild", "createbackup", "createimage"),
+        *("start", "stop", "pause", "unpause", "suspend", "resume", "rescue", "unrescue", "lock", "unlock"),
+        *("resize", "revertresize", "confirmresize", "migrate", "live-migration", "live_migration_cancel"),
+        *("live_migration_force_complete", "shelve", "shelveoffload", "unshelve", "changepassword"),
+        *("trigger_crash_dump", "extend_volume", "attach_volume", "detach_volume", "swap_volume"),
+        *("attach_interface", "detach_interface"),
     }
 )
 

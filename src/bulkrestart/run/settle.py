@@ -18,7 +18,7 @@ from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.decide import REFUSED_IN_A_ROW, unauthorized
 from bulkrestart.core.decision import Accept, Confirm, End, Look, Prove, Send, Watch
 from bulkrestart.core.history import with_row
-from bulkrestart.core.look import GRACE, is_log_unreadable
+from bulkrestart.core.look import GRACE, is_log_unreadable, is_untouched_since
 from bulkrestart.core.model import Log, Outcome, Server, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
@@ -78,7 +78,7 @@ class Watched:
         back: The snapshot that last showed it back; None as long as none has.
         back_at: When the first snapshot of a row that all show it back was asked for; None if the last did not.
         was_rebooting: Whether a snapshot has shown it in a reboot since it was accepted.
-        was_saved: Whether a snapshot has shown that the cloud saved its record after the send, as in every reboot.
+        is_untouched: Whether the last snapshot showed that the cloud has not saved the server since the send.
         unseen: Polls in a row that asked for the server and did not show it.
         has_ended_badly: That showed the reboot ended, and the server not active.
     """
@@ -90,7 +90,7 @@ class Watched:
     back: Server | None = None
     back_at: float | None = None
     was_rebooting: bool = False
-    was_saved: bool = False
+    is_untouched: bool = False
     unseen: int = 0
     has_ended_badly: bool = False
 
@@ -331,7 +331,8 @@ class Settler:
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         watched.was_rebooting |= server.task_state in REBOOT_TASKS
-        watched.was_saved |= self._calibration.is_saved_since_send(server, watched.progress, asked)
+        log_time = self._calibration.log_time(watched.progress, asked)
+        watched.is_untouched = log_time is not None and is_untouched_since(server, log_time)
         if not isinstance(decision, Prove):
             watched.back_at = None
         elif watched.back_at is None:
@@ -353,9 +354,8 @@ class Settler:
             found,
             watched.progress,
             can_date=can_date,
-            is_view_fresh=watched.was_rebooting
-            or watched.was_saved
-            or now - watched.accepted >= self._calibration.view_lag,
+            is_view_fresh=watched.was_rebooting or now - watched.accepted >= self._calibration.view_lag,
+            is_untouched=watched.is_untouched and not watched.was_rebooting,
             # A server on two pages of one list may have been shown in a reboot again.
             is_log_fresh=watched.back_at is not None and now - watched.back_at >= self._calibration.lag,
             is_late=is_late,
@@ -374,6 +374,7 @@ class Settler:
         is_late = self._is_late(watched, anyio.current_time())
         read, found = await self._find_row(watched, is_late=is_late)
         log, _ = await self._sources.read_log(server_id, is_shown=True)
+        log = self._calibration.name_own_rows(log, watched.progress)
         if isinstance(log, tuple):
             log = with_row(log, read if found is None else (found.row,))
         decision = decide_escalation(log, watched.progress, failure, is_late=is_late)
@@ -416,6 +417,7 @@ class Settler:
             if not isinstance(read, tuple) and not is_failing(read) and not _may_be_about_row(read):
                 return read, None
         whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
+        whole = self._calibration.name_own_rows(whole, progress)
         if not isinstance(whole, tuple):
             # If the reboot was delivered twice, the log may show a row without Error: it is read again, if it can be.
             if named is not None and (is_log_unreadable(whole) or is_late):
@@ -426,7 +428,7 @@ class Settler:
         log = whole if named is None else with_row(whole, (named.row,))
         while isinstance(log, tuple):
             found = self._find(log, watched, is_late=is_late)
-            is_known = found is None or found.is_disputed or found.row.request_id in {"", *single}
+            is_known = found is None or found.doubt or found.row.request_id in {"", *single}
             if found is None or is_known or len(single) == MOST_ROWS:
                 return log, found
             # Read singly, it may have ended in Error since the whole log was read: then another row may count.
@@ -438,6 +440,7 @@ class Settler:
     async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
         server_id = watched.progress.server_id
         log, asked = await self._sources.read_row(server_id, request_id)
+        log = self._calibration.name_own_rows(log, watched.progress)
         if isinstance(log, tuple):
             self._observe(log, watched, asked)
         elif isinstance(log, Answer) and log.is_not_found:

@@ -36,6 +36,9 @@ class _Words:
 _LOG_WORDS: Final = _Words("action logs", "reboots are judged by the states of servers alone")
 _ROW_WORDS: Final = _Words("single rows of action logs", "whole logs do not show when a reboot ends")
 _STATES_WORDS: Final = _Words("single servers", "only lists can show whether servers are back")
+_FINISH_WORDS: Final = (
+    "the action log does not show when a reboot ends: the states of servers tell whether they are back"
+)
 
 
 class Source:
@@ -189,6 +192,7 @@ class Sources:
 
     def __init__(self, compute: Compute, gate: Gate, servers: int) -> None:
         self._compute = compute
+        self._is_finish_told = True
         self.log = Source(gate, RequestKind.LOG, _LOG_WORDS, servers, compute.show)
         self.row = Source(gate, RequestKind.LOG, _ROW_WORDS, servers, compute.show)
         self.log.relate(self.row)
@@ -222,10 +226,17 @@ class Sources:
         if isinstance(seen, tuple):
             # A user who may read rows may read logs.
             self.log.record_read()
+            self._warn_of_finish(seen)
         elif self.log.is_suspect(server_id):
             # One reader finds out whether whole logs, which replace rows, fail as well.
             await self.read_log(server_id, is_shown=True)
         return seen, asked
+
+    def _warn_of_finish(self, row: Log) -> None:
+        """Warn once if a row that was read singly does not tell whether it has finished."""
+        if self._is_finish_told and any(one.is_finished is None and not one.is_error for one in row):
+            self._is_finish_told = False
+            _log.warning(_FINISH_WORDS)
 
     async def read_server(self, server_id: str, *, is_for_send: bool) -> tuple[Server | Observation, float]:
         """Read the states of a server."""

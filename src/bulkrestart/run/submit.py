@@ -137,6 +137,7 @@ class Submitter:
             decision = decide(seen, progress)
             answered_at = anyio.current_time()
             progress.answer(answered_at, seen, decision, took=left.age(current_instant()))
+            self._calibration.note_id(progress.sends.attempts[-1].request_id)
         if isinstance(decision, Accept) and (sample := self._calibration.sample_of(progress, answered_at)) is not None:
             self._calibration.add(sample)
         return decision
@@ -172,12 +173,13 @@ class Submitter:
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             instant = current_instant()
-            log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
+            log = await self._see_log(progress)
         if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since.earliest)):
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             read_row = partial(self._compute.action, progress.server_id, last.request_id)
             log = with_row(log, await self._see(self._sources.row, read_row, progress))
+            log = self._calibration.name_own_rows(log, progress)
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
@@ -192,11 +194,15 @@ class Submitter:
         if isinstance(decision, Send | End) and log is None and may_be_delivered_again:
             if self._gate.is_held:
                 return Send(reboot_type=progress.reboot_type)
-            read_log = partial(self._compute.actions, progress.server_id)
-            log = await self._see(self._sources.log, read_log, progress, must_ask=True)
+            log = await self._see_log(progress, must_ask=True)
             decision = self._decide_delivered_again(log, progress) or decision
         progress.look(sighting, decision)
         return decision
+
+    async def _see_log(self, progress: Progress, *, must_ask: bool = False) -> Log | Answer | Unsent | Unanswered:
+        read_log = partial(self._compute.actions, progress.server_id)
+        log = await self._see(self._sources.log, read_log, progress, must_ask=must_ask)
+        return self._calibration.name_own_rows(log, progress)
 
     async def _see(
         self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress, *, must_ask: bool = False
@@ -231,6 +237,7 @@ class Submitter:
             await self._calibrate()
             is_last = at - progress.fate.answered_at >= LOOK_TIMEOUT
             log, _ = await self._sources.read_log(progress.server_id, is_last=is_last)
+            log = self._calibration.name_own_rows(log, progress)
         instant = current_instant()
         server, _ = await self._sources.read_server(progress.server_id, is_for_send=not progress.fate.is_unresolved)
         if isinstance(server, Unsent) and self._is_given_up(progress):
@@ -267,7 +274,7 @@ class Submitter:
         """Look in the action log before what follows a refused send, which may have been delivered twice."""
         await self._calibrate()
         log, _ = await self._sources.read_log(progress.server_id, is_for_send=True, is_shown=True)
-        return self._decide_delivered_again(log, progress)
+        return self._decide_delivered_again(self._calibration.name_own_rows(log, progress), progress)
 
     def _decide_delivered_again(self, log: Log | Observation, progress: Progress) -> Accept | Look | None:
         log_time = self._calibration.log_time(progress, anyio.current_time())
@@ -284,7 +291,8 @@ class Submitter:
         if since is None or last is None or not isinstance(log, tuple):
             return None
         row, _ = await self._sources.read_row(progress.server_id, last.request_id)
-        decision = decide_since(replace(sighting, log=with_row(log, row)), since, progress)
+        log = self._calibration.name_own_rows(with_row(log, row), progress)
+        decision = decide_since(replace(sighting, log=log), since, progress)
         match decision:
             case Look(is_unresolved=True) | End(outcome=Outcome.SATISFIED):
                 return decision
@@ -361,7 +369,7 @@ class Submitter:
 
         end: Decision = await AsyncRetrying(
             sleep=pause,
-            wait=partial(self._wait, progress),
+            wait=partial(self._wait, progress, deadline),
             stop=lambda _: self._gate.send_patience(anyio.current_time()) >= deadline,
             retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
             retry_error_callback=lambda _: progress.out_of_time(),
@@ -380,16 +388,18 @@ class Submitter:
         """Tell whether each send looks by itself, in its own slot."""
         return self._options.since is not None or progress.failed_soft is not None
 
-    def _wait(self, progress: Progress, state: RetryCallState) -> float:
+    def _wait(self, progress: Progress, deadline: float, state: RetryCallState) -> float:
         """Wait as long as the decision asks for, and then a random time (full jitter) that grows with the steps."""
         decision = state.outcome.result() if state.outcome is not None else None
         delay = decision.delay if isinstance(decision, Send | Look) else 0.0
         doublings = min(state.attempt_number - 1, _MOST_DOUBLINGS)
         ceiling: float = min(FIRST_CEILING * 2.0**doublings, LAST_CEILING)
+        now = anyio.current_time()
         return delay + next_look(
             progress,
-            anyio.current_time() + delay,
+            now + delay,
             self._calibration.lag,
             drawn=self._rng.uniform(0.0, ceiling),
             after_grace=self._rng.uniform(0.0, FIRST_CEILING),
+            left=deadline - self._gate.send_patience(now) - delay,
         )
