@@ -34,9 +34,11 @@ HOMES: Final[dict[str, set[str]]] = {
     "httptools": {"cloud/answer.py"},
     "tenacity": {"run/submit.py"},
     "anyio": {"run", "cloud", "cli", "client", "simulator"},
-    "keystoneauth1": {"cloud/bounded.py", "cloud/keystone.py", "cloud/configuration.py"},
+    "keystoneauth1": {
+        *("cloud/bounded.py", "cloud/keystone.py", "cloud/configuration.py", "cloud/token_answers.py"),
+    },
     "openstack": {"cloud/keystone.py", "cloud/configuration.py"},
-    "requests": {"cloud/bounded.py"},
+    "requests": {"cloud/bounded.py", "cloud/token_answers.py"},
     "urllib3": {"cloud/bounded.py"},
     "certifi": {"cloud/network.py"},
     "yaml": {"cloud/configuration.py"},

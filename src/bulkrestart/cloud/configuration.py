@@ -493,7 +493,8 @@ def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
         word = str(verify).lower()
         if not isinstance(verify, str) or word in _BOOLEAN_WORDS or word.isdigit():
             raise ConfigException(f"verify must be true or false without quotes, not {_word_of(verify)}")
-    is_verified = settings.get_requests_verify_args()[0] is not False
+    # Not by `get_requests_verify_args`, which warns again at each call.
+    is_verified = verify is not False and not settings.config.get("insecure")
     if is_named and is_verified and _insecure_variable().lower() == "true":
         raise ConfigException(
             "OS_INSECURE is true, and `openstack` does not read it for a named cloud: unset it, or set verify to false "
