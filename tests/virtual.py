@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
+from time import clock_gettime
 from types import SimpleNamespace
 from typing import Literal, TypedDict, TypeVar, Unpack
 
@@ -46,11 +47,15 @@ class CloudSettings(TypedDict, total=False):
 def virtually(main: Callable[[], Awaitable[T]], *, seed: int = 0) -> T:
     """Run `main` on a clock that jumps to the next thing to do whenever there is nothing to do.
 
-    The clock does not see threads, so the journal is written without one. Of what is left to chance, the jitter and the
-    order in which trio runs tasks, the seed decides: a test that fails fails again. `make proof` draws other seeds.
+    The clock does not see threads, so the journal is written without one. The wall clock by which ages are measured is
+    virtual as well: on a busy machine 0.3 virtual seconds may take several real ones. Of what is left to chance, the
+    jitter and the order in which trio runs tasks, the seed decides: a test that fails fails again. `make proof` draws
+    other seeds.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorder, "in_thread", _in_place)
+        wall = SimpleNamespace(time=lambda: EPOCH + trio.current_time(), clock_gettime=clock_gettime)
+        patch.setattr("bulkrestart.cloud.instants.time", wall)
         patch.setattr("bulkrestart.client.random", SimpleNamespace(Random=partial(Random, seed)))
         patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
         patch.setattr("trio._core._run._r", Random(seed))

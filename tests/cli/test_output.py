@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from bulkrestart.cli.end import ExitCode
 from bulkrestart.cli.follow import exit_code
 from bulkrestart.cli.show import row
-from bulkrestart.cli.streams import Streams, safe
+from bulkrestart.cli.streams import Streams, _write, safe
 from bulkrestart.core.model import Outcome, Reason, RebootType, ServerResult, Stop, StopReason
 from bulkrestart.core.report import Statistics
 from bulkrestart.simulator import Cloud, Fault
@@ -156,6 +157,23 @@ def test_everything_is_written() -> None:
                 assert not streams.close()
                 os.close(writer)
     assert b"".join(seen).decode().split() == lines
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is written as soon as the pipe has been read, whatever the two processes do first."""
+    waited: list[tuple[int, ...]] = []
+
+    def wait(_reads: tuple[()], writes: tuple[int, ...], _errors: tuple[()]) -> None:
+        waited.append(writes)
+        os.read(reader, 2**20)
+
+    monkeypatch.setattr("bulkrestart.cli.streams.select", SimpleNamespace(select=wait))
+    with full_pipe() as (reader, writer):
+        os.set_blocking(writer, False)
+        _write(writer, b"a line\n")
+        os.close(writer)
+        assert os.read(reader, 2**20) == b"a line\n"
+    assert waited == [(writer,)]
 
 
 def test_a_reader_holds_nobody(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

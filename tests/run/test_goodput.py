@@ -1,5 +1,7 @@
 """How long a run takes when the cloud is partly broken or overloaded; `make bench` measures larger fleets."""
 
+from itertools import count
+
 import pytest
 from benchmarks.goodput import AT_ONCE, FAULTS, LATENCY, faulty, rate_limited, shed
 
@@ -17,6 +19,14 @@ def test_a_few_per_cent_of_faults_cost_seconds(fault: str, share: float) -> None
     beyond = faulty(fault, share, servers=SERVERS) - IDEAL
 
     assert beyond <= 30.0
+
+
+def test_a_slow_machine_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 504 after 0.3 virtual seconds came at once, however many real seconds passed."""
+    quick = faulty("504", 0.02, servers=100)
+    monkeypatch.setattr("time.time", map(float, count(0, 5)).__next__)
+
+    assert faulty("504", 0.02, servers=100) == quick
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1])

@@ -92,7 +92,8 @@ def test_only_the_file_is_taken_along(tmp_path: Path, reboot_type: RebootType, k
             folder.mkdir()
             shutil.copy(program.journal, folder)
             program = replace(program, folder=folder)
-        assert cloud.posts
+        # What left right before a commit that was the last may not have arrived.
+        assert cloud.posts or kill.moment is not Moment.ANSWERED
         end = run_once(cloud, program)
     assert end.code == 0, end.err
     assert [(server_id, outcome) for server_id, outcome, *_ in end.results] == [(id_, "completed") for id_ in cloud.ids]
