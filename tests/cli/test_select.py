@@ -153,7 +153,7 @@ def test_restart_of_nobody(cli: Cli, serve: Serve, output: str) -> None:
     ("faults", "words"),
     [
         ([Fault.error(403, "Policy says \x1b[31mno")], "servers cannot be listed: Policy says"),
-        ([None, Fault.error(403, "no")], "give their ids; nothing was sent"),
+        ([None, *[Fault.error(403, "no")] * 20], "give their ids; nothing was sent"),
         ([Fault.respond(404, b"<html>")] * 3, "check the URL"),
         ([Fault.respond(200, b"<html>")] * 3, "check the URL"),
         ([Fault.error(400, "Invalid status value")], "the cloud cannot select so: Invalid status value"),

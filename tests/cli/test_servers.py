@@ -84,7 +84,7 @@ def test_nobody(cli: Cli, serve: Serve, output: str, out: str) -> None:
 def test_a_list_that_breaks_off(cli: Cli, serve: Serve, output: str) -> None:
     """Where a later page is refused, what was shown before stays, and exit 2 says that it is not all."""
     served = serve(some_cloud())
-    served.cloud.script(None, None, Fault.error(403, "no"), call=Call.LIST)
+    served.cloud.script(None, None, *[Fault.error(403, "no")] * 20, call=Call.LIST)
     end = cli("servers", "--endpoint", served.endpoint, "--all", "--output", output)
     assert (end.code, len(end.out.splitlines()), end.err.count("\n")) == (2, 2, 1)
     assert "servers cannot be listed: no" in end.err

@@ -137,13 +137,22 @@ def test_other_requests_refused_for_ever(tmp_path: Path, which: Which, name: str
         async with client_through(cloud, way) as client:
             restart = partial(client.restart, cloud.ids, journal=tmp_path / "journal", **MODES[mode])
             moments = [trio.current_time()]
-            async with client.restarting(cloud.ids, journal=tmp_path / "journal", **MODES[mode]) as run:
-                moments += [trio.current_time() async for result in run if result.outcome is Outcome.COMPLETED]
+            unstarted: StalledError | None = None
+            try:
+                async with client.restarting(cloud.ids, journal=tmp_path / "journal", **MODES[mode]) as run:
+                    moments += [trio.current_time() async for result in run if result.outcome is Outcome.COMPLETED]
+            except StalledError as error:
+                unstarted = error
+            if unstarted is not None:
+                # The states are read before the first HARD.
+                assert name[:3] in str(unstarted)
+                assert not cloud.posts
+            else:
+                assert_accounted(run.report, cloud)
+                if run.report.stopped is not None:
+                    assert_stopped(run.report, name[:3], reasons=(StopReason.STALLED, StopReason.OUTAGE))
             moments.append(trio.current_time())
             assert max(later - earlier for earlier, later in pairwise(moments)) <= DEFAULT + SLACK
-            assert_accounted(run.report, cloud)
-            if run.report.stopped is not None:
-                assert_stopped(run.report, name[:3], reasons=(StopReason.STALLED, StopReason.OUTAGE))
             way.is_healed = True
             again = await restart()
         assert again.stopped is None
@@ -298,7 +307,12 @@ def test_with_since(which: Which, name: str) -> None:
             report = await client.restart(cloud.ids, wait=False, since=since)
         assert report.elapsed <= DEFAULT + SLACK
         assert_accounted(report, cloud)
-        assert_stopped(report, "429")
+        if which is Which.SENDS:
+            assert_stopped(report, "429")
+        else:
+            # The log alone fails, so the run goes on without it.
+            assert report.stopped is None
+            assert {one.reason for one in report} == {Reason.HISTORY_UNREADABLE}
         assert not any(cloud.cycles.values())
 
     virtually(main)
