@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import trio
 
-from bulkrestart import EndpointError, Outcome, StopReason
+from bulkrestart import EndpointError, Outcome, Rollout, StopReason
 from bulkrestart.simulator import Call, Cloud, Fault
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
 
@@ -368,21 +368,26 @@ def test_a_run_that_is_stopped_does_not_sit_out_a_hold(seconds: float) -> None:
     virtually(main)
 
 
-def test_a_run_that_is_stopped_does_not_sit_out_a_hold_before_its_first_send() -> None:
+def test_a_run_that_is_stopped_does_not_sit_out_a_hold_before_its_next_send() -> None:
     """What is seen before a HARD is of no use to a run that has stopped: it does not wait for leave to see it."""
 
     async def main() -> None:
-        cloud = cloud_of(60)
-        cloud.script(None, Fault.error(403), call=Call.LIST)
-        cloud.script(None, None, Fault.throttled(600.0), call=Call.SHOW)
-        async with client_of(cloud) as client, client.restarting(cloud.ids, reboot_type="HARD") as run:
-            await trio.sleep(5.0)
+        cloud = cloud_of(60, reboot_seconds=(2.0, 2.0))
+        for server_id in cloud.ids[1:]:
+            cloud.script(server_id, Fault.throttled(600.0), call=Call.SHOW)
+        # The states that were read before the run are too old for a HARD by then.
+        rollout = Rollout(canary=1, pause=120.0)
+        async with (
+            client_of(cloud) as client,
+            client.restarting(cloud.ids, reboot_type="HARD", rollout=rollout) as run,
+        ):
+            await trio.sleep(150.0)
             run.stop()
-            stopped_at = trio.current_time()
             async for _ in run:
                 pass
-            assert trio.current_time() < stopped_at + 1.0
-        assert run.report.summary == {Outcome.SKIPPED: 60}
+            assert trio.current_time() < 151.0
+        assert run.report.summary == {Outcome.COMPLETED: 1, Outcome.SKIPPED: 59}
+        assert any(record.status == 429 for record in cloud.requests)
 
     virtually(main)
 
