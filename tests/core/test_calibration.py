@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from bulkrestart.core.calibration import UNMEASURED_LAG, ActionLogCalibration, CalibrationSample
+from bulkrestart.core.checkpoint import LogFacts
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, Instant, LogMoment, LogTime
 from bulkrestart.core.decision import Accept
 from bulkrestart.core.model import Action, Attempt, RebootType
 from bulkrestart.core.progress import Order, Progress
-from bulkrestart.core.record import LogFacts
 from bulkrestart.core.sends import Sends
 
 #: The cloud's `Date` at moment 0.0 of the run's clock.

@@ -7,10 +7,10 @@ time is an argument, in seconds on the run's clock.
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bulkrestart.core.checkpoint import LogFacts
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, LogTime, log_shift
 from bulkrestart.core.model import Action, Log, Server
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import LogFacts
 
 #: Seconds by which reads may lag behind writes until the run has measured it, and at least when it has seen a lag.
 UNMEASURED_LAG: Final = 30.0

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from bulkrestart.core.calibration import ActionLogCalibration
+from bulkrestart.core.checkpoint import Checkpoint, Contents, JournalHeader, LogFacts, RunIdentity
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decision import End
 from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, record_of
 from bulkrestart.run.course import Course
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class _Batch:
     """Records that are committed together, the newest of each server.
 
     Attributes:
-        records: They, by the server's id.
+        checkpoints: They, by the server's id.
         is_written: They are on the disk.
         over: Set when they are, or cannot be.
     """
 
-    records: dict[str, Record] = field(default_factory=dict)
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     is_written: bool = False
     over: anyio.Event = field(default_factory=anyio.Event)
 
@@ -55,7 +55,7 @@ class Recorder:
     def __init__(self, journal: "Journal | None" = None, contents: Contents | None = None) -> None:
         self._journal = journal
         self._contents = contents
-        self._head: Head | None = None
+        self._header: JournalHeader | None = None
         self._fleet: Sequence[str] = ()
         self._batch = _Batch()
         self._news = anyio.Event()
@@ -72,25 +72,25 @@ class Recorder:
         return self._contents
 
     @property
-    def records(self) -> Mapping[str, Record]:
+    def checkpoints(self) -> Mapping[str, Checkpoint]:
         """What the journal knew of the servers when it was opened."""
-        return {} if self._contents is None else self._contents.records
+        return {} if self._contents is None else self._contents.checkpoints
 
     @property
     def facts(self) -> LogFacts:
         """What it knew of the action log."""
-        return LogFacts() if self._contents is None else self._contents.head.facts
+        return LogFacts() if self._contents is None else self._contents.header.facts
 
     @property
     def age(self) -> float:
         """Seconds since the run first began, by the clock on the wall, which somebody may have set."""
-        return 0.0 if self._contents is None else max(0.0, time.time() - self._contents.head.began)
+        return 0.0 if self._contents is None else max(0.0, time.time() - self._contents.header.began)
 
-    def prepare(self, purpose: Purpose, fleet: Sequence[str] | None) -> Sequence[str]:
+    def prepare(self, identity: RunIdentity, fleet: Sequence[str] | None) -> Sequence[str]:
         """Take what the run is for, and see that the journal is of no other.
 
         Args:
-            purpose: What it is for.
+            identity: What it is for.
             fleet: The servers, without duplicates; None for the journal's.
 
         Returns:
@@ -102,12 +102,12 @@ class Recorder:
         if self._contents is None:
             assert fleet is not None, "a run that has not begun has no other fleet"
             self._fleet = fleet
-            self._head = Head(purpose=purpose, began=time.time(), facts=LogFacts())
+            self._header = JournalHeader(identity=identity, began=time.time(), facts=LogFacts())
         else:
             assert self._journal is not None, "what is held is held by a journal"
-            self._contents.check(self._journal.path, purpose, fleet)
+            self._contents.check(self._journal.path, identity, fleet)
             self._fleet = self._contents.ids
-            self._head = self._contents.head
+            self._header = self._contents.header
         return self._fleet
 
     async def begin(self) -> None:
@@ -117,15 +117,15 @@ class Recorder:
             JournalError: It cannot be written.
         """
         if self._journal is not None and self._contents is None:
-            assert self._head is not None, "it is prepared first"
-            await in_thread(partial(self._journal.begin, self._head, self._fleet))
+            assert self._header is not None, "it is prepared first"
+            await in_thread(partial(self._journal.begin, self._header, self._fleet))
 
     async def run(self, course: Course, calibration: ActionLogCalibration) -> None:
         """Commit what comes, until closed; halt the run if it cannot be.
 
         What could not be committed is tried again with what comes next, and at the end.
         """
-        if self._journal is None or self._head is None:
+        if self._journal is None or self._header is None:
             return
         is_last = False
         with anyio.CancelScope(shield=True):
@@ -134,23 +134,23 @@ class Recorder:
                 is_last = self._is_closed
                 self._news = anyio.Event()
                 batch, self._batch = self._batch, _Batch()
-                if not batch.records:
+                if not batch.checkpoints:
                     continue
                 try:
-                    rows = self._journal.dump(batch.records.values())
+                    rows = self._journal.dump(batch.checkpoints.values())
                     await in_thread(partial(self._journal.write, rows, time.time()))
                     batch.is_written = True
-                    if self._head.facts != calibration.facts:
-                        head = replace(self._head, facts=calibration.facts)
-                        await in_thread(partial(self._journal.write_head, head))
-                        self._head = head
+                    if self._header.facts != calibration.facts:
+                        header = replace(self._header, facts=calibration.facts)
+                        await in_thread(partial(self._journal.write_header, header))
+                        self._header = header
                 except JournalError as error:
                     course.halt(Stop(StopReason.JOURNAL, str(error)))
-                    self._batch.records = batch.records | self._batch.records
+                    self._batch.checkpoints = batch.checkpoints | self._batch.checkpoints
                 finally:
                     batch.over.set()
 
-    async def intend(self, progress: Progress, clock: CloudClock) -> bool:
+    async def write_ahead(self, progress: Progress, clock: CloudClock) -> bool:
         """Write that a send is about to leave.
 
         Args:
@@ -171,7 +171,7 @@ class Recorder:
     def note(self, progress: Progress, end: End | None = None) -> None:
         """Write, soon, how far a server has come."""
         if self._journal is not None:
-            self._batch.records[progress.server_id] = record_of(progress, anyio.current_time(), end)
+            self._batch.checkpoints[progress.server_id] = Checkpoint.of(progress, anyio.current_time(), end)
             self._news.set()
 
     def close(self) -> None:
