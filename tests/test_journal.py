@@ -750,7 +750,7 @@ def test_a_file_system_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pyt
 
 
 HEADER_LINE = dump_header(HEADER)
-CHECKPOINT_LINE = b'server a 0 {"reboot_type":"SOFT","began":0.5}'
+CHECKPOINT_LINE = b'server 0 {"server_id":"a","reboot_type":"SOFT","began":0.5}'
 (END_LINE,) = dump_checkpoints([checkpoint(end=End(outcome=Outcome.COMPLETED))], {}).lines
 
 
@@ -780,18 +780,20 @@ def changed(line: bytes, old: str, new: str) -> bytes:
         changed(HEADER_LINE, '"region":""', '"region":"","more":1'),
         changed(HEADER_LINE, ',"region":""', ""),
         changed(HEADER_LINE, '"began":1800000000.25', '"began":1e300'),
-        b"server a",
-        b"server a 0",
-        b"server a 0 1",
-        b"server a 0 {}",
-        b"server \xff 0 {}",
-        b"server a 0 " + b"[" * 100_000,
-        b"server a 0 []",
-        b"server a 0 [[1,2]]",
-        changed(CHECKPOINT_LINE, " a ", " d "),
-        changed(CHECKPOINT_LINE, " a ", " "),
-        changed(CHECKPOINT_LINE, "}", ',"server_id":"a"}'),
+        b"server 0",
+        b"server 0 1",
+        b"server 0 {}",
+        b'server 0 {"server_id":"\xff"}',
+        b'server 0 {"server_id":"a"}',
+        b'server 0 {"server_id":"a",' + b"[" * 100_000,
+        b"server 0 " + b'{"server_id":"a","words":' * 100_000,
+        b"server 0 []",
+        b'server 0 ["server_id","a","b"]',
+        changed(CHECKPOINT_LINE, '"a"', '"d"'),
+        changed(CHECKPOINT_LINE, '"a"', '""'),
+        changed(CHECKPOINT_LINE, '"a"', '"\\u0061"'),
         changed(CHECKPOINT_LINE, "}", ',"server_id":"b"}'),
+        changed(CHECKPOINT_LINE, '"server_id":"a",', "").replace(b"}", b',"server_id":"a"}'),
         changed(CHECKPOINT_LINE, "}", ',"more":1}'),
         changed(CHECKPOINT_LINE, "SOFT", "WARM"),
         changed(CHECKPOINT_LINE, '"SOFT"', "null"),
@@ -801,7 +803,7 @@ def changed(line: bytes, old: str, new: str) -> bytes:
         changed(CHECKPOINT_LINE, " 0 ", " -1 "),
         changed(CHECKPOINT_LINE, " 0 ", " 00 "),
         changed(CHECKPOINT_LINE, " 0 ", " "),
-        changed(CHECKPOINT_LINE, " a 0 ", " b 1 "),
+        changed(CHECKPOINT_LINE, '0 {"server_id":"a"', '1 {"server_id":"b"'),
         changed(CHECKPOINT_LINE, "}", ',"doubts":0}'),
         changed(CHECKPOINT_LINE, "}", ',"doubts":1.0}'),
         changed(CHECKPOINT_LINE, "}", ',"words":"\\ud800","elapsed":NaN}'),
@@ -908,7 +910,7 @@ OPTIONAL: Final = {
 #: One value of each kind of JSON.
 KINDS: Final = {bool: True, float: 0.75, str: "no", list: [], dict: {}, type(None): None}
 WRITTEN: Final = {
-    "server a 0 ": dump_checkpoints([FULL], {}).lines[0],
+    "server 0 ": dump_checkpoints([FULL], {}).lines[0],
     "header ": dump_header(FULL_HEADER),
 }
 
@@ -954,7 +956,7 @@ def test_nothing_is_left_out_of_what_is_damaged(prefix: str) -> None:
     """The samples below have each field, so that each is damaged."""
     values = json.loads(WRITTEN[prefix].removeprefix(prefix.encode()))
     kind = Checkpoint if prefix.startswith("server") else JournalHeader
-    assert set(values) | {"server_id"} == {field.name for field in fields(kind)} | {"server_id"}
+    assert set(values) == {field.name for field in fields(kind)}
     assert not is_refused(WRITTEN[prefix])
     assert reread(WRITTEN[prefix]) == WRITTEN[prefix]
 
@@ -993,7 +995,7 @@ def test_an_unknown_field(prefix: str) -> None:
         values = json.loads(text)
         if isinstance(part := part_of(values, path), dict):
             found += 1
-            for name in ("more", "", "server_id", "END"):
+            for name in ("more", "", "identity", "END"):
                 part[name] = 1
                 assert is_refused(prefix.encode() + json.dumps(values, separators=(",", ":")).encode()), (path, name)
                 del part[name]
@@ -1011,7 +1013,7 @@ def test_a_missing_field(prefix: str) -> None:
         del part_of(values, path[:-1])[path[-1]]
         if is_refused(prefix.encode() + json.dumps(values, separators=(",", ":")).encode()):
             missed.add(path)
-    always = {("reboot_type",), ("began",)} if prefix.startswith("server") else set(everywhere)
+    always = {("server_id",), ("reboot_type",), ("began",)} if prefix.startswith("server") else set(everywhere)
     assert missed == {path for path in everywhere if len(path) > 1 or path in always}
 
 
@@ -1085,17 +1087,20 @@ def test_an_integer_where_a_float_is_expected(since: int) -> None:
     [
         (b"word {}", r"entry 5: it begins with 'word'"),
         (b"header {}", r"entry 5: Object missing required field `identity`"),
-        (b'server a 0 {"began":0.5}', r"the checkpoint of a: Object missing required field `reboot_type`"),
         (
-            b'server a 0 {"reboot_type":"SOFT","began":0.5,"has_reached":"no"}',
+            b'server 0 {"server_id":"a","began":0.5}',
+            r"the checkpoint of a: Object missing required field `reboot_type`",
+        ),
+        (
+            b'server 0 {"server_id":"a","reboot_type":"SOFT","began":0.5,"has_reached":"no"}',
             r"the checkpoint of a: Expected `bool`, got `str` - at `\$\.has_reached`",
         ),
         (
-            b'server b 0 {"reboot_type":"SOFT","began":0.5,"is_accepted":true}',
+            b'server 0 {"server_id":"b","reboot_type":"SOFT","began":0.5,"is_accepted":true}',
             r"the checkpoint of b: it has a field that this version does not write",
         ),
-        (b"server c 2 " + b'{"reboot_type":"SOFT","began":0.5}', r"the checkpoint of c: attempts are missing"),
-        (b'server d 0 {"reboot_type":"SOFT","began":0.5}', r"its fleet and its checkpoints do not match"),
+        (b'server 2 {"server_id":"c","reboot_type":"SOFT","began":0.5}', r"the checkpoint of c: attempts are missing"),
+        (b'server 0 {"server_id":"d","reboot_type":"SOFT","began":0.5}', r"its fleet and its checkpoints do not match"),
     ],
 )
 def test_a_refusal_names_the_place_and_the_remedy(tmp_path: Path, line: bytes, words: str) -> None:

@@ -1,7 +1,7 @@
 """Encodes and decodes the lines of a journal: its header, the ids of its fleet, and the checkpoint of each server.
 
 A line is a word and JSON: `header {...}` (the newest counts), `fleet [...]` (the next ids of the fleet),
-`server ID KNOWN {...}` (the newest of each server counts; its first KNOWN attempts are those of the line before),
+`server KNOWN {...}` (the newest of each server counts; its first KNOWN attempts are those of the lines before),
 `time 1.8e9` (when the checkpoints before it were written).
 """
 
@@ -9,14 +9,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from bulkrestart.core.checkpoint import Checkpoint, Contents, JournalHeader
 from bulkrestart.core.clock import moment_text
 from bulkrestart.core.endpoint import check_id
-from bulkrestart.core.model import Attempt
 
 T = TypeVar("T")
 
@@ -51,12 +50,12 @@ def dump_checkpoints(checkpoints: Iterable[Checkpoint], kept: Mapping[str, int])
     lines: list[bytes] = []
     attempts: dict[str, int] = {}
     for checkpoint in checkpoints:
-        server_id, known = checkpoint.server_id, 0
-        values = _changed_fields(checkpoint)
+        known = 0
         if len(checkpoint.attempts) > _REPEATED and checkpoint.end is None:
-            attempts[server_id], known = len(checkpoint.attempts), kept.get(server_id, 0)
-            values["attempts"] = checkpoint.attempts[known:]
-        lines.append(b"server %s %d %s" % (server_id.encode(), known, _dump(values)))
+            attempts[checkpoint.server_id] = len(checkpoint.attempts)
+            if known := kept.get(checkpoint.server_id, 0):
+                checkpoint = replace(checkpoint, attempts=checkpoint.attempts[known:])
+        lines.append(b"server %d %s" % (known, _dump(checkpoint)))
     return EncodedCheckpoints(lines=lines, attempts=attempts)
 
 
@@ -96,18 +95,20 @@ class ContentsReader:
         word, _, text = line.partition(b" ")
         match word:
             case b"server":
-                server_id, known, checkpoint = text.split(b" ", 2)
-                lines = self._checkpoints.setdefault(server_id.decode(), [])
-                count = _load(known, int)
-                if count == 0:
+                count, _, checkpoint = text.partition(b" ")
+                known = _load(count, _NUMBER)
+                # The server's id is the first field. Only the newest line of each server is decoded.
+                lines = self._checkpoints.setdefault(checkpoint.split(b'"', 4)[3].decode(), [])
+                if known == 0:
                     lines.clear()
-                lines.append((count, checkpoint))
+                lines.append((known, checkpoint))
             case b"time":
-                self._written = _load(text, float)
+                self._written = _load(text, _MOMENT)
             case b"fleet":
-                self._ids += map(check_id, _load(text, list[str]))
+                ids = _load(text, _IDS)
+                self._ids += map(check_id, ids)
             case b"header":
-                self._header = _load(text, JournalHeader)
+                self._header = _load(text, _HEADER)
             case _:
                 raise ValueError(f"it begins with {word.decode(errors='replace')!r:.40}")
 
@@ -136,53 +137,40 @@ class ContentsReader:
 
 
 #: The exceptions of a reader for lines that another program wrote: their digests are right.
-UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError)
+UNREADABLE: Final = (ArithmeticError, LookupError, RecursionError, ValueError)
 
 _ENCODER: Final = msgspec.json.Encoder()
-#: The id of the server is not in the JSON: it comes before.
-_DEFAULTS: Final = tuple((field.name, field.default) for field in fields(Checkpoint) if field.name != "server_id")
+_NUMBER: Final = msgspec.json.Decoder(int)
+_MOMENT: Final = msgspec.json.Decoder(float)
+_IDS: Final = msgspec.json.Decoder(list[str])
+_HEADER: Final = msgspec.json.Decoder(JournalHeader)
+_CHECKPOINT: Final = msgspec.json.Decoder(Checkpoint)
+_DEFAULTS: Final = tuple((field.name, field.default) for field in fields(Checkpoint))
 
 
 def _join(server_id: str, lines: Iterable[tuple[int, bytes]]) -> Checkpoint:
     """Decode the newest checkpoint of a server, with the attempts that only the lines before it hold."""
-    attempts: tuple[Attempt, ...] = ()
+    former: Checkpoint | None = None
     try:
         for known, text in lines:
-            if not 0 <= known <= len(attempts):
-                raise ValueError("attempts are missing")
-            checkpoint = _load_checkpoint(server_id, text)
-            attempts = (*attempts[:known], *checkpoint.attempts)
+            checkpoint = _load(text, _CHECKPOINT)
+            if checkpoint.server_id != server_id:
+                raise ValueError(f"it is of {checkpoint.server_id!r:.40}")
+            if known:
+                if former is None or not 0 < known <= len(former.attempts):
+                    raise ValueError("attempts are missing")
+                checkpoint = replace(checkpoint, attempts=(*former.attempts[:known], *checkpoint.attempts))
+            former = checkpoint
     except UNREADABLE as error:
         raise ValueError(f"the checkpoint of {server_id}: {error}") from error
-    return replace(checkpoint, attempts=attempts)
-
-
-def _load_checkpoint(server_id: str, text: bytes) -> Checkpoint:
-    values = _load(text, dict[str, Any])
-    checkpoint = msgspec.convert({**values, "server_id": server_id}, Checkpoint)
-    _check_same(_changed_fields(checkpoint), values)
-    return checkpoint
-
-
-def _changed_fields(checkpoint: Checkpoint) -> dict[str, object]:
-    """Return the fields that do not have their default value: leaving out the others halves the journal."""
-    return {name: value for name, default in _DEFAULTS if (value := getattr(checkpoint, name)) != default}
-
-
-def _load(text: bytes, kind: type[T]) -> T:
-    values = _parse(text)
-    value = msgspec.convert(values, kind)
-    _check_same(value, values)
-    return value
-
-
-def _check_same(value: object, values: object) -> None:
-    """Check that a value is all that was written: msgspec ignores unknown fields of dataclasses."""
-    if _parse(_dump(value)) != values:
-        raise ValueError("it has a field that this version does not write")
+    assert former is not None, "each server has a line"
+    return former
 
 
 def _dump(value: object) -> bytes:
+    if isinstance(value, Checkpoint):
+        # Leaving out default values halves the journal.
+        value = {name: held for name, default in _DEFAULTS if (held := getattr(value, name)) != default}
     try:
         return _ENCODER.encode(value)
     except UnicodeEncodeError:
@@ -191,9 +179,16 @@ def _dump(value: object) -> bytes:
         return json.dumps(msgspec.to_builtins(value), allow_nan=False, separators=(",", ":")).encode()
 
 
-def _parse(text: bytes) -> Any:
+def _load(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a text, and refuse what this version does not write."""
     try:
-        return msgspec.json.decode(text)
+        value = decoder.decode(text)
     except msgspec.DecodeError:
         # It may hold a lone surrogate, escaped; see `_dump`.
-        return json.loads(text.decode())
+        value = msgspec.convert(json.loads(text.decode()), decoder.type)
+    again = _dump(value)
+    # msgspec ignores unknown fields of dataclasses. The same number has two texts if an integer was written where a
+    # float is expected.
+    if again != text and json.loads(again) != json.loads(text.decode()):
+        raise ValueError("it has a field that this version does not write")
+    return value
