@@ -536,7 +536,8 @@ def test_many_attempts_are_written_once(tmp_path: Path) -> None:
     assert max(sizes[10:]) < 2 * sizes[1] + 300
     end = End(outcome=Outcome.REFUSED, reason=Reason.BUSY)
     with closing(Journal.open(path)) as journal:
-        for last in (known(201), known(202), known(203, end)):
+        # After an outcome, which holds all attempts, those of the line before the outcome are still counted on.
+        for last in (known(201), known(202), known(203, end), known(204), known(205)):
             journal.write(journal.dump([last]), NOW)
             assert read_journal(path)[0].checkpoints == {"a": last}
 
@@ -791,9 +792,9 @@ def changed(line: bytes, old: str, new: str) -> bytes:
         b'server 0 ["server_id","a","b"]',
         changed(CHECKPOINT_LINE, '"a"', '"d"'),
         changed(CHECKPOINT_LINE, '"a"', '""'),
-        changed(CHECKPOINT_LINE, '"a"', '"\\u0061"'),
+        changed(CHECKPOINT_LINE, "}", ',"began":0.5}'),
+        changed(CHECKPOINT_LINE, '"reboot_type":"SOFT","began":0.5', '"began":0.5,"reboot_type":"SOFT"'),
         changed(CHECKPOINT_LINE, "}", ',"server_id":"b"}'),
-        changed(CHECKPOINT_LINE, '"server_id":"a",', "").replace(b"}", b',"server_id":"a"}'),
         changed(CHECKPOINT_LINE, "}", ',"more":1}'),
         changed(CHECKPOINT_LINE, "SOFT", "WARM"),
         changed(CHECKPOINT_LINE, '"SOFT"', "null"),
@@ -853,6 +854,15 @@ def test_lines_that_make_no_sense(tmp_path: Path, line: bytes) -> None:
         for read in (read_journal, read_contents):
             with pytest.raises(JournalError, match=words):
                 read(path)
+
+
+def test_a_line_that_a_newer_one_replaces(tmp_path: Path) -> None:
+    """A line that makes no sense is refused, also if a newer checkpoint of its server follows."""
+    path = begun(tmp_path / "journal", checkpoint())
+    append(path, changed(CHECKPOINT_LINE, "}", ',"has_reached":"no"}'), CHECKPOINT_LINE)
+
+    with pytest.raises(JournalError, match=r"is damaged \(entry 5: Expected `bool`, got `str` - at "):
+        read_contents(path)
 
 
 @pytest.mark.parametrize("lines", [[b'fleet ["a"]'], [CHECKPOINT_LINE], [b"time 1.5"]])
@@ -1069,17 +1079,27 @@ def test_lone_surrogates(odd: str) -> None:
     assert (reader.contents().header, reader.contents().checkpoints) == (header, {"a": written})
 
 
-@pytest.mark.parametrize("since", [1_800_000_000, True])
-def test_an_integer_where_a_float_is_expected(since: int) -> None:
-    """A clock that counts whole seconds makes no journal that cannot be read; a boolean is no number."""
+@pytest.mark.parametrize("began", [0, 1, 1_800_000_000, -7])
+def test_an_integer_where_a_float_is_expected(began: int) -> None:
+    """A clock that counts whole seconds makes a journal that can be read."""
     reader = ContentsReader()
-    line = dump_header(replace(HEADER, began=since))
-    if since is True:
-        with pytest.raises(ValueError, match=r"Expected `float`, got `bool` - at `\$\.began`"):
-            reader.read(line)
-    else:
+    written = checkpoint() if began < 0 else replace(checkpoint(), began=began, sent_at=began, since=(began, began))
+    for line in (*dump_fleet(IDS), dump_header(replace(HEADER, began=began)), *dump_checkpoints([written], {}).lines):
         reader.read(line)
-        assert reader.contents().header == replace(HEADER, began=float(since))
+
+    assert reader.contents().header == replace(HEADER, began=began)
+    assert reader.contents().checkpoints == {"a": written}
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("field", ["began", "sent_at", "since", "elapsed"])
+def test_a_number_that_is_not_finite(field: str, number: float) -> None:
+    """JSON has no such number. What is written in its place is refused, and never read as a missing value."""
+    values: dict[str, Any] = {field: (number, number) if field == "since" else number}
+    written = replace(checkpoint(), **values)
+
+    with pytest.raises(UNREADABLE):
+        reread(dump_checkpoints([written], {}).lines[0])
 
 
 @pytest.mark.parametrize(
@@ -1089,17 +1109,20 @@ def test_an_integer_where_a_float_is_expected(since: int) -> None:
         (b"header {}", r"entry 5: Object missing required field `identity`"),
         (
             b'server 0 {"server_id":"a","began":0.5}',
-            r"the checkpoint of a: Object missing required field `reboot_type`",
+            r"entry 5: Object missing required field `reboot_type`",
         ),
         (
             b'server 0 {"server_id":"a","reboot_type":"SOFT","began":0.5,"has_reached":"no"}',
-            r"the checkpoint of a: Expected `bool`, got `str` - at `\$\.has_reached`",
+            r"entry 5: Expected `bool`, got `str` - at `\$\.has_reached`",
         ),
         (
             b'server 0 {"server_id":"b","reboot_type":"SOFT","began":0.5,"is_accepted":true}',
-            r"the checkpoint of b: it has a field that this version does not write",
+            r"entry 5: it has a field that this version does not write",
         ),
-        (b'server 2 {"server_id":"c","reboot_type":"SOFT","began":0.5}', r"the checkpoint of c: attempts are missing"),
+        (
+            b'server 2 {"server_id":"c","reboot_type":"SOFT","began":0.5}',
+            r"entry 5: it lacks attempts that no line before it holds",
+        ),
         (b'server 0 {"server_id":"d","reboot_type":"SOFT","began":0.5}', r"its fleet and its checkpoints do not match"),
     ],
 )

@@ -82,8 +82,7 @@ class ContentsReader:
     def __init__(self) -> None:
         self._header: JournalHeader | None = None
         self._ids: list[str] = []
-        # The lines of each server that count: several only if the later ones do not repeat its attempts.
-        self._checkpoints: dict[str, list[tuple[int, bytes]]] = {}
+        self._checkpoints: dict[str, Checkpoint] = {}
         self._written: float | None = None
 
     def read(self, line: bytes) -> None:
@@ -95,13 +94,8 @@ class ContentsReader:
         word, _, text = line.partition(b" ")
         match word:
             case b"server":
-                count, _, checkpoint = text.partition(b" ")
-                known = _load(count, _NUMBER)
-                # The server's id is the first field. Only the newest line of each server is decoded.
-                lines = self._checkpoints.setdefault(checkpoint.split(b'"', 4)[3].decode(), [])
-                if known == 0:
-                    lines.clear()
-                lines.append((known, checkpoint))
+                known, _, checkpoint = text.partition(b" ")
+                self._add(_load(checkpoint, _CHECKPOINT), _load(known, _NUMBER))
             case b"time":
                 self._written = _load(text, _MOMENT)
             case b"fleet":
@@ -111,6 +105,14 @@ class ContentsReader:
                 self._header = _load(text, _HEADER)
             case _:
                 raise ValueError(f"it begins with {word.decode(errors='replace')!r:.40}")
+
+    def _add(self, checkpoint: Checkpoint, known: int) -> None:
+        if known:
+            former = self._checkpoints.get(checkpoint.server_id)
+            if former is None or not 0 < known <= len(former.attempts):
+                raise ValueError("it lacks attempts that no line before it holds")
+            checkpoint = replace(checkpoint, attempts=(*former.attempts[:known], *checkpoint.attempts))
+        self._checkpoints[checkpoint.server_id] = checkpoint
 
     def contents(self) -> Contents:
         """Return the contents of the lines.
@@ -131,13 +133,13 @@ class ContentsReader:
         return Contents(
             header=self._header,
             ids=tuple(self._ids),
-            checkpoints={server_id: _join(server_id, lines) for server_id, lines in self._checkpoints.items()},
+            checkpoints=self._checkpoints,
             written=written,
         )
 
 
 #: The exceptions of a reader for lines that another program wrote: their digests are right.
-UNREADABLE: Final = (ArithmeticError, LookupError, RecursionError, ValueError)
+UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError)
 
 _ENCODER: Final = msgspec.json.Encoder()
 _NUMBER: Final = msgspec.json.Decoder(int)
@@ -146,25 +148,6 @@ _IDS: Final = msgspec.json.Decoder(list[str])
 _HEADER: Final = msgspec.json.Decoder(JournalHeader)
 _CHECKPOINT: Final = msgspec.json.Decoder(Checkpoint)
 _DEFAULTS: Final = tuple((field.name, field.default) for field in fields(Checkpoint))
-
-
-def _join(server_id: str, lines: Iterable[tuple[int, bytes]]) -> Checkpoint:
-    """Decode the newest checkpoint of a server, with the attempts that only the lines before it hold."""
-    former: Checkpoint | None = None
-    try:
-        for known, text in lines:
-            checkpoint = _load(text, _CHECKPOINT)
-            if checkpoint.server_id != server_id:
-                raise ValueError(f"it is of {checkpoint.server_id!r:.40}")
-            if known:
-                if former is None or not 0 < known <= len(former.attempts):
-                    raise ValueError("attempts are missing")
-                checkpoint = replace(checkpoint, attempts=(*former.attempts[:known], *checkpoint.attempts))
-            former = checkpoint
-    except UNREADABLE as error:
-        raise ValueError(f"the checkpoint of {server_id}: {error}") from error
-    assert former is not None, "each server has a line"
-    return former
 
 
 def _dump(value: object) -> bytes:
@@ -187,8 +170,12 @@ def _load(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         # It may hold a lone surrogate, escaped; see `_dump`.
         value = msgspec.convert(json.loads(text.decode()), decoder.type)
     again = _dump(value)
-    # msgspec ignores unknown fields of dataclasses. The same number has two texts if an integer was written where a
-    # float is expected.
-    if again != text and json.loads(again) != json.loads(text.decode()):
+    # msgspec ignores unknown fields of dataclasses, and takes the last of two fields with one name. The two texts of a
+    # value differ without harm if an integer was written where a float is expected.
+    if again != text and _pairs(again) != _pairs(text):
         raise ValueError("it has a field that this version does not write")
     return value
+
+
+def _pairs(text: bytes) -> object:
+    return json.loads(text.decode(), object_pairs_hook=list)
