@@ -139,7 +139,7 @@ class ContentsReader:
 
 
 #: The exceptions of a reader for lines that another program wrote: their digests are right.
-UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError)
+UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError, msgspec.MsgspecError)
 
 _ENCODER: Final = msgspec.json.Encoder()
 _NUMBER: Final = msgspec.json.Decoder(int)
