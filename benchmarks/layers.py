@@ -76,7 +76,7 @@ def run(rounds: int) -> Section:
         "edge: request written, answer read, without a transport": _edge,
         "transport: an exchange over a lane, alone": _transport,
         f"the whole engine, without a journal, {_AT_ONCE} at once": _whole,
-        "only with a journal: two records, and their commits": _journal,
+        "only with a journal: two checkpoints, and their commits": _journal,
         "only who is parked: tenacity": _tenacity,
     }
     taken: dict[str, list[float]] = {name: [] for name in layers}
