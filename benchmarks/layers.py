@@ -24,6 +24,7 @@ from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.admission import Admission
 from bulkrestart.core.calibration import ActionLogCalibration
+from bulkrestart.core.checkpoint import Checkpoint, JournalHeader, LogFacts, RunIdentity
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decide import decide, hold_for
 from bulkrestart.core.decision import Accept, End
@@ -32,7 +33,6 @@ from bulkrestart.core.faults import Fault
 from bulkrestart.core.observation import Answer
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Order, Progress
-from bulkrestart.core.record import Head, LogFacts, Purpose, record_of
 from bulkrestart.core.report import Ledger
 from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal
@@ -76,7 +76,7 @@ def run(rounds: int) -> Section:
         "edge: request written, answer read, without a transport": _edge,
         "transport: an exchange over a lane, alone": _transport,
         f"the whole engine, without a journal, {_AT_ONCE} at once": _whole,
-        "only with a journal: two records, and their commits": _journal,
+        "only with a journal: two checkpoints, and their commits": _journal,
         "only who is parked: tenacity": _tenacity,
     }
     taken: dict[str, list[float]] = {name: [] for name in layers}
@@ -177,13 +177,13 @@ async def _journal(endpoint: str) -> float:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         journal = Journal.open(Path(folder) / "journal")
         target = Target(endpoint=endpoint, project_id=endpoint.rsplit("/", 1)[1])
-        purpose = Purpose(target=target, reboot_type=RebootType.SOFT)
-        journal.begin(Head(purpose=purpose, began=0.0, facts=LogFacts()), ids)
+        identity = RunIdentity(target=target, reboot_type=RebootType.SOFT)
+        journal.begin(JournalHeader(identity=identity, began=0.0, facts=LogFacts()), ids)
         began = time.process_time()
         for first in range(0, _SERVERS, _BATCH):
             progresses = [_progress(server_id) for server_id in ids[first : first + _BATCH]]
             for end in (None, _END):
-                journal.write(journal.dump(record_of(progress, 1.0, end) for progress in progresses), 1.0)
+                journal.write(journal.dump(Checkpoint.of(progress, 1.0, end) for progress in progresses), 1.0)
         taken = time.process_time() - began
         journal.close()
     return taken

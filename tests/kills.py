@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from bulkrestart import JournalError, Outcome, RebootType
-from bulkrestart.core.record import Contents, Record
+from bulkrestart.core.checkpoint import Checkpoint, Contents
 from bulkrestart.journal import read_journal
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, LoopbackCloud
 
@@ -224,9 +224,9 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.01)
 
 
-def is_unresolved(record: Record) -> bool:
+def is_unresolved(checkpoint: Checkpoint) -> bool:
     """Tell whether nobody knows what became of the last send."""
-    return record.sent_at is not None or (record.is_unresolved and record.end is None)
+    return checkpoint.sent_at is not None or (checkpoint.is_unresolved and checkpoint.end is None)
 
 
 @dataclass(slots=True)
@@ -274,7 +274,7 @@ def restart_killed(
             grace=grace,
             poll=poll,
         )
-        contents, finished = None, dict[str, Record]()
+        contents, finished = None, dict[str, Checkpoint]()
         while (kill := choose(cloud, contents)) is not None:
             end = run_once(cloud, program, kill)
             if not end.is_killed:
@@ -303,27 +303,27 @@ def run_once(cloud: LethalCloud, program: Program, kill: Kill | None = None) -> 
         return replace(end_of(process, after=kill.count), is_overdue=False)
 
 
-def _check_killed(account: Account, cloud: Cloud, contents: Contents | None) -> dict[str, Record]:
+def _check_killed(account: Account, cloud: Cloud, contents: Contents | None) -> dict[str, Checkpoint]:
     """Hold what a journal promises whenever its process is killed; give the servers that it knows to be back."""
     if contents is None:
         account.unresolved.append(0)
         account.hold(not cloud.posts, "something was sent before the run had begun on the disk")
         return {}
-    records = contents.records
+    checkpoints = contents.checkpoints
     account.hold(list(contents.ids) == cloud.ids, "the journal lost a server")
-    account.unresolved.append(sum(map(is_unresolved, records.values())))
+    account.unresolved.append(sum(map(is_unresolved, checkpoints.values())))
     # A copy, because what a dead process has sent may still arrive.
     for server_id, count in dict(cloud.posts).items():
-        record = records.get(server_id)
-        written = 0 if record is None else len(record.attempts) + (record.sent_at is not None)
+        checkpoint = checkpoints.get(server_id)
+        written = 0 if checkpoint is None else len(checkpoint.attempts) + (checkpoint.sent_at is not None)
         account.hold(count <= written, f"{server_id}: {count} sends came, {written} were on the disk")
-    back = {one.server_id: one for one in records.values() if one.end and one.end.outcome is Outcome.COMPLETED}
+    back = {one.server_id: one for one in checkpoints.values() if one.end and one.end.outcome is Outcome.COMPLETED}
     for server_id in back:
         account.hold(cloud.cycles[server_id] == 1, f"{server_id}: completed, and not cycled once")
     return back
 
 
-def _check_end(account: Account, cloud: Cloud, end: End, finished: dict[str, Record]) -> None:
+def _check_end(account: Account, cloud: Cloud, end: End, finished: dict[str, Checkpoint]) -> None:
     """Hold what is promised of a run that came to its end."""
     account.sends = cloud.posts.total()
     account.cycled = Counter(cloud.cycles.values())
@@ -334,7 +334,7 @@ def _check_end(account: Account, cloud: Cloud, end: End, finished: dict[str, Rec
         came = cloud.posts[server_id]
         account.hold(came <= sends, f"{server_id}: {came} sends came, {sends} were reported")
         before = finished.get(server_id)
-        is_kept = before is None or (len(before.attempts), before.request_id) == (sends, request_id)
+        is_kept = before is None or (len(before.attempts), before.result().request_id) == (sends, request_id)
         account.hold(is_kept, f"{server_id}: it was finished, and has changed")
     for server_id, count in cloud.cycles.items():
         account.hold(count == 1, f"{server_id}: cycled {count} times")
@@ -367,9 +367,9 @@ def at_random(rng: Random, count: int) -> Choose:
         if not left:
             return None
         left -= 1
-        records = list(contents.records.values()) if contents else []
+        checkpoints = list(contents.checkpoints.values()) if contents else []
         unsent = len(cloud.ids) - len(cloud.posts)
-        unproven = len(cloud.ids) - sum(record.end is not None for record in records)
+        unproven = len(cloud.ids) - sum(checkpoint.end is not None for checkpoint in checkpoints)
         # How many there may be of each: each kill leaves something to the next.
         share = left + 2
         counts = {
@@ -377,7 +377,7 @@ def at_random(rng: Random, count: int) -> Choose:
             Moment.COMMITTED: unproven // MAX_AT_ONCE,
             Moment.ARRIVED: unsent // share,
             Moment.ANSWERED: unsent // share,
-            Moment.LOOKING: sum(map(is_unresolved, records)),
+            Moment.LOOKING: sum(map(is_unresolved, checkpoints)),
             Moment.PROVING: unproven // share,
         }
         moment = rng.choice([Moment.TIME, *(moment for moment, most in counts.items() if most)])

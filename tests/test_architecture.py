@@ -32,6 +32,7 @@ HOMES: Final[dict[str, set[str]]] = {
     "httpx": {"cloud", "client"},
     "httpcore": {"cloud"},
     "httptools": {"cloud/answer.py"},
+    "msgspec": {"journal/codec.py"},
     "tenacity": {"run/submit.py"},
     "anyio": {"run", "cloud", "cli", "client", "simulator"},
     "keystoneauth1": {

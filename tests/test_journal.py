@@ -2,38 +2,43 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkrestart import JournalError, RebootType
-from bulkrestart.core.decision import End
-from bulkrestart.core.model import Attempt, Outcome, Proof, Reason
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
+from bulkrestart.core.checkpoint import Checkpoint, Contents, JournalHeader, LogFacts, RunIdentity
+from bulkrestart.core.decision import Accept, End
+from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, Stop, StopReason
+from bulkrestart.core.progress import FailedSoft, Progress
 from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_contents, read_journal
-from bulkrestart.journal.codec import dump_head
+from bulkrestart.journal.codec import UNREADABLE, ContentsReader, dump_checkpoints, dump_fleet, dump_header
 from bulkrestart.journal.log import Log
+from tests.core.test_checkpoint import ways
 from tests.full_disk import fill_disk
 
 IDS = ("a", "b", "c")
 TARGET = Target(endpoint="https://cloud.test/v2.1/p", project_id="p")
-PURPOSE = Purpose(target=TARGET, reboot_type=RebootType.SOFT)
+IDENTITY = RunIdentity(target=TARGET, reboot_type=RebootType.SOFT)
 #: When it is written, in seconds since the epoch.
 NOW = 1_800_000_040.5
-HEAD = Head(purpose=PURPOSE, began=1_800_000_000.25, facts=LogFacts())
+HEADER = JournalHeader(identity=IDENTITY, began=1_800_000_000.25, facts=LogFacts())
 #: A child that opens the journal named by its argument, says so, and waits to be killed.
 HOLDER = """
 import sys
@@ -44,21 +49,21 @@ print("open", flush=True)
 sys.stdin.read()
 """
 BEGIN = """
-from tests.test_journal import HEAD, IDS
-journal.begin(HEAD, IDS)
+from tests.test_journal import HEADER, IDS
+journal.begin(HEADER, IDS)
 """
 
 
-def record(server_id: str = "a", *, doubts: int = 0, words: str = "", end: End | None = None) -> Record:
-    """Give a record of a server that was come to."""
-    return Record(server_id=server_id, reboot_type=RebootType.SOFT, began=0.5, doubts=doubts, words=words, end=end)
+def checkpoint(server_id: str = "a", *, doubts: int = 0, words: str = "", end: End | None = None) -> Checkpoint:
+    """Give a checkpoint of a server that was come to."""
+    return Checkpoint(server_id=server_id, reboot_type=RebootType.SOFT, began=0.5, doubts=doubts, words=words, end=end)
 
 
-def begun(path: Path, *records: Record) -> Path:
+def begun(path: Path, *checkpoints: Checkpoint) -> Path:
     """Make a journal whose run has begun, and which nobody holds."""
     with closing(Journal.open(path)) as journal:
-        journal.begin(HEAD, IDS)
-        journal.write(journal.dump(records), NOW)
+        journal.begin(HEADER, IDS)
+        journal.write(journal.dump(checkpoints), NOW)
     return path
 
 
@@ -92,12 +97,14 @@ def append(path: Path, *lines: bytes) -> None:
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 #: What a calendar holds, in seconds since the epoch.
 MOMENTS = st.floats(0.0, 4e9)
-#: Lone surrogates as well, which no file takes as they are.
-TEXTS = st.text(max_size=40)
+#: Lone surrogates as well, which UTF-8 does not have. JSON makes one character of a pair of them.
+TEXTS = st.text(st.characters(), max_size=40).map(
+    lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+)
 PAIRS = st.tuples(FLOATS, FLOATS)
 PROOFS = st.none() | st.sampled_from(Proof)
-RECORDS = st.builds(
-    Record,
+CHECKPOINTS = st.builds(
+    Checkpoint,
     server_id=st.just("a"),
     reboot_type=st.sampled_from(RebootType),
     began=FLOATS,
@@ -111,11 +118,9 @@ RECORDS = st.builds(
     may_come_late=st.booleans(),
     was_seen_rebooting=st.booleans(),
     words=TEXTS,
-    is_accepted=st.booleans(),
-    request_id=st.none() | TEXTS,
-    proof=PROOFS,
+    accepted=st.none() | st.builds(Accept, st.none() | TEXTS, PROOFS),
+    failed_soft=st.none() | st.builds(FailedSoft, request_id=TEXTS, words=TEXTS),
     elapsed=FLOATS,
-    # `stop` is of the process that was told to stop: whoever resumes is not.
     end=st.none()
     | st.builds(
         End,
@@ -126,10 +131,10 @@ RECORDS = st.builds(
         stop=st.none(),
     ),
 )
-HEADS = st.builds(
-    Head,
-    purpose=st.builds(
-        Purpose,
+HEADERS = st.builds(
+    JournalHeader,
+    identity=st.builds(
+        RunIdentity,
         target=st.builds(Target, **dict.fromkeys(("endpoint", "project_id", "project_name", "cloud", "region"), TEXTS)),
         reboot_type=st.sampled_from(RebootType),
         since=st.none() | MOMENTS,
@@ -145,33 +150,33 @@ HEADS = st.builds(
 
 
 @settings(deadline=None, max_examples=40)
-@given(head=HEADS, first=RECORDS, last=RECORDS)
-def test_what_is_read_is_what_was_written(head: Head, first: Record, last: Record) -> None:
-    """Every field of a head and of a record comes back as it was, and the newest record of a server counts."""
+@given(header=HEADERS, first=CHECKPOINTS, last=CHECKPOINTS)
+def test_what_is_read_is_what_was_written(header: JournalHeader, first: Checkpoint, last: Checkpoint) -> None:
+    """Each field of a header and of a checkpoint comes back as it was; the newest checkpoint of a server counts."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "run.journal")
         with closing(Journal.open(path)) as journal:
-            journal.begin(HEAD, IDS)
+            journal.begin(HEADER, IDS)
             journal.write(journal.dump([first]), NOW)
-            journal.write_head(head)
+            journal.write_header(header)
             journal.write(journal.dump([last]), NOW + 1)
-            assert journal.read() == Contents(head=head, ids=IDS, records={"a": last}, written=NOW + 1)
+            assert journal.read() == Contents(header=header, ids=IDS, checkpoints={"a": last}, written=NOW + 1)
         with closing(Journal.open(path)) as journal:
-            assert journal.read() == Contents(head=head, ids=IDS, records={"a": last}, written=NOW + 1)
-        assert read_journal(path) == (Contents(head=head, ids=IDS, records={"a": last}, written=NOW + 1), None)
+            assert journal.read() == Contents(header=header, ids=IDS, checkpoints={"a": last}, written=NOW + 1)
+        assert read_journal(path) == (Contents(header=header, ids=IDS, checkpoints={"a": last}, written=NOW + 1), None)
 
 
 def test_the_order_of_the_fleet(tmp_path: Path) -> None:
     """The ids come back in the order in which they were given, whatever was written first."""
     ids = [f"{(number * 7919) % 1000:03}" for number in range(1000)]
     with closing(Journal.open(tmp_path / "journal")) as journal:
-        journal.begin(HEAD, ids)
-        journal.write(journal.dump([record(ids[900]), record(ids[3])]), NOW)
+        journal.begin(HEADER, ids)
+        journal.write(journal.dump([checkpoint(ids[900]), checkpoint(ids[3])]), NOW)
         contents = journal.read()
 
     assert contents is not None
     assert contents.ids == tuple(ids)
-    assert set(contents.records) == {ids[3], ids[900]}
+    assert set(contents.checkpoints) == {ids[3], ids[900]}
 
 
 def test_a_journal_whose_run_has_not_begun(tmp_path: Path) -> None:
@@ -211,8 +216,8 @@ def test_only_its_own_file_is_removed(tmp_path: Path, deed: Callable[[Path], Non
 def test_a_journal_is_one_file(tmp_path: Path) -> None:
     """While it is in use and afterwards a journal is one file, so whatever copies that file has all of it."""
     with closing(Journal.open(tmp_path / "journal")) as journal:
-        journal.begin(HEAD, IDS)
-        journal.write(journal.dump([record()]), NOW)
+        journal.begin(HEADER, IDS)
+        journal.write(journal.dump([checkpoint()]), NOW)
         assert [file.name for file in tmp_path.iterdir()] == ["journal"]
 
     assert [file.name for file in tmp_path.iterdir()] == ["journal"]
@@ -235,7 +240,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         with closing(Journal.open(tmp_path / "journal")) as journal:
-            journal.begin(HEAD, IDS)
+            journal.begin(HEADER, IDS)
     finally:
         os.umask(before)
 
@@ -247,7 +252,7 @@ def test_relative_paths_stay_where_they_were(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     with closing(Journal.open("journal")) as journal:
         monkeypatch.chdir("/")
-        journal.begin(HEAD, IDS)
+        journal.begin(HEADER, IDS)
         assert journal.path == tmp_path / "journal"
 
     assert read_journal(tmp_path / "journal")[0].ids == IDS
@@ -275,14 +280,14 @@ def test_a_second_process(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match=rf"is held by process {holder.pid}: wait for it, or end it$"):
             Journal.open(path)
         assert read_journal(path) == (
-            Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began),
+            Contents(header=HEADER, ids=IDS, checkpoints={}, written=HEADER.began),
             f"process {holder.pid}",
         )
 
-    assert read_journal(path) == (Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began), None)
+    assert read_journal(path) == (Contents(header=HEADER, ids=IDS, checkpoints={}, written=HEADER.began), None)
     with closing(Journal.open(path)) as journal:
-        assert journal.read() == Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began)
-        journal.write(journal.dump([record()]), NOW)
+        assert journal.read() == Contents(header=HEADER, ids=IDS, checkpoints={}, written=HEADER.began)
+        journal.write(journal.dump([checkpoint()]), NOW)
 
 
 def test_killed_before_it_began(tmp_path: Path) -> None:
@@ -327,15 +332,15 @@ def cut_to_nothing(path: Path) -> None:
 def test_what_is_moved_while_it_is_in_use(tmp_path: Path, deed: Callable[[Path], None]) -> None:
     """A journal that the next process would not find is not written any more, and the line names the remedy."""
     with closing(Journal.open(tmp_path / "journal")) as journal:
-        journal.begin(HEAD, IDS)
-        journal.write(journal.dump([record()]), NOW)
+        journal.begin(HEADER, IDS)
+        journal.write(journal.dump([checkpoint()]), NOW)
         deed(tmp_path / "journal")
         words = (
             r" was moved, replaced, cut or deleted while it was in use: put it back, and the same call goes on, or "
             r"give another file, and --since "
         )
         with pytest.raises(JournalError, match=words):
-            journal.write(journal.dump([record(doubts=1)]), NOW)
+            journal.write(journal.dump([checkpoint(doubts=1)]), NOW)
 
 
 def test_a_folder_that_vanishes(tmp_path: Path) -> None:
@@ -343,26 +348,26 @@ def test_a_folder_that_vanishes(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with closing(Journal.open(folder / "journal")) as journal:
-        journal.begin(HEAD, IDS)
+        journal.begin(HEADER, IDS)
         folder.rename(tmp_path / "moved")
         with pytest.raises(JournalError, match="was moved, replaced, cut or deleted while it was in use"):
-            journal.write(journal.dump([record()]), NOW)
+            journal.write(journal.dump([checkpoint()]), NOW)
         folder.touch()
         with pytest.raises(JournalError, match="cannot be used: Not a directory"):
-            journal.write(journal.dump([record()]), NOW)
+            journal.write(journal.dump([checkpoint()]), NOW)
 
 
 def test_a_reader_holds_no_writer_up(tmp_path: Path) -> None:
     """A program that keeps the file open, and locks all of it as far as it can, keeps no commit from the disk."""
     path = tmp_path / "journal"
     with closing(Journal.open(path)) as journal:
-        journal.begin(HEAD, IDS)
+        journal.begin(HEADER, IDS)
         with path.open("rb") as reader:
             fcntl.flock(reader, fcntl.LOCK_SH)
             fcntl.lockf(reader, fcntl.LOCK_SH, path.stat().st_size)
-            journal.write(journal.dump([record("a"), record("b")]), NOW)
+            journal.write(journal.dump([checkpoint("a"), checkpoint("b")]), NOW)
         assert read_journal(path) == (
-            Contents(head=HEAD, ids=IDS, records={"a": record("a"), "b": record("b")}, written=NOW),
+            Contents(header=HEADER, ids=IDS, checkpoints={"a": checkpoint("a"), "b": checkpoint("b")}, written=NOW),
             f"process {os.getpid()}",
         )
 
@@ -376,7 +381,7 @@ def test_reading_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def look() -> None:
         contents, holder = read_journal(path)
         assert holder == f"process {os.getpid()}"
-        seen.append(sum(record.doubts for record in contents.records.values()))
+        seen.append(sum(checkpoint.doubts for checkpoint in contents.checkpoints.values()))
 
     def write_in_halves(descriptor: int, data: bytes, at: int) -> int:
         half = pwrite(descriptor, data[: len(data) // 2], at)
@@ -390,12 +395,12 @@ def test_reading_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
         look()
 
     with closing(Journal.open(path)) as journal:
-        journal.begin(HEAD, IDS)
+        journal.begin(HEADER, IDS)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", write_in_halves)
             patch.setattr(os, "fsync", sync)
             for number in range(1, 4):
-                journal.write(journal.dump([record("a", doubts=number), record("b", doubts=number)]), NOW)
+                journal.write(journal.dump([checkpoint("a", doubts=number), checkpoint("b", doubts=number)]), NOW)
                 assert seen[0] == 2 * (number - 1)
                 assert set(seen) == {2 * (number - 1), 2 * number}
                 assert seen[-1] == 2 * number
@@ -415,7 +420,7 @@ def test_a_disk_that_is_full_at_the_beginning(tmp_path: Path, monkeypatch: pytes
             with pytest.raises(
                 JournalError, match=rf"^the journal {path} cannot be used: No space left on device; give another file$"
             ):
-                journal.begin(HEAD, [f"{number:036}" for number in range(10_000)])
+                journal.begin(HEADER, [f"{number:036}" for number in range(10_000)])
             assert journal.read() is None
 
     assert read_journal(begun(path))[0].ids == IDS
@@ -434,22 +439,26 @@ def test_a_disk_that_takes_no_new_file(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_disk_that_is_full_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was committed before the disk was full is kept, the rest is not there in part, and it is written later."""
     path = tmp_path / "journal"
-    long = [record("a"), record("b", words="x" * 100_000), record("c")]
+    long = [checkpoint("a"), checkpoint("b", words="x" * 100_000), checkpoint("c")]
     with monkeypatch.context() as patch:
         fill_disk(patch, room=50_000)
         with closing(Journal.open(path)) as journal:
-            journal.begin(HEAD, IDS)
-            journal.write(journal.dump([record("a", doubts=1)]), NOW)
+            journal.begin(HEADER, IDS)
+            journal.write(journal.dump([checkpoint("a", doubts=1)]), NOW)
             with pytest.raises(JournalError, match=r"No space left on device; mend that, and the same call goes on$"):
                 journal.write(journal.dump(long), 2e9)
             assert path.stat().st_size < 4000
-            assert journal.read() == Contents(head=HEAD, ids=IDS, records={"a": record("a", doubts=1)}, written=NOW)
-            journal.write(journal.dump([record("a", doubts=2)]), NOW)
+            assert journal.read() == Contents(
+                header=HEADER, ids=IDS, checkpoints={"a": checkpoint("a", doubts=1)}, written=NOW
+            )
+            journal.write(journal.dump([checkpoint("a", doubts=2)]), NOW)
 
     with closing(Journal.open(path)) as journal:
-        assert journal.read() == Contents(head=HEAD, ids=IDS, records={"a": record("a", doubts=2)}, written=NOW)
+        assert journal.read() == Contents(
+            header=HEADER, ids=IDS, checkpoints={"a": checkpoint("a", doubts=2)}, written=NOW
+        )
         journal.write(journal.dump(long), NOW)
-    assert set(read_journal(path)[0].records) == set(IDS)
+    assert set(read_journal(path)[0].checkpoints) == set(IDS)
 
 
 @pytest.mark.parametrize("call", ["fsync", "mark"])
@@ -463,7 +472,7 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with closing(Journal.open(path)) as journal:
-        journal.begin(HEAD, IDS)
+        journal.begin(HEADER, IDS)
         with monkeypatch.context() as patch:
             if call == "fsync":
                 patch.setattr(os, "fsync", fail)
@@ -472,16 +481,16 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call
             if not is_cut_back:
                 patch.setattr(os, "ftruncate", fail)
             with pytest.raises(JournalError, match=r"cannot be used: Input/output error; mend that"):
-                journal.write(journal.dump([record("a", doubts=1, words="x" * 1000)]), NOW)
+                journal.write(journal.dump([checkpoint("a", doubts=1, words="x" * 1000)]), NOW)
         for doubts in (2, 3):
-            journal.write(journal.dump([record("b", doubts=doubts)]), NOW)
-            records = {"b": record("b", doubts=doubts)}
-            assert journal.read() == Contents(head=HEAD, ids=IDS, records=records, written=NOW)
+            journal.write(journal.dump([checkpoint("b", doubts=doubts)]), NOW)
+            checkpoints = {"b": checkpoint("b", doubts=doubts)}
+            assert journal.read() == Contents(header=HEADER, ids=IDS, checkpoints=checkpoints, written=NOW)
 
-    assert read_contents(path) == Contents(head=HEAD, ids=IDS, records=records, written=NOW)
+    assert read_contents(path) == Contents(header=HEADER, ids=IDS, checkpoints=checkpoints, written=NOW)
     with closing(Journal.open(path)) as journal:
-        journal.write(journal.dump([record("c")]), NOW)
-    assert set(read_journal(path)[0].records) == {"b", "c"}
+        journal.write(journal.dump([checkpoint("c")]), NOW)
+    assert set(read_journal(path)[0].checkpoints) == {"b", "c"}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -494,10 +503,10 @@ def test_a_write_that_breaks_off(tmp_path: Path, error: type[BaseException]) -> 
 
     with closing(Journal.open(tmp_path / "journal")) as journal:
         with pytest.raises(error):
-            journal.begin(HEAD, broken(IDS))
+            journal.begin(HEADER, broken(IDS))
         assert journal.read() is None
-        journal.begin(HEAD, IDS)
-        assert journal.read() == Contents(head=HEAD, ids=IDS, records={}, written=HEAD.began)
+        journal.begin(HEADER, IDS)
+        assert journal.read() == Contents(header=HEADER, ids=IDS, checkpoints={}, written=HEADER.began)
 
 
 def test_many_attempts_are_written_once(tmp_path: Path) -> None:
@@ -505,12 +514,12 @@ def test_many_attempts_are_written_once(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     sizes: list[int] = []
 
-    def known(count: int, end: End | None = None) -> Record:
+    def known(count: int, end: End | None = None) -> Checkpoint:
         attempts = tuple(Attempt(float(number), "429 overLimit", f"req-{number}") for number in range(count))
-        return replace(record(end=end), attempts=attempts)
+        return replace(checkpoint(end=end), attempts=attempts)
 
     with closing(Journal.open(path)) as journal:
-        journal.begin(HEAD, IDS)
+        journal.begin(HEADER, IDS)
         for count in range(200):
             before = path.stat().st_size
             if count % 7 == 3:
@@ -523,13 +532,14 @@ def test_many_attempts_are_written_once(tmp_path: Path) -> None:
             sizes.append(path.stat().st_size - before)
             contents = journal.read()
             assert contents is not None
-            assert contents.records == {"a": known(count)}
+            assert contents.checkpoints == {"a": known(count)}
     assert max(sizes[10:]) < 2 * sizes[1] + 300
     end = End(outcome=Outcome.REFUSED, reason=Reason.BUSY)
     with closing(Journal.open(path)) as journal:
-        for last in (known(201), known(202), known(203, end)):
+        # After an outcome, which holds all attempts, those of the line before the outcome are still counted on.
+        for last in (known(201), known(202), known(203, end), known(204), known(205)):
             journal.write(journal.dump([last]), NOW)
-            assert read_journal(path)[0].records == {"a": last}
+            assert read_journal(path)[0].checkpoints == {"a": last}
 
 
 # What is none of ours.
@@ -543,7 +553,7 @@ def other_database(path: Path) -> None:
 
 
 def version_1(path: Path) -> None:
-    """Make a journal as the first version kept it, in SQLite."""
+    """Make a journal of format 1, which was a database of SQLite."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE run (only INTEGER PRIMARY KEY, head TEXT NOT NULL)")
         connection.execute(f"PRAGMA application_id = {0x626C6B72}")
@@ -555,16 +565,36 @@ def text_file(path: Path) -> None:
     path.write_text("616fb98f-46ca-475e-917e-2563e5a8cd19\n" * 100)
 
 
+def version_2(path: Path) -> None:
+    """Make a journal of format 2."""
+    path.write_bytes(begun(path).read_bytes().replace(b"bulkrestart journal 3", b"bulkrestart journal 2", 1))
+
+
 def newer(path: Path) -> None:
-    """Make a journal of a version that is yet to come."""
-    path.write_bytes(begun(path).read_bytes().replace(b"bulkrestart journal 2", b"bulkrestart journal 3", 1))
+    """Make a journal of a format that is yet to come."""
+    path.write_bytes(begun(path).read_bytes().replace(b"bulkrestart journal 3", b"bulkrestart journal 4", 1))
+
+
+FOREIGN = (
+    "it is not a journal of bulkrestart, or its first line is damaged; give another file, and --since if it was a "
+    "journal"
+)
+
+
+def of_format(number: int, age: str) -> str:
+    """Return the refusal of a journal of another format."""
+    return (
+        rf"{age} bulkrestart wrote it \(journal format {number}\), and this one reads format 3; finish its run with "
+        rf"{age} bulkrestart, or give another file, and --since with the time at which its run began"
+    )
 
 
 NOT_OURS: list[tuple[Callable[[Path], None], str]] = [
-    (other_database, "it is not a journal of bulkrestart, or its first line is damaged"),
-    (text_file, "it is not a journal of bulkrestart, or its first line is damaged"),
-    (version_1, "it is of version 1, and this is bulkrestart for version 2"),
-    (newer, "it is of version 3, and this is bulkrestart for version 2"),
+    (other_database, FOREIGN),
+    (text_file, FOREIGN),
+    (version_1, of_format(1, "an older")),
+    (version_2, of_format(2, "an older")),
+    (newer, of_format(4, "a newer")),
 ]
 
 
@@ -575,10 +605,9 @@ def test_a_file_that_is_none_of_ours(tmp_path: Path, make: Callable[[Path], None
     make(path)
     path.chmod(0o600)
     before = path.read_bytes()
-    remedy = "give another file, and --since if it was a journal"
 
     for open_ in (Journal.open, read_journal, read_contents, Journal.open):
-        with pytest.raises(JournalError, match=rf"^the journal {path} cannot be used: {words}; {remedy}$"):
+        with pytest.raises(JournalError, match=rf"^the journal {path} cannot be used: {words}$"):
             open_(path)
 
     assert path.read_bytes() == before
@@ -721,8 +750,9 @@ def test_a_file_system_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pyt
 # Lines that another program wrote, with good digests.
 
 
-HEAD_LINE = dump_head(HEAD)
-RECORD_LINE = b'server a {"reboot_type":"SOFT","began":0.5}'
+HEADER_LINE = dump_header(HEADER)
+CHECKPOINT_LINE = b'server 0 {"server_id":"a","reboot_type":"SOFT","began":0.5}'
+(END_LINE,) = dump_checkpoints([checkpoint(end=End(outcome=Outcome.COMPLETED))], {}).lines
 
 
 def changed(line: bytes, old: str, new: str) -> bytes:
@@ -738,36 +768,70 @@ def changed(line: bytes, old: str, new: str) -> bytes:
         b"word {}",
         b"server",
         b"\xff",
-        b"head no JSON",
-        b"head []",
-        b"head {}",
-        changed(HEAD_LINE, '"purpose"', '"aim"'),
-        changed(HEAD_LINE, "SOFT", "WARM"),
-        changed(HEAD_LINE, '"shift":null', '"shift":[1]'),
-        changed(HEAD_LINE, '"shift":null', '"shift":1'),
-        changed(HEAD_LINE, '"began":1800000000.25', '"began":1e300'),
-        b"server a",
-        b"server a 1",
-        b"server a {}",
-        b"server \xff {}",
-        b"server a " + b"[" * 100_000,
-        changed(RECORD_LINE, " a ", " d "),
-        changed(RECORD_LINE, " a ", " "),
-        changed(RECORD_LINE, "}", ',"server_id":"a"}'),
-        changed(RECORD_LINE, "}", ',"more":1}'),
-        changed(RECORD_LINE, "SOFT", "WARM"),
-        changed(RECORD_LINE, '"SOFT"', "null"),
-        changed(RECORD_LINE, "}", ',"attempts":1}'),
-        changed(RECORD_LINE, "}", ',"attempts":[{"at":1}]}'),
-        changed(RECORD_LINE, "}", ',"known_attempts":1}'),
-        changed(RECORD_LINE, " a ", " b ").replace(b"}", b',"known_attempts":1}'),
-        changed(RECORD_LINE, "}", ',"end":{"outcome":"rebooted","reason":null,"detail":"","proof":null}}'),
-        changed(RECORD_LINE, "}", ',"end":{"outcome":"refused","reason":"why not","detail":"","proof":null}}'),
-        changed(RECORD_LINE, "}", ',"end":{"outcome":"completed","reason":null,"detail":"","proof":"faith"}}'),
-        changed(RECORD_LINE, "}", ',"proof":"faith"}'),
-        changed(RECORD_LINE, "}", ',"since":[1]}'),
-        changed(RECORD_LINE, "0.5", "Infinity"),
-        changed(RECORD_LINE, "}", ',"elapsed":"long"}'),
+        b"header no JSON",
+        b"header []",
+        b"header {}",
+        changed(HEADER_LINE, '"identity"', '"aim"'),
+        changed(HEADER_LINE, "SOFT", "WARM"),
+        changed(HEADER_LINE, '"shift":null', '"shift":[1]'),
+        changed(HEADER_LINE, '"shift":null', '"shift":1'),
+        changed(HEADER_LINE, '"shift":null', '"shift":[null,null]'),
+        changed(HEADER_LINE, '"is_proven":false', '"is_proven":"no"'),
+        changed(HEADER_LINE, '"is_proven":false', '"is_proven":false,"more":1'),
+        changed(HEADER_LINE, '"region":""', '"region":"","more":1'),
+        changed(HEADER_LINE, ',"region":""', ""),
+        changed(HEADER_LINE, '"began":1800000000.25', '"began":1e300'),
+        b"server 0",
+        b"server 0 1",
+        b"server 0 {}",
+        b'server 0 {"server_id":"\xff"}',
+        b'server 0 {"server_id":"a"}',
+        b'server 0 {"server_id":"a",' + b"[" * 100_000,
+        b"server 0 " + b'{"server_id":"a","words":' * 100_000,
+        b"server 0 []",
+        b'server 0 ["server_id","a","b"]',
+        changed(CHECKPOINT_LINE, '"a"', '"d"'),
+        changed(CHECKPOINT_LINE, '"a"', '""'),
+        changed(CHECKPOINT_LINE, "}", ',"began":0.5}'),
+        changed(CHECKPOINT_LINE, '"reboot_type":"SOFT","began":0.5', '"began":0.5,"reboot_type":"SOFT"'),
+        changed(CHECKPOINT_LINE, "}", ',"server_id":"b"}'),
+        changed(CHECKPOINT_LINE, "}", ',"more":1}'),
+        changed(CHECKPOINT_LINE, "SOFT", "WARM"),
+        changed(CHECKPOINT_LINE, '"SOFT"', "null"),
+        changed(CHECKPOINT_LINE, "}", ',"attempts":1}'),
+        changed(CHECKPOINT_LINE, "}", ',"attempts":[{"at":1}]}'),
+        changed(CHECKPOINT_LINE, " 0 ", " 1 "),
+        changed(CHECKPOINT_LINE, " 0 ", " -1 "),
+        changed(CHECKPOINT_LINE, " 0 ", " 00 "),
+        changed(CHECKPOINT_LINE, " 0 ", " "),
+        changed(CHECKPOINT_LINE, '0 {"server_id":"a"', '1 {"server_id":"b"'),
+        changed(CHECKPOINT_LINE, "}", ',"doubts":0}'),
+        changed(CHECKPOINT_LINE, "}", ',"doubts":1.0}'),
+        changed(CHECKPOINT_LINE, "}", ',"words":"\\ud800","elapsed":NaN}'),
+        changed(CHECKPOINT_LINE, "}", ',"words":"\\ud800","elapsed":1e999}'),
+        changed(CHECKPOINT_LINE, "}", ',"accepted":{"request_id":null,"proof":null,"more":1}}'),
+        changed(CHECKPOINT_LINE, "}", ',"end":{"outcome":"completed","reason":null,"detail":"","proof":null}}'),
+        changed(END_LINE, '"stop":null', '"stop":null,"more":1'),
+        changed(END_LINE, '"completed"', '"rebooted"'),
+        changed(END_LINE, '"reason":null', '"reason":"why not"'),
+        changed(END_LINE, '"proof":null', '"proof":"faith"'),
+        changed(
+            CHECKPOINT_LINE, "}", ',"end":{"outcome":"rebooted","reason":null,"detail":"","proof":null,"stop":null}}'
+        ),
+        changed(
+            CHECKPOINT_LINE,
+            "}",
+            ',"end":{"outcome":"refused","reason":"why not","detail":"","proof":null,"stop":null}}',
+        ),
+        changed(
+            CHECKPOINT_LINE,
+            "}",
+            ',"end":{"outcome":"completed","reason":null,"detail":"","proof":"faith","stop":null}}',
+        ),
+        changed(CHECKPOINT_LINE, "}", ',"accepted":{"request_id":null,"proof":"faith"}}'),
+        changed(CHECKPOINT_LINE, "}", ',"since":[1]}'),
+        changed(CHECKPOINT_LINE, "0.5", "Infinity"),
+        changed(CHECKPOINT_LINE, "}", ',"elapsed":"long"}'),
         b"time yesterday",
         b"time 1e300",
         b'fleet ["a"]',
@@ -778,7 +842,7 @@ def changed(line: bytes, old: str, new: str) -> bytes:
 )
 def test_lines_that_make_no_sense(tmp_path: Path, line: bytes) -> None:
     """A journal whose lines make no sense is refused in one line that names the remedy; it is not held afterwards."""
-    path = begun(tmp_path / "journal", record())
+    path = begun(tmp_path / "journal", checkpoint())
     append(path, line)
     words = (
         rf"^the journal {path} is damaged \(.*\): give another file, and --since with the time at which its run began"
@@ -792,13 +856,283 @@ def test_lines_that_make_no_sense(tmp_path: Path, line: bytes) -> None:
                 read(path)
 
 
-@pytest.mark.parametrize("lines", [[b'fleet ["a"]'], [RECORD_LINE], [b"time 1.5"]])
-def test_a_run_without_a_head(tmp_path: Path, lines: list[bytes]) -> None:
+def test_a_line_that_a_newer_one_replaces(tmp_path: Path) -> None:
+    """A line that makes no sense is refused, also if a newer checkpoint of its server follows."""
+    path = begun(tmp_path / "journal", checkpoint())
+    append(path, changed(CHECKPOINT_LINE, "}", ',"has_reached":"no"}'), CHECKPOINT_LINE)
+
+    with pytest.raises(JournalError, match=r"is damaged \(entry 5: Expected `bool`, got `str` - at "):
+        read_contents(path)
+
+
+@pytest.mark.parametrize("lines", [[b'fleet ["a"]'], [CHECKPOINT_LINE], [b"time 1.5"]])
+def test_a_run_without_a_header(tmp_path: Path, lines: list[bytes]) -> None:
     """A journal that does not say what its run is for is refused."""
     path = tmp_path / "journal"
     with held_elsewhere(path):
         pass
     append(path, *lines)
 
-    with pytest.raises(JournalError, match=r"is damaged \(it has no head\): give another file, and --since"):
+    with pytest.raises(JournalError, match=r"is damaged \(it has no header\): give another file, and --since"):
+        read_contents(path)
+
+
+#: A checkpoint and a header without any default value.
+FULL: Final = Checkpoint(
+    server_id="a",
+    reboot_type=RebootType.HARD,
+    began=0.5,
+    attempts=(Attempt(0.25, "409 conflictingRequest", "req-1"), Attempt(1.5, "202", "req-2")),
+    sent_at=2.5,
+    is_unresolved=True,
+    doubts=2,
+    last_status=409,
+    has_reached=True,
+    since=(1.5, 2.5),
+    may_come_late=True,
+    was_seen_rebooting=True,
+    words="words",
+    accepted=Accept("req-2", Proof.STATE),
+    failed_soft=FailedSoft(request_id="req-1", words="it failed"),
+    elapsed=9.5,
+    end=End(
+        outcome=Outcome.IN_DOUBT,
+        reason=Reason.UNANSWERED,
+        detail="detail",
+        proof=Proof.ACTION,
+        stop=Stop(StopReason.OUTAGE, "no answer"),
+    ),
+)
+FULL_HEADER: Final = JournalHeader(
+    identity=RunIdentity(
+        target=Target(endpoint="e", project_id="p", project_name="n", cloud="c", region="r"),
+        reboot_type=RebootType.HARD,
+        since=1.5,
+    ),
+    began=2.5,
+    facts=LogFacts(is_proven=True, user_id="me", shift=(0.5, 1.5)),
+)
+#: The fields of `FULL` and `FULL_HEADER` that may be null, by the end of their path.
+OPTIONAL: Final = {
+    *("sent_at", "last_status", "since", "accepted", "failed_soft", "end", "request_id", "reason", "proof", "stop"),
+    *("user_id", "shift"),
+}
+#: One value of each kind of JSON.
+KINDS: Final = {bool: True, float: 0.75, str: "no", list: [], dict: {}, type(None): None}
+WRITTEN: Final = {
+    "server 0 ": dump_checkpoints([FULL], {}).lines[0],
+    "header ": dump_header(FULL_HEADER),
+}
+
+
+def reread(line: bytes) -> bytes:
+    """Read a line beside those that a journal needs, and return it as it is written again."""
+    reader = ContentsReader()
+    for one in (*dump_fleet(["a"]), dump_header(FULL_HEADER), line):
+        reader.read(one)
+    contents = reader.contents()
+    if line.startswith(b"header"):
+        return dump_header(contents.header)
+    return dump_checkpoints(contents.checkpoints.values(), {}).lines[0]
+
+
+def is_refused(line: bytes) -> bool:
+    """Return whether a line is refused, in words that make one line; if it is not, hold that all of it was read."""
+    try:
+        again = reread(line)
+    except UNREADABLE as error:
+        words = str(error)
+        assert words.isprintable()
+        return True
+    # All the same, "-0" is a number of attempts.
+    (start, rest), (start_again, rest_again) = (one.replace(b" -0 ", b" 0 ").split(b" {", 1) for one in (line, again))
+    assert (start, json.loads(b"{" + rest)) == (start_again, json.loads(b"{" + rest_again))
+    return False
+
+
+def paths(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Give the path of each part of a JSON value, and of the value itself."""
+    yield path
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from paths(part, (*path, key))
+
+
+def part_of(value: Any, path: Iterable[str | int]) -> Any:
+    """Return a part of a JSON value."""
+    return reduce(lambda part, key: part[key], path, value)
+
+
+@pytest.mark.parametrize("prefix", WRITTEN)
+def test_nothing_is_left_out_of_what_is_damaged(prefix: str) -> None:
+    """The samples below have each field, so that each is damaged."""
+    values = json.loads(WRITTEN[prefix].removeprefix(prefix.encode()))
+    kind = Checkpoint if prefix.startswith("server") else JournalHeader
+    assert set(values) == {field.name for field in fields(kind)}
+    assert not is_refused(WRITTEN[prefix])
+    assert reread(WRITTEN[prefix]) == WRITTEN[prefix]
+
+
+@pytest.mark.parametrize("prefix", WRITTEN)
+def test_a_value_of_another_type(prefix: str) -> None:
+    """At each place of a line, a value of another type is refused."""
+    text = WRITTEN[prefix].removeprefix(prefix.encode())
+    taken: list[tuple[object, ...]] = []
+    for path in paths(json.loads(text)):
+        for kind, wrong in KINDS.items():
+            values = json.loads(text)
+            part = part_of(values, path)
+            is_number = kind is float and type(part) in (int, float)
+            if (
+                type(part) is kind
+                or (is_number and type(part) is float)
+                or (wrong is None and path[-1:] and path[-1] in OPTIONAL)
+            ):
+                continue
+            if path:
+                part_of(values, path[:-1])[path[-1]] = wrong
+            else:
+                values = wrong
+            if not is_refused(prefix.encode() + json.dumps(values, separators=(",", ":")).encode()):
+                taken.append((*path, wrong))
+    assert taken == []
+
+
+@pytest.mark.parametrize("prefix", WRITTEN)
+def test_an_unknown_field(prefix: str) -> None:
+    """In each object of a line, a field that this version does not write is refused."""
+    text = WRITTEN[prefix].removeprefix(prefix.encode())
+    found = 0
+    for path in paths(json.loads(text)):
+        values = json.loads(text)
+        if isinstance(part := part_of(values, path), dict):
+            found += 1
+            for name in ("more", "", "identity", "END"):
+                part[name] = 1
+                assert is_refused(prefix.encode() + json.dumps(values, separators=(",", ":")).encode()), (path, name)
+                del part[name]
+    assert found > 2
+
+
+@pytest.mark.parametrize("prefix", WRITTEN)
+def test_a_missing_field(prefix: str) -> None:
+    """A field that is always written is missed; a checkpoint leaves out only fields of its own with default values."""
+    text = WRITTEN[prefix].removeprefix(prefix.encode())
+    missed = set[tuple[str | int, ...]]()
+    everywhere = [path for path in paths(json.loads(text)) if path and isinstance(path[-1], str)]
+    for path in everywhere:
+        values = json.loads(text)
+        del part_of(values, path[:-1])[path[-1]]
+        if is_refused(prefix.encode() + json.dumps(values, separators=(",", ":")).encode()):
+            missed.add(path)
+    always = {("server_id",), ("reboot_type",), ("began",)} if prefix.startswith("server") else set(everywhere)
+    assert missed == {path for path in everywhere if len(path) > 1 or path in always}
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), prefix=st.sampled_from(sorted(WRITTEN)))
+def test_bytes_that_are_changed(data: st.DataObject, prefix: str) -> None:
+    """Bytes of a line that are flipped, lost or put in are refused, or are all read: none is ignored."""
+    line = bytearray(WRITTEN[prefix])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(line) - 1))
+        match data.draw(st.sampled_from(("flip", "cut", "put", "end"))):
+            case "flip":
+                line[at] ^= 1 << data.draw(st.integers(0, 7))
+            case "cut":
+                del line[at : at + data.draw(st.integers(1, 30))]
+            case "put":
+                line[at:at] = data.draw(st.binary(min_size=1, max_size=4) | st.sampled_from((b'"', b"{}", b",", b"0")))
+            case _:
+                del line[at:]
+        if not line:
+            return
+    is_refused(bytes(line).replace(b"\n", b" "))
+
+
+@settings(deadline=None)
+@given(way=ways())
+def test_any_state_of_a_server_is_read_as_it_was_written(way: tuple[Progress, End | None]) -> None:
+    """However far a run has come with a server, its checkpoint is read exactly, with the types that it had."""
+    progress, end = way
+    server_id = progress.server_id
+    written = Checkpoint.of(progress, 5000.0, end)
+    reader = ContentsReader()
+    for line in (*dump_fleet([server_id]), dump_header(HEADER), *dump_checkpoints([written], {}).lines):
+        reader.read(line)
+
+    read = reader.contents().checkpoints[server_id]
+
+    assert read == written
+    assert repr(read) == repr(written)
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "a\udfffb", "\udc80\ud83d", "\x00\x1b[31m\u202e\U0001f600 \ud800"])
+def test_lone_surrogates(odd: str) -> None:
+    """Text that no UTF-8 holds is read exactly: a reboot by a user with another id is not ours."""
+    header = replace(HEADER, facts=LogFacts(is_proven=True, user_id=odd))
+    written = checkpoint(words=odd, end=End(outcome=Outcome.REFUSED, detail=odd))
+    lines = (*dump_fleet(IDS), dump_header(header), *dump_checkpoints([written], {}).lines)
+    reader = ContentsReader()
+    for line in lines:
+        assert b"\n" not in line
+        reader.read(line)
+
+    assert (reader.contents().header, reader.contents().checkpoints) == (header, {"a": written})
+
+
+@pytest.mark.parametrize("began", [0, 1, 1_800_000_000, -7])
+def test_an_integer_where_a_float_is_expected(began: int) -> None:
+    """A clock that counts whole seconds makes a journal that can be read."""
+    reader = ContentsReader()
+    written = checkpoint() if began < 0 else replace(checkpoint(), began=began, sent_at=began, since=(began, began))
+    for line in (*dump_fleet(IDS), dump_header(replace(HEADER, began=began)), *dump_checkpoints([written], {}).lines):
+        reader.read(line)
+
+    assert reader.contents().header == replace(HEADER, began=began)
+    assert reader.contents().checkpoints == {"a": written}
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("field", ["began", "sent_at", "since", "elapsed"])
+def test_a_number_that_is_not_finite(field: str, number: float) -> None:
+    """JSON has no such number. What is written in its place is refused, and never read as a missing value."""
+    values: dict[str, Any] = {field: (number, number) if field == "since" else number}
+    written = replace(checkpoint(), **values)
+
+    with pytest.raises(UNREADABLE):
+        reread(dump_checkpoints([written], {}).lines[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"word {}", r"entry 5: it begins with 'word'"),
+        (b"header {}", r"entry 5: Object missing required field `identity`"),
+        (
+            b'server 0 {"server_id":"a","began":0.5}',
+            r"entry 5: Object missing required field `reboot_type`",
+        ),
+        (
+            b'server 0 {"server_id":"a","reboot_type":"SOFT","began":0.5,"has_reached":"no"}',
+            r"entry 5: Expected `bool`, got `str` - at `\$\.has_reached`",
+        ),
+        (
+            b'server 0 {"server_id":"b","reboot_type":"SOFT","began":0.5,"is_accepted":true}',
+            r"entry 5: it has a field that this version does not write",
+        ),
+        (
+            b'server 2 {"server_id":"c","reboot_type":"SOFT","began":0.5}',
+            r"entry 5: it lacks attempts that no line before it holds",
+        ),
+        (b'server 0 {"server_id":"d","reboot_type":"SOFT","began":0.5}', r"its fleet and its checkpoints do not match"),
+    ],
+)
+def test_a_refusal_names_the_place_and_the_remedy(tmp_path: Path, line: bytes, words: str) -> None:
+    """A refusal names the file, the entry or the server, what is wrong, and the remedy."""
+    path = begun(tmp_path / "journal", checkpoint())
+    append(path, line)
+
+    with pytest.raises(
+        JournalError, match=rf"^the journal {path} is damaged \({words}\): give another file, and --since with the time"
+    ):
         read_contents(path)

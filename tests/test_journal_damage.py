@@ -11,11 +11,11 @@ from typing import Final
 import pytest
 
 from bulkrestart import JournalError, RebootType
-from bulkrestart.core.record import Contents
+from bulkrestart.core.checkpoint import Contents
 from bulkrestart.journal import Journal, read_contents, read_journal
 from bulkrestart.simulator import LoopbackCloud
 from tests.kills import FAULTS, Kill, LethalCloud, Moment, Program, run_once
-from tests.test_journal import HEAD, IDS, NOW, record
+from tests.test_journal import HEADER, IDS, NOW, checkpoint
 
 #: Places at which a bit is flipped, and lengths to which a file is cut.
 PLACES: Final = 200
@@ -34,8 +34,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contents = read_contents(program.journal)
     assert contents is not None
     # A send that came was on the disk before, and some are under way.
-    assert set(cloud.posts) <= set(contents.records)
-    assert any(known.sent_at is not None for known in contents.records.values())
+    assert set(cloud.posts) <= set(contents.checkpoints)
+    assert any(known.sent_at is not None for known in contents.checkpoints.values())
     assert sorted(file.name for file in folder.iterdir()) == ["ids", "journal"]
     return program.journal
 
@@ -45,9 +45,9 @@ def small(tmp_path: Path) -> Path:
     """Make a small journal of a few commits."""
     path = tmp_path / "small"
     with closing(Journal.open(path)) as journal:
-        journal.begin(HEAD, IDS)
-        journal.write(journal.dump([record("a"), record("b")]), NOW)
-        journal.write(journal.dump([record("a", doubts=1)]), NOW + 1)
+        journal.begin(HEADER, IDS)
+        journal.write(journal.dump([checkpoint("a"), checkpoint("b")]), NOW)
+        journal.write(journal.dump([checkpoint("a", doubts=1)]), NOW + 1)
     return path
 
 
@@ -116,7 +116,7 @@ def test_a_flipped_bit_in_each_byte(small: Path) -> None:
         small.write_bytes(flipped(data, 8 * at + rng.randrange(8)))
         if held_to(small, truth, ways=3 if at % 16 == 0 else 1):
             harmless.add(at)
-    title = len(b"bulkrestart journal 2\nid ") + 32 + 1
+    title = len(b"bulkrestart journal 3\nid ") + 32 + 1
     assert harmless == set(range(title, 2048))
 
 
@@ -166,7 +166,7 @@ def test_the_start_of_another_moment(small: Path) -> None:
     early = small.read_bytes()
     with closing(Journal.open(small)) as journal:
         for doubts in (2, 3):
-            journal.write(journal.dump([record("a", doubts=doubts)]), NOW)
+            journal.write(journal.dump([checkpoint("a", doubts=doubts)]), NOW)
     late, truth = small.read_bytes(), read_contents(small)
     small.write_bytes(early[:2048] + late[2048:])
     assert held_to(small, truth)
@@ -178,9 +178,9 @@ def test_lines_of_another_journal(small: Path, tmp_path: Path) -> None:
     """Two journals of the same run share no line: each begins with an id of its own."""
     other = tmp_path / "other"
     with closing(Journal.open(other)) as journal:
-        journal.begin(HEAD, IDS)
-        journal.write(journal.dump([record("a"), record("b")]), NOW)
-        journal.write(journal.dump([record("a", doubts=1)]), NOW + 1)
+        journal.begin(HEADER, IDS)
+        journal.write(journal.dump([checkpoint("a"), checkpoint("b")]), NOW)
+        journal.write(journal.dump([checkpoint("a", doubts=1)]), NOW + 1)
     ours, theirs = small.read_bytes(), other.read_bytes()
     assert len(ours) == len(theirs)
     assert read_contents(small) == read_contents(other)
@@ -193,11 +193,11 @@ def test_a_mark_that_names_other_commits(small: Path, monkeypatch: pytest.Monkey
     """A mark that is good in itself, and not that of the commits, is noticed."""
     early = small.read_bytes()
     with closing(Journal.open(small)) as journal:
-        journal.write(journal.dump([record("a", doubts=2)]), NOW)
+        journal.write(journal.dump([checkpoint("a", doubts=2)]), NOW)
     late = small.read_bytes()
     small.write_bytes(early)
     with closing(Journal.open(small)) as journal:
-        journal.write(journal.dump([record("a", doubts=7)]), NOW)
+        journal.write(journal.dump([checkpoint("a", doubts=7)]), NOW)
     fork = small.read_bytes()
     assert len(fork) == len(late)
     small.write_bytes(late[:2048] + fork[2048:])
@@ -229,7 +229,7 @@ def states(monkeypatch: pytest.MonkeyPatch, path: Path) -> Iterator[tuple[bytes,
             with monkeypatch.context() as patch:
                 patch.setattr(os, "pwrite", in_pieces)
                 patch.setattr(os, "fsync", sync)
-                journal.write(journal.dump([record("a", doubts=doubts), record("c")]), NOW + doubts)
+                journal.write(journal.dump([checkpoint("a", doubts=doubts), checkpoint("c")]), NOW + doubts)
             after = journal.read()
             assert before is not None
             assert after is not None
@@ -253,10 +253,10 @@ def test_a_copy_at_any_moment(small: Path, tmp_path: Path, monkeypatch: pytest.M
         with closing(Journal.open(copy)) as journal:
             assert journal.read() == contents
             # It goes on from there, with nothing left of what was cut off.
-            journal.write(journal.dump([record("b", doubts=9)]), NOW)
+            journal.write(journal.dump([checkpoint("b", doubts=9)]), NOW)
             again = journal.read()
         assert again is not None
-        assert again.records == {**contents.records, "b": record("b", doubts=9)} if contents else {}
+        assert again.checkpoints == {**contents.checkpoints, "b": checkpoint("b", doubts=9)} if contents else {}
         assert read_contents(copy) == again
     assert kinds == {True, False}
 
@@ -265,7 +265,7 @@ def test_what_was_not_marked_is_marked(small: Path, tmp_path: Path) -> None:
     """A commit that a process wrote and did not mark is marked by the next one, and cannot be cut off from then on."""
     before = small.read_bytes()
     with closing(Journal.open(small)) as journal:
-        journal.write(journal.dump([record("a", doubts=2)]), NOW)
+        journal.write(journal.dump([checkpoint("a", doubts=2)]), NOW)
     after, truth = small.read_bytes(), read_contents(small)
     small.write_bytes(before[:2048] + after[2048:])
     with closing(Journal.open(small)) as journal:
@@ -280,7 +280,7 @@ def test_a_fleet_that_is_there_in_part(tmp_path: Path) -> None:
     ids = [f"{number:036}" for number in range(2500)]
     with closing(Journal.open(path)) as journal:
         start = path.read_bytes()
-        journal.begin(HEAD, ids)
+        journal.begin(HEADER, ids)
     data = path.read_bytes()
     lines = data[2048:].splitlines(keepends=True)
     assert len(lines) == 4
@@ -289,7 +289,7 @@ def test_a_fleet_that_is_there_in_part(tmp_path: Path) -> None:
         assert read_contents(path) is None
         with closing(Journal.open(path)) as journal:
             assert journal.read() is None
-            journal.begin(HEAD, ids)
+            journal.begin(HEADER, ids)
             contents = journal.read()
         assert contents is not None
         assert contents.ids == tuple(ids)

@@ -18,7 +18,7 @@ from bulkrestart import JournalError
 from bulkrestart.journal import Journal, read_journal
 from bulkrestart.journal.lock import find_holder
 from bulkrestart.simulator import Cloud
-from tests.test_journal import BEGIN, HOLDER, begun, held_elsewhere, record
+from tests.test_journal import BEGIN, HOLDER, begun, checkpoint, held_elsewhere
 from tests.virtual import client_of
 
 UNSEEN = "another process, which cannot be seen from here"
@@ -146,7 +146,7 @@ def test_reading_lets_no_lock_go(tmp_path: Path) -> None:
             path.read_bytes()
             assert read_journal(path)[1] == f"process {os.getpid()}"
             assert f"is held by process {os.getpid()}: " in open_in([], path).stderr
-        journal.write(journal.dump([record()]), 1.0)
+        journal.write(journal.dump([checkpoint()]), 1.0)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -292,7 +292,7 @@ def test_a_file_that_is_removed_before_it_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_replaced: bool
 ) -> None:
     """A file that its former holder removed, or that was replaced since, is not the journal: the new one is."""
-    path, really = begun(tmp_path / "journal", record()), fcntl.fcntl
+    path, really = begun(tmp_path / "journal", checkpoint()), fcntl.fcntl
     commands: list[int] = []
 
     def late(descriptor: int, command: int, argument: bytes) -> bytes:
@@ -300,7 +300,7 @@ def test_a_file_that_is_removed_before_it_is_locked(
         if len(commands) == 1:
             path.unlink()
             if is_replaced:
-                begun(path, record(doubts=1))
+                begun(path, checkpoint(doubts=1))
         return really(descriptor, command, argument)
 
     monkeypatch.setattr(fcntl, "fcntl", late)
@@ -308,7 +308,7 @@ def test_a_file_that_is_removed_before_it_is_locked(
         contents = journal.read()
         if is_replaced:
             assert contents is not None
-            assert contents.records == {"a": record(doubts=1)}
+            assert contents.checkpoints == {"a": checkpoint(doubts=1)}
         else:
             assert contents is None
         with pytest.raises(JournalError, match=f"is held by process {os.getpid()}: "):

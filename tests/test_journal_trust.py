@@ -13,7 +13,7 @@ import pytest
 
 from bulkrestart import JournalError
 from bulkrestart.journal import Journal, read_contents, read_journal, trust, why_not_trusted
-from tests.test_journal import IDS, begun, record
+from tests.test_journal import IDS, begun, checkpoint
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 #: Users that are neither we nor root.
@@ -50,7 +50,7 @@ def place() -> Iterator[Path]:
 @ROOT
 def test_a_file_of_another_owner(tmp_path: Path) -> None:
     """A journal that belongs to another user is not gone on with; to look at it is possible, with a word on that."""
-    path = begun(tmp_path / "journal", record())
+    path = begun(tmp_path / "journal", checkpoint())
     os.chown(path, STRANGER, -1)
     words = f"the journal {path} belongs to user {STRANGER}, who may have written anything in it: give another file"
     assert refused(path) == words
@@ -84,7 +84,7 @@ def test_a_file_of_root_or_another_in_a_shared_folder(place: Path) -> None:
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o660, 0o777])
 def test_a_file_that_others_may_write(tmp_path: Path, mode: int) -> None:
     """A journal that its group or all may write is refused; the line names the mode and the remedies."""
-    path = begun(tmp_path / "journal", record())
+    path = begun(tmp_path / "journal", checkpoint())
     path.chmod(mode)
     assert refused(path) == (
         f"other users may write to the journal {path} (its mode is 0{mode:o}): give another file and --since "
@@ -97,7 +97,7 @@ def test_a_file_that_others_may_write(tmp_path: Path, mode: int) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o444 | 0o200])
 def test_a_file_that_others_may_read(tmp_path: Path, mode: int) -> None:
     """A journal holds no secret: others may read it."""
-    path = begun(tmp_path / "journal", record())
+    path = begun(tmp_path / "journal", checkpoint())
     path.chmod(mode)
     with closing(Journal.open(path)) as journal:
         assert journal.read() == read_contents(path)
@@ -179,7 +179,7 @@ def test_a_folder_of_others(
     folder = tmp_path / "a" / "b" / "c"
     folder.mkdir(parents=True)
     if is_there:
-        begun(folder / "journal", record())
+        begun(folder / "journal", checkpoint())
     spoiled = [folder, *folder.parents][depth]
     spoil(spoiled)
     assert refused(folder / "journal") == words.format(spoiled)
@@ -203,7 +203,7 @@ def test_a_link_on_the_way(place: Path) -> None:
     shared.mkdir()
     shared.chmod(0o1777)
     ours.mkdir()
-    begun(ours / "journal", record())
+    begun(ours / "journal", checkpoint())
     for name, target in {"link": "../ours", "absolute": str(ours), "twice": "link"}.items():
         (shared / name).symlink_to(target)
         assert read_contents(shared / name / "journal") == read_contents(ours / "journal")

@@ -26,10 +26,10 @@ from trio.testing import MockClock
 
 from bulkrestart import Outcome, Report, RestartClient, Rollout, Server, ServerResult, Token
 from bulkrestart.client import Run
+from bulkrestart.core.checkpoint import Checkpoint, Contents
 from bulkrestart.core.errors import BulkRestartError, JournalError
 from bulkrestart.core.model import Proof, Reason, RebootType, StopReason
 from bulkrestart.core.pacing import LATENESS
-from bulkrestart.core.record import Contents, Record
 from bulkrestart.core.rollout import BUDGET
 from bulkrestart.journal import read_journal
 from bulkrestart.run import recorder
@@ -812,17 +812,19 @@ class _Stage:
         if list(contents.ids) != self.cloud.ids:
             self.loses("the journal lacks a server, or has it out of order")
         for server_id, sends in self.account.sends.items():
-            if sends > _known_sends(contents.records.get(server_id)):
+            if sends > _known_sends(contents.checkpoints.get(server_id)):
                 self.breaks(f"{server_id}: {sends} sends left, and the journal knows of fewer")
         self._keep_finished(contents)
-        self.sent_before = frozenset(one for one, record in contents.records.items() if _known_sends(record))
+        self.sent_before = frozenset(
+            one for one, checkpoint in contents.checkpoints.items() if _known_sends(checkpoint)
+        )
         if process.report is not None:
             self._judge_report(process, process.report, contents)
 
     def _keep_finished(self, contents: Contents) -> None:
-        for server_id, record in contents.records.items():
-            if record.is_finished(self.world.goal):
-                result = record.result()
+        for server_id, checkpoint in contents.checkpoints.items():
+            if checkpoint.is_finished(self.world.goal):
+                result = checkpoint.result()
                 self._left.setdefault(server_id, self.time())
                 if self._finished.setdefault(server_id, result) != result:
                     self.loses(f"{server_id}: a finished server has another outcome now: {result}")
@@ -835,17 +837,17 @@ class _Stage:
         if not process.is_cut and process.refusal is None and process.streamed != Counter(self.cloud.ids):
             self.loses("the results that were given are not each server once")
         for result in report:
-            record = contents.records.get(result.server_id)
-            if record is None:
+            checkpoint = contents.checkpoints.get(result.server_id)
+            if checkpoint is None:
                 is_told = result.outcome is Outcome.SKIPPED
-            elif record.end is None:
+            elif checkpoint.end is None:
                 is_told = result.reason in (Reason.STOPPED, Reason.INTERRUPTED)
             elif result.reason is Reason.INTERRUPTED and result.outcome is Outcome.COMPLETED:
-                is_told = record.end.outcome is Outcome.COMPLETED and self.world.verify
+                is_told = checkpoint.end.outcome is Outcome.COMPLETED and self.world.verify
             else:
-                is_told = (record.end.outcome, record.end.reason) == (result.outcome, result.reason)
+                is_told = (checkpoint.end.outcome, checkpoint.end.reason) == (result.outcome, result.reason)
             if not is_told:
-                self.loses(f"{result.server_id}: the journal and the report differ: {record} {result}")
+                self.loses(f"{result.server_id}: the journal and the report differ: {checkpoint} {result}")
         self._judge_truth(report)
 
     def _judge_truth(self, report: Report) -> None:
@@ -1003,7 +1005,7 @@ class _Stage:
             # make the same of somebody's reboot before it.
             or (self.world.date_lead > 0.0 and self.account.started[result.server_id] > 0)
             # Nova takes a second HARD, so a log is believed only once it has shown a reboot of this run.
-            or (result.reboot_type is RebootType.HARD and not contents.head.facts.is_proven)
+            or (result.reboot_type is RebootType.HARD and not contents.header.facts.is_proven)
         )
         self.account.fair_doubts += is_fair
         self.account.doubts += not is_fair
@@ -1046,8 +1048,8 @@ _BY_ROLLOUT: Final = (StopReason.MAX_FAILURES, StopReason.MAX_REFUSED, StopReaso
 _UNDER_WAY: Final = frozenset({Reason.IN_FLIGHT, Reason.PARKED, Reason.NOT_STARTED})
 
 
-def _known_sends(record: Record | None) -> int:
-    return 0 if record is None else len(record.attempts) + (record.sent_at is not None)
+def _known_sends(checkpoint: Checkpoint | None) -> int:
+    return 0 if checkpoint is None else len(checkpoint.attempts) + (checkpoint.sent_at is not None)
 
 
 def _do(cloud: Cloud, server_id: str, doing: Doing) -> None:

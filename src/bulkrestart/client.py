@@ -24,6 +24,7 @@ from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
 from bulkrestart.core.admission import Admission
 from bulkrestart.core.arguments import check_count, check_rate
+from bulkrestart.core.checkpoint import RunIdentity
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
 from bulkrestart.core.errors import EndpointError
@@ -32,7 +33,6 @@ from bulkrestart.core.model import RebootType, Server, ServerResult, Stop, StopR
 from bulkrestart.core.options import Options, parse_deadline, parse_reboot_type, parse_since
 from bulkrestart.core.pages import PageSize
 from bulkrestart.core.plan import Plan
-from bulkrestart.core.record import Purpose
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.core.rollout import Domain, Rollout
 from bulkrestart.core.selection import Selection
@@ -474,13 +474,13 @@ class RestartClient:
             stall = StallWatch(bound(options.longest_stall, self._max_per_second))
             compute, gate = await self._way(options.request_timeout, options.max_at_once, stall)
             target = await self._locate()
-            purpose = Purpose(target=target, reboot_type=options.reboot_type, since=options.since)
+            identity = RunIdentity(target=target, reboot_type=options.reboot_type, since=options.since)
             fleet = Fleet(
                 compute=compute,
                 gate=gate,
                 clock=self._clock,
                 ledger=Ledger(
-                    recorder.prepare(purpose, given), options.reboot_type, target=target, keeps_details=keep_details
+                    recorder.prepare(identity, given), options.reboot_type, target=target, keeps_details=keep_details
                 ),
                 recorder=recorder,
                 options=options,
@@ -541,8 +541,8 @@ class RestartClient:
         compute, gate = await self._way(_REQUEST_TIMEOUT)
         target = await self._locate()
         if contents is not None:
-            purpose = Purpose(target=target, reboot_type=options.reboot_type, since=options.since)
-            contents.check(path, purpose, given)
+            identity = RunIdentity(target=target, reboot_type=options.reboot_type, since=options.since)
+            contents.check(path, identity, given)
         fleet = given if contents is None else contents.ids
         assert fleet is not None, "without a journal the ids are read"
         plan = await make_plan(
@@ -553,7 +553,7 @@ class RestartClient:
             clock=self._clock,
             rng=self._rng,
             max_per_second=self._max_per_second,
-            records={} if contents is None else contents.records,
+            checkpoints={} if contents is None else contents.checkpoints,
         )
         return replace(plan, target=target)
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from bulkrestart.core.calibration import UNMEASURED_LAG, ActionLogCalibration, CalibrationSample
+from bulkrestart.core.checkpoint import LogFacts
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, Instant, LogMoment, LogTime
 from bulkrestart.core.decision import Accept
 from bulkrestart.core.model import Action, Attempt, Log, RebootType
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.progress import Order, Progress
-from bulkrestart.core.record import LogFacts
 from bulkrestart.core.sends import Sends
 
 #: The cloud's `Date` at moment 0.0 of the run's clock.

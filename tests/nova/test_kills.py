@@ -31,7 +31,7 @@ def test_a_fleet_comes_back(nova: Nova, tmp_path: Path, reboot_type: RebootType,
         assert end_of(process).is_killed
     contents = program.contents()
     assert contents is not None
-    assert sum(map(is_unresolved, contents.records.values())) > 0
+    assert sum(map(is_unresolved, contents.checkpoints.values())) > 0
     assert sum(map(nova.posts, ids)) == 0
 
     with program.started() as process:

@@ -15,7 +15,7 @@ import trio
 
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Run, StopReason
 from bulkrestart.journal import Journal, read_journal
-from bulkrestart.journal.codec import EncodedRecords
+from bulkrestart.journal.codec import EncodedCheckpoints
 from bulkrestart.simulator import Call, Cloud, Fault
 from tests.run.test_ends import slow_cloud, until
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
@@ -37,8 +37,10 @@ def assert_resumable(journal: Path, run: Run, cloud: Cloud) -> None:
     assert [(result.server_id, result.outcome) for result in report] == [
         (result.server_id, result.outcome) for result in run.report
     ]
-    assert {server_id for server_id, record in contents.records.items() if record.has_reached} == set(cloud.posts)
-    assert [record for record in contents.records.values() if record.sent_at is not None] == []
+    assert {server_id for server_id, checkpoint in contents.checkpoints.items() if checkpoint.has_reached} == set(
+        cloud.posts
+    )
+    assert [checkpoint for checkpoint in contents.checkpoints.values() if checkpoint.sent_at is not None] == []
 
 
 # An end, on both backends, where a thread writes the journal.
@@ -183,7 +185,7 @@ def test_cancelled_while_the_disk_is_slow(
     started, go_on, write = threading.Event(), threading.Event(), Journal.write
     commits = [0]
 
-    def slow(held: Journal, rows: EncodedRecords, now: float) -> None:
+    def slow(held: Journal, rows: EncodedCheckpoints, now: float) -> None:
         commits[0] += 1
         if commits[0] == commit:
             started.set()

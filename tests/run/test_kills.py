@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bulkrestart import RebootType
-from bulkrestart.core.record import Contents
+from bulkrestart.core.checkpoint import Contents
 from bulkrestart.simulator import Cloud, Fault, LoopbackCloud
 from tests.kills import (
     FAULTS,
@@ -65,8 +65,8 @@ def test_killed_while_it_settles() -> None:
     assert account.sends == len(cloud.ids)
     _, after = held
     assert after is not None
-    assert all(record.is_accepted for record in after.records.values())
-    assert any(record.end is None for record in after.records.values())
+    assert all(checkpoint.accepted is not None for checkpoint in after.checkpoints.values())
+    assert any(checkpoint.end is None for checkpoint in after.checkpoints.values())
 
 
 @pytest.mark.unmeasured

@@ -16,11 +16,11 @@ import pytest
 import trio
 
 from bulkrestart import AuthError, JournalError, Outcome, Report, RestartClient, StopReason, Token
+from bulkrestart.core.checkpoint import Contents, JournalHeader, LogFacts, RunIdentity
 from bulkrestart.core.model import RebootType
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose
 from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_journal
-from bulkrestart.journal.codec import EncodedRecords
+from bulkrestart.journal.codec import EncodedCheckpoints
 from bulkrestart.run.recorder import in_thread, recording
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, asgi
 from tests.full_disk import fill_disk
@@ -29,7 +29,7 @@ from tests.virtual import assert_accounted, client_of, cloud_of, virtually
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 TARGET: Final = Target(endpoint="http://cloud.test/v2.1/p", project_id="p")
-PURPOSE: Final = Purpose(target=TARGET, reboot_type=RebootType.SOFT)
+IDENTITY: Final = RunIdentity(target=TARGET, reboot_type=RebootType.SOFT)
 
 
 class Watched(httpx.ASGITransport):
@@ -66,11 +66,11 @@ def watch_of(journal: Path, posts: dict[str, int]) -> Callable[[str], None]:
 
     def watch(server_id: str) -> None:
         contents, holder = read_journal(journal)
-        record = contents.records[server_id]
+        checkpoint = contents.checkpoints[server_id]
         assert holder == f"process {os.getpid()}"
-        assert record.sent_at is not None
-        assert record.has_reached is (posts.get(server_id, 0) > 0)
-        assert len(record.attempts) == posts.get(server_id, 0)
+        assert checkpoint.sent_at is not None
+        assert checkpoint.has_reached is (posts.get(server_id, 0) > 0)
+        assert len(checkpoint.attempts) == posts.get(server_id, 0)
         posts[server_id] = posts.get(server_id, 0) + 1
 
     return watch
@@ -130,8 +130,8 @@ def test_what_came_of_it_follows(tmp_path: Path) -> None:
     assert holder is None
     assert {*report.summary} == {Outcome.COMPLETED, Outcome.REFUSED, Outcome.FAILED}
     assert contents.ids == tuple(cloud.ids)
-    assert contents.head.purpose.target.endpoint == f"http://cloud.test/v2.1/{cloud.project_id}"
-    told = [contents.records[server_id].result() for server_id in cloud.ids]
+    assert contents.header.identity.target.endpoint == f"http://cloud.test/v2.1/{cloud.project_id}"
+    told = [contents.checkpoints[server_id].result() for server_id in cloud.ids]
     for result, recorded in zip(report, told, strict=True):
         assert recorded.elapsed == pytest.approx(result.elapsed)
         assert (recorded.outcome, recorded.reason, recorded.detail) == (result.outcome, result.reason, result.detail)
@@ -144,7 +144,7 @@ def test_commits_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     sizes: list[int] = []
     write = Journal.write
 
-    def counted(journal: Journal, rows: EncodedRecords, now: float) -> None:
+    def counted(journal: Journal, rows: EncodedCheckpoints, now: float) -> None:
         sizes.append(len(rows.lines))
         write(journal, rows, now)
 
@@ -170,7 +170,7 @@ def test_knowledge_of_the_log_is_kept(tmp_path: Path) -> None:
         cloud.script(cloud.ids[-1], Fault.no_reply(applied=True))
         async with client_of(cloud, max_at_once=1) as client:
             await client.restart(cloud.ids, journal=tmp_path / "journal")
-        return read_journal(tmp_path / "journal")[0].head.facts
+        return read_journal(tmp_path / "journal")[0].header.facts
 
     facts = virtually(main)
 
@@ -187,7 +187,7 @@ def fail_writes(patch: pytest.MonkeyPatch, *, first: int, times: int) -> None:
     """Let some commits fail as on a full disk."""
     calls, write = [0], Journal.write
 
-    def failing(journal: Journal, rows: EncodedRecords, now: float) -> None:
+    def failing(journal: Journal, rows: EncodedCheckpoints, now: float) -> None:
         calls[0] += 1
         if first <= calls[0] < first + times:
             raise JournalError("the journal cannot be used: No space left on device")
@@ -255,7 +255,7 @@ def test_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_disk_that_is_full_before_the_first_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal that cannot even be begun is an error, and nothing was sent."""
 
-    def full(journal: Journal, head: Head, ids: Iterable[str]) -> None:
+    def full(journal: Journal, header: JournalHeader, ids: Iterable[str]) -> None:
         raise JournalError(f"the journal {journal.path} cannot be used: No space left on device")
 
     async def main() -> None:
@@ -432,7 +432,7 @@ async def contents_of(path: Path) -> Contents | None:
 async def begin_and_fail(path: Path) -> None:
     """Begin a run as a run does, and end it with an error."""
     async with recording(path) as recorder:
-        recorder.prepare(PURPOSE, ["a"])
+        recorder.prepare(IDENTITY, ["a"])
         await recorder.begin()
         raise LookupError
 
@@ -471,7 +471,7 @@ def test_a_journal_is_closed_when_it_is_cancelled(
     """A cancellation in the midst of opening, reading or closing waits for the thread, and leaves nothing open."""
     path = tmp_path / "journal"
     with closing(Journal.open(path)) as journal:
-        journal.begin(Head(purpose=PURPOSE, began=1.0, facts=LogFacts()), ["a"])
+        journal.begin(JournalHeader(identity=IDENTITY, began=1.0, facts=LogFacts()), ["a"])
     started, go_on = threading.Event(), threading.Event()
     slow(monkeypatch, method, started, go_on)
 
@@ -561,8 +561,13 @@ def test_no_journal_keeps_no_record() -> None:
 
     async def main() -> None:
         async with recording(None) as recorder:
-            assert (recorder.contents, recorder.records, recorder.facts, recorder.age) == (None, {}, LogFacts(), 0.0)
-            assert recorder.prepare(PURPOSE, ["a", "b"]) == ["a", "b"]
+            assert (recorder.contents, recorder.checkpoints, recorder.facts, recorder.age) == (
+                None,
+                {},
+                LogFacts(),
+                0.0,
+            )
+            assert recorder.prepare(IDENTITY, ["a", "b"]) == ["a", "b"]
             await recorder.begin()
 
     trio.run(main)
@@ -572,7 +577,7 @@ def test_clock_on_the_wall_that_was_set_back(tmp_path: Path, monkeypatch: pytest
     """A run that seems to have begun in the future has just begun."""
     path = tmp_path / "journal"
     with closing(Journal.open(path)) as journal:
-        journal.begin(Head(purpose=PURPOSE, began=2e9, facts=LogFacts()), ["a"])
+        journal.begin(JournalHeader(identity=IDENTITY, began=2e9, facts=LogFacts()), ["a"])
 
     async def age() -> float:
         async with recording(path) as recorder:

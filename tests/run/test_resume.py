@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from bulkrestart import Outcome, Proof, Reason, RebootType, Report, RestartClient, Run, StopReason
-from bulkrestart.core.decision import End
+from bulkrestart.core.checkpoint import Checkpoint, JournalHeader, LogFacts, RunIdentity
+from bulkrestart.core.decision import Accept, End
 from bulkrestart.core.model import Attempt
-from bulkrestart.core.record import Head, LogFacts, Purpose, Record
 from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal, read_journal
 from bulkrestart.simulator import Call, Cloud, Fault, Faults, HostFault, LogAccess
@@ -34,50 +34,50 @@ def killed(journal: Path) -> Path:
     return Path(shutil.copyfile(journal, journal.with_name("copy")))
 
 
-def keep(journal: Path, cloud: Cloud, *records: Record, reboot_type: RebootType = SOFT) -> None:
+def keep(journal: Path, cloud: Cloud, *checkpoints: Checkpoint, reboot_type: RebootType = SOFT) -> None:
     """Write the journal that a process would have left."""
     target = Target(endpoint=f"http://cloud.test/v2.1/{cloud.project_id}", project_id=cloud.project_id)
-    purpose = Purpose(target=target, reboot_type=reboot_type)
-    head = Head(purpose=purpose, began=EPOCH, facts=LogFacts())
+    identity = RunIdentity(target=target, reboot_type=reboot_type)
+    header = JournalHeader(identity=identity, began=EPOCH, facts=LogFacts())
     with closing(Journal.open(journal)) as held:
-        held.begin(head, cloud.ids)
-        held.write(held.dump(records), EPOCH)
+        held.begin(header, cloud.ids)
+        held.write(held.dump(checkpoints), EPOCH)
 
 
 # What became of one server in the former process, and what becomes of it now.
 
 
-def record(server_id: str, *, reboot_type: RebootType = SOFT) -> Record:
+def checkpoint(server_id: str, *, reboot_type: RebootType = SOFT) -> Checkpoint:
     """Give what is known of a server that was come to, and not sent to."""
-    return Record(server_id=server_id, reboot_type=reboot_type, began=0.0)
+    return Checkpoint(server_id=server_id, reboot_type=reboot_type, began=0.0)
 
 
-def intended(known: Record) -> Record:
+def intended(known: Checkpoint) -> Checkpoint:
     """Let a send be on the disk, and its answer not."""
     return replace(known, sent_at=0.0, since=(EPOCH + SENT - 1.0, EPOCH + SENT + 1.0))
 
 
-def answered(known: Record, answer: str, request_id: str | None = None) -> Record:
+def answered(known: Checkpoint, answer: str, request_id: str | None = None) -> Checkpoint:
     """Let a send be answered."""
     attempt = Attempt(0.0, answer, request_id)
     since = (EPOCH + SENT - 1.0, EPOCH + SENT + 1.0)
     return replace(known, attempts=(*known.attempts, attempt), has_reached=True, since=since)
 
 
-def unresolved(known: Record) -> Record:
+def unresolved(known: Checkpoint) -> Checkpoint:
     """Let a send have lost its reply."""
     return replace(answered(known, "unanswered: ReadError"), is_unresolved=True, doubts=1, words="ReadError")
 
 
-def ended(known: Record, outcome: Outcome, reason: Reason | None = None) -> Record:
+def ended(known: Checkpoint, outcome: Outcome, reason: Reason | None = None) -> Checkpoint:
     """Let a server have its outcome."""
     return replace(known, end=End(outcome=outcome, reason=reason, detail="as it was"), elapsed=7.0)
 
 
-def accepted(known: Record, request_id: str | None) -> Record:
+def accepted(known: Checkpoint, request_id: str | None) -> Checkpoint:
     """Let a send be accepted."""
     proof = Proof.STATE if request_id is None else None
-    return replace(answered(known, "202", request_id), is_accepted=True, request_id=request_id, proof=proof)
+    return replace(answered(known, "202", request_id), accepted=Accept(request_id, proof))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Case:
     """What is known of a server, whether its send landed, and what must come of it: the outcome, our sends, cycles."""
 
     name: str
-    known: Callable[[Record, str], Record]
+    known: Callable[[Checkpoint, str], Checkpoint]
     has_landed: bool
     end: tuple[Outcome, Reason | None]
     posts: int
@@ -159,7 +159,10 @@ def test_one_server(tmp_path: Path, case: Case, reboot_type: RebootType) -> None
             request_id = cloud.reboot(server_id, reboot_type).request_id
         journal = tmp_path / "journal"
         keep(
-            journal, cloud, case.known(record(server_id, reboot_type=reboot_type), request_id), reboot_type=reboot_type
+            journal,
+            cloud,
+            case.known(checkpoint(server_id, reboot_type=reboot_type), request_id),
+            reboot_type=reboot_type,
         )
         await trio.sleep_until(NOW)
         # An unresolved send is looked for, and not sent again, even if that is the only send allowed.
@@ -184,7 +187,7 @@ def test_not_landed_is_not_believed_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         cloud = cloud_of(1)
         await trio.sleep_until(SENT)
-        keep(tmp_path / "journal", cloud, intended(record(cloud.ids[0])))
+        keep(tmp_path / "journal", cloud, intended(checkpoint(cloud.ids[0])))
         # A gateway delivers it, half a minute after this process began.
         cloud.later(NOW - SENT + 30.0, lambda: cloud.reboot(cloud.ids[0], SOFT))
         await trio.sleep_until(NOW)
@@ -204,7 +207,7 @@ def test_fate_that_nobody_tells(tmp_path: Path, access: LogAccess) -> None:
     async def main() -> None:
         cloud = cloud_of(1)
         await trio.sleep_until(SENT)
-        keep(tmp_path / "journal", cloud, intended(record(cloud.ids[0])))
+        keep(tmp_path / "journal", cloud, intended(checkpoint(cloud.ids[0])))
         cloud.log_access = access
         async with client_of(cloud) as client:
             restart = partial(client.restart, cloud.ids, journal=tmp_path / "journal")
@@ -226,7 +229,7 @@ def test_accepted_is_waited_for_anew(tmp_path: Path) -> None:
         cloud.break_host(cloud.ids[0], HostFault.HANG)
         await trio.sleep_until(SENT)
         row = cloud.reboot(cloud.ids[0], SOFT)
-        keep(tmp_path / "journal", cloud, accepted(record(cloud.ids[0]), row.request_id))
+        keep(tmp_path / "journal", cloud, accepted(checkpoint(cloud.ids[0]), row.request_id))
         await trio.sleep(1000.0)
         async with client_of(cloud) as client:
             began = trio.current_time()
@@ -244,7 +247,10 @@ def test_accepted_is_enough_for_who_does_not_wait(tmp_path: Path) -> None:
         cloud = cloud_of(2)
         await trio.sleep_until(SENT)
         first, second = (cloud.reboot(server_id, SOFT).request_id for server_id in cloud.ids)
-        known = accepted(record(cloud.ids[0]), first), ended(accepted(record(cloud.ids[1]), second), Outcome.ACCEPTED)
+        known = (
+            accepted(checkpoint(cloud.ids[0]), first),
+            ended(accepted(checkpoint(cloud.ids[1]), second), Outcome.ACCEPTED),
+        )
         keep(tmp_path / "journal", cloud, *known)
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids, journal=tmp_path / "journal", wait=False)
@@ -411,7 +417,7 @@ def test_killed_before_an_answer(tmp_path: Path) -> None:
             contents, holder = read_journal(copy)
             assert holder is None
             assert contents is not None
-            assert {record.sent_at is not None for record in contents.records.values()} == {True}
+            assert {checkpoint.sent_at is not None for checkpoint in contents.checkpoints.values()} == {True}
             assert contents.report(is_over=True).summary == {Outcome.IN_DOUBT: 10}
             report = await client.restart(cloud.ids, journal=copy)
         assert_accounted(report, cloud)
@@ -509,7 +515,7 @@ def test_look_of_the_preflight_is_at_what_is_left(tmp_path: Path) -> None:
 
     async def main() -> None:
         cloud = cloud_of(3)
-        keep(tmp_path / "journal", cloud, ended(record(cloud.ids[0]), Outcome.COMPLETED))
+        keep(tmp_path / "journal", cloud, ended(checkpoint(cloud.ids[0]), Outcome.COMPLETED))
         async with client_of(cloud) as client:
             report = await client.restart(cloud.ids, journal=tmp_path / "journal")
         assert report.summary == {Outcome.COMPLETED: 3}

@@ -8,8 +8,8 @@ from bulkrestart.cli.ids import IdsFormat, gather_ids
 from bulkrestart.cli.loop import run_before_sending
 from bulkrestart.cli.select import Selectors, select
 from bulkrestart.cli.streams import Streams
+from bulkrestart.core.checkpoint import Contents
 from bulkrestart.core.model import Outcome
-from bulkrestart.core.record import Contents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,6 @@ def choose(
         ids = list(contents.ids)
         if selectors is not None:
             streams.warn(f"the fleet is that of the journal, {len(ids)} servers: none are selected again")
-    records = {} if contents is None else contents.records
-    to_do = [id_ for id_ in ids if id_ not in records or not records[id_].is_finished(goal)]
+    checkpoints = {} if contents is None else contents.checkpoints
+    to_do = [id_ for id_ in ids if id_ not in checkpoints or not checkpoints[id_].is_finished(goal)]
     return Chosen(ids=ids, to_do=to_do)

@@ -10,9 +10,9 @@ from bulkrestart.cli.end import End, ExitCode
 from bulkrestart.cli.errors import InputError, refusals_told
 from bulkrestart.cli.show import Display, Output
 from bulkrestart.cli.streams import Streams, safe
+from bulkrestart.core.checkpoint import Contents, leaves_nothing_to_do
 from bulkrestart.core.clock import moment_text
 from bulkrestart.core.model import Outcome, StopReason
-from bulkrestart.core.record import Contents, leaves_nothing_to_do
 from bulkrestart.core.report import Report
 
 _REMEDY: Final = "give --journal FILE, or --no-journal"
@@ -99,10 +99,10 @@ def print_journal(path: str, output: Output, streams: Streams) -> End:
 
 
 def _heading(contents: Contents, holder: str | None) -> str:
-    head = contents.head
-    since = f" since {moment_text(head.purpose.since)}" if head.purpose.since is not None else ""
+    header = contents.header
+    since = f" since {moment_text(header.identity.since)}" if header.identity.since is not None else ""
     held = "" if holder is None else f", held by {holder}"
     return (
-        f"{head.purpose.reboot_type} restart of {len(contents.ids)} servers at {head.purpose.target}{since}, "
-        f"begun {moment_text(head.began)}, last written {moment_text(contents.written)}{held}"
+        f"{header.identity.reboot_type} restart of {len(contents.ids)} servers at {header.identity.target}{since}, "
+        f"begun {moment_text(header.began)}, last written {moment_text(contents.written)}{held}"
     )

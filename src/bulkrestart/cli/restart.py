@@ -17,9 +17,9 @@ from bulkrestart.cli.signals import Interrupts
 from bulkrestart.cli.streams import Streams
 from bulkrestart.client import Run
 from bulkrestart.cloud.verify import http_ok, tcp_open
+from bulkrestart.core.checkpoint import Contents
 from bulkrestart.core.model import Verify
 from bulkrestart.core.options import Options, parse_since
-from bulkrestart.core.record import Contents
 
 
 def read_since(text: str | None) -> datetime | None:

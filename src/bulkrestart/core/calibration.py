@@ -8,10 +8,10 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from bulkrestart.core.checkpoint import LogFacts
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, LogTime, log_shift
 from bulkrestart.core.model import Action, Log
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import LogFacts
 from bulkrestart.core.states import OTHER_ACTIONS, REBOOT
 
 T = TypeVar("T")

@@ -1,33 +1,34 @@
-"""Encodes and decodes the lines of a journal: its head, the ids of its fleet, and the record of each server.
+"""Encodes and decodes the lines of a journal: its header, the ids of its fleet, and the checkpoint of each server.
 
-A line is a word and JSON: `head {...}` (the newest counts), `fleet [...]` (the next ids of the fleet),
-`server ID {...}` (the newest of each server counts), `time 1.8e9` (when the records before it were written).
+A line is a word and JSON: `header {...}` (the newest counts), `fleet [...]` (the next ids of the fleet),
+`server KNOWN {...}` (the newest of each server counts; its first KNOWN attempts are those of the lines before),
+`time 1.8e9` (when the checkpoints before it were written).
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import islice
-from math import isfinite
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
+
+from bulkrestart.core.checkpoint import Checkpoint, Contents, JournalHeader
 from bulkrestart.core.clock import moment_text
-from bulkrestart.core.decision import End
 from bulkrestart.core.endpoint import check_id
-from bulkrestart.core.model import Attempt, Outcome, Proof, Reason, RebootType
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record
-from bulkrestart.core.target import Target
+
+T = TypeVar("T")
 
 #: Ids in one `fleet` line: encoding one line for all ids would hold the interpreter for too long.
 _SERVERS: Final = 1000
-#: A record with more attempts than this does not repeat the attempts that the journal already holds, so its size grows
-#: with the number of sends, and not with the square of it.
+#: A checkpoint with more attempts than this does not repeat the attempts that the journal already holds, so its size
+#: grows with the number of sends, and not with the square of it.
 _REPEATED: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedRecords:
-    """Records, encoded as lines.
+class EncodedCheckpoints:
+    """Checkpoints, encoded as lines.
 
     Attributes:
         lines: The lines.
@@ -39,34 +40,33 @@ class EncodedRecords:
     attempts: Mapping[str, int]
 
 
-def dump_records(records: Iterable[Record], kept: Mapping[str, int]) -> EncodedRecords:
-    """Encode records.
+def dump_checkpoints(checkpoints: Iterable[Checkpoint], kept: Mapping[str, int]) -> EncodedCheckpoints:
+    """Encode checkpoints.
 
     Args:
-        records: The records.
+        checkpoints: The checkpoints.
         kept: By server, how many of its attempts the journal already holds; 0 without an entry.
     """
     lines: list[bytes] = []
     attempts: dict[str, int] = {}
-    for record in records:
-        # Leaving out default values halves the journal.
-        values = {name: value for name, default in _FIELDS if (value := getattr(record, name)) != default}
-        if len(record.attempts) > _REPEATED and record.end is None:
-            attempts[record.server_id] = len(record.attempts)
-            if known := kept.get(record.server_id, 0):
-                values |= {"known_attempts": known, "attempts": record.attempts[known:]}
-        lines.append(b"server %s %s" % (record.server_id.encode(), _dump(values)))
-    return EncodedRecords(lines=lines, attempts=attempts)
+    for checkpoint in checkpoints:
+        known = 0
+        if len(checkpoint.attempts) > _REPEATED and checkpoint.end is None:
+            attempts[checkpoint.server_id] = len(checkpoint.attempts)
+            if known := kept.get(checkpoint.server_id, 0):
+                checkpoint = replace(checkpoint, attempts=checkpoint.attempts[known:])
+        lines.append(b"server %d %s" % (known, _dump(checkpoint)))
+    return EncodedCheckpoints(lines=lines, attempts=attempts)
 
 
 def dump_time(now: float) -> bytes:
-    """Encode when the records before were written, in seconds since the epoch."""
+    """Encode when the checkpoints before were written, in seconds since the epoch."""
     return b"time " + _dump(now)
 
 
-def dump_head(head: Head) -> bytes:
-    """Encode the head of a journal."""
-    return b"head " + _dump(head)
+def dump_header(header: JournalHeader) -> bytes:
+    """Encode the header of a journal."""
+    return b"header " + _dump(header)
 
 
 def dump_fleet(ids: Iterable[str]) -> Iterator[bytes]:
@@ -80,10 +80,9 @@ class ContentsReader:
     """Decodes the lines of a journal, in their order, into its contents."""
 
     def __init__(self) -> None:
-        self._head: Head | None = None
+        self._header: JournalHeader | None = None
         self._ids: list[str] = []
-        # The lines of each server that count: several only if the later ones do not repeat its attempts.
-        self._records: dict[str, list[bytes]] = {}
+        self._checkpoints: dict[str, Checkpoint] = {}
         self._written: float | None = None
 
     def read(self, line: bytes) -> None:
@@ -95,19 +94,25 @@ class ContentsReader:
         word, _, text = line.partition(b" ")
         match word:
             case b"server":
-                server_id, _, record = text.partition(b" ")
-                lines = self._records.setdefault(server_id.decode(), [])
-                if _KNOWN not in record:
-                    lines.clear()
-                lines.append(record)
+                known, _, checkpoint = text.partition(b" ")
+                self._add(_load(checkpoint, _CHECKPOINT), _load(known, _NUMBER))
             case b"time":
-                self._written = float(json.loads(text))
+                self._written = _load(text, _MOMENT)
             case b"fleet":
-                self._ids += map(check_id, json.loads(text))
-            case b"head":
-                self._head = _read_head(text)
+                ids = _load(text, _IDS)
+                self._ids += map(check_id, ids)
+            case b"header":
+                self._header = _load(text, _HEADER)
             case _:
-                raise ValueError(f"a line begins with {word.decode(errors='replace')!r:.40}")
+                raise ValueError(f"it begins with {word.decode(errors='replace')!r:.40}")
+
+    def _add(self, checkpoint: Checkpoint, known: int) -> None:
+        if known:
+            former = self._checkpoints.get(checkpoint.server_id)
+            if former is None or not 0 < known <= len(former.attempts):
+                raise ValueError("it lacks attempts that no line before it holds")
+            checkpoint = replace(checkpoint, attempts=(*former.attempts[:known], *checkpoint.attempts))
+        self._checkpoints[checkpoint.server_id] = checkpoint
 
     def contents(self) -> Contents:
         """Return the contents of the lines.
@@ -115,104 +120,62 @@ class ContentsReader:
         Raises:
             Exception: One of `UNREADABLE`: the lines contradict each other, or no run can resume from them.
         """
-        if self._head is None:
-            raise ValueError("it has no head")
-        contents = Contents(
-            head=self._head,
+        if self._header is None:
+            raise ValueError("it has no header")
+        ids = set(self._ids)
+        if len(ids) < len(self._ids) or not self._checkpoints.keys() <= ids:
+            raise ValueError("its fleet and its checkpoints do not match")
+        written = self._header.began if self._written is None else self._written
+        for moment in (self._header.began, written, self._header.identity.since):
+            if moment is not None:
+                # A moment that no calendar has would be found only when it is shown.
+                moment_text(moment)
+        return Contents(
+            header=self._header,
             ids=tuple(self._ids),
-            records={server_id: _read_records(server_id, lines) for server_id, lines in self._records.items()},
-            written=self._head.began if self._written is None else self._written,
+            checkpoints=self._checkpoints,
+            written=written,
         )
-        _check_sense(contents)
-        return contents
 
 
 #: The exceptions of a reader for lines that another program wrote: their digests are right.
-UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError, msgspec.MsgspecError)
 
-_ENCODER: Final = json.JSONEncoder(default=lambda value: _fields_of(value), allow_nan=False, separators=(",", ":"))
-#: It shows, without parsing the JSON, that a record does not repeat its attempts: in a string the quotes are escaped.
-_KNOWN: Final = b'"known_attempts":'
-_FIELDS: Final = tuple((field.name, field.default) for field in fields(Record) if field.name != "server_id")
+_ENCODER: Final = msgspec.json.Encoder()
+_NUMBER: Final = msgspec.json.Decoder(int)
+_MOMENT: Final = msgspec.json.Decoder(float)
+_IDS: Final = msgspec.json.Decoder(list[str])
+_HEADER: Final = msgspec.json.Decoder(JournalHeader)
+_CHECKPOINT: Final = msgspec.json.Decoder(Checkpoint)
+_DEFAULTS: Final = tuple((field.name, field.default) for field in fields(Checkpoint))
 
 
 def _dump(value: object) -> bytes:
-    return _ENCODER.encode(value).encode()
+    if isinstance(value, Checkpoint):
+        # Leaving out default values halves the journal.
+        value = {name: held for name, default in _DEFAULTS if (held := getattr(value, name)) != default}
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        # UTF-8 has no lone surrogates, but a cloud may send one in the id of our user. It must be read exactly: a
+        # reboot by another id is not ours.
+        return json.dumps(msgspec.to_builtins(value), allow_nan=False, separators=(",", ":")).encode()
 
 
-def _fields_of(record: object) -> dict[str, object]:
-    """Return the fields of a dataclass; `dataclasses.asdict` copies deeply, and takes ten times as long."""
-    assert is_dataclass(record), f"{record!r} is not a dataclass"
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+def _load(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a text, and refuse what this version does not write."""
+    try:
+        value = decoder.decode(text)
+    except msgspec.DecodeError:
+        # It may hold a lone surrogate, escaped; see `_dump`.
+        value = msgspec.convert(json.loads(text.decode()), decoder.type)
+    again = _dump(value)
+    # msgspec ignores unknown fields of dataclasses, and takes the last of two fields with one name. The two texts of a
+    # value differ without harm if an integer was written where a float is expected.
+    if again != text and _pairs(again) != _pairs(text):
+        raise ValueError("it has a field that this version does not write")
+    return value
 
 
-def _check_sense(contents: Contents) -> None:
-    """Check that a run can resume from the contents."""
-    if len(set(contents.ids)) < len(contents.ids) or not contents.records.keys() <= set(contents.ids):
-        raise ValueError("its fleet and its records do not match")
-    for moment in (contents.head.began, contents.written, contents.head.purpose.since):
-        if moment is not None:
-            moment_text(moment)
-    for record in contents.records.values():
-        if not all(map(isfinite, (record.began, record.elapsed, record.sent_at or 0.0, *(record.since or ())))):
-            raise ValueError(f"a number of {record.server_id} is not finite")
-
-
-def _read_head(text: bytes) -> Head:
-    values = json.loads(text)
-    purpose, facts = values.pop("purpose"), values.pop("facts")
-    shift = facts.pop("shift")
-    return Head(
-        purpose=Purpose(
-            **purpose | {"target": Target(**purpose["target"]), "reboot_type": RebootType(purpose["reboot_type"])}
-        ),
-        facts=LogFacts(
-            shift=None if shift is None else _pair(shift),
-            **facts,
-        ),
-        **values,
-    )
-
-
-def _read_records(server_id: str, lines: Iterable[bytes]) -> Record:
-    record = None
-    for line in lines:
-        record = _read_record(server_id, line, record)
-    assert record is not None, "each server has a line"
-    return record
-
-
-def _read_record(server_id: str, text: bytes, former: Record | None) -> Record:
-    values = json.loads(text)
-    end = values.pop("end", None)
-    if end is not None:
-        end = End(
-            outcome=Outcome(end["outcome"]),
-            reason=None if end["reason"] is None else Reason(end["reason"]),
-            detail=end["detail"],
-            proof=_read_proof(end["proof"]),
-        )
-    since = values.pop("since", None)
-    attempts = tuple(Attempt(**attempt) for attempt in values.pop("attempts", ()))
-    if known := values.pop("known_attempts", 0):
-        if former is None or len(former.attempts) < known:
-            raise ValueError(f"attempts at {server_id} are missing")
-        attempts = (*former.attempts[:known], *attempts)
-    return Record(
-        server_id=server_id,
-        reboot_type=RebootType(values.pop("reboot_type")),
-        attempts=attempts,
-        since=None if since is None else _pair(since),
-        proof=_read_proof(values.pop("proof", None)),
-        end=end,
-        **values,
-    )
-
-
-def _read_proof(word: str | None) -> Proof | None:
-    return None if word is None else Proof(word)
-
-
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    least, most = values
-    return least, most
+def _pairs(text: bytes) -> object:
+    return json.loads(text.decode(), object_pairs_hook=list)

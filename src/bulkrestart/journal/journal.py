@@ -6,15 +6,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
+from bulkrestart.core.checkpoint import Checkpoint, Contents, JournalHeader
 from bulkrestart.core.errors import JournalError
-from bulkrestart.core.record import Contents, Head, Record
 from bulkrestart.journal.codec import (
     UNREADABLE,
     ContentsReader,
-    EncodedRecords,
+    EncodedCheckpoints,
+    dump_checkpoints,
     dump_fleet,
-    dump_head,
-    dump_records,
+    dump_header,
     dump_time,
 )
 from bulkrestart.journal.lock import find_holder, lock, write_holder
@@ -75,26 +75,26 @@ class Journal:
         with _as_journal_error(self.path, _ANOTHER):
             return _read(self._descriptor)
 
-    def begin(self, head: Head, ids: Iterable[str]) -> None:
-        """Write the head and the whole fleet.
+    def begin(self, header: JournalHeader, ids: Iterable[str]) -> None:
+        """Write the header and the whole fleet.
 
         Raises:
             JournalError: It cannot be written.
         """
         with _as_journal_error(self.path, _ANOTHER):
-            self._log.append([*dump_fleet(ids), dump_head(head)])
+            self._log.append([*dump_fleet(ids), dump_header(header)])
             _sync_folder(self.path)
         self._is_new = False
 
-    def dump(self, records: Iterable[Record]) -> EncodedRecords:
-        """Encode records. This is not done in the thread of `write`, because it would compete for the interpreter."""
-        return dump_records(records, self._attempts)
+    def dump(self, checkpoints: Iterable[Checkpoint]) -> EncodedCheckpoints:
+        """Encode checkpoints; not in the thread of `write`, because it would compete for the interpreter."""
+        return dump_checkpoints(checkpoints, self._attempts)
 
-    def write(self, rows: EncodedRecords, now: float) -> None:
-        """Write the records of some servers. When it returns they are on the disk; if it fails, none is written.
+    def write(self, rows: EncodedCheckpoints, now: float) -> None:
+        """Write the checkpoints of some servers. When it returns they are on the disk; if it fails, none is written.
 
         Args:
-            rows: The records, encoded by `dump`.
+            rows: The checkpoints, encoded by `dump`.
             now: The time, in seconds since the epoch.
 
         Raises:
@@ -103,13 +103,13 @@ class Journal:
         self._append([*rows.lines, dump_time(now)])
         self._attempts |= rows.attempts
 
-    def write_head(self, head: Head) -> None:
-        """Write a new head, with what the run has learnt.
+    def write_header(self, header: JournalHeader) -> None:
+        """Write a new header, with what the run has learnt.
 
         Raises:
             JournalError: It cannot be written.
         """
-        self._append([dump_head(head)])
+        self._append([dump_header(header)])
 
     def _append(self, lines: list[bytes]) -> None:
         with _as_journal_error(self.path, "; mend that, and the same call goes on"):
@@ -177,9 +177,7 @@ def _as_journal_error(path: str | os.PathLike[str], remedy: str = "") -> Iterato
     except DamagedError as error:
         raise JournalError(f"the journal {path} is damaged ({error}): {_SINCE}") from error
     except ForeignError as error:
-        raise JournalError(
-            f"the journal {path} cannot be used: {error}; give another file, and --since if it was a journal"
-        ) from error
+        raise JournalError(f"the journal {path} cannot be used: {error}") from error
     except (OSError, ValueError) as error:
         # A ValueError: a path with a NUL character.
         why = error.strerror if isinstance(error, OSError) else error
@@ -246,13 +244,16 @@ def _opened_to_read(path: str | os.PathLike[str], *, is_checked: bool) -> Iterat
 
 
 def _read(descriptor: int) -> Contents | None:
-    reader, is_begun = ContentsReader(), False
+    reader, number = ContentsReader(), 0
     try:
         for _, lines in read_commits(descriptor):
-            is_begun = True
             for line in lines:
+                number += 1
                 reader.read(line)
-        return reader.contents() if is_begun else None
+    except UNREADABLE as error:
+        raise DamagedError(f"entry {number}: {error}") from error
+    try:
+        return reader.contents() if number else None
     except UNREADABLE as error:
         raise DamagedError(str(error)) from error
 

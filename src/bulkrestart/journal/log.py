@@ -32,7 +32,7 @@ from hashlib import blake2b
 from typing import Final, Self
 
 _FORMAT: Final = b"bulkrestart journal "
-_VERSION: Final = 2
+_VERSION: Final = 3
 _BLOCK: Final = 512
 _NOTE_AT: Final = 3 * _BLOCK
 _LINES_AT: Final = 4 * _BLOCK
@@ -48,7 +48,7 @@ class DamagedError(Exception):
 
 
 class ForeignError(Exception):
-    """Raised when a file is not a log of this version."""
+    """Raised when a file is not a log of this version. The message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,11 +218,14 @@ def _read_start(descriptor: int) -> tuple[bytes, Mark]:
     """Read the id of a log, and the newer of its two marks."""
     start = os.pread(descriptor, _LINES_AT, 0)
     if start.startswith(b"SQLite format 3\0") and start[68:72] == b"blkr":
-        raise ForeignError(f"it is of version 1, and this is bulkrestart for version {_VERSION}")
+        raise _other_version(1)
     if (title := _TITLE.match(start)) is None:
-        raise ForeignError("it is not a journal of bulkrestart, or its first line is damaged")
+        raise ForeignError(
+            "it is not a journal of bulkrestart, or its first line is damaged; give another file, and --since if it "
+            "was a journal"
+        )
     if int(title[1]) != _VERSION:
-        raise ForeignError(f"it is of version {int(title[1])}, and this is bulkrestart for version {_VERSION}")
+        raise _other_version(int(title[1]))
     if (log_id := title[2]) is None or len(start) < _LINES_AT:
         raise DamagedError("its start cannot be read")
     marks: list[Mark] = []
@@ -235,6 +238,14 @@ def _read_start(descriptor: int) -> tuple[bytes, Mark]:
     if not marks:
         raise DamagedError("neither of its marks can be read")
     return log_id, max(marks, key=lambda mark: mark.count)
+
+
+def _other_version(version: int) -> ForeignError:
+    other = "an older" if version < _VERSION else "a newer"
+    return ForeignError(
+        f"{other} bulkrestart wrote it (journal format {version}), and this one reads format {_VERSION}; finish its "
+        f"run with {other} bulkrestart, or give another file, and --since with the time at which its run began"
+    )
 
 
 def _first_mark(log_id: bytes) -> Mark:

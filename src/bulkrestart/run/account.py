@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import anyio
 
+from bulkrestart.core.checkpoint import Checkpoint, Contents
 from bulkrestart.core.decision import End
 from bulkrestart.core.model import Outcome, ServerResult
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import Contents, Record
 from bulkrestart.core.report import Ledger, Report, Statistics
 from bulkrestart.run.course import Course
 from bulkrestart.run.crew import unhurried
@@ -46,14 +46,14 @@ class Account:
 
     async def take_up(self) -> None:
         """Go on where the journal ends: what is finished stays, and so does what is accepted if that is enough."""
-        await unhurried(self._recorder.records.values(), self._take_up)
+        await unhurried(self._recorder.checkpoints.values(), self._take_up)
 
-    def _take_up(self, record: Record) -> None:
-        progress = record.resume(self._order, now=anyio.current_time())
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        progress = checkpoint.resume(self._order, now=anyio.current_time())
         self._ledger.begin(progress)
-        if record.is_finished(self._options.goal):
+        if checkpoint.is_finished(self._options.goal):
             self._started += 1
-            self._close(record.result())
+            self._close(checkpoint.result())
         elif progress.accepted is not None and not self._options.wait:
             self._started += 1
             self.close(progress, End(outcome=Outcome.ACCEPTED, proof=progress.accepted.proof))
@@ -94,11 +94,11 @@ class Account:
         if self._ended is None:
             self._ended = anyio.current_time()
         # The journal gets the progress of unfinished servers, not the outcome in the report: the next process continues
-        # from that progress. An accepted server is already in the journal as such, unless its record still holds the
-        # end that an earlier process wrote.
+        # from that progress. An accepted server is already in the journal as such, unless its checkpoint
+        # still holds the end that an earlier process wrote.
         for progress in self._ledger.under_way():
-            record = self._recorder.records.get(progress.server_id)
-            if progress.accepted is None or (record is not None and record.end is not None):
+            checkpoint = self._recorder.checkpoints.get(progress.server_id)
+            if progress.accepted is None or (checkpoint is not None and checkpoint.end is not None):
                 self._recorder.note(progress)
         self._recorder.close()
         self._rest = self._ledger.unfinished(self._ended)

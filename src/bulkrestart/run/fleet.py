@@ -231,9 +231,9 @@ class Fleet:
 
     async def _go_on(self, parked: TaskGroup) -> None:
         """Count what a former process finished, and follow what it sent, before anything else is sent."""
-        records = self._recorder.records.values()
-        finished = (record for record in records if record.is_finished(self._options.goal))
-        await unhurried(finished, lambda record: self._count_former(record.result()))
+        checkpoints = self._recorder.checkpoints.values()
+        finished = (checkpoint for checkpoint in checkpoints if checkpoint.is_finished(self._options.goal))
+        await unhurried(finished, lambda checkpoint: self._count_former(checkpoint.result()))
         sent = [progress for progress in self._ledger.under_way() if progress.is_sent]
         for progress in sent:
             self._turns.begin(progress.server_id)

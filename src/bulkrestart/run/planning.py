@@ -4,11 +4,11 @@ import random
 from collections.abc import Mapping, Sequence
 
 from bulkrestart.cloud.compute import Compute
+from bulkrestart.core.checkpoint import Checkpoint
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Cost, Forecast, Plan, draw_up, forecast
-from bulkrestart.core.record import Record
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.preflight import TRIES, Preflight, require_past
@@ -26,7 +26,7 @@ async def make_plan(
     clock: CloudClock,
     rng: random.Random,
     max_per_second: float | None,
-    records: Mapping[str, Record],
+    checkpoints: Mapping[str, Checkpoint],
 ) -> Plan:
     """Make the plan of a run.
 
@@ -38,7 +38,7 @@ async def make_plan(
         clock: The cloud's time.
         rng: The source of jitter.
         max_per_second: Requests a second, at most; None: no bound.
-        records: What a journal knows of them.
+        checkpoints: What a journal knows of them.
 
     Raises:
         AuthError: Our credentials are refused.
@@ -47,7 +47,7 @@ async def make_plan(
     """
     sweep = Sweep(compute, gate, clock, options.max_at_once, wait_timeout=options.wait_timeout)
     survey = Survey(sweep, options.rollout, keeps_states=True, is_thorough=True)
-    former = {one.server_id: one.result() for one in records.values() if one.is_finished(options.goal)}
+    former = {one.server_id: one.result() for one in checkpoints.values() if one.is_finished(options.goal)}
     left = [server_id for server_id in fleet if server_id not in former]
     if left:
         with gate.stall.bounded():
@@ -71,7 +71,7 @@ async def make_plan(
                 wave=numbers[server_id],
                 domain=survey.domain(server_id),
                 options=options,
-                is_sent=server_id in records and records[server_id].resume(options.order(0.0), now=0.0).is_sent,
+                is_sent=server_id in checkpoints and checkpoints[server_id].resume(options.order(0.0), now=0.0).is_sent,
             )
         )
 

@@ -1,6 +1,6 @@
-"""Keeps the journal beside a run: a send is on the disk before it leaves, and what came of it follows.
+"""Writes the journal beside a run: a send is on the disk before it leaves, and what came of it follows.
 
-Law: commits are grouped, and made by one task that outlives the lanes. A lane that called the thread itself would
+Law: commits are grouped, and made by one task that outlives the workers. A worker that called the thread itself would
 return at a native cancellation (asyncio's) before the commit is done.
 """
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from bulkrestart.core.calibration import ActionLogCalibration
+from bulkrestart.core.checkpoint import Checkpoint, Contents, JournalHeader, LogFacts, RunIdentity
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decision import End
 from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, record_of
 from bulkrestart.run.course import Course
 
 if TYPE_CHECKING:
@@ -31,31 +31,31 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Batch:
-    """Records that are committed together, the newest of each server.
+    """Checkpoints that are committed together, the newest of each server.
 
     Attributes:
-        records: They, by the server's id.
+        checkpoints: The checkpoints, by the server's id.
         is_written: They are on the disk.
-        over: Set when they are, or cannot be.
+        over: Set when they are on the disk, or cannot be written.
     """
 
-    records: dict[str, Record] = field(default_factory=dict)
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     is_written: bool = False
     over: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Recorder:
-    """Records one process's part of a run; without a journal it does nothing.
+    """Writes one process's part of a run; without a journal it does nothing.
 
     Args:
         journal: The journal; None to keep none.
-        contents: What it holds already; None if its run has not begun.
+        contents: What the journal held when it was opened; None if its run had not begun.
     """
 
     def __init__(self, journal: "Journal | None" = None, contents: Contents | None = None) -> None:
         self._journal = journal
         self._contents = contents
-        self._head: Head | None = None
+        self._header: JournalHeader | None = None
         self._fleet: Sequence[str] = ()
         self._batch = _Batch()
         self._news = anyio.Event()
@@ -63,7 +63,7 @@ class Recorder:
 
     @property
     def is_kept(self) -> bool:
-        """There is a journal."""
+        """Whether there is a journal."""
         return self._journal is not None
 
     @property
@@ -72,26 +72,26 @@ class Recorder:
         return self._contents
 
     @property
-    def records(self) -> Mapping[str, Record]:
-        """What the journal knew of the servers when it was opened."""
-        return {} if self._contents is None else self._contents.records
+    def checkpoints(self) -> Mapping[str, Checkpoint]:
+        """The checkpoints that the journal held when it was opened."""
+        return {} if self._contents is None else self._contents.checkpoints
 
     @property
     def facts(self) -> LogFacts:
-        """What it knew of the action log."""
-        return LogFacts() if self._contents is None else self._contents.head.facts
+        """What the journal held of the action log."""
+        return LogFacts() if self._contents is None else self._contents.header.facts
 
     @property
     def age(self) -> float:
-        """Seconds since the run first began, by the clock on the wall, which somebody may have set."""
-        return 0.0 if self._contents is None else max(0.0, time.time() - self._contents.head.began)
+        """Seconds since the run began, by the wall clock, which may have been set."""
+        return 0.0 if self._contents is None else max(0.0, time.time() - self._contents.header.began)
 
-    def prepare(self, purpose: Purpose, fleet: Sequence[str] | None) -> Sequence[str]:
-        """Take what the run is for, and see that the journal is of no other.
+    def prepare(self, identity: RunIdentity, fleet: Sequence[str] | None) -> Sequence[str]:
+        """Take what the run is for, and check that the journal is of the same run.
 
         Args:
-            purpose: What it is for.
-            fleet: The servers, without duplicates; None for the journal's.
+            identity: What the run is for.
+            fleet: The servers, without duplicates; None for those of the journal.
 
         Returns:
             The fleet.
@@ -100,32 +100,32 @@ class Recorder:
             JournalError: The journal is of another run.
         """
         if self._contents is None:
-            assert fleet is not None, "a run that has not begun has no other fleet"
+            assert fleet is not None, "a journal whose run has not begun holds no fleet"
             self._fleet = fleet
-            self._head = Head(purpose=purpose, began=time.time(), facts=LogFacts())
+            self._header = JournalHeader(identity=identity, began=time.time(), facts=LogFacts())
         else:
-            assert self._journal is not None, "what is held is held by a journal"
-            self._contents.check(self._journal.path, purpose, fleet)
+            assert self._journal is not None, "contents come from a journal"
+            self._contents.check(self._journal.path, identity, fleet)
             self._fleet = self._contents.ids
-            self._head = self._contents.head
+            self._header = self._contents.header
         return self._fleet
 
     async def begin(self) -> None:
-        """Write what the run is for, unless the journal has it: now something is to be sent.
+        """Write what the run is for, unless the journal holds it. This is called before the first send.
 
         Raises:
             JournalError: It cannot be written.
         """
         if self._journal is not None and self._contents is None:
-            assert self._head is not None, "it is prepared first"
-            await in_thread(partial(self._journal.begin, self._head, self._fleet))
+            assert self._header is not None, "prepare is called first"
+            await in_thread(partial(self._journal.begin, self._header, self._fleet))
 
     async def run(self, course: Course, calibration: ActionLogCalibration) -> None:
-        """Commit what comes, until closed; halt the run if it cannot be.
+        """Commit checkpoints until closed; halt the run if they cannot be written.
 
-        What could not be committed is tried again with what comes next, and at the end.
+        Checkpoints that could not be written are tried again with the next ones, and at the end.
         """
-        if self._journal is None or self._head is None:
+        if self._journal is None or self._header is None:
             return
         is_last = False
         with anyio.CancelScope(shield=True):
@@ -134,27 +134,27 @@ class Recorder:
                 is_last = self._is_closed
                 self._news = anyio.Event()
                 batch, self._batch = self._batch, _Batch()
-                if not batch.records:
+                if not batch.checkpoints:
                     continue
                 try:
-                    rows = self._journal.dump(batch.records.values())
+                    rows = self._journal.dump(batch.checkpoints.values())
                     await in_thread(partial(self._journal.write, rows, time.time()))
                     batch.is_written = True
-                    if self._head.facts != calibration.facts:
-                        head = replace(self._head, facts=calibration.facts)
-                        await in_thread(partial(self._journal.write_head, head))
-                        self._head = head
+                    if self._header.facts != calibration.facts:
+                        header = replace(self._header, facts=calibration.facts)
+                        await in_thread(partial(self._journal.write_header, header))
+                        self._header = header
                 except JournalError as error:
                     course.halt(Stop(StopReason.JOURNAL, str(error)))
-                    self._batch.records = batch.records | self._batch.records
+                    self._batch.checkpoints = batch.checkpoints | self._batch.checkpoints
                 finally:
                     batch.over.set()
 
-    async def intend(self, progress: Progress, clock: CloudClock) -> bool:
-        """Write that a send is about to leave.
+    async def write_ahead(self, progress: Progress, clock: CloudClock) -> bool:
+        """Write that a send is about to leave, and wait until that is on the disk.
 
         Args:
-            progress: The server's way so far; it is not changed.
+            progress: How far the run has come with the server; it is not changed.
             clock: The cloud's time.
 
         Returns:
@@ -169,20 +169,20 @@ class Recorder:
         return batch.is_written
 
     def note(self, progress: Progress, end: End | None = None) -> None:
-        """Write, soon, how far a server has come."""
+        """Have a checkpoint of a server written with the next commit."""
         if self._journal is not None:
-            self._batch.records[progress.server_id] = record_of(progress, anyio.current_time(), end)
+            self._batch.checkpoints[progress.server_id] = Checkpoint.of(progress, anyio.current_time(), end)
             self._news.set()
 
     def close(self) -> None:
-        """Expect nothing more: the task ends with what it has."""
+        """End the task of `run` after a last commit."""
         self._is_closed = True
         self._news.set()
 
 
 @asynccontextmanager
 async def recording(path: str | os.PathLike[str] | None) -> AsyncIterator[Recorder]:
-    """Open a journal, and close it afterwards.
+    """Open a journal, give its recorder, and close it afterwards.
 
     Args:
         path: The file; None to keep none.
@@ -193,10 +193,10 @@ async def recording(path: str | os.PathLike[str] | None) -> AsyncIterator[Record
     if path is None:
         yield Recorder()
         return
-    # A run without a journal needs no locks on files, which not every system has.
+    # Imported late: a run without a journal needs no locks on files, which not every system has.
     from bulkrestart.journal import Journal
 
-    # A cancellation may come while it is opened: then the stack has it nonetheless.
+    # If a cancellation comes while it is opened, the stack still closes it.
     opened = ExitStack()
     try:
         journal = await in_thread(lambda: opened.enter_context(closing(Journal.open(path))))
@@ -206,7 +206,7 @@ async def recording(path: str | os.PathLike[str] | None) -> AsyncIterator[Record
 
 
 async def read_ahead(path: str) -> Contents | None:
-    """Read what a journal holds, without holding it; None if there is none, or its run has not begun.
+    """Read a journal without locking it; None if there is none, or its run has not begun.
 
     Raises:
         JournalError: It cannot be read.
@@ -217,9 +217,9 @@ async def read_ahead(path: str) -> Contents | None:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Call what blocks in a worker thread, and come back when it is over, however the caller is cancelled meanwhile.
+    """Call a blocking function in a worker thread, and return when it is over, even if the caller is cancelled.
 
-    The thread is not counted among those of the program that embeds us.
+    The thread does not count against the thread limit of the program that embeds us.
     """
     ends: list[T | Exception] = []
 

@@ -98,7 +98,7 @@ class Submitter:
         """
         if progress.sends.spent >= self._options.max_attempts and not self._gate.is_door_closed:
             return progress.out_of_attempts()
-        is_written = await self._recorder.intend(progress, self._clock)
+        is_written = await self._recorder.write_ahead(progress, self._clock)
         decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
         self._recorder.note(progress)
         self._stop_if_told(decision)

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkrestart.core.checkpoint import Checkpoint, Contents, JournalHeader, LogFacts, RunIdentity, leaves_nothing_to_do
 from bulkrestart.core.clock import UNCHECKED_SKEW, LogTime
 from bulkrestart.core.decide import decide
 from bulkrestart.core.decision import Accept, Decision, End, Look, Send
 from bulkrestart.core.look import LATE_GRACE, decide_look
-from bulkrestart.core.model import Action, Attempt, Log, Outcome, Proof, Reason, Server, ServerResult
+from bulkrestart.core.model import Action, Attempt, Log, Outcome, Proof, Reason, Server, ServerResult, Stop, StopReason
 from bulkrestart.core.observation import Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, leaves_nothing_to_do, record_of
 from bulkrestart.core.sends import Fate, Sends
 from bulkrestart.core.target import Target
 from tests.core.samples import (
@@ -65,7 +65,7 @@ def options(*, wait: bool = True, escalate: bool = False, start_stopped: bool = 
 
 def taken_up(progress: Progress, end: End | None = None) -> Progress:
     """Write a server down, and take it up in another process."""
-    return record_of(progress, 130.0, end).resume(options().order(LATER), now=NOW)
+    return Checkpoint.of(progress, 130.0, end).resume(options().order(LATER), now=NOW)
 
 
 GOALS: Final = (Outcome.ACCEPTED, Outcome.COMPLETED, Outcome.VERIFIED)
@@ -98,16 +98,16 @@ LEFT: Final[dict[Outcome, dict[Outcome, frozenset[Reason | None]]]] = {
 def test_what_is_finished(outcome: Outcome, reason: Reason | None, goal: Outcome) -> None:
     """Every outcome with every reason is finished, or is taken up again; a report and a journal agree on it."""
     end = End(outcome=outcome, reason=reason)
-    record = record_of(sent(), 130.0, end)
+    checkpoint = Checkpoint.of(sent(), 130.0, end)
 
-    assert record.is_finished(goal) is (reason not in LEFT[outcome][goal])
-    assert leaves_nothing_to_do(record.result(), goal) is record.is_finished(goal)
+    assert checkpoint.is_finished(goal) is (reason not in LEFT[outcome][goal])
+    assert leaves_nothing_to_do(checkpoint.result(), goal) is checkpoint.is_finished(goal)
 
 
 @pytest.mark.parametrize("goal", GOALS)
 def test_server_without_an_outcome_is_not_finished(goal: Outcome) -> None:
     """Not even one that was accepted."""
-    assert not record_of(sent(ACCEPTED), 130.0).is_finished(goal)
+    assert not Checkpoint.of(sent(ACCEPTED), 130.0).is_finished(goal)
 
 
 def test_server_that_was_not_sent_to() -> None:
@@ -122,10 +122,10 @@ def test_send_in_flight() -> None:
     progress = begun(run_began=90.0, began=100.0)
     progress.sends.leave(104.0, CLOUD_TIME)
 
-    record = record_of(progress, 130.0)
+    checkpoint = Checkpoint.of(progress, 130.0)
 
-    assert record.sent_at == 14.0
-    assert record.resume(options().order(LATER), now=NOW) == replace(
+    assert checkpoint.sent_at == 14.0
+    assert checkpoint.resume(options().order(LATER), now=NOW) == replace(
         begun(run_began=LATER, began=LATER + 10.0),
         sends=Sends(
             attempts=(replace(LOST, sent_at=14.0),),
@@ -257,9 +257,9 @@ def test_lost_send_does_not_count() -> None:
 @pytest.mark.parametrize(("escalate", "start_stopped"), [(False, False), (True, False), (True, True)])
 def test_leave_is_given_anew(escalate: bool, start_stopped: bool) -> None:
     """What may be escalated or started is what this process was told, not the former."""
-    record = record_of(sent(may_escalate=not escalate, may_start=not start_stopped), 130.0)
+    checkpoint = Checkpoint.of(sent(may_escalate=not escalate, may_start=not start_stopped), 130.0)
 
-    progress = record.resume(options(escalate=escalate, start_stopped=start_stopped).order(LATER), now=NOW)
+    progress = checkpoint.resume(options(escalate=escalate, start_stopped=start_stopped).order(LATER), now=NOW)
 
     assert (progress.order.may_escalate, progress.order.may_start) == (escalate, start_stopped)
 
@@ -286,8 +286,15 @@ def test_result_of_what_is_finished() -> None:
     progress = sent(conflict("task_state", "migrating"), ACCEPTED, cloud_time=CLOUD_TIME)
     end = End(outcome=Outcome.COMPLETED, proof=Proof.ACTION, detail="as it was")
 
-    assert record_of(progress, 130.0, end).result() == progress.result(130.0, end)
-    assert record_of(progress, 130.0, end).result().elapsed == 30.0
+    assert Checkpoint.of(progress, 130.0, end).result() == progress.result(130.0, end)
+    assert Checkpoint.of(progress, 130.0, end).result().elapsed == 30.0
+
+
+def test_stop_is_not_kept() -> None:
+    """An outcome that stopped its run does not stop the run of the next process."""
+    end = End(outcome=Outcome.REFUSED, reason=Reason.UNAUTHORIZED, stop=Stop(StopReason.UNAUTHORIZED, "no token"))
+
+    assert Checkpoint.of(sent(), 130.0, end).end == End(outcome=Outcome.REFUSED, reason=Reason.UNAUTHORIZED)
 
 
 def test_report_of_a_journal() -> None:
@@ -296,16 +303,16 @@ def test_report_of_a_journal() -> None:
     in_flight.sends.leave(1.0, CLOUD_TIME)
     waited_for = replace(sent(ACCEPTED), server_id="waited-for")
     back = replace(sent(ACCEPTED), server_id="back")
-    records = [
-        record_of(in_flight, 5.0),
-        record_of(waited_for, 105.0),
-        record_of(back, 130.0, End(outcome=Outcome.COMPLETED, proof=Proof.ACTION)),
+    checkpoints = [
+        Checkpoint.of(in_flight, 5.0),
+        Checkpoint.of(waited_for, 105.0),
+        Checkpoint.of(back, 130.0, End(outcome=Outcome.COMPLETED, proof=Proof.ACTION)),
     ]
-    purpose = Purpose(target=Target(endpoint="https://cloud.test/v2.1/p", project_id="p"), reboot_type=SOFT)
+    identity = RunIdentity(target=Target(endpoint="https://cloud.test/v2.1/p", project_id="p"), reboot_type=SOFT)
     contents = Contents(
-        head=Head(purpose=purpose, began=1000.0, facts=LogFacts()),
+        header=JournalHeader(identity=identity, began=1000.0, facts=LogFacts()),
         ids=("not-begun", "waited-for", "in-flight", "back"),
-        records={record.server_id: record for record in records},
+        checkpoints={checkpoint.server_id: checkpoint for checkpoint in checkpoints},
         written=1040.0,
     )
 
@@ -336,8 +343,8 @@ def test_report_of_a_journal() -> None:
     )
 
 
-def names(*kinds: type[Record | Progress | Sends | Fate]) -> set[str]:
-    """Give the names of the fields of these records."""
+def names(*kinds: type[Checkpoint | Progress | Sends | Fate]) -> set[str]:
+    """Give the names of the fields of these checkpoints."""
     return {field.name for kind in kinds for field in fields(kind)}
 
 
@@ -354,10 +361,10 @@ def test_what_is_not_recorded_counts_anew() -> None:
         "back",
     }
     # What they hold stands by itself.
-    parts = {"sends", "fate", "accepted", "failed_soft"}
+    parts = {"sends", "fate"}
     held = names(Progress, Sends, Fate) - parts
 
-    assert held == (names(Record) & held) | anew
+    assert held == (names(Checkpoint) & held) | anew
 
 
 #: What sends and looks can meet: one of each kind that the tables tell apart.
@@ -466,11 +473,11 @@ def test_nothing_is_sent_while_a_fate_is_unknown(way: tuple[Progress, End | None
         or progress.fate.is_unresolved
         or (end is not None and end.outcome is Outcome.IN_DOUBT)
     )
-    record = record_of(progress, 5000.0, end)
+    checkpoint = Checkpoint.of(progress, 5000.0, end)
     asked = options(wait=wait, escalate=True, start_stopped=True)
-    assert record.is_finished(asked.goal) is (end is not None and leaves_nothing_to_do(end, asked.goal))
+    assert checkpoint.is_finished(asked.goal) is (end is not None and leaves_nothing_to_do(end, asked.goal))
 
-    resumed = record.resume(asked.order(LATER), now=NOW)
+    resumed = checkpoint.resume(asked.order(LATER), now=NOW)
 
     assert resumed.fate.is_unresolved is was_unknown
     assert resumed.sends.in_flight_since is None
@@ -491,6 +498,6 @@ def test_record_of_what_was_taken_up(way: tuple[Progress, End | None]) -> None:
     progress, end = way
     once = taken_up(progress, end)
 
-    twice = record_of(once, NOW).resume(options().order(LATER), now=NOW)
+    twice = Checkpoint.of(once, NOW).resume(options().order(LATER), now=NOW)
 
     assert twice == once
