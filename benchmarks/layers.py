@@ -22,7 +22,6 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import LaneTransport
-from bulkrestart.core.admission import Admission
 from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.decide import decide, hold_for
@@ -36,6 +35,7 @@ from bulkrestart.core.record import Head, LogFacts, Purpose, record_of
 from bulkrestart.core.report import Ledger
 from bulkrestart.core.target import Target
 from bulkrestart.journal import Journal
+from bulkrestart.limits.admission import Admission
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.recorder import Recorder

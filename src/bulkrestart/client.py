@@ -22,7 +22,6 @@ from bulkrestart.cloud.proxied import ProxiedTransport
 from bulkrestart.cloud.seam import Seam
 from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
-from bulkrestart.core.admission import Admission
 from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint, check_id
@@ -38,6 +37,7 @@ from bulkrestart.core.rollout import Domain, Rollout
 from bulkrestart.core.selection import Selection
 from bulkrestart.core.stall import STALL_TIMEOUT, bound
 from bulkrestart.core.target import Target
+from bulkrestart.limits.admission import Admission
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.fleet import Fleet
 from bulkrestart.run.gate import Gate
@@ -96,7 +96,7 @@ class RestartClient:
     """Restarts servers of one project.
 
     It holds no task group: it may be built outside an event loop, entered in one task and closed in another. Any
-    number of tasks may call it at once; they share its bound on requests, its brake and its connections. All of them
+    number of tasks may call it at once; they share its bound on requests, its pauses and its connections. All of them
     are tasks of one event loop: a second `asyncio.run` or `trio.run` needs a client of its own.
 
     Args:

@@ -9,9 +9,9 @@ import trio
 
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Server, StopReason, Token
 from bulkrestart.core import faults
-from bulkrestart.core.admission import Admission
 from bulkrestart.core.observation import Answer, Unanswered
-from bulkrestart.core.pacing import TROUBLES
+from bulkrestart.limits.admission import Admission
+from bulkrestart.limits.pacing import FAILURES
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.traffic import Traffic
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
@@ -169,7 +169,7 @@ def test_one_server_s_500s_close_no_door() -> None:
             cloud.script(bad, *[Fault.error(500)] * 40, call=call)
         async with client_of(cloud, max_at_once=1) as client, client.restarting(cloud.ids, wait=False) as run:
             await trio.sleep(60.0)
-            assert not client._traffic.admission.door.is_closed
+            assert not client._traffic.admission.breaker.is_open
             run.stop()
             async for _ in run:
                 pass
@@ -236,7 +236,7 @@ def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gate.ask, look, "x")
             await trio.sleep(0.1)
-            for _ in range(TROUBLES):
+            for _ in range(FAILURES):
                 gate.observe(Answer(503), sent_at=trio.current_time(), server_id=None)
             for number in range(5):
                 nursery.start_soon(send, number)
@@ -403,7 +403,7 @@ def test_a_run_that_finds_the_door_closed() -> None:
             assert left
             again = await client.restart(left)
             assert again.summary == {Outcome.COMPLETED: len(left)}
-            assert not client._traffic.admission.door.is_closed
+            assert not client._traffic.admission.breaker.is_open
 
     virtually(main)
 

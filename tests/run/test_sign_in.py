@@ -13,7 +13,7 @@ import trio
 from bulkrestart import AuthError, Outcome, Reason, Report, RestartClient, StopReason
 from bulkrestart.cloud import instants
 from bulkrestart.cloud.credentials import Trouble
-from bulkrestart.core.admission import Admission
+from bulkrestart.limits.admission import Admission
 from bulkrestart.run.traffic import Claim, Signer, Traffic
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.cloud.scripted import DOWN, WRONG_PASSWORD, Scripted

@@ -9,15 +9,15 @@ from typing import TypeVar
 import anyio
 
 from bulkrestart.cloud.credentials import Renewed, Trouble
-from bulkrestart.core.admission import Party
 from bulkrestart.core.decision import Hold
 from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Unsent
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.queues import Rank
-from bulkrestart.core.rejections import Rejections
 from bulkrestart.core.stall import RequestKind
 from bulkrestart.core.trouble import closed
+from bulkrestart.limits.admission import Flow
+from bulkrestart.limits.fair_queue import Priority
+from bulkrestart.limits.rejections import Rejections
 from bulkrestart.run.course import Course
 from bulkrestart.run.stall import StallWatch
 from bulkrestart.run.traffic import Claim, Traffic
@@ -49,18 +49,18 @@ class Gate:
     ) -> None:
         self.course = Course()
         self.stall = stall or StallWatch(is_run=False)
-        self.stall.holding = self._holding
+        self.stall.pause_cause = self._pause_cause
         self._traffic = traffic
         self._admission = traffic.admission
         self._auth = auth
         self._rejections = Rejections()
-        self._party = Party(max_at_once, anyio.current_time())
+        self._party = Flow(max_at_once, anyio.current_time())
         self.course.tell(partial(traffic.wake, self._party))
 
     @property
     def is_held(self) -> bool:
         """Nothing may leave at this moment, slot or no slot."""
-        return not self.is_signed_in or self._admission.is_held(anyio.current_time())
+        return not self.is_signed_in or self._admission.is_paused(anyio.current_time())
 
     @property
     def is_signed_in(self) -> bool:
@@ -68,9 +68,9 @@ class Gate:
         return self._auth is None or self._auth.is_signed_in
 
     @property
-    def is_door_closed(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """The cloud is in trouble, by all that is known."""
-        return self._admission.door.is_closed
+        return self._admission.breaker.is_open
 
     async def sign_in(self) -> Trouble | None:
         """See that there is something to sign with, when nobody is asked to wait; give the trouble if it is final.
@@ -84,7 +84,7 @@ class Gate:
         if self._auth is None or self._auth.is_lasting:
             return None
         while not end.is_set():
-            if wait := self._admission.brake.remaining(anyio.current_time()):
+            if wait := self._admission.throttle.remaining(anyio.current_time()):
                 self._judge()
                 # The head of the queues may wait here, and all others behind it: it stops their runs in time, too.
                 with anyio.move_on_after(min(wait, self._traffic.judge(self._party))):
@@ -95,7 +95,7 @@ class Gate:
             self.stall.record_sign_in(trouble)
             if trouble is None or trouble.is_final:
                 return trouble
-            if not self._admission.brake.remaining(anyio.current_time()):
+            if not self._admission.throttle.remaining(anyio.current_time()):
                 _log.warning("everybody waits: %s", trouble.words)
             self._traffic.hold(trouble.retry_after, sent_at=asked, words=trouble.words)
         return None
@@ -106,7 +106,7 @@ class Gate:
         Args:
             probe: Asks how the cloud is, if it is in trouble: no server's send is spent on that.
         """
-        return Passage(self, Claim(self._party, Rank.SEND, self.course, is_for_send=True, probe=probe))
+        return Passage(self, Claim(self._party, Priority.SEND, self.course, is_for_send=True, probe=probe))
 
     async def enter(self, claim: Claim) -> Trouble | None:
         """Take a slot; give the trouble if there is nothing to sign with and never will be."""
@@ -131,7 +131,7 @@ class Gate:
             The answer, and when the request left. Where nobody signs us in nothing leaves, and that is the answer; nor
             does anything when the run is lost.
         """
-        async with Passage(self, Claim(self._party, Rank.LOOK, self.course, is_for_send=is_for_send)) as passage:
+        async with Passage(self, Claim(self._party, Priority.LOOK, self.course, is_for_send=is_for_send)) as passage:
             asked = anyio.current_time()
             if passage.trouble is not None:
                 return passage.trouble.answer, asked
@@ -185,22 +185,22 @@ class Gate:
         self._rejections.note_accepted()
         self.stall.note_server()
 
-    def _holding(self) -> str:
-        return self._admission.holding(anyio.current_time())
+    def _pause_cause(self) -> str:
+        return self._admission.pause_cause(anyio.current_time())
 
     def _judge(self) -> None:
         """Stop the run if it would wait for too long."""
         now = anyio.current_time()
-        if self._admission.is_held(now) and (stop := self._admission.verdict(self._party, now)) is not None:
+        if self._admission.is_paused(now) and (stop := self._admission.verdict(self._party, now)) is not None:
             self.course.halt(stop)
 
-    def patience(self, moment: float) -> float:
+    def active_time(self, moment: float) -> float:
         """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
-        return self._admission.patience(moment)
+        return self._admission.active_time(moment)
 
-    def send_patience(self, moment: float) -> float:
+    def active_send_time(self, moment: float) -> float:
         """Read a clock that is also paused while the cloud refuses every send, or every look, of all servers."""
-        return self._admission.send_patience(moment)
+        return self._admission.active_send_time(moment)
 
 
 class Passage:

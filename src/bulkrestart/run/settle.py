@@ -34,9 +34,9 @@ from bulkrestart.core.settling import (
     never_shown,
     states_unreadable,
 )
-from bulkrestart.core.sight import Sight
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.trouble import is_trouble
+from bulkrestart.limits.pacing import PausableClock
 from bulkrestart.run.crew import unhurried, work_through
 from bulkrestart.run.gate import Gate
 from bulkrestart.run.sources import Sources
@@ -95,7 +95,7 @@ class Watched:
 
 
 class Settler:
-    """Watches, by a clock that stands still while everybody is held, and while nothing can be seen.
+    """Watches, by a clock that is paused while all requests are paused, and while no poll shows a server.
 
     Args:
         compute: The cloud.
@@ -155,7 +155,9 @@ class Settler:
         self._unreadable_states: Answer | None = None
         #: The id of the server that was shown last.
         self._seen_id: str | None = None
-        self._sight = Sight()
+        #: Paused while no poll shows a server, from the last poll on that did.
+        self._clock = PausableClock()
+        self._shown_at = 0.0
 
     def __len__(self) -> int:
         verified = 0 if self._verifier is None else len(self._verifier)
@@ -173,7 +175,7 @@ class Settler:
         now = anyio.current_time()
         if not self._watched:
             # Its acceptance is the last that was seen.
-            self._sight.see(self._gate.patience(now))
+            self._record_shown(now)
         deadline = self._time(now) + self._wait_timeout
         self._watched[progress.server_id] = Watched(progress, now, deadline)
         self._news.set()
@@ -201,22 +203,22 @@ class Settler:
 
     async def _watch_all(self, beside: TaskGroup) -> None:
         interval = FIRST_INTERVAL
-        self._answered_at = self._gate.patience(anyio.current_time())
+        self._answered_at = self._gate.active_time(anyio.current_time())
         while True:
             if not self._watched:
                 if self._is_closed and not self._escalated:
                     return
                 self._news = anyio.Event()
                 await self._news.wait()
-                interval, self._answered_at = FIRST_INTERVAL, self._gate.patience(anyio.current_time())
+                interval, self._answered_at = FIRST_INTERVAL, self._gate.active_time(anyio.current_time())
                 continue
             with anyio.move_on_after(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER)):
                 await self._course.lost.wait()
-            began, count = self._gate.patience(anyio.current_time()), len(self._watched)
+            began, count = self._gate.active_time(anyio.current_time()), len(self._watched)
             swept = await self._poll(beside)
             if self._course.lost.is_set() or self._is_hopeless(swept):
                 return
-            took = self._gate.patience(anyio.current_time()) - began
+            took = self._gate.active_time(anyio.current_time()) - began
             has_news = len(self._watched) < count
             # A slow cloud is polled less often, so that polls never take most of its time.
             interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), took)
@@ -232,7 +234,7 @@ class Settler:
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
             if isinstance(server, Server):
                 self._seen_id = server_id
-                self._sight.see(self._gate.patience(asked))
+                self._record_shown(asked)
             watched = self._watched.get(server_id)
             if watched is None or asked < watched.accepted:
                 return
@@ -256,9 +258,9 @@ class Settler:
         if not swept.answered and await self._is_about_servers(swept.trouble):
             swept.answered += 1
         if swept.answered:
-            self._sight.see(self._gate.patience(began))
+            self._record_shown(began)
         else:
-            self._sight.miss()
+            self._clock.pause(self._shown_at)
         if swept.is_complete:
             await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
@@ -313,7 +315,12 @@ class Settler:
         return self._time(asked) >= watched.deadline
 
     def _time(self, moment: float) -> float:
-        return self._sight.time(self._gate.patience(moment))
+        return self._clock.time(self._gate.active_time(moment))
+
+    def _record_shown(self, asked: float) -> None:
+        moment = self._gate.active_time(asked)
+        self._clock.resume(moment)
+        self._shown_at = max(self._shown_at, moment)
 
     def _decide(
         self, watched: Watched, server: Server | Observation, asked: float
@@ -467,9 +474,9 @@ class Settler:
     def _is_hopeless(self, swept: Swept) -> bool:
         """Tell whether to give up the wait: the cloud no longer lets us in, or shows us no server any more.
 
-        A cloud that is in trouble is not for us to judge: the door closes, and patience stands still.
+        An outage is not judged here: the circuit breaker opens, and the clock is paused.
         """
-        now = self._gate.patience(anyio.current_time())
+        now = self._gate.active_time(anyio.current_time())
         trouble = None if swept.answered else swept.trouble
         is_refused = isinstance(trouble, Answer) and trouble.status == 401
         self._refusals = self._refusals + 1 if is_refused else 0

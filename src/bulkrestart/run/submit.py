@@ -96,7 +96,7 @@ class Submitter:
 
         The intent is on the disk first. The slot is taken after that, so whatever stopped the run meanwhile is heeded.
         """
-        if progress.sends.spent >= self._options.max_attempts and not self._gate.is_door_closed:
+        if progress.sends.spent >= self._options.max_attempts and not self._gate.is_breaker_open:
             return progress.out_of_attempts()
         is_written = await self._recorder.intend(progress, self._clock)
         decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
@@ -326,7 +326,7 @@ class Submitter:
         """
         decision = first
         is_first = True
-        deadline = self._gate.send_patience(anyio.current_time()) + self._options.server_timeout
+        deadline = self._gate.active_send_time(anyio.current_time()) + self._options.server_timeout
 
         async def step() -> Decision:
             # tenacity tries and then waits; its first try is the step that was taken already.
@@ -352,7 +352,7 @@ class Submitter:
         end: Decision = await AsyncRetrying(
             sleep=pause,
             wait=partial(self._wait, progress),
-            stop=lambda _: self._gate.send_patience(anyio.current_time()) >= deadline,
+            stop=lambda _: self._gate.active_send_time(anyio.current_time()) >= deadline,
             retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
             retry_error_callback=lambda _: progress.out_of_time(),
         )(step)

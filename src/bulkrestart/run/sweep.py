@@ -149,14 +149,14 @@ class Sweep:
         if changed_since is not None and not is_due:
             start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
             since = start[0] - SKEW if start is not None else None
-        ends = self._gate.patience(walked) + self._longest_walk
+        ends = self._gate.active_time(walked) + self._longest_walk
         # Our own strings, and not those of the pages, which would stay in memory until the walk ends.
         unseen = set(wanted)
         walk = PageWalk(self._compute, changes_since=since)
         size = self._compute.page_size
         rows = failed = 0
         while walk.cursor.end is None and unseen:
-            if self._gate.patience(anyio.current_time()) >= ends:
+            if self._gate.active_time(anyio.current_time()) >= ends:
                 _log.warning("the list of servers has no end: servers are read one by one")
                 self._may_list, swept.is_complete = False, False
                 return

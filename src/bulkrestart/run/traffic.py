@@ -7,11 +7,11 @@ from typing import Final, Protocol
 import anyio
 
 from bulkrestart.cloud.credentials import Trouble
-from bulkrestart.core.admission import Admission, Party, Slot
 from bulkrestart.core.observation import Unsent
-from bulkrestart.core.pacing import LONGEST_SAID
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.queues import Place, Queues, Rank
+from bulkrestart.limits.admission import Admission, Flow, Slot
+from bulkrestart.limits.fair_queue import FairQueue, Place, Priority
+from bulkrestart.limits.pacing import LONGEST_REQUESTED_PAUSE
 from bulkrestart.run.course import Course
 from bulkrestart.run.turnstile import Turnstile
 
@@ -25,8 +25,8 @@ class Claim(Place):
     """One request's claim to a slot: from when it asks for one until it gives that back.
 
     Args:
-        party: The run or listing that it is made for.
-        rank: Who goes first.
+        flow: The run or listing that it is made for.
+        priority: Who goes first.
         course: That of the run.
         is_for_send: It is of no use once the run has stopped; else, once the run is lost.
         probe: Asks how the cloud is, where the request itself is not to be tried on a closed door; None if it may be.
@@ -41,14 +41,14 @@ class Claim(Place):
 
     def __init__(
         self,
-        party: Party,
-        rank: Rank,
+        flow: Flow,
+        priority: Priority,
         course: Course,
         *,
         is_for_send: bool,
         probe: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        super().__init__(party, rank)
+        super().__init__(flow, priority)
         self.course = course
         self.end = course.stopped if is_for_send else course.lost
         self.probe = probe
@@ -95,7 +95,7 @@ class Traffic:
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
-        self._queues: Queues[Claim] = Queues()
+        self._queues: FairQueue[Claim] = FairQueue()
         self._turnstile = Turnstile()
         #: Whether a warning about a limit of this machine has been logged.
         self._has_warned_of_limit = False
@@ -116,9 +116,9 @@ class Traffic:
         """
         await self._turnstile.wait()
         now = anyio.current_time()
-        is_open = self._queues.is_empty and not self.admission.door.is_closed and signer.is_signed_in
-        if is_open and self.admission.wait(claim.party, now) == 0.0:
-            claim.slot = self.admission.admit(claim.party, now)
+        is_open = self._queues.is_empty and not self.admission.breaker.is_open and signer.is_signed_in
+        if is_open and self.admission.wait(claim.flow, now) == 0.0:
+            claim.slot = self.admission.admit(claim.flow, now)
             return None
         self._queues.join(claim)
         try:
@@ -146,22 +146,22 @@ class Traffic:
         if self._queues.first() is not claim:
             return float("inf")
         now = anyio.current_time()
-        outage = self.judge(claim.party)
-        wait = self.admission.wait(claim.party, now)
+        outage = self.judge(claim.flow)
+        wait = self.admission.wait(claim.flow, now)
         if wait == 0.0 and not claim.end.is_set():
-            claim.slot = self.admission.admit(claim.party, now)
+            claim.slot = self.admission.admit(claim.flow, now)
         return min(wait, outage)
 
-    def judge(self, party: Party) -> float:
+    def judge(self, flow: Flow) -> float:
         """Stop the runs that have waited for too long, and return the seconds until the next run must stop.
 
         Args:
-            party: A run that waits. It need not have a request in the queues yet.
+            flow: A run that waits. It need not have a request in the queues yet.
         """
         now = anyio.current_time()
         self._judge(now)
-        began = min([party.began, *(head.party.began for head in self._queues.heads())])
-        return self.admission.door.outage_ends(began) - now
+        began = min([flow.began, *(head.flow.began for head in self._queues.heads())])
+        return self.admission.breaker.outage_ends(began) - now
 
     async def _ask(self, claim: Claim, probe: Callable[[], Awaitable[object]]) -> None:
         """Spend a slot on the question whether the cloud is back. Nobody waits behind it for the answer."""
@@ -192,36 +192,36 @@ class Traffic:
         if not self._queues.is_empty and (free := self.admission.free) >= 1:
             any(claim.wake() for claim in self._queues.next(free))
 
-    def wake(self, party: Party) -> None:
-        """Have all of one party look whether they still wait."""
-        for claim in self._queues.of(party):
+    def wake(self, flow: Flow) -> None:
+        """Have all of one flow look whether they still wait."""
+        for claim in self._queues.of(flow):
             claim.wake()
 
     def observe(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
         """Learn from what came back; `Admission.observe` says more."""
-        now, was_closed = anyio.current_time(), self.admission.door.is_closed
-        held = self.admission.brake.remaining(now)
+        now, was_closed = anyio.current_time(), self.admission.breaker.is_open
+        held = self.admission.throttle.remaining(now)
         self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
         if isinstance(seen, Unsent) and seen.is_local and not self._has_warned_of_limit:
             self._has_warned_of_limit = True
             _log.warning("a limit of this machine slows down the requests: %s; %s", seen.words, seen.remedy)
-        if LONGEST_SAID >= (hold := self.admission.brake.remaining(now)) >= _LONG_HOLD > held:
+        if LONGEST_REQUESTED_PAUSE >= (hold := self.admission.throttle.remaining(now)) >= _LONG_HOLD > held:
             _log.warning("everybody waits for %.0f s, as the cloud asks (%s)", hold, seen)
-        if self.admission.door.is_closed and not was_closed:
+        if self.admission.breaker.is_open and not was_closed:
             _log.warning("everybody waits: the cloud is in trouble (%s)", seen)
-        elif was_closed and not self.admission.door.is_closed:
+        elif was_closed and not self.admission.breaker.is_open:
             _log.warning("the cloud answers again")
-        if self.admission.is_held(now):
+        if self.admission.is_paused(now):
             self._judge(now)
 
     def hold(self, seconds: float | None, *, sent_at: float, words: str) -> None:
         """Hold everybody; a run that would wait for too long is stopped."""
         now = anyio.current_time()
-        self.admission.hold(now, seconds, sent_at=sent_at, words=words)
+        self.admission.pause(now, seconds, sent_at=sent_at, words=words)
         self._judge(now)
 
     def _judge(self, now: float) -> None:
         """Stop the runs of those that wait for too long."""
         for head in self._queues.heads():
-            if (stop := self.admission.verdict(head.party, now)) is not None:
+            if (stop := self.admission.verdict(head.flow, now)) is not None:
                 head.course.halt(stop)

@@ -1,17 +1,16 @@
-"""Whether a request may leave, and what each answer means for those after it. The time comes in as an argument.
+"""Decides whether a request may leave, and learns from each answer. The time is an argument.
 
-Law: of those that leave after a hold no more are in flight than the limits allow, and never more than the most, of all
-and of each party; nobody leaves while the brake holds; behind a closed door there is one at a time.
+Law: after a pause, new requests obey the limits; requests sent before it are counted separately. No more than
+`max_at_once` requests are ever in flight, of all flows and of each. None leaves while the throttle pauses all requests,
+and one at a time while the circuit breaker is open.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from bulkrestart.core.decide import hold_for
-from bulkrestart.core.limit import LatencyLimit, Limit, OverloadLimit
 from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
-from bulkrestart.core.pacing import LONGEST_SAID, OUTAGE, Brake, Door, FailingSends, Pace, PausableClock
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.trouble import (
     gets_through,
@@ -25,17 +24,27 @@ from bulkrestart.core.trouble import (
     sends_fail,
     too_long,
 )
+from bulkrestart.limits.concurrency import AimdLimit, GradientLimit, OverloadLimit
+from bulkrestart.limits.pacing import (
+    LONGEST_REQUESTED_PAUSE,
+    OUTAGE,
+    CircuitBreaker,
+    FailingSends,
+    PausableClock,
+    RateLimiter,
+    Throttle,
+)
 
 
-class Party:
-    """One run, or one listing, among those that share a client.
+class Flow:
+    """The requests of one run, or of one listing, among those that share a client.
 
     Args:
         most: Its own bound on requests at once; None for none.
         began: When it began.
 
     Attributes:
-        in_flight: Its requests that have a slot.
+        in_flight: How many of its requests are in flight.
     """
 
     def __init__(self, most: int | None, began: float) -> None:
@@ -45,22 +54,22 @@ class Party:
 
     @property
     def has_room(self) -> bool:
-        """Its own bound allows for one more."""
+        """Whether its own bound allows one more request."""
         return self.in_flight < self._most
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """What a request has from when it may leave until it is done.
+    """What a request holds from when it may leave until it is over.
 
     Attributes:
-        party: Whose request it is.
+        flow: Whose request it is.
         left_at: When it could leave.
-        epoch: How many holds and closings there were before that.
-        is_probe: It left through a closed door.
+        epoch: How many pauses and outages there were before that.
+        is_probe: Whether it left while the circuit breaker was open.
     """
 
-    party: Party
+    flow: Flow
     left_at: float
     epoch: int
     is_probe: bool
@@ -77,11 +86,11 @@ class _RefundableAttempt:
         """Take the attempt back, once."""
         if not self.is_refunded:
             self.is_refunded = True
-            self.progress.sends.forgive()
+            self.progress.sends.refund_attempt()
 
 
 class Admission:
-    """Lets requests leave, and learns from what comes back.
+    """Decides when requests may leave, and learns from their answers.
 
     Args:
         max_at_once: Requests in flight, at most.
@@ -90,33 +99,33 @@ class Admission:
             requests would only wait in the API's queue.
 
     Attributes:
-        brake: Holds everybody who is asked to wait.
-        door: Closed while the cloud is in trouble.
-        in_flight: Requests that have a slot.
+        throttle: Pauses all requests after a throttled answer.
+        breaker: Pauses all requests during an outage.
+        in_flight: Requests in flight.
     """
 
     def __init__(
         self, max_at_once: int, max_per_second: float | None = None, adaptive: bool | Literal["latency"] = True
     ) -> None:
-        self.brake = Brake()
-        self.door = Door(self.brake)
+        self.throttle = Throttle()
+        self.breaker = CircuitBreaker(self.throttle)
         self.in_flight = 0
-        self._pace = None if max_per_second is None else Pace(max_per_second)
+        self._rate = None if max_per_second is None else RateLimiter(max_per_second)
         self._most = max_at_once
-        self._limit = Limit(max_at_once, is_adaptive=adaptive is not False)
+        self._limit = AimdLimit(max_at_once, is_adaptive=adaptive is not False)
         self._overload = None if adaptive is False else OverloadLimit(max_at_once)
-        self._latency = LatencyLimit(max_at_once) if adaptive == "latency" else None
-        #: Requests that were in flight when the last hold began: those that leave after it do not wait for them.
+        self._latency = GradientLimit(max_at_once) if adaptive == "latency" else None
+        #: Requests that were in flight when the last pause began: those that leave after it do not wait for them.
         self._early = 0
         self._epoch = 0
-        #: When last as many were in flight as may be.
+        #: When the limit was last reached.
         self._full_at = float("-inf")
         self._words = ""
         #: When an answer such as 503 with Retry-After last paused all requests; `inf` before that.
         self._asked_at = float("inf")
         self._probe: Slot | None = None
-        #: Sends that came to nothing while it is open whose trouble that is.
-        self._in_trouble: list[_RefundableAttempt] = []
+        #: Sends that failed in the present row of failures, until their cause is known.
+        self._failed_in_row: list[_RefundableAttempt] = []
         self._failing = FailingSends()
         self._failing_words = ""
         self._failed_sends: list[_RefundableAttempt] = []
@@ -124,69 +133,69 @@ class Admission:
 
     @property
     def free(self) -> int:
-        """Slots that may be taken; below 0 where the limit fell below what is in flight."""
+        """How many more requests may leave; below 0 if the limit fell below the number in flight."""
         limits = (self._limit, self._overload, self._latency)
         at_once = min(limit.at_once for limit in limits if limit is not None)
         return min(self._most, at_once + self._early) - self.in_flight
 
-    def is_held(self, now: float) -> bool:
-        """Tell whether nothing may leave, slot or no slot."""
-        return self.door.is_closed or self.brake.remaining(now) > 0.0
+    def is_paused(self, now: float) -> bool:
+        """Return whether all requests are paused."""
+        return self.breaker.is_open or self.throttle.remaining(now) > 0.0
 
-    def patience(self, moment: float) -> float:
-        """Read at a moment a clock that stands still while everybody is held: that time counts against nobody."""
-        return moment - self.brake.held(moment) - self.door.held(moment)
+    def active_time(self, moment: float) -> float:
+        """Read a clock that is paused while all requests are paused: no time-out counts that time."""
+        return moment - self.throttle.paused_time(moment) - self.breaker.open_time(moment)
 
-    def send_patience(self, moment: float) -> float:
+    def active_send_time(self, moment: float) -> float:
         """Read a clock that is also paused while the cloud refuses every send, or every look, of all servers.
 
         So no server runs out of time because of what the cloud does to all of them.
         """
-        return self._look_clock.time(self._send_clock.time(self.patience(moment)))
+        return self._look_clock.time(self._send_clock.time(self.active_time(moment)))
 
-    def holding(self, now: float) -> str:
+    def pause_cause(self, now: float) -> str:
         """Return the answer because of which all requests are paused; "" if they are not."""
-        return self._words if self.is_held(now) else ""
+        return self._words if self.is_paused(now) else ""
 
-    def wait(self, party: Party, now: float) -> float:
-        """Tell how long to wait with a request; `inf` until somebody is done, 0.0 if it may leave."""
-        wait = self.brake.remaining(now)
-        if self._pace is not None:
-            wait = max(wait, self._pace.remaining(now))
-        if self.door.is_closed:
-            wait = max(wait, self.door.remaining(now))
-        if wait == 0.0 and not (self.free >= 1 and party.has_room):
+    def wait(self, flow: Flow, now: float) -> float:
+        """Return the seconds until a request may leave; 0.0 if it may now, `inf` if another must end first."""
+        wait = self.throttle.remaining(now)
+        if self._rate is not None:
+            wait = max(wait, self._rate.remaining(now))
+        if self.breaker.is_open:
+            wait = max(wait, self.breaker.remaining(now))
+        if wait == 0.0 and not (self.free >= 1 and flow.has_room):
             return float("inf")
         return wait
 
-    def admit(self, party: Party, now: float) -> Slot:
-        """Let a request leave that need not wait."""
+    def admit(self, flow: Flow, now: float) -> Slot:
+        """Let a request leave, for which `wait` is 0.0."""
         self.in_flight += 1
-        party.in_flight += 1
+        flow.in_flight += 1
         if self.free < 1:
             self._full_at = now
         if self._overload is not None:
             is_reachable = self._limit.at_once >= self._overload.at_once
             self._overload.record_sent(now, in_flight=self.in_flight, is_reachable=is_reachable)
         self.count_one_more(now)
-        slot = Slot(party, now, self._epoch, self.door.is_closed)
+        slot = Slot(flow, now, self._epoch, self.breaker.is_open)
         if slot.is_probe:
-            self.door.probe(now)
+            self.breaker.start_probe(now)
             self._probe = slot
         return slot
 
     def count_one_more(self, now: float) -> None:
-        """Note that a request leaves, in the slot of another maybe."""
-        if self._pace is not None:
-            self._pace.take(now)
+        """Count a request against the rate."""
+        if self._rate is not None:
+            self._rate.take(now)
 
     def release(self, slot: Slot) -> None:
-        """Take a slot back."""
+        """Record that a request is over."""
         self.in_flight -= 1
-        slot.party.in_flight -= 1
-        # One that left before the door opened, and closed anew, is the probe no more.
+        slot.flow.in_flight -= 1
+        # A probe from before the breaker closed and opened again is not the present one.
         if slot is self._probe:
-            self.door.lose_probe()
+            self.breaker.cancel_probe()
             self._probe = None
         if slot.epoch != self._epoch:
             self._early -= 1
@@ -194,13 +203,13 @@ class Admission:
     def observe(
         self, seen: object, now: float, *, sent_at: float, server_id: str | None, progress: Progress | None = None
     ) -> None:
-        """Learn from what came back.
+        """Learn from an answer.
 
         Args:
             seen: What came back, to whatever request.
             now: The time, in seconds.
             sent_at: When that request left.
-            server_id: The server that it was about; None if it was about none, or about many.
+            server_id: The server of the request; None if it was for none, or for many.
             progress: The way of the server, if it was a send.
         """
         is_local = isinstance(seen, Unsent) and seen.is_local
@@ -210,29 +219,29 @@ class Admission:
             self._overload.record(now, sent_at=sent_at, is_overload=is_overloaded)
         if is_local:
             # A limit of this machine says nothing about the cloud.
-            self.door.postpone_probe(now, sent_at=sent_at)
+            self.breaker.postpone_probe(now, sent_at=sent_at)
             return
         hold = hold_for(seen) if isinstance(seen, Observation) else None
         if isinstance(seen, Observation) and is_trouble(seen):
             attempt = None if progress is None or hold is not None else _RefundableAttempt(progress)
-            self._note_trouble(seen, now, attempt, sent_at=sent_at, server_id=server_id)
+            self._record_failure(seen, now, attempt, sent_at=sent_at, server_id=server_id)
             if server_id is not None and progress is not None and is_down(seen):
-                self._note_failing_send(seen, now, server_id, attempt)
+                self._record_failed_send(seen, now, server_id, attempt)
         else:
-            self._open(now, sent_at)
+            self._close(now, sent_at)
             if hold is None:
-                self._note_good(now, sent_at=sent_at, is_send=progress is not None)
+                self._record_success(now, sent_at=sent_at, is_send=progress is not None)
         if isinstance(seen, Observation) and hold is not None:
-            self._pause(seen, now, hold.seconds, sent_at=sent_at)
+            self._pause_for(seen, now, hold.seconds, sent_at=sent_at)
             if progress is not None and is_postponed(seen):
-                progress.sends.forgive()
+                progress.sends.refund_attempt()
         elif not isinstance(seen, Unsent | Unanswered):
-            self.brake.release()
+            self.throttle.reset_backoff()
         self._pause_or_resume(seen, now, is_send=progress is not None)
         if progress is not None and isinstance(seen, Observation) and gets_through(seen):
             self.note_accepted()
 
-    def _pause(self, seen: Observation, now: float, seconds: float | None, *, sent_at: float) -> None:
+    def _pause_for(self, seen: Observation, now: float, seconds: float | None, *, sent_at: float) -> None:
         """Pause all requests, unless the answer that asks to wait is about one server only.
 
         A rate limit is about all requests. A 503 with Retry-After may be about one server, whose host is in
@@ -240,17 +249,17 @@ class Admission:
         good answer. In any case the next request for that server waits.
         """
         if is_trouble(seen):
-            if not self.door.is_closed and self.door.last_good > self._asked_at:
+            if not self.breaker.is_open and self.breaker.last_good > self._asked_at:
                 return
             self._asked_at = now
-        self.hold(now, seconds, sent_at=sent_at, words=str(seen))
-        if self.brake.remaining(now) > 0.0:
+        self.pause(now, seconds, sent_at=sent_at, words=str(seen))
+        if self.throttle.remaining(now) > 0.0:
             self._restart(now, sent_at=sent_at, is_rate_signal=is_rate_signal(seen))
 
-    def _note_failing_send(
+    def _record_failed_send(
         self, seen: Observation, now: float, server_id: str, attempt: _RefundableAttempt | None
     ) -> None:
-        self._failing.record_failure(self.patience(now), server_id)
+        self._failing.record_failure(self.active_time(now), server_id)
         self._failing_words = str(seen)
         if attempt is not None:
             self._failed_sends.append(attempt)
@@ -262,7 +271,7 @@ class Admission:
     def _pause_or_resume(self, seen: object, now: float, *, is_send: bool) -> None:
         if isinstance(seen, Answer) and seen.status == 401:
             return
-        clock, time = self._send_clock, self.patience(now)
+        clock, time = self._send_clock, self.active_time(now)
         if not is_send:
             clock, time = self._look_clock, self._send_clock.time(time)
         if isinstance(seen, Observation) and (hold_for(seen) is not None or (is_send and self._failing.is_confirmed)):
@@ -275,30 +284,30 @@ class Admission:
         self._failing.record_success()
         self._failed_sends.clear()
 
-    def hold(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
-        """Hold everybody, for no less than so many seconds; None if the cloud did not say."""
-        self.brake.hold(now, seconds, sent_at=sent_at)
+    def pause(self, now: float, seconds: float | None, *, sent_at: float, words: str) -> None:
+        """Pause all requests for at least so many seconds; None if the cloud named no time."""
+        self.throttle.pause(now, seconds, sent_at=sent_at)
         self._words = words
 
-    def verdict(self, party: Party, now: float) -> Stop | None:
-        """Tell whether a party waits for too long; None if it may wait on."""
-        if (wait := self.brake.remaining(now)) > LONGEST_SAID:
+    def verdict(self, flow: Flow, now: float) -> Stop | None:
+        """Return why to stop if a flow would wait for too long; None if it may wait."""
+        if (wait := self.throttle.remaining(now)) > LONGEST_REQUESTED_PAUSE:
             return too_long(wait, self._words)
-        if now >= self.door.outage_ends(party.began):
-            return outage(now - max(party.began, self.door.began), self._words)
+        if now >= self.breaker.outage_ends(flow.began):
+            return outage(now - max(flow.began, self.breaker.began), self._words)
         return None
 
-    def sends_verdict(self, party: Party, now: float) -> Stop | None:
-        """Return why to stop if the sends of a party have failed for too long while other requests are answered.
+    def sends_verdict(self, flow: Flow, now: float) -> Stop | None:
+        """Return why to stop if the sends of a flow have failed for too long while other requests are answered.
 
         The time for which the cloud asked to wait does not count.
         """
         if not self._failing.is_confirmed:
             return None
-        seconds = min(self._failing.lasts(self.patience(now)), now - party.began)
+        seconds = min(self._failing.lasts(self.active_time(now)), now - flow.began)
         return sends_fail(seconds, self._failing_words) if seconds >= OUTAGE else None
 
-    def _note_trouble(
+    def _record_failure(
         self,
         seen: Observation,
         now: float,
@@ -307,26 +316,26 @@ class Admission:
         sent_at: float,
         server_id: str | None,
     ) -> None:
-        if sent_at < self.door.last_good:
+        if sent_at < self.breaker.last_good:
             return
         if attempt is not None:
-            self._in_trouble.append(attempt)
-        self.door.trouble(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
-        if self.door.is_closed:
+            self._failed_in_row.append(attempt)
+        self.breaker.record_failure(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
+        if self.breaker.is_open:
             self._words = str(seen)
-        if self.door.is_confirmed:
-            for trouble in self._in_trouble:
-                trouble.refund()
-            self._in_trouble.clear()
+        if self.breaker.is_confirmed:
+            for failed in self._failed_in_row:
+                failed.refund()
+            self._failed_in_row.clear()
 
-    def _open(self, now: float, sent_at: float) -> None:
-        if self.door.is_closed:
+    def _close(self, now: float, sent_at: float) -> None:
+        if self.breaker.is_open:
             self._restart(now, sent_at=sent_at, is_rate_signal=False)
             if self._overload is not None:
                 # So many failures in a row exceed every share that the limit allows.
                 self._overload.shrink(now)
-        self.door.recover(now, sent_at=sent_at)
-        self._in_trouble.clear()
+        self.breaker.record_success(now, sent_at=sent_at)
+        self._failed_in_row.clear()
 
     def _restart(self, now: float, *, sent_at: float, is_rate_signal: bool) -> None:
         self._limit.restart(now, sent_at=sent_at, is_rate_signal=is_rate_signal)
@@ -335,8 +344,8 @@ class Admission:
         self._epoch += 1
         self._early = self.in_flight
 
-    def _note_good(self, now: float, *, sent_at: float, is_send: bool) -> None:
+    def _record_success(self, now: float, *, sent_at: float, is_send: bool) -> None:
         is_full = self._full_at >= sent_at
         self._limit.grow(sent_at=sent_at, is_full=is_full)
         if self._latency is not None and is_send:
-            self._latency.note(now, sent_at=sent_at, is_full=is_full)
+            self._latency.record(now, sent_at=sent_at, is_full=is_full)

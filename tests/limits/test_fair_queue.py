@@ -1,4 +1,4 @@
-"""Whose turn it is: looks before sends, first come first served, and nobody behind a party that has no room."""
+"""Whose turn it is: looks before sends, first come first served, and nobody behind a flow that has no room."""
 
 from collections.abc import Iterable
 
@@ -6,33 +6,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkrestart.core.admission import Party
-from bulkrestart.core.queues import Place, Queues, Rank
+from bulkrestart.limits.admission import Flow
+from bulkrestart.limits.fair_queue import FairQueue, Place, Priority
 
-LOOK, SEND = Rank.LOOK, Rank.SEND
-
-
-def wide() -> Party:
-    """Give a party without a bound of its own."""
-    return Party(None, 0.0)
+LOOK, SEND = Priority.LOOK, Priority.SEND
 
 
-def full() -> Party:
-    """Give a party that has as many in flight as its own bound allows."""
-    party = Party(1, 0.0)
-    party.in_flight = 1
-    return party
+def wide() -> Flow:
+    """Give a flow without a bound of its own."""
+    return Flow(None, 0.0)
 
 
-def joined(places: Iterable[Place]) -> Queues[Place]:
+def full() -> Flow:
+    """Give a flow that has as many in flight as its own bound allows."""
+    flow = Flow(1, 0.0)
+    flow.in_flight = 1
+    return flow
+
+
+def joined(places: Iterable[Place]) -> FairQueue[Place]:
     """Let these wait, one after the other."""
-    queues: Queues[Place] = Queues()
+    queues: FairQueue[Place] = FairQueue()
     for place in places:
         queues.join(place)
     return queues
 
 
-def served(queues: Queues[Place]) -> list[Place]:
+def served(queues: FairQueue[Place]) -> list[Place]:
     """Give those that wait in the order in which they have their turn."""
     order = []
     while (first := queues.first()) is not None:
@@ -43,7 +43,7 @@ def served(queues: Queues[Place]) -> list[Place]:
 
 def test_nobody_waits_at_first() -> None:
     """Where nobody has joined, nobody has a turn, whoever asks."""
-    queues: Queues[Place] = Queues()
+    queues: FairQueue[Place] = FairQueue()
 
     assert queues.is_empty
     assert queues.first() is None
@@ -52,26 +52,26 @@ def test_nobody_waits_at_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "order"),
+    ("priorities", "order"),
     [
         pytest.param([SEND, SEND, SEND], [0, 1, 2], id="as they came"),
         pytest.param([SEND, SEND, LOOK], [2, 0, 1], id="a look that came last"),
         pytest.param([SEND, LOOK, SEND, LOOK], [1, 3, 0, 2], id="looks among themselves"),
     ],
 )
-@pytest.mark.parametrize("parties", [1, 2, 4])
-def test_order(ranks: list[Rank], order: list[int], parties: int) -> None:
+@pytest.mark.parametrize("flows", [1, 2, 4])
+def test_order(priorities: list[Priority], order: list[int], flows: int) -> None:
     """What is asked decides, then who came first; whose it is does not."""
-    shared = [wide() for _ in range(parties)]
-    places = [Place(shared[number % parties], rank) for number, rank in enumerate(ranks)]
+    shared = [wide() for _ in range(flows)]
+    places = [Place(shared[number % flows], priority) for number, priority in enumerate(priorities)]
 
     assert [places.index(place) for place in served(joined(places))] == order
 
 
-@pytest.mark.parametrize("rank", [LOOK, SEND])
-def test_who_has_no_room_is_passed_by(rank: Rank) -> None:
-    """Not even a look goes first, nor is woken, where its party may have no more in flight."""
-    narrow, other = Place(full(), rank), Place(wide(), SEND)
+@pytest.mark.parametrize("priority", [LOOK, SEND])
+def test_who_has_no_room_is_passed_by(priority: Priority) -> None:
+    """Not even a look goes first, nor is woken, where its flow may have no more in flight."""
+    narrow, other = Place(full(), priority), Place(wide(), SEND)
     queues = joined([narrow, other])
 
     assert queues.first() is other
@@ -80,36 +80,36 @@ def test_who_has_no_room_is_passed_by(rank: Rank) -> None:
 
 
 def test_where_no_party_has_room_nobody_goes() -> None:
-    """They wait on, and the first of them goes when one of its party is done."""
-    party = full()
-    narrow = Place(party, SEND)
+    """They wait on, and the first of them goes when one of its flow is done."""
+    flow = full()
+    narrow = Place(flow, SEND)
     queues = joined([narrow, Place(full(), LOOK)])
     assert queues.first() is None
     assert not list(queues.next(5))
 
-    party.in_flight = 0
+    flow.in_flight = 0
 
     assert queues.first() is narrow
 
 
 def test_who_quits_is_no_longer_counted() -> None:
-    """From the middle of a queue, or as the last of its party; the others keep their turns."""
-    party, lonely = wide(), wide()
-    places = [Place(party, SEND), Place(party, SEND), Place(party, SEND), Place(lonely, LOOK)]
+    """From the middle of a queue, or as the last of its flow; the others keep their turns."""
+    flow, lonely = wide(), wide()
+    places = [Place(flow, SEND), Place(flow, SEND), Place(flow, SEND), Place(lonely, LOOK)]
     queues = joined(places)
     queues.quit(places[1])
     queues.quit(places[3])
 
-    assert list(queues.of(party)) == [places[0], places[2]]
+    assert list(queues.of(flow)) == [places[0], places[2]]
     assert not list(queues.of(lonely))
     assert served(queues) == [places[0], places[2]]
     assert queues.is_empty
 
 
 def test_who_joins_again_is_last() -> None:
-    """Who has had its turn in vain lets all others of its rank go first, those of other parties as well."""
-    party = wide()
-    places = [Place(party, SEND), Place(wide(), SEND), Place(party, SEND)]
+    """Who has had its turn in vain lets all others of its priority go first, those of other flows as well."""
+    flow = wide()
+    places = [Place(flow, SEND), Place(wide(), SEND), Place(flow, SEND)]
     queues = joined(places)
     queues.quit(places[0])
     queues.join(places[0])
@@ -120,44 +120,44 @@ def test_who_joins_again_is_last() -> None:
 @pytest.mark.parametrize(("most", "count"), [(1, 2), (2, 4), (9, 6)])
 def test_who_may_go_together(most: int, count: int) -> None:
     """The first comes first, and of each queue there are no more than there is room for."""
-    party = wide()
-    places = [Place(party, rank) for rank in (SEND, SEND, SEND, LOOK, LOOK, LOOK)]
+    flow = wide()
+    places = [Place(flow, priority) for priority in (SEND, SEND, SEND, LOOK, LOOK, LOOK)]
     going = list(joined(places).next(most))
 
     assert going[0] is places[3]
     assert len(set(going)) == count
 
 
-RANKS = st.sampled_from(Rank)
+RANKS = st.sampled_from(Priority)
 
 
 @given(
     bounds=st.lists(st.one_of(st.none(), st.integers(1, 3)), min_size=1, max_size=4),
     steps=st.lists(st.tuples(st.integers(0, 3), RANKS, st.sampled_from(["join", "quit", "go", "done"])), max_size=80),
 )
-def test_turns_are_kept(bounds: list[int | None], steps: list[tuple[int, Rank, str]]) -> None:
-    """Whatever comes and goes, whoever goes is of the lowest rank of those that could, and the first of that."""
-    parties = [Party(most, 0.0) for most in bounds]
-    queues: Queues[Place] = Queues()
+def test_turns_are_kept(bounds: list[int | None], steps: list[tuple[int, Priority, str]]) -> None:
+    """Whatever comes and goes, whoever goes is of the lowest priority of those that could, and the first of that."""
+    flows = [Flow(most, 0.0) for most in bounds]
+    queues: FairQueue[Place] = FairQueue()
     waiting: list[Place] = []
-    for number, rank, what in steps:
-        party = parties[number % len(parties)]
+    for number, priority, what in steps:
+        flow = flows[number % len(flows)]
         match what:
             case "join":
-                waiting.append(Place(party, rank))
+                waiting.append(Place(flow, priority))
                 queues.join(waiting[-1])
             case "quit" if waiting:
                 queues.quit(waiting.pop(number % len(waiting)))
-            case "done" if party.in_flight:
-                party.in_flight -= 1
+            case "done" if flow.in_flight:
+                flow.in_flight -= 1
             case "go" if (first := queues.first()) is not None:
-                could = [place for place in waiting if place.party.has_room]
-                assert first is min(could, key=lambda place: place.rank)
+                could = [place for place in waiting if place.flow.has_room]
+                assert first is min(could, key=lambda place: place.priority)
                 queues.quit(first)
                 waiting.remove(first)
-                first.party.in_flight += 1
+                first.flow.in_flight += 1
             case _:
                 pass
         assert queues.is_empty is not bool(waiting)
-        assert {place for party in parties for place in queues.of(party)} == set(waiting)
-        assert (queues.first() is None) is not any(place.party.has_room for place in waiting)
+        assert {place for flow in flows for place in queues.of(flow)} == set(waiting)
+        assert (queues.first() is None) is not any(place.flow.has_room for place in waiting)
