@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from bulkrestart.core.model import StopReason
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.limits.admission import Admission, Flow, Slot
+from bulkrestart.limits.admission import Admission
 from bulkrestart.limits.concurrency import LEAST, MEASURED
-from bulkrestart.limits.fair_queue import FairQueue, Place, Priority
+from bulkrestart.limits.fair_queue import FairQueue
 from bulkrestart.limits.pacing import FAILURES, FIRST_PROBE, LATENESS, LONGEST_REQUESTED_PAUSE, OUTAGE
+from bulkrestart.limits.permit import BasePermit, Flow, Priority
 from tests.core.samples import answer, ecs, keystone, nova, page, sent
 
 INFINITY: Final = float("inf")
@@ -36,14 +37,14 @@ def flow(most: int | None = None, began: float = 0.0) -> Flow:
     return Flow(most, began)
 
 
-def leave(admission: Admission, count: int, now: float = 0.0, run: Flow | None = None) -> list[Slot]:
+def leave(admission: Admission, count: int, now: float = 0.0, run: Flow | None = None) -> list[BasePermit]:
     """Let so many requests leave at once, none of which has to wait."""
     run = run or flow()
-    slots = []
-    for _ in range(count):
+    permits = [BasePermit(run, Priority.SEND) for _ in range(count)]
+    for permit in permits:
         assert admission.wait(run, now) == 0.0
-        slots.append(admission.admit(run, now))
-    return slots
+        admission.admit(permit, now)
+    return permits
 
 
 def observe(admission: Admission, *seen: object, now: float = 1.0, sent_at: float = 0.5) -> Admission:
@@ -64,24 +65,24 @@ def in_outage(most: int = 10, now: float = 1.0) -> Admission:
 def test_at_first_all_may_leave_that_are_allowed() -> None:
     """As many as the most leave at once, and the next waits until one of them is done."""
     admission, run = Admission(3), flow()
-    slots = leave(admission, 3)
+    permits = leave(admission, 3)
     assert admission.wait(run, 0.0) == INFINITY
     assert admission.wait(run, 1e9) == INFINITY
 
-    admission.release(slots[1])
+    admission.release(permits[1])
 
     assert admission.wait(run, 0.0) == 0.0
     assert admission.in_flight == 2
 
 
 def test_a_run_that_uses_its_own_bound_waits_alone() -> None:
-    """The slots that it may not take are there for the others."""
+    """The permits that it may not take are there for the others."""
     admission, narrow = Admission(3), flow(most=1)
-    [slot] = leave(admission, 1, run=narrow)
+    [permit] = leave(admission, 1, run=narrow)
 
     assert admission.wait(narrow, 0.0) == INFINITY
     assert admission.wait(flow(), 0.0) == 0.0
-    admission.release(slot)
+    admission.release(permit)
     assert admission.wait(narrow, 0.0) == 0.0
 
 
@@ -89,15 +90,15 @@ def test_a_run_that_uses_its_own_bound_waits_alone() -> None:
 def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one(seen: object) -> None:
     """If most of ten requests are shed, the limit is halved, so only the sixth answer makes room for another."""
     admission, run = Admission(10), flow()
-    slots = leave(admission, 10)
+    permits = leave(admission, 10)
     observe(admission, *[seen, seen, GOOD] * 3, sent_at=0.0)
     assert admission.free == -5
 
-    for slot in slots[:5]:
+    for permit in permits[:5]:
         assert admission.wait(run, 1.0) == INFINITY
-        admission.release(slot)
+        admission.release(permit)
     assert admission.wait(run, 1.0) == INFINITY
-    admission.release(slots[5])
+    admission.release(permits[5])
 
     assert admission.wait(run, 1.0) == 0.0
 
@@ -121,7 +122,7 @@ def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one(seen
     ],
 )
 def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: int) -> None:
-    """A fault that may be one server's frees all slots; after a pause of all requests only one request leaves."""
+    """A fault that may be one server's frees all permits; after a pause of all requests only one request leaves."""
     assert observe(Admission(10, adaptive=adaptive), seen).free == free
 
 
@@ -137,11 +138,11 @@ def test_a_limit_of_this_machine_is_no_outage() -> None:
 def test_a_limit_of_this_machine_does_not_end_an_outage() -> None:
     """It is no good answer of the cloud either; a probe that it stops is repeated after a delay."""
     admission, run = in_outage(now=1.0), flow()
-    slot = admission.admit(run, 2.0)
+    [permit] = leave(admission, 1, 2.0, run)
     observe(admission, LOCAL, now=2.1, sent_at=1.9)
     assert admission.wait(run, 2.2) == INFINITY
     observe(admission, LOCAL, now=2.5, sent_at=2.0)
-    admission.release(slot)
+    admission.release(permit)
 
     assert admission.breaker.is_open
     assert not admission.breaker.is_confirmed
@@ -153,11 +154,11 @@ def test_after_a_pause_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
     """Where each flight is answered, the next is twice as large, up to half of what was too much."""
     admission, now, seen = observe(Admission(10, adaptive=adaptive), UNSAID), 2.0, []
     for _ in flights:
-        slots = leave(admission, admission.free, now)
-        seen.append(len(slots))
-        for slot in slots:
+        permits = leave(admission, admission.free, now)
+        seen.append(len(permits))
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
         now += 1.0
 
     assert seen == flights
@@ -182,12 +183,12 @@ def test_after_a_pause_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
 def test_a_share_of_overload_halves_the_slots(seen: object, is_overload: bool, count: int, adaptive: bool) -> None:
     """If more than half of a cohort is overload, the limit is halved; a fixed limit stays."""
     admission = Admission(20, adaptive=adaptive)
-    slots = leave(admission, 20)
+    permits = leave(admission, 20)
     for number in range(count):
         # Good answers between them, so that nothing is an outage.
         observe(admission, seen, *[SERVERS] * (number < 9), sent_at=0.0)
-    for slot in slots:
-        admission.release(slot)
+    for permit in permits:
+        admission.release(permit)
 
     assert admission.free == (10 if adaptive and is_overload and count > 10 else 20)
 
@@ -195,20 +196,20 @@ def test_a_share_of_overload_halves_the_slots(seen: object, is_overload: bool, c
 def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
     """Requests one at a time, after an overload, do not show that the cloud can handle more at once."""
     admission = Admission(10)
-    slots = leave(admission, 10)
+    permits = leave(admission, 10)
     observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
-    for slot in slots:
-        admission.release(slot)
+    for permit in permits:
+        admission.release(permit)
     for number in range(50):
-        [slot] = leave(admission, 1, 2.0 + number)
+        [permit] = leave(admission, 1, 2.0 + number)
         observe(admission, GOOD, now=2.5 + number, sent_at=2.0 + number)
-        admission.release(slot)
+        admission.release(permit)
 
     assert admission.free == 5
 
 
 def test_requests_from_before_a_pause_keep_no_probe_waiting() -> None:
-    """Slow requests from before a pause take no place of those that leave after it, which are one at first."""
+    """Slow requests from before a pause take no permit of those that leave after it, which are one at first."""
     admission, run = Admission(10), flow()
     early = leave(admission, 6)
     observe(admission, UNSAID)
@@ -239,17 +240,17 @@ def test_latency_is_that_of_sends() -> None:
     admission = Admission(100, adaptive="latency")
     assert admission.free == LEAST
     for now in range(100):
-        slots = leave(admission, LEAST, float(now))
+        permits = leave(admission, LEAST, float(now))
         observe(admission, *[SERVERS] * LEAST, now=now + 0.1, sent_at=float(now))
-        for slot in slots:
-            admission.release(slot)
+        for permit in permits:
+            admission.release(permit)
     assert admission.free == LEAST
 
     for now in range(100, 200):
-        slots = leave(admission, admission.free, float(now))
-        for slot in slots:
+        permits = leave(admission, admission.free, float(now))
+        for permit in permits:
             admission.observe(GOOD, now + 0.1, sent_at=float(now), server_id="server", progress=sent())
-            admission.release(slot)
+            admission.release(permit)
 
     assert admission.free > LEAST
 
@@ -261,10 +262,10 @@ def test_the_latency_of_what_is_throttled_is_no_sample() -> None:
         admission.observe(UNSAID, 1.0, sent_at=0.999, server_id="server", progress=sent())
 
     for now in range(10, 50):
-        slots = leave(admission, admission.free, float(now))
-        for slot in slots:
+        permits = leave(admission, admission.free, float(now))
+        for permit in permits:
             admission.observe(GOOD, now + 0.5, sent_at=float(now), server_id="server", progress=sent())
-            admission.release(slot)
+            admission.release(permit)
 
     assert admission.free > 50
 
@@ -282,7 +283,7 @@ def test_the_rate_is_waited_for_with_slots_to_spare() -> None:
 
 
 def test_who_leaves_in_the_slot_of_another_is_paid_for() -> None:
-    """A look right before its send needs no slot, and its turn all the same."""
+    """A look right before its send needs no permit, and its turn all the same."""
     admission = Admission(10, 2.0)
     leave(admission, 1, 5.0)
     admission.count_one_more(5.0)
@@ -342,10 +343,10 @@ def test_a_throttled_answer_that_comes_late_is_no_news() -> None:
     """An answer to a request from before the last pause starts no pause, and shrinks no limit that grew since."""
     admission = observe(Admission(10), UNSAID)
     for now in (2.0, 3.0, 4.0):
-        slots = leave(admission, admission.free, now)
-        for slot in slots:
+        permits = leave(admission, admission.free, now)
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
     free = admission.free
 
     observe(admission, UNSAID, now=5.0, sent_at=0.5)
@@ -435,7 +436,7 @@ def test_in_an_outage_one_at_a_time_probes() -> None:
 
 
 def test_a_probe_that_fails_makes_the_next_one_come_later() -> None:
-    """It gives back its slot and its place, and says nothing but that all wait longer."""
+    """It gives back its permit and its permit, and says nothing but that all wait longer."""
     admission = in_outage()
     [probe] = leave(admission, 1, 2.0)
     observe(admission, GATEWAY, now=2.5, sent_at=2.0)
@@ -476,8 +477,8 @@ def test_a_request_from_before_an_outage_frees_no_place() -> None:
     early = leave(admission, 3)
     observe(admission, *[GATEWAY] * FAILURES)
     leave(admission, 1, 2.0)
-    for slot in early:
-        admission.release(slot)
+    for permit in early:
+        admission.release(permit)
 
     assert admission.wait(flow(), 9.0) == INFINITY
 
@@ -517,10 +518,10 @@ def test_an_outage_leaves_a_fixed_limit() -> None:
     """When the cloud is back, slow start goes up to the fixed limit."""
     admission = observe(Admission(4, adaptive=False), *[GATEWAY] * FAILURES)
     for now in (2.0, 3.0, 4.0, 5.0):
-        slots = leave(admission, 1 if admission.breaker.is_open else admission.free, now)
-        for slot in slots:
+        permits = leave(admission, 1 if admission.breaker.is_open else admission.free, now)
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
 
     assert admission.free == 4
 
@@ -530,11 +531,11 @@ def test_an_outage_halves_the_limit() -> None:
     admission, now = in_outage(20), 2.0
     sizes: list[int] = []
     for _ in range(5):
-        slots = leave(admission, admission.free if sizes else 1, now)
-        sizes.append(len(slots))
-        for slot in slots:
+        permits = leave(admission, admission.free if sizes else 1, now)
+        sizes.append(len(permits))
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
         now += 1.0
 
     assert sizes == [1, 1, 2, 4, 8]
@@ -664,27 +665,28 @@ class Crowd:
     admission: Admission
     most: int
     flows: list[Flow]
-    queues: FairQueue[Place] = field(default_factory=FairQueue)
-    waiting: list[Place] = field(default_factory=list)
-    out: list[Slot] = field(default_factory=list)
+    queues: FairQueue[BasePermit] = field(default_factory=FairQueue)
+    waiting: list[BasePermit] = field(default_factory=list)
+    out: list[BasePermit] = field(default_factory=list)
     left_at: list[float] = field(default_factory=list)
     now: float = 0.0
 
     def come(self, number: int, priority: Priority) -> None:
         """Have one more wait."""
-        self.waiting.append(Place(self.flows[number % len(self.flows)], priority))
+        self.waiting.append(BasePermit(self.flows[number % len(self.flows)], priority))
         self.queues.join(self.waiting[-1])
 
     def go(self) -> None:
         """Let all leave that may."""
-        while (place := self.queues.first()) and self.admission.wait(place.flow, self.now) == 0.0:
+        while (permit := self.queues.first()) and self.admission.wait(permit.flow, self.now) == 0.0:
             assert self.admission.throttle.remaining(self.now) == 0.0
-            assert not (self.admission.breaker.is_open and any(slot.is_probe for slot in self.out))
+            assert not (self.admission.breaker.is_open and any(permit.is_probe for permit in self.out))
             could = [other for other in self.waiting if other.flow.has_room]
-            assert place.priority is min(other.priority for other in could)
-            self.queues.quit(place)
-            self.waiting.remove(place)
-            self.out.append(self.admission.admit(place.flow, self.now))
+            assert permit.priority is min(other.priority for other in could)
+            self.queues.quit(permit)
+            self.waiting.remove(permit)
+            self.admission.admit(permit, self.now)
+            self.out.append(permit)
             self.left_at.append(self.now)
             assert self.out[-1].is_probe is self.admission.breaker.is_open
             assert self.admission.free >= 0
@@ -693,17 +695,19 @@ class Crowd:
     def come_back(self, number: int, seen: object | None) -> None:
         """Let one come back, or get lost."""
         if self.out:
-            slot = self.out.pop(number % len(self.out))
+            permit = self.out.pop(number % len(self.out))
+            assert permit.granted_at is not None
             if seen is not None:
-                self.admission.observe(seen, self.now, sent_at=slot.left_at, server_id=f"{number}", progress=sent())
-            self.admission.release(slot)
+                sent_at = permit.granted_at
+                self.admission.observe(seen, self.now, sent_at=sent_at, server_id=f"{number}", progress=sent())
+            self.admission.release(permit)
             self.count()
 
     def count(self) -> None:
         """Hold that what is in flight is what has left and not come back."""
         assert self.admission.in_flight == len(self.out) <= self.most
         for one in self.flows:
-            assert one.in_flight == sum(slot.flow is one for slot in self.out)
+            assert one.in_flight == sum(permit.flow is one for permit in self.out)
 
 
 SEEN: Final = [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkrestart.limits.admission import Flow
-from bulkrestart.limits.fair_queue import FairQueue, Place, Priority
+from bulkrestart.limits.fair_queue import FairQueue
+from bulkrestart.limits.permit import BasePermit, Flow, Priority
 
 LOOK, SEND = Priority.LOOK, Priority.SEND
 
@@ -24,15 +24,15 @@ def full() -> Flow:
     return flow
 
 
-def joined(places: Iterable[Place]) -> FairQueue[Place]:
+def joined(permits: Iterable[BasePermit]) -> FairQueue[BasePermit]:
     """Let these wait, one after the other."""
-    queues: FairQueue[Place] = FairQueue()
-    for place in places:
-        queues.join(place)
+    queues: FairQueue[BasePermit] = FairQueue()
+    for permit in permits:
+        queues.join(permit)
     return queues
 
 
-def served(queues: FairQueue[Place]) -> list[Place]:
+def served(queues: FairQueue[BasePermit]) -> list[BasePermit]:
     """Give those that wait in the order in which they have their turn."""
     order = []
     while (first := queues.first()) is not None:
@@ -43,7 +43,7 @@ def served(queues: FairQueue[Place]) -> list[Place]:
 
 def test_nobody_waits_at_first() -> None:
     """Where nobody has joined, nobody has a turn, whoever asks."""
-    queues: FairQueue[Place] = FairQueue()
+    queues: FairQueue[BasePermit] = FairQueue()
 
     assert queues.is_empty
     assert queues.first() is None
@@ -63,15 +63,15 @@ def test_nobody_waits_at_first() -> None:
 def test_order(priorities: list[Priority], order: list[int], flows: int) -> None:
     """What is asked decides, then who came first; whose it is does not."""
     shared = [wide() for _ in range(flows)]
-    places = [Place(shared[number % flows], priority) for number, priority in enumerate(priorities)]
+    permits = [BasePermit(shared[number % flows], priority) for number, priority in enumerate(priorities)]
 
-    assert [places.index(place) for place in served(joined(places))] == order
+    assert [permits.index(permit) for permit in served(joined(permits))] == order
 
 
 @pytest.mark.parametrize("priority", [LOOK, SEND])
 def test_who_has_no_room_is_passed_by(priority: Priority) -> None:
     """Not even a look goes first, nor is woken, where its flow may have no more in flight."""
-    narrow, other = Place(full(), priority), Place(wide(), SEND)
+    narrow, other = BasePermit(full(), priority), BasePermit(wide(), SEND)
     queues = joined([narrow, other])
 
     assert queues.first() is other
@@ -82,8 +82,8 @@ def test_who_has_no_room_is_passed_by(priority: Priority) -> None:
 def test_where_no_party_has_room_nobody_goes() -> None:
     """They wait on, and the first of them goes when one of its flow is done."""
     flow = full()
-    narrow = Place(flow, SEND)
-    queues = joined([narrow, Place(full(), LOOK)])
+    narrow = BasePermit(flow, SEND)
+    queues = joined([narrow, BasePermit(full(), LOOK)])
     assert queues.first() is None
     assert not list(queues.next(5))
 
@@ -95,36 +95,36 @@ def test_where_no_party_has_room_nobody_goes() -> None:
 def test_who_quits_is_no_longer_counted() -> None:
     """From the middle of a queue, or as the last of its flow; the others keep their turns."""
     flow, lonely = wide(), wide()
-    places = [Place(flow, SEND), Place(flow, SEND), Place(flow, SEND), Place(lonely, LOOK)]
-    queues = joined(places)
-    queues.quit(places[1])
-    queues.quit(places[3])
+    permits = [BasePermit(flow, SEND), BasePermit(flow, SEND), BasePermit(flow, SEND), BasePermit(lonely, LOOK)]
+    queues = joined(permits)
+    queues.quit(permits[1])
+    queues.quit(permits[3])
 
-    assert list(queues.of(flow)) == [places[0], places[2]]
+    assert list(queues.of(flow)) == [permits[0], permits[2]]
     assert not list(queues.of(lonely))
-    assert served(queues) == [places[0], places[2]]
+    assert served(queues) == [permits[0], permits[2]]
     assert queues.is_empty
 
 
 def test_who_joins_again_is_last() -> None:
     """Who has had its turn in vain lets all others of its priority go first, those of other flows as well."""
     flow = wide()
-    places = [Place(flow, SEND), Place(wide(), SEND), Place(flow, SEND)]
-    queues = joined(places)
-    queues.quit(places[0])
-    queues.join(places[0])
+    permits = [BasePermit(flow, SEND), BasePermit(wide(), SEND), BasePermit(flow, SEND)]
+    queues = joined(permits)
+    queues.quit(permits[0])
+    queues.join(permits[0])
 
-    assert served(queues) == [places[1], places[2], places[0]]
+    assert served(queues) == [permits[1], permits[2], permits[0]]
 
 
 @pytest.mark.parametrize(("most", "count"), [(1, 2), (2, 4), (9, 6)])
 def test_who_may_go_together(most: int, count: int) -> None:
     """The first comes first, and of each queue there are no more than there is room for."""
     flow = wide()
-    places = [Place(flow, priority) for priority in (SEND, SEND, SEND, LOOK, LOOK, LOOK)]
-    going = list(joined(places).next(most))
+    permits = [BasePermit(flow, priority) for priority in (SEND, SEND, SEND, LOOK, LOOK, LOOK)]
+    going = list(joined(permits).next(most))
 
-    assert going[0] is places[3]
+    assert going[0] is permits[3]
     assert len(set(going)) == count
 
 
@@ -138,26 +138,26 @@ RANKS = st.sampled_from(Priority)
 def test_turns_are_kept(bounds: list[int | None], steps: list[tuple[int, Priority, str]]) -> None:
     """Whatever comes and goes, whoever goes is of the lowest priority of those that could, and the first of that."""
     flows = [Flow(most, 0.0) for most in bounds]
-    queues: FairQueue[Place] = FairQueue()
-    waiting: list[Place] = []
+    queues: FairQueue[BasePermit] = FairQueue()
+    waiting: list[BasePermit] = []
     for number, priority, what in steps:
         flow = flows[number % len(flows)]
         match what:
             case "join":
-                waiting.append(Place(flow, priority))
+                waiting.append(BasePermit(flow, priority))
                 queues.join(waiting[-1])
             case "quit" if waiting:
                 queues.quit(waiting.pop(number % len(waiting)))
             case "done" if flow.in_flight:
                 flow.in_flight -= 1
             case "go" if (first := queues.first()) is not None:
-                could = [place for place in waiting if place.flow.has_room]
-                assert first is min(could, key=lambda place: place.priority)
+                could = [permit for permit in waiting if permit.flow.has_room]
+                assert first is min(could, key=lambda permit: permit.priority)
                 queues.quit(first)
                 waiting.remove(first)
                 first.flow.in_flight += 1
             case _:
                 pass
         assert queues.is_empty is not bool(waiting)
-        assert {place for flow in flows for place in queues.of(flow)} == set(waiting)
-        assert (queues.first() is None) is not any(place.flow.has_room for place in waiting)
+        assert {permit for flow in flows for permit in queues.of(flow)} == set(waiting)
+        assert (queues.first() is None) is not any(permit.flow.has_room for permit in waiting)

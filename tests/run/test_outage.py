@@ -10,10 +10,10 @@ import trio
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Server, StopReason, Token
 from bulkrestart.core import faults
 from bulkrestart.core.observation import Answer, Unanswered
+from bulkrestart.engine.limiter import RequestLimiter, RunLimiter
 from bulkrestart.limits.admission import Admission
 from bulkrestart.limits.pacing import FAILURES
-from bulkrestart.run.gate import Gate
-from bulkrestart.run.traffic import Traffic
+from bulkrestart.limits.permit import Priority
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.cloud.scripted import Scripted
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
@@ -169,7 +169,7 @@ def test_one_server_s_500s_close_no_door() -> None:
             cloud.script(bad, *[Fault.error(500)] * 40, call=call)
         async with client_of(cloud, max_at_once=1) as client, client.restarting(cloud.ids, wait=False) as run:
             await trio.sleep(60.0)
-            assert not client._traffic.admission.breaker.is_open
+            assert not client._request_limiter.admission.breaker.is_open
             run.stop()
             async for _ in run:
                 pass
@@ -217,7 +217,7 @@ def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
     """Once any answer has opened the door the others go on, whatever becomes of the probe."""
 
     async def main() -> None:
-        gate = Gate(Traffic(Admission(20)), None)
+        limiter = RunLimiter(RequestLimiter(Admission(20)), None)
         left: dict[int, float] = {}
 
         async def look() -> Server:
@@ -229,15 +229,15 @@ def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
             return Unanswered("ReadTimeout", may_come_late=True)
 
         async def send(number: int) -> None:
-            async with gate.send(probe):
+            async with limiter.permit(Priority.SEND, probe=probe):
                 left[number] = trio.current_time()
-                gate.observe(Answer(202), sent_at=trio.current_time(), server_id=str(number))
+                limiter.observe(Answer(202), sent_at=trio.current_time(), server_id=str(number))
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(gate.ask, look, "x")
+            nursery.start_soon(limiter.ask, look, "x")
             await trio.sleep(0.1)
             for _ in range(FAILURES):
-                gate.observe(Answer(503), sent_at=trio.current_time(), server_id=None)
+                limiter.observe(Answer(503), sent_at=trio.current_time(), server_id=None)
             for number in range(5):
                 nursery.start_soon(send, number)
         assert sorted(left.values())[:-1] == pytest.approx([3.0] * 4)
@@ -250,9 +250,9 @@ def test_runs_that_wait_for_a_sign_in_behind_a_long_pause_end_in_time(life: floa
     """An outage of 300 s ends all runs of a client, though it was asked to wait for 800 s and its token has ended."""
 
     async def main() -> None:
-        traffic = Traffic(Admission(6))
+        traffic = RequestLimiter(Admission(6))
         auth = Scripted(None, life=life)
-        gates = [Gate(traffic, auth) for _ in range(2)]
+        gates = [RunLimiter(traffic, auth) for _ in range(2)]
         ended: list[float] = []
 
         async def fail(number: int, seconds: float) -> None:
@@ -262,18 +262,18 @@ def test_runs_that_wait_for_a_sign_in_behind_a_long_pause_end_in_time(life: floa
 
             await gates[0].ask(request, f"s{number}")
 
-        async def wait(gate: Gate) -> None:
-            await gate.ask(trio.lowlevel.checkpoint, None)
-            assert gate.course.stop is not None
-            assert gate.course.stop.reason is StopReason.OUTAGE
+        async def wait(limiter: RunLimiter) -> None:
+            await limiter.ask(trio.lowlevel.checkpoint, None)
+            assert limiter.stop_signal.stop is not None
+            assert limiter.stop_signal.stop.reason is StopReason.OUTAGE
             ended.append(trio.current_time())
 
         async with trio.open_nursery() as nursery:
             for number in range(6):
                 nursery.start_soon(fail, number, 5.0 if number < 5 else 100.0)
             await trio.sleep(1.0)
-            for gate in gates:
-                nursery.start_soon(wait, gate)
+            for limiter in gates:
+                nursery.start_soon(wait, limiter)
         assert ended == pytest.approx([305.0, 305.0])
 
     virtually(main)
@@ -403,7 +403,7 @@ def test_a_run_that_finds_the_door_closed() -> None:
             assert left
             again = await client.restart(left)
             assert again.summary == {Outcome.COMPLETED: len(left)}
-            assert not client._traffic.admission.breaker.is_open
+            assert not client._request_limiter.admission.breaker.is_open
 
     virtually(main)
 

@@ -34,45 +34,7 @@ from bulkrestart.limits.pacing import (
     RateLimiter,
     Throttle,
 )
-
-
-class Flow:
-    """The requests of one run, or of one listing, among those that share a client.
-
-    Args:
-        most: Its own bound on requests at once; None for none.
-        began: When it began.
-
-    Attributes:
-        in_flight: How many of its requests are in flight.
-    """
-
-    def __init__(self, most: int | None, began: float) -> None:
-        self._most = float("inf") if most is None else most
-        self.began = began
-        self.in_flight = 0
-
-    @property
-    def has_room(self) -> bool:
-        """Whether its own bound allows one more request."""
-        return self.in_flight < self._most
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """What a request holds from when it may leave until it is over.
-
-    Attributes:
-        flow: Whose request it is.
-        left_at: When it could leave.
-        epoch: How many pauses and outages there were before that.
-        is_probe: Whether it left while the circuit breaker was open.
-    """
-
-    flow: Flow
-    left_at: float
-    epoch: int
-    is_probe: bool
+from bulkrestart.limits.permit import BasePermit, Flow
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +85,7 @@ class Admission:
         self._words = ""
         #: When an answer such as 503 with Retry-After last paused all requests; `inf` before that.
         self._asked_at = float("inf")
-        self._probe: Slot | None = None
+        self._probe: BasePermit | None = None
         #: Sends that failed in the present row of failures, until their cause is known.
         self._failed_in_row: list[_RefundableAttempt] = []
         self._failing = FailingSends()
@@ -168,36 +130,36 @@ class Admission:
             return float("inf")
         return wait
 
-    def admit(self, flow: Flow, now: float) -> Slot:
+    def admit(self, permit: BasePermit, now: float) -> None:
         """Let a request leave, for which `wait` is 0.0."""
         self.in_flight += 1
-        flow.in_flight += 1
+        permit.flow.in_flight += 1
         if self.free < 1:
             self._full_at = now
         if self._overload is not None:
             is_reachable = self._limit.at_once >= self._overload.at_once
             self._overload.record_sent(now, in_flight=self.in_flight, is_reachable=is_reachable)
         self.count_one_more(now)
-        slot = Slot(flow, now, self._epoch, self.breaker.is_open)
-        if slot.is_probe:
+        permit.granted_at, permit.epoch, permit.is_probe = now, self._epoch, self.breaker.is_open
+        if permit.is_probe:
             self.breaker.start_probe(now)
-            self._probe = slot
-        return slot
+            self._probe = permit
 
     def count_one_more(self, now: float) -> None:
         """Count a request against the rate."""
         if self._rate is not None:
             self._rate.take(now)
 
-    def release(self, slot: Slot) -> None:
+    def release(self, permit: BasePermit) -> None:
         """Record that a request is over."""
+        permit.granted_at = None
         self.in_flight -= 1
-        slot.flow.in_flight -= 1
+        permit.flow.in_flight -= 1
         # A probe from before the breaker closed and opened again is not the present one.
-        if slot is self._probe:
+        if permit is self._probe:
             self.breaker.cancel_probe()
             self._probe = None
-        if slot.epoch != self._epoch:
+        if permit.epoch != self._epoch:
             self._early -= 1
 
     def observe(
@@ -239,7 +201,7 @@ class Admission:
             self.throttle.reset_backoff()
         self._pause_or_resume(seen, now, is_send=progress is not None)
         if progress is not None and isinstance(seen, Observation) and gets_through(seen):
-            self.note_accepted()
+            self.record_accepted()
 
     def _pause_for(self, seen: Observation, now: float, seconds: float | None, *, sent_at: float) -> None:
         """Pause all requests, unless the answer that asks to wait is about one server only.
@@ -279,7 +241,7 @@ class Admission:
         elif not isinstance(seen, Observation) or gets_through(seen):
             clock.resume(time)
 
-    def note_accepted(self) -> None:
+    def record_accepted(self) -> None:
         """Record that the compute service takes sends: an answer shows it, or a later look at the server."""
         self._failing.record_success()
         self._failed_sends.clear()

@@ -2,41 +2,12 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from enum import IntEnum
 from itertools import chain, count, islice
 from typing import Generic, TypeVar
 
-from bulkrestart.limits.admission import Flow
+from bulkrestart.limits.permit import BasePermit, Flow, Priority
 
-
-class Priority(IntEnum):
-    """Which waiting requests leave first."""
-
-    #: Polls and looks: the fate of what was sent has to be known before more is sent.
-    LOOK = 0
-    SEND = 1
-
-
-class Place:
-    """A request's place in the queues.
-
-    Args:
-        flow: The flow of the request.
-        priority: Its priority.
-
-    Attributes:
-        turn: The lowest leaves first.
-    """
-
-    __slots__ = ("flow", "priority", "turn")
-
-    def __init__(self, flow: Flow, priority: Priority) -> None:
-        self.flow = flow
-        self.priority = priority
-        self.turn = (priority, 0)
-
-
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=BasePermit)
 
 
 class FairQueue(Generic[P]):
@@ -51,17 +22,17 @@ class FairQueue(Generic[P]):
         """Whether no request waits."""
         return not self._queues
 
-    def join(self, place: P) -> None:
+    def join(self, permit: P) -> None:
         """Add a request, behind those of the same priority."""
-        place.turn = (place.priority, next(self._numbers))
-        self._queues[place.flow][place.priority].append(place)
+        permit.turn = (permit.priority, next(self._numbers))
+        self._queues[permit.flow][permit.priority].append(permit)
 
-    def quit(self, place: P) -> None:
+    def quit(self, permit: P) -> None:
         """Remove a request."""
-        queues = self._queues[place.flow]
-        queues[place.priority].remove(place)
+        queues = self._queues[permit.flow]
+        queues[permit.priority].remove(permit)
         if not any(queues):
-            del self._queues[place.flow]
+            del self._queues[permit.flow]
 
     def heads(self) -> list[P]:
         """Return the first of each queue: one or two of each flow."""

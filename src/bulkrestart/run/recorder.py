@@ -21,7 +21,7 @@ from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import Contents, Head, LogFacts, Purpose, Record, record_of
-from bulkrestart.run.course import Course
+from bulkrestart.engine.stop_signal import StopSignal
 
 if TYPE_CHECKING:
     from bulkrestart.journal import Journal
@@ -120,7 +120,7 @@ class Recorder:
             assert self._head is not None, "it is prepared first"
             await in_thread(partial(self._journal.begin, self._head, self._fleet))
 
-    async def run(self, course: Course, calibration: ActionLogCalibration) -> None:
+    async def run(self, stop_signal: StopSignal, calibration: ActionLogCalibration) -> None:
         """Commit what comes, until closed; halt the run if it cannot be.
 
         What could not be committed is tried again with what comes next, and at the end.
@@ -145,7 +145,7 @@ class Recorder:
                         await in_thread(partial(self._journal.write_head, head))
                         self._head = head
                 except JournalError as error:
-                    course.halt(Stop(StopReason.JOURNAL, str(error)))
+                    stop_signal.halt(Stop(StopReason.JOURNAL, str(error)))
                     self._batch.records = batch.records | self._batch.records
                 finally:
                     batch.over.set()

@@ -36,9 +36,9 @@ from bulkrestart.core.settling import (
 )
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.trouble import is_trouble
+from bulkrestart.engine.limiter import RunLimiter
 from bulkrestart.limits.pacing import PausableClock
 from bulkrestart.run.crew import unhurried, work_through
-from bulkrestart.run.gate import Gate
 from bulkrestart.run.sources import Sources
 from bulkrestart.run.sweep import Sweep, Swept
 from bulkrestart.run.verify import Verifier
@@ -99,7 +99,7 @@ class Settler:
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         sources: Read the action logs and states of single servers.
         sweep: Reads the states of the servers.
         calibration: Measures the action log.
@@ -117,7 +117,7 @@ class Settler:
         self,
         *,
         compute: Compute,
-        gate: Gate,
+        limiter: RunLimiter,
         sources: Sources,
         sweep: Sweep,
         calibration: ActionLogCalibration,
@@ -131,10 +131,10 @@ class Settler:
         rng: random.Random,
     ) -> None:
         self._compute = compute
-        self._gate = gate
+        self._limiter = limiter
         self._sources = sources
         self._sweep = sweep
-        self._course = gate.course
+        self._stop_signal = limiter.stop_signal
         self._calibration = calibration
         self._escalate = escalate
         self._verifier = verifier
@@ -203,22 +203,22 @@ class Settler:
 
     async def _watch_all(self, beside: TaskGroup) -> None:
         interval = FIRST_INTERVAL
-        self._answered_at = self._gate.active_time(anyio.current_time())
+        self._answered_at = self._limiter.active_time(anyio.current_time())
         while True:
             if not self._watched:
                 if self._is_closed and not self._escalated:
                     return
                 self._news = anyio.Event()
                 await self._news.wait()
-                interval, self._answered_at = FIRST_INTERVAL, self._gate.active_time(anyio.current_time())
+                interval, self._answered_at = FIRST_INTERVAL, self._limiter.active_time(anyio.current_time())
                 continue
             with anyio.move_on_after(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER)):
-                await self._course.lost.wait()
-            began, count = self._gate.active_time(anyio.current_time()), len(self._watched)
+                await self._stop_signal.abandoned.wait()
+            began, count = self._limiter.active_time(anyio.current_time()), len(self._watched)
             swept = await self._poll(beside)
-            if self._course.lost.is_set() or self._is_hopeless(swept):
+            if self._stop_signal.abandoned.is_set() or self._is_hopeless(swept):
                 return
-            took = self._gate.active_time(anyio.current_time()) - began
+            took = self._limiter.active_time(anyio.current_time()) - began
             has_news = len(self._watched) < count
             # A slow cloud is polled less often, so that polls never take most of its time.
             interval = max(FIRST_INTERVAL if has_news else min(interval * _GROWTH, LAST_INTERVAL), took)
@@ -286,7 +286,7 @@ class Settler:
         if self._seen_id is None or self._seen_id in self._watched:
             # There is no other server to ask for. A 500 of Nova's shows that the API answers.
             return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_nova_fault
-        other, _ = await self._gate.ask(partial(self._compute.show, self._seen_id), self._seen_id)
+        other, _ = await self._limiter.ask(partial(self._compute.show, self._seen_id), self._seen_id)
         return isinstance(other, Server) or (isinstance(other, Answer) and other.is_not_found)
 
     def _give_up_states(self, trouble: Observation | None) -> bool:
@@ -315,10 +315,10 @@ class Settler:
         return self._time(asked) >= watched.deadline
 
     def _time(self, moment: float) -> float:
-        return self._clock.time(self._gate.active_time(moment))
+        return self._clock.time(self._limiter.active_time(moment))
 
     def _record_shown(self, asked: float) -> None:
-        moment = self._gate.active_time(asked)
+        moment = self._limiter.active_time(asked)
         self._clock.resume(moment)
         self._shown_at = max(self._shown_at, moment)
 
@@ -476,12 +476,12 @@ class Settler:
 
         An outage is not judged here: the circuit breaker opens, and the clock is paused.
         """
-        now = self._gate.active_time(anyio.current_time())
+        now = self._limiter.active_time(anyio.current_time())
         trouble = None if swept.answered else swept.trouble
         is_refused = isinstance(trouble, Answer) and trouble.status == 401
         self._refusals = self._refusals + 1 if is_refused else 0
         if isinstance(trouble, Answer) and self._refusals >= REFUSED_IN_A_ROW:
-            self._course.halt(unauthorized(trouble))
+            self._stop_signal.halt(unauthorized(trouble))
             return True
         if self._give_up_states(trouble):
             return False
@@ -489,7 +489,7 @@ class Settler:
             self._answered_at = now
         elif now - self._answered_at > BLIND_TIMEOUT:
             seconds = f"{now - self._answered_at:.0f}"
-            self._course.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
+            self._stop_signal.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
             return True
         return False
 

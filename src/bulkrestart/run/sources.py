@@ -15,7 +15,7 @@ from bulkrestart.core.model import Log, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.sources import SourceHealth
 from bulkrestart.core.stall import RequestKind
-from bulkrestart.run.gate import Gate
+from bulkrestart.engine.limiter import RunLimiter
 
 T = TypeVar("T")
 
@@ -30,13 +30,13 @@ class Source:
     """One kind of information that the cloud gives about single servers.
 
     Args:
-        gate: The gate to the cloud.
+        limiter: Limits its requests.
         kind: What its requests ask for.
         words: The text of the warning that it cannot be read.
     """
 
-    def __init__(self, gate: Gate, kind: RequestKind, words: str) -> None:
-        self._gate = gate
+    def __init__(self, limiter: RunLimiter, kind: RequestKind, words: str) -> None:
+        self._limiter = limiter
         self._kind = kind
         self._words = words
         self._health = SourceHealth()
@@ -52,7 +52,7 @@ class Source:
 
     def judge(self, seen: T, *, is_shown: bool = False) -> T | Answer:
         """Record an answer, and return it, or `permanent_answer` once there is one; see `SourceHealth.judge`."""
-        if self._health.judge(seen, self._gate.count_good_except(self._kind), is_shown=is_shown):
+        if self._health.judge(seen, self._limiter.count_good_except(self._kind), is_shown=is_shown):
             assert self.permanent_answer is not None, "the source was judged unreadable"
             _log.warning(self._words, self.permanent_answer.words)
         return self.permanent_answer or seen
@@ -65,10 +65,10 @@ class Source:
         is_for_send: bool = False,
         is_shown: bool = False,
     ) -> tuple[T | Observation, float]:
-        """Make a request, unless the source is known to be unreadable; see `Gate.ask`."""
+        """Make a request, unless the source is known to be unreadable; see `RunLimiter.ask`."""
         if self.permanent_answer is not None:
             return self.permanent_answer, anyio.current_time()
-        seen, asked = await self._gate.ask(request, server_id, is_for_send=is_for_send)
+        seen, asked = await self._limiter.ask(request, server_id, is_for_send=is_for_send)
         return self.judge(seen, is_shown=is_shown), asked
 
 
@@ -77,7 +77,7 @@ class Sources:
 
     Args:
         compute: The cloud.
-        gate: The gate to the cloud.
+        limiter: Limits its requests.
 
     Attributes:
         log: The action log.
@@ -85,11 +85,11 @@ class Sources:
         states: The states of a single server.
     """
 
-    def __init__(self, compute: Compute, gate: Gate) -> None:
+    def __init__(self, compute: Compute, limiter: RunLimiter) -> None:
         self._compute = compute
-        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS)
-        self.row = Source(gate, RequestKind.LOG, _ROW_WORDS)
-        self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS)
+        self.log = Source(limiter, RequestKind.LOG, _LOG_WORDS)
+        self.row = Source(limiter, RequestKind.LOG, _ROW_WORDS)
+        self.states = Source(limiter, RequestKind.SERVER, _STATES_WORDS)
 
     async def read_log(
         self, server_id: str, *, is_for_send: bool = False, is_shown: bool = False

@@ -26,7 +26,8 @@ from bulkrestart.core.model import Log, Outcome, RebootType, Server, Stop, StopR
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.run.gate import Gate
+from bulkrestart.engine.limiter import RunLimiter
+from bulkrestart.limits.permit import Priority
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
 from bulkrestart.run.sources import Source, Sources
@@ -55,7 +56,7 @@ class Submitter:
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         sources: Read the action logs and states of single servers.
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
@@ -69,7 +70,7 @@ class Submitter:
         self,
         *,
         compute: Compute,
-        gate: Gate,
+        limiter: RunLimiter,
         sources: Sources,
         shields: Shields,
         clock: CloudClock,
@@ -79,13 +80,13 @@ class Submitter:
         rng: random.Random,
     ) -> None:
         self._compute = compute
-        self._gate = gate
+        self._limiter = limiter
         self._sources = sources
         self._shields = shields
         self._clock = clock
         self._options = options
         self._calibration = calibration
-        self._course = gate.course
+        self._stop_signal = limiter.stop_signal
         self._recorder = recorder
         self._rng = rng
         self._calibrating: anyio.Event | None = None
@@ -94,9 +95,9 @@ class Submitter:
     async def send(self, progress: Progress) -> Decision:
         """Send the reboot once, and decide on what comes back.
 
-        The intent is on the disk first. The slot is taken after that, so whatever stopped the run meanwhile is heeded.
+        The intent is on the disk first. The permit is taken after that, so nothing leaves if the run stopped meanwhile.
         """
-        if progress.sends.spent >= self._options.max_attempts and not self._gate.is_breaker_open:
+        if progress.sends.spent >= self._options.max_attempts and not self._limiter.is_breaker_open:
             return progress.out_of_attempts()
         is_written = await self._recorder.intend(progress, self._clock)
         decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
@@ -105,15 +106,17 @@ class Submitter:
         return decision
 
     async def _send(self, progress: Progress) -> Decision:
-        async with self._gate.send(partial(self._compute.show, progress.server_id)) as passage:
-            if passage.trouble is not None:
-                self._course.halt(Stop(StopReason.UNAUTHORIZED, str(passage.trouble)))
-            if self._course.stop is not None:
+        probe = partial(self._compute.show, progress.server_id)
+        async with self._limiter.permit(Priority.SEND, probe=probe) as permit:
+            if permit.failure is not None:
+                self._stop_signal.halt(Stop(StopReason.UNAUTHORIZED, str(permit.failure)))
+            if self._stop_signal.stop is not None:
                 return progress.so_far(is_over=True)
             if progress.sends.spent >= self._options.max_attempts:
                 # The trouble passed before anybody knew whose it was.
                 return progress.out_of_attempts()
-            sent_at = passage.left_at
+            assert permit.granted_at is not None, "only a stop leaves a send without a permit"
+            sent_at = permit.granted_at
             if self._looks_in_slot(progress) or self._needs_look(progress):
                 reboot_type = progress.reboot_type
                 decision = await self._look_first(progress)
@@ -121,7 +124,7 @@ class Submitter:
                 if not isinstance(decision, Send) or decision.reboot_type is not reboot_type:
                     return decision
                 # The look took time: somebody may have been asked to wait, or to stop, meanwhile.
-                if self._gate.is_held or self._course.stop is not None:
+                if self._limiter.is_paused or self._stop_signal.stop is not None:
                     return decision
                 sent_at = anyio.current_time()
             progress.sends.leave(sent_at, self._clock.at(sent_at))
@@ -133,7 +136,7 @@ class Submitter:
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type, veto=veto)
                 if not (isinstance(seen, Unsent) and seen.is_withheld):
-                    self._gate.observe(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
+                    self._limiter.observe(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
             answered_at = anyio.current_time()
             progress.answer(answered_at, seen, decision, took=left.age(current_instant()))
@@ -169,16 +172,16 @@ class Submitter:
         server = await self._see(self._sources.states, show, progress)
         log: Log | Observation | None = None
         if since is not None and needs_log(server, since):
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             instant = current_instant()
             log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
         if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since.earliest)):
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             read_row = partial(self._compute.action, progress.server_id, last.request_id)
             log = with_row(log, await self._see(self._sources.row, read_row, progress))
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
             server = await self._see(self._sources.states, show, progress)
@@ -186,7 +189,7 @@ class Submitter:
         decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
         may_be_delivered_again = progress.sends.has_reached and progress.failed_soft is None
         if isinstance(decision, Send | End) and log is None and may_be_delivered_again:
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
             decision = self._decide_delivered_again(log, progress) or decision
@@ -198,9 +201,9 @@ class Submitter:
         if source.permanent_answer is not None:
             return source.permanent_answer
         asked = anyio.current_time()
-        self._gate.count_one_more()
+        self._limiter.count_one_more()
         seen = await request()
-        self._gate.observe(seen, sent_at=asked, server_id=progress.server_id)
+        self._limiter.observe(seen, sent_at=asked, server_id=progress.server_id)
         return source.judge(seen, is_shown=source is not self._sources.states)
 
     def _needs_look(self, progress: Progress) -> bool:
@@ -310,12 +313,14 @@ class Submitter:
             self._calibrating = None
 
     def _is_given_up(self, progress: Progress) -> bool:
-        """Tell whether nothing more is asked about it: its fate is known, or the cloud is lost."""
-        return self._course.stop is not None and (not progress.fate.is_unresolved or self._course.lost.is_set())
+        """Return whether to ask nothing more about it: its fate is known, or the run is abandoned."""
+        if progress.fate.is_unresolved:
+            return self._stop_signal.abandoned.is_set()
+        return self._stop_signal.stop is not None
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, End) and decision.stop is not None:
-            self._course.halt(decision.stop)
+            self._stop_signal.halt(decision.stop)
 
     async def pursue(self, progress: Progress, first: Decision) -> Accept | End:
         """Wait, look and send until the server is accepted or has its outcome.
@@ -326,7 +331,7 @@ class Submitter:
         """
         decision = first
         is_first = True
-        deadline = self._gate.active_send_time(anyio.current_time()) + self._options.server_timeout
+        deadline = self._limiter.active_send_time(anyio.current_time()) + self._options.server_timeout
 
         async def step() -> Decision:
             # tenacity tries and then waits; its first try is the step that was taken already.
@@ -347,12 +352,12 @@ class Submitter:
         async def pause(seconds: float) -> None:
             # A run that stops sends nothing more, so only the fate of what was sent is worth waiting for.
             with anyio.move_on_after(seconds):
-                await (self._course.lost if progress.fate.is_unresolved else self._course.stopped).wait()
+                await (self._stop_signal.abandoned if progress.fate.is_unresolved else self._stop_signal.stopped).wait()
 
         end: Decision = await AsyncRetrying(
             sleep=pause,
             wait=partial(self._wait, progress),
-            stop=lambda _: self._gate.active_send_time(anyio.current_time()) >= deadline,
+            stop=lambda _: self._limiter.active_send_time(anyio.current_time()) >= deadline,
             retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
             retry_error_callback=lambda _: progress.out_of_time(),
         )(step)
