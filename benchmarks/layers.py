@@ -33,6 +33,7 @@ from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.record import Head, LogFacts, Purpose, record_of
 from bulkrestart.core.report import Ledger
+from bulkrestart.core.stall import RequestKind
 from bulkrestart.core.target import Target
 from bulkrestart.engine.limiter import RequestLimiter, RunLimiter
 from bulkrestart.journal import Journal
@@ -127,7 +128,7 @@ async def _limiter(endpoint: str) -> float:
     async def pass_through(server_id: str) -> None:
         async with limiter.permit(Priority.SEND, probe=_no_probe):
             pass
-        limiter.observe(_ACCEPTED, sent_at=0.0, server_id=server_id)
+        limiter.record_answer(RequestKind.SEND, _ACCEPTED, server_id, 0.0)
 
     return await _through(pass_through)
 

@@ -617,7 +617,7 @@ class RestartClient:
         stall = stall or self._watch_alone()
         endpoint = Endpoint.parse(target.endpoint)
         limiter = RunLimiter(self._request_limiter, auth if isinstance(auth, Renewed) else None, max_at_once, stall)
-        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, limiter.record, self._page_size)
+        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, limiter, self._page_size)
         return compute, limiter
 
     def _watch_alone(self) -> StallWatch:

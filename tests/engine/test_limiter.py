@@ -1,14 +1,30 @@
 """Permits: when they are granted, in which order, and that none is lost when a request is cancelled."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final, NoReturn
 
 import anyio
+import httpx
 import pytest
 
+from bulkrestart.cloud.compute import Compute
+from bulkrestart.cloud.sender import LentSender
+from bulkrestart.core.clock import CloudClock
+from bulkrestart.core.endpoint import Endpoint
+from bulkrestart.core.faults import Body, Fault
+from bulkrestart.core.model import RebootType
+from bulkrestart.core.observation import Answer, Observation, Unsent
+from bulkrestart.core.options import Options
+from bulkrestart.core.report import Ledger
+from bulkrestart.core.stall import RequestKind
 from bulkrestart.engine.limiter import PER_TURN, RequestLimiter, RunLimiter
+from bulkrestart.engine.stop_signal import StopSignal
 from bulkrestart.limits.admission import Admission
 from bulkrestart.limits.permit import Priority
+from bulkrestart.run.account import Account
+from bulkrestart.run.recorder import Recorder
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -182,3 +198,224 @@ def test_a_look_leaves_before_sends_that_wait(backend: str, priority: Priority) 
         assert granted == (["last", *sends] if priority is Priority.LOOK else [*sends, "last"])
 
     anyio.run(main, backend=backend)
+
+
+# What came back.
+
+
+Call = Callable[[Compute], Awaitable[object]]
+#: Each request that there is, with its kind, and whether it is about one server.
+REQUESTS: Final[list[tuple[RequestKind, bool, Call]]] = [
+    (RequestKind.SEND, True, lambda compute: compute.reboot("server", RebootType.SOFT)),
+    (RequestKind.SERVER, True, lambda compute: compute.show("server")),
+    (RequestKind.LOG, True, lambda compute: compute.actions("server")),
+    (RequestKind.LOG, True, lambda compute: compute.action("server", "req-1")),
+    (RequestKind.LIST, False, lambda compute: compute.page()),
+    (RequestKind.GROUPS, False, lambda compute: compute.groups()),
+]
+#: What may come back, and whether it is an answer of the cloud.
+ENDS: Final[dict[str, Callable[[httpx.Request], httpx.Response]]] = {
+    "success": lambda _: httpx.Response(200, json={}),
+    "429": lambda _: httpx.Response(429, headers={"Retry-After": "30"}),
+    "503": lambda _: httpx.Response(503),
+    "login page": lambda _: httpx.Response(200, text="<html>"),
+    "cut": lambda request: _fail(httpx.ReadError("cut", request=request)),
+    "late": lambda request: _fail(httpx.ReadTimeout("late", request=request)),
+}
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+class Observed(RunLimiter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(RequestLimiter(Admission(10)), None)
+        self.sent: list[float] = []
+        self.answers: list[tuple[RequestKind, object, str | None, float]] = []
+
+    def record_sent(self) -> float:
+        """Keep it."""
+        self.sent.append(super().record_sent())
+        return self.sent[-1]
+
+    def record_answer(self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float) -> None:
+        """Keep it."""
+        self.answers.append((kind, seen, server_id, sent_at))
+        super().record_answer(kind, seen, server_id, sent_at)
+
+
+def compute_of(http: httpx.AsyncClient, limiter: RunLimiter) -> Compute:
+    """Return the cloud whose requests the limiter sees."""
+    endpoint = Endpoint.parse("http://cloud.test/v2.1/p")
+    return Compute(endpoint, LentSender(http), None, CloudClock(), 5.0, limiter)
+
+
+@BACKENDS
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("kind", "is_of_server", "call"), REQUESTS, ids=["reboot", "show", "actions", "action", "page", "groups"]
+)
+def test_each_request_is_observed_once(
+    backend: str, kind: RequestKind, is_of_server: bool, call: Call, end: str
+) -> None:
+    """However a request ends, the limiter learns of it without a word of the caller's: what, of whom, since when."""
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(ENDS[end])) as http:
+            limiter = Observed()
+            async with limiter.permit(Priority.SEND) as permit:
+                seen = await call(compute_of(http, limiter))
+                assert permit.granted_at is not None
+                assert permit.granted_at <= limiter.sent[0]
+        assert limiter.answers == [(kind, seen, "server" if is_of_server else None, limiter.sent[0])]
+        assert len(limiter.sent) == 1
+
+    anyio.run(main, backend=backend)
+
+
+@BACKENDS
+@pytest.mark.parametrize("backoff", [30.0, None])
+@pytest.mark.parametrize(("kind", "is_of_server", "call"), REQUESTS, ids=[str(number) for number in range(6)])
+def test_a_throttled_answer_to_any_request_pauses_all(
+    backend: str, kind: RequestKind, is_of_server: bool, call: Call, backoff: float | None
+) -> None:
+    """Whichever request is throttled, no other may leave after it."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(429, headers={} if backoff is None else {"Retry-After": f"{backoff:g}"})
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            limiter = limiter_of(10)
+            assert not limiter.is_paused
+            await call(compute_of(http, limiter))
+            assert limiter.is_paused
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("call", [call for _, _, call in REQUESTS[:4]], ids=["reboot", "show", "actions", "action"])
+def test_each_request_counts_against_the_rate(call: Call) -> None:
+    """A look that leaves with the permit of a send counts as the send does."""
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(ENDS["success"])) as http:
+            admission = Admission(10, 1.0)
+            limiter = RunLimiter(RequestLimiter(admission), None)
+            async with limiter.permit(Priority.SEND):
+                began = anyio.current_time()
+                await call(compute_of(http, limiter))
+                await call(compute_of(http, limiter))
+        assert admission.wait(limiter.flow, began) == pytest.approx(2.0, abs=0.5)
+
+    anyio.run(main)
+
+
+def limited(seen: Observation, *, kind: RequestKind = RequestKind.SEND, count: int = 1) -> RunLimiter:
+    """Return a limiter after so many of these answers, each for a server of its own; call it in an event loop."""
+    limiter = limiter_of(20)
+    for number in range(count):
+        limiter.record_answer(kind, seen, f"s{number}", limiter.record_sent())
+    return limiter
+
+
+def test_a_send_that_was_withheld_says_nothing_about_the_cloud() -> None:
+    """Our own check stopped it: it is neither a failure nor a success of the cloud's."""
+
+    async def main() -> None:
+        limiter = limited(Unsent("the look is old", is_withheld=True), count=20)
+        assert not limiter.is_breaker_open
+        assert not limiter.is_paused
+        assert limiter.stop_signal.stop is None
+
+    anyio.run(main)
+
+
+def test_a_closed_client_ends_the_run() -> None:
+    """Nothing will ever leave again, so the run does not wait for answers either."""
+
+    async def main() -> None:
+        limiter = limited(Unsent("the client is closed", is_final=True))
+        assert limiter.stop_signal.abandoned.is_set()
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("seen", "count", "words"),
+    [
+        (Answer(429, Fault(retry_after=16.0)), 1, "the cloud is rate-limiting (429); all requests paused for 16 s"),
+        (Answer(503, Fault(retry_after=60.0)), 1, "the cloud asks to wait (503); all requests paused for 60 s"),
+        (Answer(429, Fault(retry_after=3.0)), 1, None),
+        (Answer(502), 5, "the cloud is in trouble (502); all requests paused until it answers"),
+        (Answer(502), 4, None),
+        (Answer(202), 9, None),
+    ],
+    ids=str,
+)
+def test_a_pause_is_logged(seen: Answer, count: int, words: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """One line says what the cloud answered, and that all requests are paused, and for how long."""
+
+    async def main() -> None:
+        limited(seen, count=count)
+
+    with caplog.at_level(logging.WARNING, "bulkrestart"):
+        anyio.run(main)
+    assert [record.getMessage() for record in caplog.records] == ([] if words is None else [words])
+
+
+# Outages and verdicts.
+
+
+@pytest.mark.parametrize("kind", [RequestKind.SERVER, RequestKind.LIST, RequestKind.LOG])
+def test_an_outage_is_reported_to_the_run_of_each_failed_send(kind: RequestKind) -> None:
+    """Runs that share a client each learn of their own servers, whichever request confirms the outage."""
+
+    async def main() -> None:
+        requests = RequestLimiter(Admission(20))
+        limiters = [RunLimiter(requests, None) for _ in range(2)]
+        reported: list[list[str]] = [[], []]
+        for limiter, servers in zip(limiters, reported, strict=True):
+            limiter.flow.on_outage = servers.append
+        limiters[0].record_accepted()
+        broken = Answer(500, Fault(body=Body.OTHER))
+        for number in range(6):
+            limiter = limiters[number % 2]
+            limiter.record_answer(RequestKind.SEND, broken, f"s{number}", limiter.record_sent())
+        assert limiters[0].is_breaker_open
+        assert reported == [[], []]
+        requests.admission.breaker.start_probe(anyio.current_time())
+        limiters[0].record_answer(kind, Answer(502), "any", limiters[0].record_sent())
+        assert reported == [["s0", "s2", "s4"], ["s1", "s3", "s5"]]
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_refund_of_a_finished_server_changes_nothing(is_finished: bool) -> None:
+    """A server that has its outcome keeps it; another one gets its attempt back."""
+
+    async def main() -> None:
+        options = Options(
+            reboot_type=RebootType.SOFT,
+            wait=False,
+            max_attempts=5,
+            request_timeout=60.0,
+            server_timeout=900.0,
+            wait_timeout=600.0,
+            escalate=False,
+            start_stopped=False,
+            max_at_once=1,
+        )
+        account = Account(Ledger(["server"], RebootType.SOFT), Recorder(), options, StopSignal())
+        progress = account.come_to("server")
+        progress.sends.spent = 1
+        if is_finished:
+            account.close(progress, progress.out_of_attempts())
+        account.refund_attempt("server")
+        assert progress.sends.spent == (1 if is_finished else 0)
+
+    anyio.run(main)

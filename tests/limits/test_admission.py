@@ -15,7 +15,7 @@ from bulkrestart.limits.concurrency import LEAST, MEASURED
 from bulkrestart.limits.fair_queue import FairQueue
 from bulkrestart.limits.pacing import FAILURES, FIRST_PROBE, LATENESS, LONGEST_REQUESTED_PAUSE, OUTAGE
 from bulkrestart.limits.permit import BasePermit, Flow, Priority
-from tests.core.samples import answer, ecs, keystone, nova, page, sent
+from tests.core.samples import answer, ecs, keystone, nova, page
 
 INFINITY: Final = float("inf")
 
@@ -44,6 +44,7 @@ def leave(admission: Admission, count: int, now: float = 0.0, run: Flow | None =
     for permit in permits:
         assert admission.wait(run, now) == 0.0
         admission.admit(permit, now)
+        admission.record_sent(now)
     return permits
 
 
@@ -249,7 +250,7 @@ def test_latency_is_that_of_sends() -> None:
     for now in range(100, 200):
         permits = leave(admission, admission.free, float(now))
         for permit in permits:
-            admission.observe(GOOD, now + 0.1, sent_at=float(now), server_id="server", progress=sent())
+            admission.observe(GOOD, now + 0.1, sent_at=float(now), server_id="server", sender=flow())
             admission.release(permit)
 
     assert admission.free > LEAST
@@ -259,12 +260,12 @@ def test_the_latency_of_what_is_throttled_is_no_sample() -> None:
     """A gateway that refuses in a moment does not make the API behind it look slow ever after."""
     admission = Admission(100, adaptive="latency")
     for _ in range(MEASURED):
-        admission.observe(UNSAID, 1.0, sent_at=0.999, server_id="server", progress=sent())
+        admission.observe(UNSAID, 1.0, sent_at=0.999, server_id="server", sender=flow())
 
     for now in range(10, 50):
         permits = leave(admission, admission.free, float(now))
         for permit in permits:
-            admission.observe(GOOD, now + 0.5, sent_at=float(now), server_id="server", progress=sent())
+            admission.observe(GOOD, now + 0.5, sent_at=float(now), server_id="server", sender=flow())
             admission.release(permit)
 
     assert admission.free > 50
@@ -286,7 +287,7 @@ def test_who_leaves_in_the_slot_of_another_is_paid_for() -> None:
     """A look right before its send needs no permit, and its turn all the same."""
     admission = Admission(10, 2.0)
     leave(admission, 1, 5.0)
-    admission.count_one_more(5.0)
+    admission.record_sent(5.0)
 
     assert admission.wait(flow(), 5.0) == pytest.approx(1.0)
 
@@ -500,7 +501,7 @@ def test_late_failures_of_a_few_servers_are_no_outage() -> None:
     """They fail in a row after all others; a good answer to a request that left later outweighs them."""
     admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
     for number in range(50):
-        admission.observe(LATE, 60.0 + number / 50, sent_at=number / 50, server_id=f"{number}", progress=sent(LATE))
+        admission.observe(LATE, 60.0 + number / 50, sent_at=number / 50, server_id=f"{number}", sender=flow())
 
     assert not admission.breaker.is_open
 
@@ -509,7 +510,7 @@ def test_failures_that_left_after_the_last_good_answer_are_an_outage() -> None:
     """If the cloud answers nothing any more there is an outage, whatever it answered before."""
     admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
     for number in range(FAILURES):
-        admission.observe(LATE, 64.0, sent_at=4.0, server_id=f"{number}", progress=sent(LATE))
+        admission.observe(LATE, 64.0, sent_at=4.0, server_id=f"{number}", sender=flow())
 
     assert admission.breaker.is_open
 
@@ -568,50 +569,67 @@ def test_the_clock_is_paused_in_an_outage() -> None:
     assert admission.active_time(60.0) == 20.0
 
 
-# Whose trouble it was.
+# Failed sends that an outage has caused.
 
 
-def spent(*after: tuple[object, float], trouble: Observation = GATEWAY) -> int:
-    """Return the attempts that a send costs which failed in an outage, after these answers to probes."""
-    admission = Admission(10)
-    progresses = [sent(trouble) for _ in range(FAILURES)]
-    before = progresses[0].sends.spent
-    for progress in progresses:
-        admission.observe(trouble, 1.0, sent_at=0.5, server_id=None, progress=progress)
+def refunds(*after: tuple[object, float], failure: Observation = GATEWAY, ids: str = "ababa") -> list[int]:
+    """Return how many of the sends that opened the breaker are reported, at first and after each answer to a probe."""
+    admission, run = Admission(10), flow()
+    # Two servers of many that are sent to with success: a gateway without a service behind it is no cause by itself.
+    admission.record_accepted()
+    counts = [sum(len(admission.observe(failure, 1.0, sent_at=0.5, server_id=id_, sender=run)) for id_ in ids)]
     for seen, now in after:
         [probe] = leave(admission, 1, now)
-        observe(admission, seen, now=now, sent_at=now)
+        counts.append(len(admission.observe(seen, now, sent_at=now, server_id="any")))
         admission.release(probe)
-    assert len({progress.sends.spent for progress in progresses}) == 1
-    return progresses[0].sends.spent - before
+    return counts
 
 
-def test_only_a_probe_that_fails_shows_that_no_server_was_to_blame() -> None:
-    """Attempts that met the cloud's trouble are given back, once; without proof of that they are spent."""
-    assert spent() == 0
-    assert spent((GOOD, 2.0)) == 0
-    assert spent((GATEWAY, 2.0)) == -1
-    assert spent((GATEWAY, 2.0), (GATEWAY, 4.0), (GATEWAY, 8.0)) == -1
-    assert spent((GATEWAY, 2.0), (GOOD, 4.0)) == -1
+def test_only_a_probe_that_fails_shows_that_no_server_is_the_cause() -> None:
+    """Sends that failed in an outage are reported once; without proof of an outage they are not."""
+    assert refunds() == [0]
+    assert refunds((GOOD, 2.0)) == [0, 0]
+    assert refunds((GATEWAY, 2.0)) == [0, 5]
+    assert refunds((GATEWAY, 2.0), (GATEWAY, 4.0), (GATEWAY, 8.0)) == [0, 5, 0, 0]
+    assert refunds((GATEWAY, 2.0), (GOOD, 4.0)) == [0, 5, 0]
 
 
-def test_what_asked_to_wait_is_nobody_s_attempt_to_give_back() -> None:
-    """A maintenance page pauses all requests; its send is not refunded by the circuit breaker."""
-    assert spent((GATEWAY, 32.0), trouble=MAINTENANCE) == 0
+@pytest.mark.parametrize("ids", ["abcab", "abcde"])
+def test_sends_that_fail_at_the_gateway_of_several_servers_are_reported_at_once(ids: str) -> None:
+    """They show an outage of sends before any probe; the circuit breaker does not report them a second time."""
+    assert refunds((GATEWAY, 2.0), ids=ids) == [5, 0]
 
 
-def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
+def test_a_send_whose_answer_asked_to_wait_is_not_reported() -> None:
+    """The decision on its answer does not count it as an attempt: it must not be refunded as well."""
+    assert refunds((GATEWAY, 32.0), failure=MAINTENANCE) == [0, 0]
+    assert refunds((GATEWAY, 32.0), failure=MAINTENANCE, ids="abcde") == [0, 0]
+
+
+def test_failures_before_a_good_answer_are_not_reported_later() -> None:
     """Only failures of the row that opened the circuit breaker are the cloud's."""
-    admission, progress = Admission(10), sent(BROKEN)
-    before = progress.sends.spent
-    admission.observe(BROKEN, 1.0, sent_at=0.5, server_id="bad", progress=progress)
+    admission = Admission(10)
+    assert not admission.observe(BROKEN, 1.0, sent_at=0.5, server_id="bad", sender=flow())
     observe(admission, GOOD, *[GATEWAY] * FAILURES)
     [probe] = leave(admission, 1, 2.0)
-    observe(admission, GATEWAY, now=2.5, sent_at=2.0)
+
+    assert not admission.observe(GATEWAY, 2.5, sent_at=2.0, server_id=None)
+    admission.release(probe)
+    assert admission.breaker.is_confirmed
+
+
+def test_a_failed_send_is_reported_with_its_flow_and_server() -> None:
+    """Runs that share a client each learn of their own servers."""
+    admission, flows = Admission(10), [flow(), flow()]
+    for number in range(FAILURES):
+        admission.observe(BROKEN, 1.0, sent_at=0.5, server_id=f"{number}", sender=flows[number % 2])
+    [probe] = leave(admission, 1, 2.0)
+    caused = admission.observe(GATEWAY, 2.0, sent_at=2.0, server_id=None)
     admission.release(probe)
 
-    assert admission.breaker.is_confirmed
-    assert progress.sends.spent == before
+    assert [(failed.flow, failed.server_id) for failed in caused] == [
+        (flows[number % 2], f"{number}") for number in range(FAILURES)
+    ]
 
 
 # Who waits for too long.
@@ -686,6 +704,7 @@ class Crowd:
             self.queues.quit(permit)
             self.waiting.remove(permit)
             self.admission.admit(permit, self.now)
+            self.admission.record_sent(self.now)
             self.out.append(permit)
             self.left_at.append(self.now)
             assert self.out[-1].is_probe is self.admission.breaker.is_open
@@ -699,7 +718,7 @@ class Crowd:
             assert permit.granted_at is not None
             if seen is not None:
                 sent_at = permit.granted_at
-                self.admission.observe(seen, self.now, sent_at=sent_at, server_id=f"{number}", progress=sent())
+                self.admission.observe(seen, self.now, sent_at=sent_at, server_id=f"{number}", sender=permit.flow)
             self.admission.release(permit)
             self.count()
 

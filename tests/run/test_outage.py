@@ -10,6 +10,7 @@ import trio
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Server, StopReason, Token
 from bulkrestart.core import faults
 from bulkrestart.core.observation import Answer, Unanswered
+from bulkrestart.core.stall import RequestKind
 from bulkrestart.engine.limiter import RequestLimiter, RunLimiter
 from bulkrestart.limits.admission import Admission
 from bulkrestart.limits.pacing import FAILURES
@@ -220,24 +221,27 @@ def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
         limiter = RunLimiter(RequestLimiter(Admission(20)), None)
         left: dict[int, float] = {}
 
-        async def look() -> Server:
+        async def look() -> None:
+            sent_at = limiter.record_sent()
             await trio.sleep(3.0)
-            return Server(id="x")
+            limiter.record_answer(RequestKind.SERVER, Server(id="x"), "x", sent_at)
 
-        async def probe() -> Unanswered:
+        async def probe() -> None:
+            sent_at = limiter.record_sent()
             await trio.sleep(60.0)
-            return Unanswered("ReadTimeout", may_come_late=True)
+            late = Unanswered("ReadTimeout", may_come_late=True)
+            limiter.record_answer(RequestKind.SERVER, late, "x", sent_at)
 
         async def send(number: int) -> None:
             async with limiter.permit(Priority.SEND, probe=probe):
                 left[number] = trio.current_time()
-                limiter.observe(Answer(202), sent_at=trio.current_time(), server_id=str(number))
+                limiter.record_answer(RequestKind.SEND, Answer(202), str(number), trio.current_time())
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(limiter.ask, look, "x")
+            nursery.start_soon(limiter.ask, look)
             await trio.sleep(0.1)
             for _ in range(FAILURES):
-                limiter.observe(Answer(503), sent_at=trio.current_time(), server_id=None)
+                limiter.record_answer(RequestKind.LIST, Answer(503), None, trio.current_time())
             for number in range(5):
                 nursery.start_soon(send, number)
         assert sorted(left.values())[:-1] == pytest.approx([3.0] * 4)
@@ -252,18 +256,20 @@ def test_runs_that_wait_for_a_sign_in_behind_a_long_pause_end_in_time(life: floa
     async def main() -> None:
         traffic = RequestLimiter(Admission(6))
         auth = Scripted(None, life=life)
-        gates = [RunLimiter(traffic, auth) for _ in range(2)]
+        limiters = [RunLimiter(traffic, auth) for _ in range(2)]
         ended: list[float] = []
 
         async def fail(number: int, seconds: float) -> None:
-            async def request() -> Answer:
+            async def request() -> None:
+                sent_at = limiters[0].record_sent()
                 await trio.sleep(seconds)
-                return Answer(503, faults.Fault(retry_after=800.0))
+                answer = Answer(503, faults.Fault(retry_after=800.0))
+                limiters[0].record_answer(RequestKind.SERVER, answer, f"s{number}", sent_at)
 
-            await gates[0].ask(request, f"s{number}")
+            await limiters[0].ask(request)
 
         async def wait(limiter: RunLimiter) -> None:
-            await limiter.ask(trio.lowlevel.checkpoint, None)
+            await limiter.ask(trio.lowlevel.checkpoint)
             assert limiter.stop_signal.stop is not None
             assert limiter.stop_signal.stop.reason is StopReason.OUTAGE
             ended.append(trio.current_time())
@@ -272,7 +278,7 @@ def test_runs_that_wait_for_a_sign_in_behind_a_long_pause_end_in_time(life: floa
             for number in range(6):
                 nursery.start_soon(fail, number, 5.0 if number < 5 else 100.0)
             await trio.sleep(1.0)
-            for limiter in gates:
+            for limiter in limiters:
                 nursery.start_soon(wait, limiter)
         assert ended == pytest.approx([305.0, 305.0])
 

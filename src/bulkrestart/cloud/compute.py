@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import anyio
@@ -73,6 +73,25 @@ class ServerGroup:
     members: Sequence[str]
 
 
+class RequestObserver(Protocol):
+    """Sees each request when it leaves, and when it is over."""
+
+    def record_sent(self) -> float:
+        """Record that a request leaves now, and return the time."""
+        ...
+
+    def record_answer(self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float) -> None:
+        """Record how a request ended.
+
+        Args:
+            kind: What was asked for.
+            seen: What came back.
+            server_id: The server of the request; None if it was for many.
+            sent_at: When the request left.
+        """
+        ...
+
+
 class Compute:
     """One project's servers, over a sender that is owned elsewhere.
 
@@ -82,8 +101,7 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
-        record: Called after each request with its kind, how it ended, the id of its server, and when it left; None: no
-            call.
+        observer: Sees each request when it leaves, and when it is over; None for no observer.
         page_size: How many servers to ask for on one page, as learnt from earlier lists; None: nothing is known.
 
     Attributes:
@@ -97,12 +115,12 @@ class Compute:
         auth: httpx.Auth | None,
         clock: CloudClock,
         timeout: float,
-        record: Callable[[RequestKind, object, str | None, float], None] | None = None,
+        observer: RequestObserver | None = None,
         page_size: PageSize | None = None,
     ) -> None:
         self.page_size = page_size or PageSize()
         self._sender = sender
-        self._record = record
+        self._observer = observer
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
@@ -129,7 +147,7 @@ class Compute:
                 If the transport of a lent client has no trace, it is called when that transport gets the request.
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
-        sent = anyio.current_time()
+        sent = self._record_sent()
         seen, _ = await self._exchange(RequestKind.SEND, self._reboots[reboot_type], path, _FAULT_BOUND, veto=veto)
         return self._recorded(RequestKind.SEND, seen, sent, server_id)
 
@@ -220,9 +238,12 @@ class Compute:
             server_id=server_id,
         )
 
-    def _recorded(self, asked: RequestKind, seen: T, sent: float, server_id: str | None = None) -> T:
-        if self._record is not None:
-            self._record(asked, seen, server_id, sent)
+    def _record_sent(self) -> float:
+        return anyio.current_time() if self._observer is None else self._observer.record_sent()
+
+    def _recorded(self, kind: RequestKind, seen: T, sent: float, server_id: str | None = None) -> T:
+        if self._observer is not None:
+            self._observer.record_answer(kind, seen, server_id, sent)
         return seen
 
     def lower_microversion(self, refusal: Answer) -> bool:
@@ -259,7 +280,7 @@ class Compute:
         Returns:
             What `take` returns after the answer was parsed; or what came instead of such an answer.
         """
-        sent = anyio.current_time()
+        sent = self._record_sent()
         seen, body = await self._exchange(kind, self._read, path, bound, query, rows=rows)
         result: T | Observation = seen
         if isinstance(seen, Answer) and seen.status == 200 and seen.fault.body is not Body.CUT_SHORT and rows.is_valid:

@@ -86,7 +86,7 @@ class Sends:
         self.stale = self.stale + 1 if is_stale else 0
 
     def refund_attempt(self) -> None:
-        """Do not count a send against `max_attempts`: what it met was the cloud's trouble, and not the server's."""
+        """Do not count a send against `max_attempts`: an outage was the cause of its failure."""
         self.spent -= 1
 
     def anew(self) -> "Sends":

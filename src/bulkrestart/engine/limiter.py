@@ -17,7 +17,6 @@ from bulkrestart.cloud.credentials import Renewed, Trouble
 from bulkrestart.core.decision import Hold
 from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Observation, Unsent
-from bulkrestart.core.progress import Progress
 from bulkrestart.core.stall import RequestKind
 from bulkrestart.core.trouble import closed, is_rate_signal
 from bulkrestart.engine.stall import StallWatch
@@ -109,11 +108,12 @@ class RequestLimiter:
         self.admission.pause(now, seconds, sent_at=sent_at, words=words)
         self._judge(now)
 
-    def observe(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
-        """Learn from an answer; see `Admission.observe`."""
+    def observe(self, seen: object, *, sent_at: float, server_id: str | None, sender: Flow | None) -> None:
+        """Learn from an answer, and report failed sends that an outage has caused; see `Admission.observe`."""
         now, was_open = anyio.current_time(), self.admission.breaker.is_open
         before = self.admission.throttle.remaining(now)
-        self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, progress=progress)
+        for failed in self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, sender=sender):
+            failed.flow.on_outage(failed.server_id)
         if isinstance(seen, Unsent) and seen.is_local and not self._has_warned_of_limit:
             self._has_warned_of_limit = True
             _log.warning("a limit of this machine slows down the requests: %s; %s", seen.words, seen.remedy)
@@ -162,8 +162,7 @@ class RequestLimiter:
             # It may not leave yet, but it has to stop the runs that have waited for too long.
             first.wake()
         try:
-            asked = anyio.current_time()
-            self.observe(await probe(), sent_at=asked, server_id=None)
+            await probe()
         finally:
             self.release(permit)
             # The server of this probe may itself be the cause of its failure: another request probes next.
@@ -275,13 +274,12 @@ class RunLimiter:
         return Permit(self, priority, end, probe)
 
     async def ask(
-        self, request: Callable[[], Awaitable[T]], server_id: str | None, *, is_for_send: bool = False
+        self, request: Callable[[], Awaitable[T]], *, is_for_send: bool = False
     ) -> tuple[T | Answer | Unsent, float]:
-        """Make a request that changes nothing, and observe its answer.
+        """Make a request that changes nothing, as soon as it may leave.
 
         Args:
             request: Makes it.
-            server_id: The server of the request; None if it is for many.
             is_for_send: Whether it is of no use once the run has stopped.
 
         Returns:
@@ -294,27 +292,18 @@ class RunLimiter:
                 return permit.failure.answer, asked
             if permit.granted_at is None:
                 return Unsent("the run has stopped"), asked
-            seen = await request()
-            self.observe(seen, sent_at=asked, server_id=server_id)
-            return seen, asked
+            return await request(), asked
 
-    def count_one_more(self) -> None:
-        """Count a request that leaves with the permit of another."""
-        self._admission.count_one_more(anyio.current_time())
+    def record_sent(self) -> float:
+        """Record that a request leaves now, and return the time. `Compute` calls it for each request."""
+        now = anyio.current_time()
+        self._admission.record_sent(now)
+        return now
 
-    def observe(self, seen: object, *, sent_at: float, server_id: str | None, progress: Progress | None = None) -> None:
-        """Let an answer pause all requests, or change how many leave at once; see `Admission.observe`."""
-        if isinstance(seen, Unsent) and seen.is_final:
-            self.stop_signal.halt(closed(seen.words))
-            return
-        self.requests.observe(seen, sent_at=sent_at, server_id=server_id, progress=progress)
-        self._judge()
-        if (stop := self._admission.sends_verdict(self.flow, anyio.current_time())) is not None:
-            # Looks are answered, so the servers that were sent to can be followed to their end.
-            self.stop_signal.halt(stop, is_abandoned=False)
+    def record_answer(self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float) -> None:
+        """Learn from how a request ended: the one place that does. `Compute` calls it for each request.
 
-    def record(self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float) -> None:
-        """Record how a request ended; stop the run if the endpoint or the token has turned out to be wrong.
+        It may pause all requests, change how many leave at once, or stop the run.
 
         Args:
             kind: What was asked for.
@@ -323,6 +312,11 @@ class RunLimiter:
             sent_at: When the request left.
         """
         self.stall.record(kind, seen)
+        if isinstance(seen, Unsent) and seen.is_withheld:
+            return
+        if isinstance(seen, Unsent) and seen.is_final:
+            self.stop_signal.halt(closed(seen.words))
+            return
         now = anyio.current_time()
         match self._rejections.record(kind, seen, server_id, now, sent_at=sent_at):
             case Stop() as stop:
@@ -331,6 +325,12 @@ class RunLimiter:
                 self.requests.pause(seconds, sent_at=now, words=str(seen))
             case None:
                 pass
+        sender = self.flow if kind is RequestKind.SEND else None
+        self.requests.observe(seen, sent_at=sent_at, server_id=server_id, sender=sender)
+        self._judge()
+        if (verdict := self._admission.sends_verdict(self.flow, now)) is not None:
+            # Looks are answered, so the servers that were sent to can be followed to their end.
+            self.stop_signal.halt(verdict, is_abandoned=False)
 
     def record_accepted(self) -> None:
         """Record a server whose acceptance an answer or a later look has shown."""

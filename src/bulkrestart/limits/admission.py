@@ -5,18 +5,17 @@ Law: after a pause, new requests obey the limits; requests sent before it are co
 and one at a time while the circuit breaker is open.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bulkrestart.core.decide import hold_for
 from bulkrestart.core.model import Stop
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
-from bulkrestart.core.progress import Progress
 from bulkrestart.core.trouble import (
     gets_through,
     is_down,
     is_overload,
-    is_postponed,
     is_rate_signal,
     is_trouble,
     may_lie_in_server,
@@ -38,17 +37,18 @@ from bulkrestart.limits.permit import BasePermit, Flow
 
 
 @dataclass(slots=True, eq=False)
-class _RefundableAttempt:
-    """A send that counts as an attempt of its server until the cloud is known to be the cause of its failure."""
+class FailedSend:
+    """A send that failed. Its server may be the cause, or an outage.
 
-    progress: Progress
-    is_refunded: bool = False
+    Attributes:
+        flow: The flow of the send.
+        server_id: Its server.
+        is_reported: Whether an outage is known to be the cause.
+    """
 
-    def refund(self) -> None:
-        """Take the attempt back, once."""
-        if not self.is_refunded:
-            self.is_refunded = True
-            self.progress.sends.refund_attempt()
+    flow: Flow
+    server_id: str
+    is_reported: bool = False
 
 
 class Admission:
@@ -86,11 +86,11 @@ class Admission:
         #: When an answer such as 503 with Retry-After last paused all requests; `inf` before that.
         self._asked_at = float("inf")
         self._probe: BasePermit | None = None
-        #: Sends that failed in the present row of failures, until their cause is known.
-        self._failed_in_row: list[_RefundableAttempt] = []
+        #: Sends that failed in the present row of failures, until it is known whether an outage is the cause.
+        self._failed_in_row: list[FailedSend] = []
         self._failing = FailingSends()
         self._failing_words = ""
-        self._failed_sends: list[_RefundableAttempt] = []
+        self._failed_sends: list[FailedSend] = []
         self._send_clock, self._look_clock = PausableClock(), PausableClock()
 
     @property
@@ -136,19 +136,18 @@ class Admission:
         permit.flow.in_flight += 1
         if self.free < 1:
             self._full_at = now
-        if self._overload is not None:
-            is_reachable = self._limit.at_once >= self._overload.at_once
-            self._overload.record_sent(now, in_flight=self.in_flight, is_reachable=is_reachable)
-        self.count_one_more(now)
         permit.granted_at, permit.epoch, permit.is_probe = now, self._epoch, self.breaker.is_open
         if permit.is_probe:
             self.breaker.start_probe(now)
             self._probe = permit
 
-    def count_one_more(self, now: float) -> None:
-        """Count a request against the rate."""
+    def record_sent(self, now: float) -> None:
+        """Record that a request leaves, the first of its permit or a further one."""
         if self._rate is not None:
             self._rate.take(now)
+        if self._overload is not None:
+            is_reachable = self._limit.at_once >= self._overload.at_once
+            self._overload.record_sent(now, in_flight=self.in_flight, is_reachable=is_reachable)
 
     def release(self, permit: BasePermit) -> None:
         """Record that a request is over."""
@@ -163,8 +162,8 @@ class Admission:
             self._early -= 1
 
     def observe(
-        self, seen: object, now: float, *, sent_at: float, server_id: str | None, progress: Progress | None = None
-    ) -> None:
+        self, seen: object, now: float, *, sent_at: float, server_id: str | None, sender: Flow | None = None
+    ) -> Sequence[FailedSend]:
         """Learn from an answer.
 
         Args:
@@ -172,8 +171,12 @@ class Admission:
             now: The time, in seconds.
             sent_at: When that request left.
             server_id: The server of the request; None if it was for none, or for many.
-            progress: The way of the server, if it was a send.
+            sender: The flow of the request if it was a send; None if it was not.
+
+        Returns:
+            The failed sends, this one or earlier ones, of which an outage is known to be the cause as of now.
         """
+        is_send = sender is not None
         is_local = isinstance(seen, Unsent) and seen.is_local
         if self._overload is not None:
             # Fewer requests at once also need fewer file descriptors and local ports.
@@ -182,26 +185,27 @@ class Admission:
         if is_local:
             # A limit of this machine says nothing about the cloud.
             self.breaker.postpone_probe(now, sent_at=sent_at)
-            return
+            return ()
+        caused: Sequence[FailedSend] = ()
         hold = hold_for(seen) if isinstance(seen, Observation) else None
         if isinstance(seen, Observation) and is_trouble(seen):
-            attempt = None if progress is None or hold is not None else _RefundableAttempt(progress)
-            self._record_failure(seen, now, attempt, sent_at=sent_at, server_id=server_id)
-            if server_id is not None and progress is not None and is_down(seen):
-                self._record_failed_send(seen, now, server_id, attempt)
+            failed = None
+            if sender is not None and server_id is not None:
+                failed = FailedSend(sender, server_id, is_reported=hold is not None)
+            self._record_failure(seen, now, failed, sent_at=sent_at, server_id=server_id)
+            caused = self._take_caused_by_outage()
         else:
             self._close(now, sent_at)
             if hold is None:
-                self._record_success(now, sent_at=sent_at, is_send=progress is not None)
+                self._record_success(now, sent_at=sent_at, is_send=is_send)
         if isinstance(seen, Observation) and hold is not None:
             self._pause_for(seen, now, hold.seconds, sent_at=sent_at)
-            if progress is not None and is_postponed(seen):
-                progress.sends.refund_attempt()
         elif not isinstance(seen, Unsent | Unanswered):
             self.throttle.reset_backoff()
-        self._pause_or_resume(seen, now, is_send=progress is not None)
-        if progress is not None and isinstance(seen, Observation) and gets_through(seen):
+        self._pause_or_resume(seen, now, is_send=is_send)
+        if is_send and isinstance(seen, Observation) and gets_through(seen):
             self.record_accepted()
+        return caused
 
     def _pause_for(self, seen: Observation, now: float, seconds: float | None, *, sent_at: float) -> None:
         """Pause all requests, unless the answer that asks to wait is about one server only.
@@ -218,17 +222,19 @@ class Admission:
         if self.throttle.remaining(now) > 0.0:
             self._restart(now, sent_at=sent_at, is_rate_signal=is_rate_signal(seen))
 
-    def _record_failed_send(
-        self, seen: Observation, now: float, server_id: str, attempt: _RefundableAttempt | None
-    ) -> None:
-        self._failing.record_failure(self.active_time(now), server_id)
-        self._failing_words = str(seen)
-        if attempt is not None:
-            self._failed_sends.append(attempt)
-        if self._failing.is_confirmed:
-            for failed in self._failed_sends:
-                failed.refund()
-            self._failed_sends.clear()
+    def _take_caused_by_outage(self) -> Sequence[FailedSend]:
+        """Return each failed send once when an outage is known to be its cause."""
+        caused: list[FailedSend] = []
+        for failures, is_confirmed in (
+            (self._failed_in_row, self.breaker.is_confirmed),
+            (self._failed_sends, self._failing.is_confirmed),
+        ):
+            if failures and is_confirmed:
+                caused += [failed for failed in failures if not failed.is_reported]
+                for failed in failures:
+                    failed.is_reported = True
+                failures.clear()
+        return caused
 
     def _pause_or_resume(self, seen: object, now: float, *, is_send: bool) -> None:
         if isinstance(seen, Answer) and seen.status == 401:
@@ -273,22 +279,22 @@ class Admission:
         self,
         seen: Observation,
         now: float,
-        attempt: _RefundableAttempt | None,
+        failed: FailedSend | None,
         *,
         sent_at: float,
         server_id: str | None,
     ) -> None:
+        if failed is not None and is_down(seen):
+            self._failing.record_failure(self.active_time(now), failed.server_id)
+            self._failing_words = str(seen)
+            self._failed_sends.append(failed)
         if sent_at < self.breaker.last_good:
             return
-        if attempt is not None:
-            self._failed_in_row.append(attempt)
+        if failed is not None:
+            self._failed_in_row.append(failed)
         self.breaker.record_failure(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
         if self.breaker.is_open:
             self._words = str(seen)
-        if self.breaker.is_confirmed:
-            for failed in self._failed_in_row:
-                failed.refund()
-            self._failed_in_row.clear()
 
     def _close(self, now: float, sent_at: float) -> None:
         if self.breaker.is_open:

@@ -1,5 +1,6 @@
 """What the limits know of a request: its flow, its priority, and whether it may leave."""
 
+from collections.abc import Callable
 from enum import IntEnum
 
 
@@ -12,12 +13,14 @@ class Flow:
 
     Attributes:
         in_flight: How many of its requests are in flight.
+        on_outage: Called with the id of a server whenever an outage turns out to be the cause of a failed send to it.
     """
 
     def __init__(self, most: int | None, began: float) -> None:
         self._most = float("inf") if most is None else most
         self.began = began
         self.in_flight = 0
+        self.on_outage: Callable[[str], object] = str
 
     @property
     def has_room(self) -> bool:

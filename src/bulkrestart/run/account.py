@@ -77,6 +77,12 @@ class Account:
         self._ledger.begin(progress)
         return progress
 
+    def refund_attempt(self, server_id: str) -> None:
+        """Take back an attempt of a server, because an outage was the cause of its failure."""
+        progress = self._ledger.progress(server_id)
+        if progress is not None:
+            progress.sends.refund_attempt()
+
     def close(self, progress: Progress, end: End) -> ServerResult:
         """Give a server its outcome."""
         self._recorder.note(progress, end)

@@ -95,6 +95,7 @@ class Fleet:
         self._stop_signal = limiter.stop_signal
         self._lanes = min(options.max_at_once, len(ledger))
         self.account = Account(ledger, recorder, options, self._stop_signal)
+        limiter.flow.on_outage = self.account.refund_attempt
         self.ready = anyio.Event()
         self.refusal: BulkRestartError | None = None
         #: The server that was in a reboot before anything was sent.

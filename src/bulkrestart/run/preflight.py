@@ -126,7 +126,7 @@ class Preflight:
         refused_tokens = stale_tokens = strays = tries = 0
         request, server_id = next(requests)
         while True:
-            seen, _ = await self._limiter.ask(request, server_id)
+            seen, _ = await self._limiter.ask(request)
             _check(self._limiter)
             if not isinstance(seen, Observation):
                 return seen

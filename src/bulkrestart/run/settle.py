@@ -286,7 +286,7 @@ class Settler:
         if self._seen_id is None or self._seen_id in self._watched:
             # There is no other server to ask for. A 500 of Nova's shows that the API answers.
             return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_nova_fault
-        other, _ = await self._limiter.ask(partial(self._compute.show, self._seen_id), self._seen_id)
+        other, _ = await self._limiter.ask(partial(self._compute.show, self._seen_id))
         return isinstance(other, Server) or (isinstance(other, Answer) and other.is_not_found)
 
     def _give_up_states(self, trouble: Observation | None) -> bool:

@@ -57,10 +57,15 @@ class Source:
             _log.warning(self._words, self.permanent_answer.words)
         return self.permanent_answer or seen
 
+    async def request(self, request: Callable[[], Awaitable[T]], *, is_shown: bool = False) -> T | Answer:
+        """Make a request with a permit that is held already, unless the source is known to be unreadable."""
+        if self.permanent_answer is not None:
+            return self.permanent_answer
+        return self.judge(await request(), is_shown=is_shown)
+
     async def ask(
         self,
         request: Callable[[], Awaitable[T | Observation]],
-        server_id: str,
         *,
         is_for_send: bool = False,
         is_shown: bool = False,
@@ -68,7 +73,7 @@ class Source:
         """Make a request, unless the source is known to be unreadable; see `RunLimiter.ask`."""
         if self.permanent_answer is not None:
             return self.permanent_answer, anyio.current_time()
-        seen, asked = await self._limiter.ask(request, server_id, is_for_send=is_for_send)
+        seen, asked = await self._limiter.ask(request, is_for_send=is_for_send)
         return self.judge(seen, is_shown=is_shown), asked
 
 
@@ -96,11 +101,11 @@ class Sources:
     ) -> tuple[Log | Observation, float]:
         """Read the action log of a server; return it, or what came instead, and when the request left."""
         request = partial(self._compute.actions, server_id)
-        return await self.log.ask(request, server_id, is_for_send=is_for_send, is_shown=is_shown)
+        return await self.log.ask(request, is_for_send=is_for_send, is_shown=is_shown)
 
     async def read_row(self, server_id: str, request_id: str) -> tuple[Log | Observation, float]:
         """Read one row of the action log of a server; return a log of that row, or what came instead."""
-        seen, asked = await self.row.ask(partial(self._compute.action, server_id, request_id), server_id)
+        seen, asked = await self.row.ask(partial(self._compute.action, server_id, request_id))
         if isinstance(seen, tuple):
             # A user who may read rows may read logs.
             self.log.record_read()
@@ -108,4 +113,4 @@ class Sources:
 
     async def read_server(self, server_id: str, *, is_for_send: bool) -> tuple[Server | Observation, float]:
         """Read the states of a server."""
-        return await self.states.ask(partial(self._compute.show, server_id), server_id, is_for_send=is_for_send)
+        return await self.states.ask(partial(self._compute.show, server_id), is_for_send=is_for_send)

@@ -6,7 +6,6 @@ what happens next is never its choice but `core.decide`'s.
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
@@ -30,7 +29,7 @@ from bulkrestart.engine.limiter import RunLimiter
 from bulkrestart.limits.permit import Priority
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
-from bulkrestart.run.sources import Source, Sources
+from bulkrestart.run.sources import Sources
 
 T = TypeVar("T")
 
@@ -135,8 +134,6 @@ class Submitter:
             left = current_instant()
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type, veto=veto)
-                if not (isinstance(seen, Unsent) and seen.is_withheld):
-                    self._limiter.observe(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
             answered_at = anyio.current_time()
             progress.answer(answered_at, seen, decision, took=left.age(current_instant()))
@@ -169,42 +166,33 @@ class Submitter:
         since = None if self._options.since is None else self._calibration.moment(self._options.since)
         at, instant = anyio.current_time(), current_instant()
         show = partial(self._compute.show, progress.server_id)
-        server = await self._see(self._sources.states, show, progress)
+        read_log = partial(self._compute.actions, progress.server_id)
+        server = await self._sources.states.request(show)
         log: Log | Observation | None = None
         if since is not None and needs_log(server, since):
             if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             instant = current_instant()
-            log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
+            log = await self._sources.log.request(read_log, is_shown=True)
         if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since.earliest)):
             if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             read_row = partial(self._compute.action, progress.server_id, last.request_id)
-            log = with_row(log, await self._see(self._sources.row, read_row, progress))
+            log = with_row(log, await self._sources.row.request(read_row, is_shown=True))
             if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
-            server = await self._see(self._sources.states, show, progress)
+            server = await self._sources.states.request(show)
         sighting = Sighting(server=server, log=log, at=at, instant=instant)
         decision = decide_look(sighting, progress) if since is None else decide_since(sighting, since, progress)
         may_be_delivered_again = progress.sends.has_reached and progress.failed_soft is None
         if isinstance(decision, Send | End) and log is None and may_be_delivered_again:
             if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
-            log = await self._see(self._sources.log, partial(self._compute.actions, progress.server_id), progress)
+            log = await self._sources.log.request(read_log, is_shown=True)
             decision = self._decide_delivered_again(log, progress) or decision
         progress.look(sighting, decision)
         return decision
-
-    async def _see(self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress) -> T | Answer:
-        """Ask a source within a slot that is held already; count the request, because the send follows in that slot."""
-        if source.permanent_answer is not None:
-            return source.permanent_answer
-        asked = anyio.current_time()
-        self._limiter.count_one_more()
-        seen = await request()
-        self._limiter.observe(seen, sent_at=asked, server_id=progress.server_id)
-        return source.judge(seen, is_shown=source is not self._sources.states)
 
     def _needs_look(self, progress: Progress) -> bool:
         """Return whether to look within the slot of the send: the last look is too old, or a HARD reboot has had none.

@@ -133,9 +133,7 @@ class Sweep:
         """Read each of the servers by a request of its own."""
 
         async def show(server_id: str) -> None:
-            server, asked = await self._limiter.ask(
-                lambda: self._compute.show(server_id), server_id, is_for_send=is_for_send
-            )
+            server, asked = await self._limiter.ask(lambda: self._compute.show(server_id), is_for_send=is_for_send)
             swept.note(server)
             take(server_id, server, asked)
 
@@ -163,7 +161,7 @@ class Sweep:
                 self._may_list, swept.is_complete = False, False
                 return
             next_query = walk.next_query
-            seen, asked = await self._limiter.ask(walk.request, None, is_for_send=is_for_send)
+            seen, asked = await self._limiter.ask(walk.request, is_for_send=is_for_send)
             if isinstance(seen, PageUnavailable):
                 continue
             swept.note(seen)

@@ -153,7 +153,7 @@ class Verifier:
         unmet: Unmet | None = None
         if server is None:
             server_id = checked.progress.server_id
-            seen, _ = await self._limiter.ask(lambda: self._compute.show(server_id), server_id)
+            seen, _ = await self._limiter.ask(lambda: self._compute.show(server_id))
             if isinstance(seen, Server):
                 server = checked.server = seen
             else:
