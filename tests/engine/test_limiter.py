@@ -14,7 +14,7 @@ from bulkrestart.cloud.sender import LentSender
 from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.endpoint import Endpoint
 from bulkrestart.core.faults import Body, Fault
-from bulkrestart.core.model import RebootType
+from bulkrestart.core.model import RebootType, Stop, StopReason
 from bulkrestart.core.observation import Answer, Observation, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.report import Ledger
@@ -25,6 +25,8 @@ from bulkrestart.limits.admission import Admission
 from bulkrestart.limits.permit import Priority
 from bulkrestart.run.account import Account
 from bulkrestart.run.recorder import Recorder
+from tests.cloud.scripted import Scripted
+from tests.virtual import virtually
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -419,3 +421,100 @@ def test_a_refund_of_a_finished_server_changes_nothing(is_finished: bool) -> Non
         assert progress.sends.spent == (1 if is_finished else 0)
 
     anyio.run(main)
+
+
+#: What makes a run wait for too long, and when that is known.
+TOO_LONG: Final = {
+    "a pause of 901 s": (Answer(429, Fault(retry_after=901.0)), 1, 0.0),
+    "a pause of an hour": (Answer(429, Fault(retry_after=3600.0)), 1, 0.0),
+    "an outage": (Answer(502), 5, 300.0),
+    "an outage that asks to wait": (Answer(503, Fault(retry_after=60.0)), 5, 300.0),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LONG)
+@pytest.mark.parametrize("priority", Priority)
+def test_runs_that_wait_for_too_long_are_told(case: str, priority: Priority) -> None:
+    """Each run with a waiting request gets the reason once it is known; a run without one is left alone."""
+    seen, count, seconds = TOO_LONG[case]
+
+    async def main() -> None:
+        requests = RequestLimiter(Admission(20))
+        answered, *waiting, idle = (RunLimiter(requests, None) for _ in range(4))
+        # The answers belong to a run that is over: only requests that wait can be told.
+        answered.flow.on_stop = str
+        for number in range(count):
+            answered.record_answer(RequestKind.SERVER, seen, f"s{number}", answered.record_sent())
+        ended: list[float] = []
+
+        async def wait(limiter: RunLimiter) -> None:
+            async with limiter.permit(priority, is_for_send=priority is Priority.SEND, probe=fail) as permit:
+                assert permit.granted_at is None
+            ended.append(anyio.current_time())
+
+        async def fail() -> None:
+            answered.record_answer(RequestKind.SERVER, seen, "any", answered.record_sent())
+
+        async with anyio.create_task_group() as group:
+            for limiter in waiting:
+                group.start_soon(wait, limiter)
+            await anyio.sleep(400.0)
+            group.cancel_scope.cancel()
+        assert ended == pytest.approx([seconds, seconds])
+        for limiter in waiting:
+            assert limiter.stop_signal.stop is not None
+            assert limiter.stop_signal.stop.reason is StopReason.OUTAGE
+        assert idle.stop_signal.stop is None
+
+    virtually(main)
+
+
+def test_the_shared_limiter_hands_out_a_verdict_and_stops_nothing() -> None:
+    """What becomes of a verdict is for the run to decide: its signal is not set by the limiter of all."""
+
+    async def main() -> None:
+        requests = RequestLimiter(Admission(1))
+        limiter = RunLimiter(requests, None)
+        verdicts: list[Stop] = []
+        limiter.flow.on_stop = verdicts.append
+        end = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, limiter, end, 0, [])
+            await settle()
+            group.start_soon(hold, limiter, end, 1, [])
+            await settle()
+            requests.pause(3600.0, sent_at=anyio.current_time(), words="come back tomorrow")
+            assert [stop.reason for stop in verdicts] == [StopReason.OUTAGE]
+            assert limiter.stop_signal.stop is None
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
+# Signing in.
+
+
+@pytest.mark.parametrize("takes", [0.0, 3.0])
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_a_request_keeps_its_place_while_it_signs_in(takes: float, count: int) -> None:
+    """Requests leave in the order in which they came, although the token ended while they waited."""
+
+    async def main() -> None:
+        auth = Scripted(None, life=60.0, takes=takes)
+        limiter = RunLimiter(RequestLimiter(Admission(1)), auth)
+        granted: list[int] = []
+        end, other = anyio.Event(), anyio.Event()
+        other.set()
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, limiter, end, 0, granted)
+            await anyio.sleep(10.0)
+            for number in range(1, count + 1):
+                group.start_soon(hold, limiter, other, number, granted)
+                await anyio.sleep(1.0)
+            await anyio.sleep(60.0)
+            assert not limiter.is_signed_in
+            end.set()
+        assert granted == list(range(count + 1))
+        assert len(auth.asked) == 2
+
+    virtually(main)

@@ -73,7 +73,7 @@ class RequestLimiter:
         self._queue.join(permit)
         try:
             while not permit.end.is_set():
-                # Before `_try`, which may stop the permit's own run, and so wake it.
+                # Before `_try`, which may end the wait of this permit, and so wake it.
                 permit.woken = anyio.Event()
                 if not run.is_signed_in and self._queue.first() is permit:
                     if (trouble := await run.sign_in_until(permit.end)) is not None:
@@ -129,10 +129,10 @@ class RequestLimiter:
             self._judge(now)
 
     def judge(self, flow: Flow) -> float:
-        """Stop the runs that have waited for too long, and return the seconds until the next run must stop.
+        """Tell the flows that have waited for too long, and return the seconds until the next one has.
 
         Args:
-            flow: The flow of a run that waits. It need not have a request in the queue yet.
+            flow: A flow that waits. It need not have a request in the queue yet.
         """
         now = anyio.current_time()
         self._judge(now)
@@ -142,7 +142,7 @@ class RequestLimiter:
     def _judge(self, now: float) -> None:
         for head in self._queue.heads():
             if (stop := self.admission.verdict(head.flow, now)) is not None:
-                head.run.stop_signal.halt(stop)
+                head.flow.on_stop(stop)
 
     def _try(self, permit: "Permit") -> float:
         """Let a request leave if it may, and return the seconds until it is tried again if not."""
@@ -159,7 +159,7 @@ class RequestLimiter:
         """Use a permit for a probe of the cloud. No request waits behind it for the answer."""
         self._queue.quit(permit)
         if (first := self._queue.first()) is not None:
-            # It may not leave yet, but it has to stop the runs that have waited for too long.
+            # It may not leave yet, but it sees to it that flows which have waited for too long are told.
             first.wake()
         try:
             await probe()
@@ -206,6 +206,7 @@ class RunLimiter:
         self._admission = requests.admission
         self._auth = auth
         self._rejections = Rejections()
+        self.flow.on_stop = self.stop_signal.halt
         self.stop_signal.subscribe(partial(requests.wake, self.flow))
 
     @property
@@ -245,7 +246,7 @@ class RunLimiter:
         while not end.is_set():
             if wait := self._admission.throttle.remaining(anyio.current_time()):
                 self._judge()
-                # The first of the queue may wait here, and all others behind it: it stops their runs in time, too.
+                # The first of the queue may wait here, and all others behind it: their flows have to be told in time.
                 with anyio.move_on_after(min(wait, self.requests.judge(self.flow))):
                     await end.wait()
                 continue

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from enum import IntEnum
 
+from bulkrestart.core.model import Stop
+
 
 class Flow:
     """The requests of one run, or of one listing, among those that share a client.
@@ -14,6 +16,7 @@ class Flow:
     Attributes:
         in_flight: How many of its requests are in flight.
         on_outage: Called with the id of a server whenever an outage turns out to be the cause of a failed send to it.
+        on_stop: Called with the reason if its requests would wait for too long.
     """
 
     def __init__(self, most: int | None, began: float) -> None:
@@ -21,6 +24,7 @@ class Flow:
         self.began = began
         self.in_flight = 0
         self.on_outage: Callable[[str], object] = str
+        self.on_stop: Callable[[Stop], object] = str
 
     @property
     def has_room(self) -> bool:
