@@ -202,6 +202,30 @@ def test_a_look_leaves_before_sends_that_wait(backend: str, priority: Priority) 
     anyio.run(main, backend=backend)
 
 
+@BACKENDS
+@pytest.mark.parametrize("turns", range(5))
+def test_a_new_request_does_not_overtake_those_that_wait(backend: str, turns: int) -> None:
+    """A request that comes around the moment at which a place becomes free goes behind the one that waits for it."""
+
+    async def main() -> None:
+        limiter = limiter_of(1)
+        granted: list[str] = []
+
+        async def take(name: str) -> None:
+            async with limiter.permit(Priority.SEND):
+                granted.append(name)
+
+        async with anyio.create_task_group() as group, limiter.permit(Priority.SEND):
+            group.start_soon(take, "waiting")
+            await settle()
+            group.start_soon(take, "new")
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+        assert granted == ["waiting", "new"]
+
+    anyio.run(main, backend=backend)
+
+
 # What came back.
 
 
@@ -351,6 +375,7 @@ def test_a_closed_client_ends_the_run() -> None:
     [
         (Answer(429, Fault(retry_after=16.0)), 1, "the cloud is rate-limiting (429); all requests paused for 16 s"),
         (Answer(503, Fault(retry_after=60.0)), 1, "the cloud asks to wait (503); all requests paused for 60 s"),
+        (Answer(429, Fault(retry_after=16.0)), 9, "the cloud is rate-limiting (429); all requests paused for 16 s"),
         (Answer(429, Fault(retry_after=3.0)), 1, None),
         (Answer(502), 5, "the cloud is in trouble (502); all requests paused until it answers"),
         (Answer(502), 4, None),
@@ -465,6 +490,61 @@ def test_runs_that_wait_for_too_long_are_told(case: str, priority: Priority) -> 
             assert limiter.stop_signal.stop is not None
             assert limiter.stop_signal.stop.reason is StopReason.OUTAGE
         assert idle.stop_signal.stop is None
+
+    virtually(main)
+
+
+def outage_of(requests: RequestLimiter) -> None:
+    """Let an outage begin, of which a run that is over learns."""
+    over = RunLimiter(requests, None)
+    for number in range(5):
+        over.record_answer(RequestKind.LIST, Answer(502), f"s{number}", over.record_sent())
+
+
+@pytest.mark.parametrize("hangs", [60.0, 1000.0])
+def test_a_probe_that_hangs_holds_up_no_end_of_another_run(hangs: float) -> None:
+    """While the first that waits probes in vain, the next one takes over the watch on the time."""
+
+    async def main() -> None:
+        requests = RequestLimiter(Admission(20))
+        outage_of(requests)
+        ended: list[float] = []
+
+        async def wait(limiter: RunLimiter) -> None:
+            async with limiter.permit(Priority.SEND, probe=partial(anyio.sleep, hangs)):
+                pass
+            ended.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(wait, RunLimiter(requests, None))
+            await anyio.sleep(310.0)
+            assert ended[:2] == pytest.approx([300.0] * 2)
+            group.cancel_scope.cancel()
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(("first", "second"), [(Priority.SEND, Priority.LOOK), (Priority.LOOK, Priority.SEND)])
+def test_each_run_is_told_in_its_own_time(first: Priority, second: Priority) -> None:
+    """A run that began later waits longer, and the run before it ends in time whichever of the two leaves first."""
+
+    async def main() -> None:
+        requests = RequestLimiter(Admission(20))
+        outage_of(requests)
+        requests.admission.breaker.start_probe(anyio.current_time())
+        ended: list[float] = []
+
+        async def wait(limiter: RunLimiter, priority: Priority) -> None:
+            async with limiter.permit(priority):
+                pass
+            ended.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait, RunLimiter(requests, None), first)
+            await anyio.sleep(100.0)
+            group.start_soon(wait, RunLimiter(requests, None), second)
+        assert ended == pytest.approx([300.0, 400.0])
 
     virtually(main)
 
