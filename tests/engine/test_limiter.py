@@ -525,6 +525,35 @@ def test_a_probe_that_hangs_holds_up_no_end_of_another_run(hangs: float) -> None
     virtually(main)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("seen", [Answer(200), Answer(404), Answer(429)], ids=str)
+def test_a_probe_that_is_answered_lets_all_leave(seen: Answer, count: int) -> None:
+    """One probe is made for all that wait, and none of their own requests is spent on it."""
+
+    async def main() -> None:
+        limiter = limiter_of(20)
+        outage_of(limiter.requests)
+        probed: list[float] = []
+        granted: list[int] = []
+
+        async def probe() -> None:
+            probed.append(anyio.current_time())
+            limiter.record_answer(RequestKind.SERVER, seen, "any", limiter.record_sent())
+
+        async def wait(number: int) -> None:
+            async with limiter.permit(Priority.SEND, probe=probe) as permit:
+                assert not permit.is_probe
+                granted.append(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(count):
+                group.start_soon(wait, number)
+        assert probed == [1.0]
+        assert len(granted) == count
+
+    virtually(main)
+
+
 @pytest.mark.parametrize(("first", "second"), [(Priority.SEND, Priority.LOOK), (Priority.LOOK, Priority.SEND)])
 def test_each_run_is_told_in_its_own_time(first: Priority, second: Priority) -> None:
     """A run that began later waits longer, and the run before it ends in time whichever of the two leaves first."""

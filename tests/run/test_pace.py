@@ -99,7 +99,7 @@ def test_a_look_before_its_send_is_paid_for() -> None:
 
 
 def test_no_slot_is_held_by_who_waits_for_the_rate() -> None:
-    """Of two that may be in flight at once, none is out while everybody waits for the next turn."""
+    """Of two that may be in flight at once, none is in flight while both wait for the rate."""
 
     async def main() -> None:
         cloud = cloud_of(10)

@@ -240,7 +240,7 @@ def test_a_renewal_that_fails_while_the_old_token_lives_changes_nothing(trouble:
 
 @pytest.mark.parametrize("lanes", [1, 20, 100])
 def test_a_sign_in_that_is_down_for_a_while_costs_no_server_anything(lanes: int) -> None:
-    """For 90 s nobody signs us in: everybody waits, no server loses an attempt or its time, and none is lost."""
+    """For 90 s the sign-in fails: all requests are paused, no server loses an attempt or its time, and none is lost."""
 
     async def main() -> None:
         cloud = cloud_of(3 * lanes + 10, reboot_seconds=(60.0, 60.0))

@@ -108,10 +108,11 @@ class RequestLimiter:
         self.admission.pause(now, seconds, sent_at=sent_at, words=words)
         self._judge(now)
 
-    def observe(self, seen: object, *, sent_at: float, server_id: str | None, sender: Flow | None) -> None:
-        """Learn from an answer, and report failed sends that an outage has caused; see `Admission.observe`."""
+    def observe(self, seen: object, flow: Flow, *, sent_at: float, server_id: str | None, is_send: bool) -> None:
+        """Learn from an answer to a request of a flow, and tell the flows what follows; see `Admission.observe`."""
         now, was_open = anyio.current_time(), self.admission.breaker.is_open
         before = self.admission.throttle.remaining(now)
+        sender = flow if is_send else None
         for failed in self.admission.observe(seen, now, sent_at=sent_at, server_id=server_id, sender=sender):
             failed.flow.on_outage(failed.server_id)
         if isinstance(seen, Unsent) and seen.is_local and not self._has_warned_of_limit:
@@ -126,7 +127,7 @@ class RequestLimiter:
         elif was_open and not self.admission.breaker.is_open:
             _log.warning("the cloud answers again")
         if self.admission.is_paused(now):
-            self._judge(now)
+            self._judge(now, flow)
 
     def judge(self, flow: Flow) -> float:
         """Tell the flows that have waited for too long, and return the seconds until the next one has.
@@ -135,14 +136,15 @@ class RequestLimiter:
             flow: A flow that waits. It need not have a request in the queue yet.
         """
         now = anyio.current_time()
-        self._judge(now)
+        self._judge(now, flow)
         began = min([flow.began, *(head.flow.began for head in self._queue.heads())])
         return self.admission.breaker.outage_ends(began) - now
 
-    def _judge(self, now: float) -> None:
-        for head in self._queue.heads():
-            if (stop := self.admission.verdict(head.flow, now)) is not None:
-                head.flow.on_stop(stop)
+    def _judge(self, now: float, *others: Flow) -> None:
+        """Tell each flow with a waiting request, and the others that are given, if they would wait for too long."""
+        for flow in dict.fromkeys([*others, *(head.flow for head in self._queue.heads())]):
+            if (stop := self.admission.verdict(flow, now)) is not None:
+                flow.on_stop(stop)
 
     def _try(self, permit: "Permit") -> float:
         """Let a request leave if it may, and return the seconds until it is tried again if not."""
@@ -245,7 +247,6 @@ class RunLimiter:
             return None
         while not end.is_set():
             if wait := self._admission.throttle.remaining(anyio.current_time()):
-                self._judge()
                 # The first of the queue may wait here, and all others behind it: their flows have to be told in time.
                 with anyio.move_on_after(min(wait, self.requests.judge(self.flow))):
                     await end.wait()
@@ -326,9 +327,8 @@ class RunLimiter:
                 self.requests.pause(seconds, sent_at=now, words=str(seen))
             case None:
                 pass
-        sender = self.flow if kind is RequestKind.SEND else None
-        self.requests.observe(seen, sent_at=sent_at, server_id=server_id, sender=sender)
-        self._judge()
+        is_send = kind is RequestKind.SEND
+        self.requests.observe(seen, self.flow, sent_at=sent_at, server_id=server_id, is_send=is_send)
         if (verdict := self._admission.sends_verdict(self.flow, now)) is not None:
             # Looks are answered, so the servers that were sent to can be followed to their end.
             self.stop_signal.halt(verdict, is_abandoned=False)
@@ -345,12 +345,6 @@ class RunLimiter:
 
     def _pause_cause(self) -> str:
         return self._admission.pause_cause(anyio.current_time())
-
-    def _judge(self) -> None:
-        """Stop the run if it would wait for too long."""
-        now = anyio.current_time()
-        if self._admission.is_paused(now) and (stop := self._admission.verdict(self.flow, now)) is not None:
-            self.stop_signal.halt(stop)
 
 
 class Permit(BasePermit):

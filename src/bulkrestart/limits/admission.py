@@ -284,17 +284,18 @@ class Admission:
         sent_at: float,
         server_id: str | None,
     ) -> None:
+        if sent_at >= self.breaker.last_good:
+            if failed is not None:
+                self._failed_in_row.append(failed)
+            cause = server_id if may_lie_in_server(seen) else None
+            self.breaker.record_failure(now, sent_at=sent_at, server_id=cause)
+            if self.breaker.is_open:
+                self._words = str(seen)
         if failed is not None and is_down(seen):
+            # After the circuit breaker, which may set the clock back to the first failure.
             self._failing.record_failure(self.active_time(now), failed.server_id)
             self._failing_words = str(seen)
             self._failed_sends.append(failed)
-        if sent_at < self.breaker.last_good:
-            return
-        if failed is not None:
-            self._failed_in_row.append(failed)
-        self.breaker.record_failure(now, sent_at=sent_at, server_id=server_id if may_lie_in_server(seen) else None)
-        if self.breaker.is_open:
-            self._words = str(seen)
 
     def _close(self, now: float, sent_at: float) -> None:
         if self.breaker.is_open:

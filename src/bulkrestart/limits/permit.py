@@ -6,6 +6,10 @@ from enum import IntEnum
 from bulkrestart.core.model import Stop
 
 
+def _ignore(report: object) -> None:
+    """Do nothing with a report: no run has subscribed."""
+
+
 class Flow:
     """The requests of one run, or of one listing, among those that share a client.
 
@@ -23,8 +27,8 @@ class Flow:
         self._most = float("inf") if most is None else most
         self.began = began
         self.in_flight = 0
-        self.on_outage: Callable[[str], object] = str
-        self.on_stop: Callable[[Stop], object] = str
+        self.on_outage: Callable[[str], object] = _ignore
+        self.on_stop: Callable[[Stop], object] = _ignore
 
     @property
     def has_room(self) -> bool:
