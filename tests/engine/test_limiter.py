@@ -22,6 +22,7 @@ from bulkrestart.core.stall import RequestKind
 from bulkrestart.engine.limiter import PER_TURN, RequestLimiter, RunLimiter
 from bulkrestart.engine.stop_signal import StopSignal
 from bulkrestart.limits.admission import Admission
+from bulkrestart.limits.pacing import LONGEST_REQUESTED_PAUSE
 from bulkrestart.limits.permit import Priority
 from bulkrestart.run.account import Account
 from bulkrestart.run.recorder import Recorder
@@ -450,7 +451,7 @@ def test_a_refund_of_a_finished_server_changes_nothing(is_finished: bool) -> Non
 
 #: What makes a run wait for too long, and when that is known.
 TOO_LONG: Final = {
-    "a pause of 901 s": (Answer(429, Fault(retry_after=901.0)), 1, 0.0),
+    "a pause that is a second too long": (Answer(429, Fault(retry_after=LONGEST_REQUESTED_PAUSE + 1.0)), 1, 0.0),
     "a pause of an hour": (Answer(429, Fault(retry_after=3600.0)), 1, 0.0),
     "an outage": (Answer(502), 5, 300.0),
     "an outage that asks to wait": (Answer(503, Fault(retry_after=60.0)), 5, 300.0),
