@@ -22,7 +22,6 @@ from bulkrestart.cloud.compute import Compute
 from bulkrestart.cloud.network import tls_context
 from bulkrestart.cloud.sender import LaneSender
 from bulkrestart.cloud.transport import LaneTransport
-from bulkrestart.core.admission import Admission
 from bulkrestart.core.calibration import ActionLogCalibration
 from bulkrestart.core.checkpoint import Checkpoint, JournalHeader, LogFacts, RunIdentity
 from bulkrestart.core.clock import CloudClock
@@ -34,15 +33,17 @@ from bulkrestart.core.observation import Answer
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.report import Ledger
+from bulkrestart.core.stall import RequestKind
 from bulkrestart.core.target import Target
+from bulkrestart.engine.limiter import RequestLimiter, RunLimiter
 from bulkrestart.journal import Journal
+from bulkrestart.limits.admission import Admission
+from bulkrestart.limits.permit import Priority
 from bulkrestart.run.crew import work_through
-from bulkrestart.run.gate import Gate
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
 from bulkrestart.run.sources import Sources
 from bulkrestart.run.submit import Submitter
-from bulkrestart.run.traffic import Traffic
 
 _SERVERS: Final = 2_000
 _AT_ONCE: Final = 10
@@ -71,7 +72,7 @@ def run(rounds: int) -> Section:
     layers: dict[str, Callable[[str], Awaitable[float]]] = {
         "decide": _decide,
         "ledger: entry, send, answer and result": _ledger,
-        "gate: turnstile, slot and brake": _gate,
+        "limiter: one permit": _limiter,
         "shield": _shield,
         "edge: request written, answer read, without a transport": _edge,
         "transport: an exchange over a lane, alone": _transport,
@@ -121,13 +122,13 @@ async def _ledger(endpoint: str) -> float:
     return time.process_time() - began
 
 
-async def _gate(endpoint: str) -> float:
-    gate = _gate_of(_AT_ONCE)
+async def _limiter(endpoint: str) -> float:
+    limiter = _limiter_of(_AT_ONCE)
 
     async def pass_through(server_id: str) -> None:
-        async with gate.send(_no_probe):
+        async with limiter.permit(Priority.SEND, probe=_no_probe):
             pass
-        gate.observe(_ACCEPTED, sent_at=0.0, server_id=server_id)
+        limiter.record_answer(RequestKind.SEND, _ACCEPTED, server_id, 0.0)
 
     return await _through(pass_through)
 
@@ -191,11 +192,11 @@ async def _journal(endpoint: str) -> float:
 
 async def _tenacity(endpoint: str) -> float:
     clock = CloudClock()
-    compute, gate = _compute(endpoint, _Accepting()), _gate_of(_AT_ONCE)
+    compute, limiter = _compute(endpoint, _Accepting()), _limiter_of(_AT_ONCE)
     submitter = Submitter(
         compute=compute,
-        gate=gate,
-        sources=Sources(compute, gate, 1),
+        limiter=limiter,
+        sources=Sources(compute, limiter, 1),
         shields=Shields(),
         clock=clock,
         options=Options(
@@ -232,8 +233,8 @@ def _progress(server_id: str) -> Progress:
     return Progress(server_id=server_id, order=_ORDER, reboot_type=_ORDER.reboot_type)
 
 
-def _gate_of(at_once: int) -> Gate:
-    return Gate(Traffic(Admission(at_once)), None)
+def _limiter_of(at_once: int) -> RunLimiter:
+    return RunLimiter(RequestLimiter(Admission(at_once)), None)
 
 
 async def _no_probe() -> None:

@@ -23,7 +23,7 @@ WAITS = {
     "cloud.auth._FIRST_PATIENCE": 0.0,
     "cloud.auth._PATIENCE": 0.0,
     "core.decide.REFUSED_TOKEN_DELAY": 0.01,
-    "core.pacing.FIRST_HOLD": 0.01,
+    "limits.pacing.FIRST_PAUSE": 0.01,
     "run.preflight._FIRST_CEILING": 0.01,
 }
 _OURS = str(Path(bulkrestart.__file__).parent)

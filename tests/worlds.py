@@ -29,9 +29,9 @@ from bulkrestart.client import Run
 from bulkrestart.core.checkpoint import Checkpoint, Contents
 from bulkrestart.core.errors import BulkRestartError, JournalError
 from bulkrestart.core.model import Proof, Reason, RebootType, StopReason
-from bulkrestart.core.pacing import LATENESS
 from bulkrestart.core.rollout import BUDGET
 from bulkrestart.journal import read_journal
+from bulkrestart.limits.pacing import LATENESS
 from bulkrestart.run import recorder
 from bulkrestart.simulator import (
     Answer,

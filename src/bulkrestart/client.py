@@ -22,7 +22,6 @@ from bulkrestart.cloud.proxied import ProxiedTransport
 from bulkrestart.cloud.seam import Seam
 from bulkrestart.cloud.sender import LaneSender, LentSender, Sender
 from bulkrestart.cloud.transport import LaneTransport
-from bulkrestart.core.admission import Admission
 from bulkrestart.core.arguments import check_count, check_rate
 from bulkrestart.core.checkpoint import RunIdentity
 from bulkrestart.core.clock import CloudClock
@@ -38,16 +37,16 @@ from bulkrestart.core.rollout import Domain, Rollout
 from bulkrestart.core.selection import Selection
 from bulkrestart.core.stall import STALL_TIMEOUT, bound
 from bulkrestart.core.target import Target
+from bulkrestart.engine.limiter import RequestLimiter, RunLimiter
+from bulkrestart.engine.stall import StallWatch
+from bulkrestart.limits.admission import Admission
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.fleet import Fleet
-from bulkrestart.run.gate import Gate
 from bulkrestart.run.groups import read_anti_affinity
 from bulkrestart.run.listing import Listing
 from bulkrestart.run.planning import make_plan
 from bulkrestart.run.preflight import Preflight, require_sign_in
 from bulkrestart.run.recorder import read_ahead, recording
-from bulkrestart.run.stall import StallWatch
-from bulkrestart.run.traffic import Traffic
 
 #: Seconds for one request where the caller has no say in it.
 _REQUEST_TIMEOUT = 60.0
@@ -96,7 +95,7 @@ class RestartClient:
     """Restarts servers of one project.
 
     It holds no task group: it may be built outside an event loop, entered in one task and closed in another. Any
-    number of tasks may call it at once; they share its bound on requests, its brake and its connections. All of them
+    number of tasks may call it at once; they share its bound on requests, its pauses and its connections. All of them
     are tasks of one event loop: a second `asyncio.run` or `trio.run` needs a client of its own.
 
     Args:
@@ -167,7 +166,7 @@ class RestartClient:
         self._max_at_once = max_at_once
         self._max_per_second = max_per_second
         self._page_size = PageSize()
-        self._traffic = Traffic(Admission(max_at_once, max_per_second, adaptive))
+        self._request_limiter = RequestLimiter(Admission(max_at_once, max_per_second, adaptive))
         self._clock = CloudClock()
         self._rng = random.Random()
         self._sender: Sender | None = None if http is None else LentSender(http)
@@ -472,12 +471,12 @@ class RestartClient:
             is_listed = recorder.contents is not None and isinstance(ids, Listing)
             given = None if is_listed else await _collect(ids)
             stall = StallWatch(bound(options.longest_stall, self._max_per_second))
-            compute, gate = await self._way(options.request_timeout, options.max_at_once, stall)
+            compute, limiter = await self._way(options.request_timeout, options.max_at_once, stall)
             target = await self._locate()
             identity = RunIdentity(target=target, reboot_type=options.reboot_type, since=options.since)
             fleet = Fleet(
                 compute=compute,
-                gate=gate,
+                limiter=limiter,
                 clock=self._clock,
                 ledger=Ledger(
                     recorder.prepare(identity, given), options.reboot_type, target=target, keeps_details=keep_details
@@ -538,7 +537,7 @@ class RestartClient:
         contents = None if path is None else await read_ahead(path)
         is_listed = contents is not None and isinstance(ids, Listing)
         given = None if is_listed else await _collect(ids)
-        compute, gate = await self._way(_REQUEST_TIMEOUT)
+        compute, limiter = await self._way(_REQUEST_TIMEOUT)
         target = await self._locate()
         if contents is not None:
             identity = RunIdentity(target=target, reboot_type=options.reboot_type, since=options.since)
@@ -549,7 +548,7 @@ class RestartClient:
             fleet,
             options,
             compute=compute,
-            gate=gate,
+            limiter=limiter,
             clock=self._clock,
             rng=self._rng,
             max_per_second=self._max_per_second,
@@ -595,8 +594,8 @@ class RestartClient:
 
     async def _way(
         self, request_timeout: float, max_at_once: int | None = None, stall: StallWatch | None = None
-    ) -> tuple[Compute, Gate]:
-        """Return the cloud and the gate to it, after the endpoint is found.
+    ) -> tuple[Compute, RunLimiter]:
+        """Return the cloud and the limiter of its requests, after the endpoint is found.
 
         Args:
             request_timeout: Seconds for one request.
@@ -617,9 +616,9 @@ class RestartClient:
         auth = self._auth or self._sender.auth
         stall = stall or self._watch_alone()
         endpoint = Endpoint.parse(target.endpoint)
-        gate = Gate(self._traffic, auth if isinstance(auth, Renewed) else None, max_at_once, stall)
-        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, gate.record, self._page_size)
-        return compute, gate
+        limiter = RunLimiter(self._request_limiter, auth if isinstance(auth, Renewed) else None, max_at_once, stall)
+        compute = Compute(endpoint, self._sender, auth, self._clock, request_timeout, limiter, self._page_size)
+        return compute, limiter
 
     def _watch_alone(self) -> StallWatch:
         """Return a stall watch for requests outside a run."""
@@ -629,9 +628,9 @@ class RestartClient:
         if self._target is not None:
             return self._target
         assert isinstance(self._auth, CatalogAuth), "only with such an auth is the endpoint unknown"
-        gate = Gate(self._traffic, self._auth, stall=self._watch_alone())
-        with gate.stall.bounded():
-            await require_sign_in(gate)
+        limiter = RunLimiter(self._request_limiter, self._auth, stall=self._watch_alone())
+        with limiter.stall.bounded():
+            await require_sign_in(limiter)
             target = await self._auth.find_target()
         try:
             _parse_endpoint(target.endpoint)

@@ -16,7 +16,7 @@ SHORT = ("--server-timeout", "0.3", "--wait-timeout", "0.3", "--stall-timeout", 
 @pytest.fixture(autouse=True)
 def _no_leeway(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a bound be what it says."""
-    monkeypatch.setattr("bulkrestart.run.stall.LEEWAY", 0.0)
+    monkeypatch.setattr("bulkrestart.engine.stall.LEEWAY", 0.0)
 
 
 def test_a_run_that_is_stalled(cli: Cli, serve: Serve, tmp_path: Path) -> None:

@@ -122,11 +122,16 @@ ACCEPTED = [
 ]
 
 TWO_HUNDREDS_THAT_SAY_NOTHING = [
-    row("2xx with Common.0024", ecs(202, "Common.0024", "Flow limit exceeded."), LOOK_FOR_IT, hold=Hold(None)),
+    row(
+        "2xx with Common.0024",
+        ecs(202, "Common.0024", "Flow limit exceeded."),
+        replace(LOOK_FOR_IT, is_attempt=False),
+        hold=Hold(None),
+    ),
     row(
         "2xx with Common.0024 and Retry-After",
         answer(202, ecs_body("Common.0024", "Flow limit exceeded."), {"retry-after": "30"}),
-        replace(LOOK_FOR_IT, delay=30.0),
+        replace(LOOK_FOR_IT, delay=30.0, is_attempt=False),
         hold=Hold(30.0),
     ),
     row("2xx with another error code", ecs(200, "Ecs.0005", "Invalid parameter values."), LOOK_FOR_IT),

@@ -135,7 +135,7 @@ def test_causes(heard: list[Event], cause: str) -> None:
 
 def test_an_earlier_answer_holds_all_requests() -> None:
     """Where nothing may be asked, what forbids it is the cause."""
-    cause = stalled([]).cause(1800.0, holding="429 overLimit")
+    cause = stalled([]).cause(1800.0, pause_cause="429 overLimit")
 
     assert cause == f"{LACKING}; all requests are paused because of an earlier answer (429 overLimit)"
 

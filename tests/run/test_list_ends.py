@@ -654,8 +654,20 @@ class FaultyCompute:
         self._draw = draw
         self._servers = [Server(id=server_id) for server_id in names(320)]
 
-    async def page(self, *, position: Position | None, limit: int, **_: object) -> Page | Observation:
-        """Answer with a page, or with a failure."""
+    async def page(
+        self,
+        *,
+        position: Position | None,
+        limit: int,
+        is_about_page: Callable[[Page | Observation], bool],
+        **_: object,
+    ) -> Page | Observation:
+        """Answer with a page, or with a failure, and have it judged."""
+        seen = self._answer(position, limit)
+        is_about_page(seen)
+        return seen
+
+    def _answer(self, position: Position | None, limit: int) -> Page | Observation:
         if self._draw.random() < self._share:
             return self._draw.choice((Answered(503), Answered(500), Unanswered("no answer within 60 s")))
         start = 0 if position is None else int(position.value[1:]) + 1

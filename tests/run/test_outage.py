@@ -9,11 +9,12 @@ import trio
 
 from bulkrestart import EndpointError, Outcome, Reason, Report, RestartClient, Server, StopReason, Token
 from bulkrestart.core import faults
-from bulkrestart.core.admission import Admission
 from bulkrestart.core.observation import Answer, Unanswered
-from bulkrestart.core.pacing import TROUBLES
-from bulkrestart.run.gate import Gate
-from bulkrestart.run.traffic import Traffic
+from bulkrestart.core.stall import RequestKind
+from bulkrestart.engine.limiter import RequestLimiter, RunLimiter
+from bulkrestart.limits.admission import Admission
+from bulkrestart.limits.pacing import FAILURES
+from bulkrestart.limits.permit import Priority
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.cloud.scripted import Scripted
 from tests.virtual import assert_accounted, client_of, cloud_of, slow_down, virtually
@@ -171,7 +172,7 @@ def test_one_server_s_500s_close_no_door() -> None:
             cloud.script(bad, *[Fault.error(500)] * 40, call=call)
         async with client_of(cloud, max_at_once=1) as client, client.restarting(cloud.ids, wait=False) as run:
             await trio.sleep(60.0)
-            assert not client._traffic.admission.door.is_closed
+            assert not client._request_limiter.admission.breaker.is_open
             run.stop()
             async for _ in run:
                 pass
@@ -220,27 +221,30 @@ def test_a_probe_that_hangs_keeps_nobody_waiting() -> None:
     """Once any answer has opened the door the others go on, whatever becomes of the probe."""
 
     async def main() -> None:
-        gate = Gate(Traffic(Admission(20)), None)
+        limiter = RunLimiter(RequestLimiter(Admission(20)), None)
         left: dict[int, float] = {}
 
-        async def look() -> Server:
+        async def look() -> None:
+            sent_at = limiter.record_sent()
             await trio.sleep(3.0)
-            return Server(id="x")
+            limiter.record_answer(RequestKind.SERVER, Server(id="x"), "x", sent_at)
 
-        async def probe() -> Unanswered:
+        async def probe() -> None:
+            sent_at = limiter.record_sent()
             await trio.sleep(60.0)
-            return Unanswered("ReadTimeout", may_come_late=True)
+            late = Unanswered("ReadTimeout", may_come_late=True)
+            limiter.record_answer(RequestKind.SERVER, late, "x", sent_at)
 
         async def send(number: int) -> None:
-            async with gate.send(probe):
+            async with limiter.permit(Priority.SEND, probe=probe):
                 left[number] = trio.current_time()
-                gate.observe(Answer(202), sent_at=trio.current_time(), server_id=str(number))
+                limiter.record_answer(RequestKind.SEND, Answer(202), str(number), trio.current_time())
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(gate.ask, look, "x")
+            nursery.start_soon(limiter.ask, look)
             await trio.sleep(0.1)
-            for _ in range(TROUBLES):
-                gate.observe(Answer(503), sent_at=trio.current_time(), server_id=None)
+            for _ in range(FAILURES):
+                limiter.record_answer(RequestKind.LIST, Answer(503), None, trio.current_time())
             for number in range(5):
                 nursery.start_soon(send, number)
         assert sorted(left.values())[:-1] == pytest.approx([3.0] * 4)
@@ -253,30 +257,32 @@ def test_runs_that_wait_for_a_sign_in_behind_a_long_pause_end_in_time(life: floa
     """An outage of 300 s ends all runs of a client, though it was asked to wait for 800 s and its token has ended."""
 
     async def main() -> None:
-        traffic = Traffic(Admission(6))
+        traffic = RequestLimiter(Admission(6))
         auth = Scripted(None, life=life)
-        gates = [Gate(traffic, auth) for _ in range(2)]
+        limiters = [RunLimiter(traffic, auth) for _ in range(2)]
         ended: list[float] = []
 
         async def fail(number: int, seconds: float) -> None:
-            async def request() -> Answer:
+            async def request() -> None:
+                sent_at = limiters[0].record_sent()
                 await trio.sleep(seconds)
-                return Answer(503, faults.Fault(retry_after=800.0))
+                answer = Answer(503, faults.Fault(retry_after=800.0))
+                limiters[0].record_answer(RequestKind.SERVER, answer, f"s{number}", sent_at)
 
-            await gates[0].ask(request, f"s{number}")
+            await limiters[0].ask(request)
 
-        async def wait(gate: Gate) -> None:
-            await gate.ask(trio.lowlevel.checkpoint, None)
-            assert gate.course.stop is not None
-            assert gate.course.stop.reason is StopReason.OUTAGE
+        async def wait(limiter: RunLimiter) -> None:
+            await limiter.ask(trio.lowlevel.checkpoint)
+            assert limiter.stop_signal.stop is not None
+            assert limiter.stop_signal.stop.reason is StopReason.OUTAGE
             ended.append(trio.current_time())
 
         async with trio.open_nursery() as nursery:
             for number in range(6):
                 nursery.start_soon(fail, number, 5.0 if number < 5 else 100.0)
             await trio.sleep(1.0)
-            for gate in gates:
-                nursery.start_soon(wait, gate)
+            for limiter in limiters:
+                nursery.start_soon(wait, limiter)
         assert ended == pytest.approx([305.0, 305.0])
 
     virtually(main)
@@ -406,7 +412,7 @@ def test_a_run_that_finds_the_door_closed() -> None:
             assert left
             again = await client.restart(left)
             assert again.summary == {Outcome.COMPLETED: len(left)}
-            assert not client._traffic.admission.door.is_closed
+            assert not client._request_limiter.admission.breaker.is_open
 
     virtually(main)
 

@@ -99,7 +99,7 @@ def test_a_look_before_its_send_is_paid_for() -> None:
 
 
 def test_no_slot_is_held_by_who_waits_for_the_rate() -> None:
-    """Of two that may be in flight at once, none is out while everybody waits for the next turn."""
+    """Of two that may be in flight at once, none is in flight while both wait for the rate."""
 
     async def main() -> None:
         cloud = cloud_of(10)
@@ -108,7 +108,7 @@ def test_no_slot_is_held_by_who_waits_for_the_rate() -> None:
         async def watch() -> None:
             while True:
                 await trio.sleep(0.5)
-                seen.append(client._traffic.admission.in_flight)
+                seen.append(client._request_limiter.admission.in_flight)
 
         async with client_of(cloud, max_at_once=2, max_per_second=1.0) as client, trio.open_nursery() as nursery:
             nursery.start_soon(watch)
@@ -209,9 +209,10 @@ def test_a_long_hold_is_told_once(seconds: float, told: int, caplog: pytest.LogC
 
     with caplog.at_level(logging.WARNING, "bulkrestart"):
         virtually(main)
-    said = [record.getMessage() for record in caplog.records if "everybody waits" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "all requests paused" in record.getMessage()]
     assert len(said) == told
-    assert all(words.startswith("everybody waits for 60 s, as the cloud asks (429 ") for words in said)
+    assert all(words.startswith("the cloud is rate-limiting (429 ") for words in said)
+    assert all(words.endswith("; all requests paused for 60 s") for words in said)
 
 
 def test_a_throttled_answer_that_comes_late_holds_nobody() -> None:

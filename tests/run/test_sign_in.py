@@ -13,8 +13,8 @@ import trio
 from bulkrestart import AuthError, Outcome, Reason, Report, RestartClient, StopReason
 from bulkrestart.cloud import instants
 from bulkrestart.cloud.credentials import Trouble
-from bulkrestart.core.admission import Admission
-from bulkrestart.run.traffic import Claim, Signer, Traffic
+from bulkrestart.engine.limiter import Permit, RequestLimiter
+from bulkrestart.limits.admission import Admission
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
 from tests.cloud.scripted import DOWN, WRONG_PASSWORD, Scripted
 from tests.virtual import EPOCH, assert_accounted, cloud_of, slow_down, virtually
@@ -47,24 +47,24 @@ def assert_completed_once(report: Report, cloud: Cloud) -> None:
     assert set(cloud.cycles.values()) == {1}
 
 
-class Watched(Traffic):
-    """Notes which tasks hold a slot."""
+class Watched(RequestLimiter):
+    """Keeps which tasks hold a permit."""
 
     def __init__(self, admission: Admission) -> None:
         super().__init__(admission)
         self.holders: set[trio.lowlevel.Task] = set()
 
-    async def take(self, claim: Claim, signer: Signer) -> Trouble | None:
-        """Note the task that has a slot now."""
-        trouble = await super().take(claim, signer)
-        if claim.slot is not None:
+    async def acquire(self, permit: Permit) -> Trouble | None:
+        """Add the task, if it has a permit now."""
+        trouble = await super().acquire(permit)
+        if permit.granted_at is not None:
             self.holders.add(trio.lowlevel.current_task())
         return trouble
 
-    def leave(self, claim: Claim) -> None:
-        """Note that it gives the slot back."""
+    def release(self, permit: Permit) -> None:
+        """Remove the task."""
         self.holders.discard(trio.lowlevel.current_task())
-        super().leave(claim)
+        super().release(permit)
 
 
 # A token that ends.
@@ -244,7 +244,7 @@ def test_a_renewal_that_fails_while_the_old_token_lives_changes_nothing(trouble:
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("lanes", [1, 20, 100])
 def test_a_sign_in_that_is_down_for_a_while_costs_no_server_anything(lanes: int) -> None:
-    """For 90 s nobody signs us in: everybody waits, no server loses an attempt or its time, and none is lost."""
+    """For 90 s the sign-in fails: all requests are paused, no server loses an attempt or its time, and none is lost."""
 
     async def main() -> None:
         cloud = cloud_of(3 * lanes + 10, reboot_seconds=(60.0, 60.0))
@@ -284,7 +284,7 @@ def test_a_sign_in_that_asks_to_wait_is_waited_for() -> None:
 
 
 @pytest.mark.unmeasured
-def test_what_everybody_waits_for_is_said_once_for_all(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pause_for_a_sign_in_is_logged_once_for_all(caplog: pytest.LogCaptureFixture) -> None:
     """The log names the trouble once for each hold, not once for each of 80 that wait."""
 
     async def main() -> None:
@@ -295,7 +295,7 @@ def test_what_everybody_waits_for_is_said_once_for_all(caplog: pytest.LogCapture
         cloud.later(1.5, auth.revoke)
         async with client_of(cloud, auth, max_at_once=80) as client:
             await client.restart(cloud.ids)
-        said = [record for record in caplog.records if "everybody waits" in record.getMessage()]
+        said = [record for record in caplog.records if "all requests paused" in record.getMessage()]
         assert 1 <= len(said) <= len(auth.asked)
 
     with caplog.at_level(logging.WARNING, "bulkrestart"):
@@ -559,7 +559,7 @@ def test_a_run_that_is_cancelled_in_its_wait_for_a_slot_gives_back_what_it_has()
                 await trio.sleep(1.0)
                 with anyio.move_on_after(2.0):
                     await client.restart(cloud.ids[20:], max_at_once=2)
-            assert client._traffic.admission.in_flight == 0
+            assert client._request_limiter.admission.in_flight == 0
             report = await client.restart(cloud.ids[20:], max_at_once=2)
         assert report.summary == {Outcome.COMPLETED: 10}
 
@@ -575,7 +575,7 @@ def test_no_slot_is_held_while_signing_in() -> None:
         auth = Scripted(cloud, life=20.0, takes=2.0)
         async with client_of(cloud, auth, max_at_once=1) as client:
             holds: list[bool] = []
-            traffic = client._traffic = Watched(client._traffic.admission)
+            traffic = client._request_limiter = Watched(client._request_limiter.admission)
             auth.watch = lambda: holds.append(trio.lowlevel.current_task() in traffic.holders)
             cloud.later(10.3, auth.revoke)
             cloud.later(47.1, auth.revoke)

@@ -3,7 +3,7 @@
 import pytest
 
 from bulkrestart import Outcome, Reason, StopReason
-from bulkrestart.core.rejections import REJECTED_SERVERS
+from bulkrestart.limits.rejections import REJECTED_SERVERS
 from bulkrestart.simulator import Fault
 from tests.virtual import REGARDLESS, assert_accounted, client_of, cloud_of, virtually
 

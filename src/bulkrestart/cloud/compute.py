@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import anyio
@@ -71,6 +71,29 @@ class ServerGroup:
     members: Sequence[str]
 
 
+class RequestObserver(Protocol):
+    """Sees each request when it leaves, and when it is over."""
+
+    def record_sent(self) -> float:
+        """Record that a request leaves now, and return the time."""
+        ...
+
+    def record_answer(
+        self, kind: RequestKind, seen: object, server_id: str | None, sent_at: float, *, is_about_page: bool = False
+    ) -> None:
+        """Record how a request ended.
+
+        Args:
+            kind: What was asked for.
+            seen: What came back.
+            server_id: The server of the request; None if it was for many.
+            sent_at: When the request left.
+            is_about_page: Whether the request failed because of the page of a list that it asked for. Such a failure
+                says nothing about the cloud.
+        """
+        ...
+
+
 class Compute:
     """One project's servers, over a sender that is owned elsewhere.
 
@@ -80,8 +103,7 @@ class Compute:
         auth: How to sign; None for not at all.
         clock: Learns the cloud's time from every answer.
         timeout: Seconds for one request, from its first byte to the answer's last.
-        record: Called after each request with its kind, how it ended, the id of its server, and when it left; None: no
-            call.
+        observer: Sees each request when it leaves, and when it is over; None for no observer.
         page_size: How many servers to ask for on one page, as learnt from earlier lists; None: nothing is known.
 
     Attributes:
@@ -95,12 +117,12 @@ class Compute:
         auth: httpx.Auth | None,
         clock: CloudClock,
         timeout: float,
-        record: Callable[[RequestKind, object, str | None, float], None] | None = None,
+        observer: RequestObserver | None = None,
         page_size: PageSize | None = None,
     ) -> None:
         self.page_size = page_size or PageSize()
         self._sender = sender
-        self._record = record
+        self._observer = observer
         self._auth = auth or httpx.Auth()
         self._clock = clock
         self._seconds = timeout
@@ -127,7 +149,7 @@ class Compute:
                 If the transport of a lent client has no trace, it is called when that transport gets the request.
         """
         path = f"/servers/{quote(server_id, safe='')}/action"
-        sent = anyio.current_time()
+        sent = self._record_sent()
         seen, _ = await self._exchange(RequestKind.SEND, self._reboots[reboot_type], path, _FAULT_BOUND, veto=veto)
         return self._recorded(RequestKind.SEND, seen, sent, server_id)
 
@@ -151,6 +173,7 @@ class Compute:
         limit: int = PAGE_LIMIT,
         changes_since: float | None = None,
         filters: Mapping[str, str] | None = None,
+        is_about_page: Callable[[Page | Observation], bool] | None = None,
     ) -> Page | Observation:
         """`GET /servers/detail`, one page.
 
@@ -160,6 +183,8 @@ class Compute:
             changes_since: Only servers that changed since then, the deleted among them; seconds since the epoch, by
                 the cloud's clock. None for all.
             filters: What the cloud may leave out, as it names it; it ignores what it does not know.
+            is_about_page: Judges what came back before it is recorded: whether the request failed because of the page,
+                and not because of the cloud. None: it did not.
         """
         query = {"limit": str(limit), **(filters or {})}
         if position is not None:
@@ -168,7 +193,13 @@ class Compute:
             query["changes-since"] = datetime.fromtimestamp(changes_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         rows = Rows("servers", _read_server, _LINKS, is_paged=True)
         return await self._ask(
-            RequestKind.LIST, "/servers/detail", _PAGE_BOUND, rows, lambda: _read_page(rows, limit), query
+            RequestKind.LIST,
+            "/servers/detail",
+            _PAGE_BOUND,
+            rows,
+            lambda: _read_page(rows, limit),
+            query,
+            is_about_page=is_about_page,
         )
 
     async def groups(self, *, offset: int = 0, limit: int = PAGE_LIMIT) -> Sequence[ServerGroup | None] | Observation:
@@ -218,9 +249,14 @@ class Compute:
             server_id=server_id,
         )
 
-    def _recorded(self, asked: RequestKind, seen: T, sent: float, server_id: str | None = None) -> T:
-        if self._record is not None:
-            self._record(asked, seen, server_id, sent)
+    def _record_sent(self) -> float:
+        return anyio.current_time() if self._observer is None else self._observer.record_sent()
+
+    def _recorded(
+        self, kind: RequestKind, seen: T, sent: float, server_id: str | None = None, *, is_about_page: bool = False
+    ) -> T:
+        if self._observer is not None:
+            self._observer.record_answer(kind, seen, server_id, sent, is_about_page=is_about_page)
         return seen
 
     def lower_microversion(self, refusal: Answer) -> bool:
@@ -251,19 +287,21 @@ class Compute:
         query: Mapping[str, str] | None = None,
         *,
         server_id: str | None = None,
+        is_about_page: Callable[[T | Observation], bool] | None = None,
     ) -> T | Observation:
         """Make a request that changes nothing, let `rows` parse its answer, and record how it ended.
 
         Returns:
             What `take` returns after the answer was parsed; or what came instead of such an answer.
         """
-        sent = anyio.current_time()
+        sent = self._record_sent()
         seen, body = await self._exchange(kind, self._read, path, bound, query, rows=rows)
         result: T | Observation = seen
         if isinstance(seen, Answer) and seen.status == 200 and seen.fault.body is not Body.CUT_SHORT and rows.is_valid:
             found = take()
             result = _with_fault(seen, body, rows.secrets) if found is None else found
-        return self._recorded(kind, result, sent, server_id)
+        is_of_page = is_about_page is not None and is_about_page(result)
+        return self._recorded(kind, result, sent, server_id, is_about_page=is_of_page)
 
     async def _exchange(
         self,

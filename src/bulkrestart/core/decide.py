@@ -101,7 +101,10 @@ def _decide_answer(answer: Answer, progress: Progress) -> Decision:
         return Look(is_unresolved=True)
     if 200 <= status < 300:
         is_plain = fault.body is Body.EMPTY or (fault.body is Body.JSON and not fault.code)
-        return Accept(request_id=fault.request_id) if is_plain else Look(is_unresolved=True)
+        if is_plain:
+            return Accept(request_id=fault.request_id)
+        # The cloud postpones a request because it throttles, and not because of the server.
+        return Look(is_unresolved=True, is_attempt=not fault.has_code(POSTPONED))
     if answer.is_throttled:
         return Send(reboot_type=progress.reboot_type, is_attempt=False)
     if fault.has_code("Ecs.0605"):

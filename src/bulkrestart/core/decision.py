@@ -133,7 +133,7 @@ class Again:
     """Ask once more before the run begins.
 
     Attributes:
-        is_try: Whether this one counts against the tries; if not, it is the brake that makes it wait.
+        is_try: Whether this one counts against the tries; if not, the limiter makes it wait.
     """
 
     is_try: bool

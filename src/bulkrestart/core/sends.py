@@ -85,8 +85,8 @@ class Sends:
         is_stale = isinstance(seen, Answer) and seen.has_stale_token
         self.stale = self.stale + 1 if is_stale else 0
 
-    def forgive(self) -> None:
-        """Do not count a send against `max_attempts`: what it met was the cloud's trouble, and not the server's."""
+    def refund_attempt(self) -> None:
+        """Do not count a send against `max_attempts`: an outage was the cause of its failure."""
         self.spent -= 1
 
     def anew(self) -> "Sends":

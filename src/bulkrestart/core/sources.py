@@ -25,7 +25,7 @@ _ODD_SERVERS: Final = 2
 _FINAL: Final = frozenset({403, 404, 405, 501})
 
 #: Failures in a row after which one request at a time is made to a source, and the servers that they must be about:
-#: as many as stop all requests if the whole cloud fails (`pacing.TROUBLES`, `pacing.PLACES`). A server whose own
+#: as many as stop all requests if the whole cloud fails (`pacing.FAILURES`, `pacing.SOURCES`). A server whose own
 #: requests are among them need not wait for those of others.
 FAILURES: Final = 5
 FAILED_SERVERS: Final = 3

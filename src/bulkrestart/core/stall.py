@@ -154,17 +154,17 @@ class StallDetector:
         """Record how a sign-in ended; None if it succeeded."""
         self._sign_in.record(failure, now)
 
-    def stop(self, now: float, *, holding: str = "") -> Stop:
+    def stop(self, now: float, *, pause_cause: str = "") -> Stop:
         """Return the reason to stop the run.
 
         Args:
             now: The time, in seconds.
-            holding: The answer because of which all requests are paused now; "" if they are not.
+            pause_cause: The answer because of which all requests are paused now; "" if they are not.
         """
         remedy = "what is left can be restarted when that has passed"
-        return Stop(StopReason.STALLED, f"{self.cause(now, holding=holding)}; {remedy}")
+        return Stop(StopReason.STALLED, f"{self.cause(now, pause_cause=pause_cause)}; {remedy}")
 
-    def cause(self, now: float, *, holding: str = "") -> str:
+    def cause(self, now: float, *, pause_cause: str = "") -> str:
         """Return why there was no progress; `stop` documents the arguments."""
         began = self._progress_at
         if self._sign_in.lasts_most(began, now):
@@ -172,7 +172,9 @@ class StallDetector:
         rows = [("request", self._all), *self._rows.items()]
         # While all requests are paused, none can end.
         covering = [
-            (what, row) for what, row in rows if row.lasts_most(began, now) and (holding or row.is_recent(began, now))
+            (what, row)
+            for what, row in rows
+            if row.lasts_most(began, now) and (pause_cause or row.is_recent(began, now))
         ]
         if covering:
             # The longest streak says most; among equals, "every request" comes first.
@@ -180,8 +182,8 @@ class StallDetector:
             return f"{_claim(what, tuple(row.kinds))} for {_lasting(row, now)}"
         lacking = f"{self._lacking} for {span(now - began)}"
         if not self._all.is_recent(began, now):
-            waiting = f"all requests are paused because of an earlier answer ({holding})"
-            return f"{lacking}; {waiting if holding else 'no request was answered'}"
+            waiting = f"all requests are paused because of an earlier answer ({pause_cause})"
+            return f"{lacking}; {waiting if pause_cause else 'no request was answered'}"
         for what in (RequestKind.LIST, RequestKind.GROUPS):
             if self._rows[what].good == self._all.good > 0:
                 return f"{lacking}; the list has not ended after {self._rows[what].good} pages"

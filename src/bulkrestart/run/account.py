@@ -11,7 +11,7 @@ from bulkrestart.core.model import Outcome, ServerResult
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.report import Ledger, Report, Statistics
-from bulkrestart.run.course import Course
+from bulkrestart.engine.stop_signal import StopSignal
 from bulkrestart.run.crew import unhurried
 from bulkrestart.run.recorder import Recorder
 
@@ -23,17 +23,17 @@ class Account:
         ledger: What is known of each server.
         recorder: Keeps the journal, and knows what it held.
         options: What was asked for.
-        course: Tells why the run stopped, if it did.
+        stop_signal: Tells why the run stopped, if it did.
 
     Attributes:
         over: Set when the run is over and the account is whole, on the disk as well.
     """
 
-    def __init__(self, ledger: Ledger, recorder: Recorder, options: Options, course: Course) -> None:
+    def __init__(self, ledger: Ledger, recorder: Recorder, options: Options, stop_signal: StopSignal) -> None:
         self._ledger = ledger
         self._recorder = recorder
         self._options = options
-        self._course = course
+        self._stop_signal = stop_signal
         self.over = anyio.Event()
         # Of a run that goes on in another process: before this one began.
         self._began = anyio.current_time() - recorder.age
@@ -76,6 +76,12 @@ class Account:
         )
         self._ledger.begin(progress)
         return progress
+
+    def refund_attempt(self, server_id: str) -> None:
+        """Take back an attempt of a server, because an outage was the cause of its failure."""
+        progress = self._ledger.progress(server_id)
+        if progress is not None:
+            progress.sends.refund_attempt()
 
     def close(self, progress: Progress, end: End) -> ServerResult:
         """Give a server its outcome."""
@@ -121,7 +127,9 @@ class Account:
     def report(self) -> Report:
         """Write the report as things stand."""
         now = self._ended if self._ended is not None else anyio.current_time()
-        return self._ledger.report(now, began=self._began, stopped=self._course.stop, is_over=self._ended is not None)
+        return self._ledger.report(
+            now, began=self._began, stopped=self._stop_signal.stop, is_over=self._ended is not None
+        )
 
     def statistics(self, *, parked: int, accepted: int) -> Statistics:
         """Count where the servers are.

@@ -28,9 +28,9 @@ from bulkrestart.core.report import Ledger, Statistics
 from bulkrestart.core.rollout import EXHAUSTED, Budgets, is_about_server
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.turns import Turns
+from bulkrestart.engine.limiter import RunLimiter
 from bulkrestart.run.account import Account
 from bulkrestart.run.crew import unhurried
-from bulkrestart.run.gate import Gate
 from bulkrestart.run.interlude import interlude
 from bulkrestart.run.line import Line
 from bulkrestart.run.preflight import TRIES, Preflight, require_past
@@ -57,7 +57,7 @@ class Fleet:
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         clock: The cloud's time.
         ledger: What is known of each server.
         recorder: Keeps the journal, and knows what it held.
@@ -75,7 +75,7 @@ class Fleet:
         self,
         *,
         compute: Compute,
-        gate: Gate,
+        limiter: RunLimiter,
         clock: CloudClock,
         ledger: Ledger,
         recorder: Recorder,
@@ -90,11 +90,12 @@ class Fleet:
         self._bounds = anyio.CancelScope(deadline=deadline)
         self._options = options
         self._shields = Shields()
-        self._gate = gate
-        self._stall = gate.stall
-        self._course = gate.course
+        self._limiter = limiter
+        self._stall = limiter.stall
+        self._stop_signal = limiter.stop_signal
         self._lanes = min(options.max_at_once, len(ledger))
-        self.account = Account(ledger, recorder, options, self._course)
+        self.account = Account(ledger, recorder, options, self._stop_signal)
+        limiter.flow.on_outage = self.account.refund_attempt
         self.ready = anyio.Event()
         self.refusal: BulkRestartError | None = None
         #: The server that was in a reboot before anything was sent.
@@ -105,19 +106,19 @@ class Fleet:
         self._parked = 0
         self._refusals = Refusals()
         self._parking = anyio.Semaphore(PARKED_AT_MOST)
-        self._preflight = Preflight(compute, gate, rng)
-        self._sweep = Sweep(compute, gate, clock, self._lanes, wait_timeout=options.wait_timeout)
+        self._preflight = Preflight(compute, limiter, rng)
+        self._sweep = Sweep(compute, limiter, clock, self._lanes, wait_timeout=options.wait_timeout)
         self._survey = Survey(
             self._sweep, options.rollout, keeps_states=options.looks_ahead, advance=self._stall.advance
         )
         self._budgets = Budgets(options.rollout, len(ledger))
         self._turns = Turns(options.rollout, len(ledger), self._survey.domains)
-        self._line = Line(self._turns, self._course)
+        self._line = Line(self._turns, self._stop_signal)
         self._calibration = ActionLogCalibration(clock, recorder.facts)
-        self._sources = Sources(compute, gate, len(ledger))
+        self._sources = Sources(compute, limiter, len(ledger))
         self._submitter = Submitter(
             compute=compute,
-            gate=gate,
+            limiter=limiter,
             sources=self._sources,
             shields=self._shields,
             clock=clock,
@@ -130,7 +131,7 @@ class Fleet:
         if options.verify is not None:
             verifier = Verifier(
                 compute=compute,
-                gate=gate,
+                limiter=limiter,
                 check=self._check,
                 timeout=options.verify_timeout,
                 finish=self._finish,
@@ -138,7 +139,7 @@ class Fleet:
             )
         self._settler = Settler(
             compute=compute,
-            gate=gate,
+            limiter=limiter,
             sources=self._sources,
             sweep=self._sweep,
             calibration=self._calibration,
@@ -160,14 +161,14 @@ class Fleet:
         """
         try:
             async with anyio.create_task_group() as recording:
-                recording.start_soon(self._recorder.run, self._course, self._calibration)
+                recording.start_soon(self._recorder.run, self._stop_signal, self._calibration)
                 recording.start_soon(self._stall.watch, self._give_up)
                 try:
                     await self._restart_all()
                 except BulkRestartError as error:
                     self.refusal = error
                 except BaseException:
-                    self._course.halt(Stop(StopReason.INTERRUPTED, "the run was cancelled"))
+                    self._stop_signal.halt(Stop(StopReason.INTERRUPTED, "the run was cancelled"))
                     raise
                 finally:
                     self._stall.close()
@@ -207,14 +208,14 @@ class Fleet:
         if self._bounds.cancelled_caught:
             if self._stalled is not None and not self.ready.is_set():
                 raise StalledError(f"{self._stalled.detail}; nothing was sent")
-            self._course.halt(Stop(StopReason.DEADLINE, "the deadline came"))
+            self._stop_signal.halt(Stop(StopReason.DEADLINE, "the deadline came"))
 
     def _give_up(self, stop: Stop) -> None:
         """End a stalled run as the deadline does: requests in flight are awaited for `DRAIN` seconds."""
         self._stalled = stop
         # Cancel first, so that tasks that wait for the stop are cancelled and do not go on.
         self._bounds.cancel()
-        self._course.halt(stop)
+        self._stop_signal.halt(stop)
 
     async def _survey_fleet(self) -> None:
         """Look at the servers first, if there is something to know of them."""
@@ -252,8 +253,8 @@ class Fleet:
                 continue
             if not is_first:
                 with self._stall.paused():
-                    await interlude(self._options.rollout.pause, self.account.report, self._course)
-            if self._course.stop is not None:
+                    await interlude(self._options.rollout.pause, self.account.report, self._stop_signal)
+            if self._stop_signal.stop is not None:
                 return
             is_first = False
             await self._send_wave(wave, parked)
@@ -268,7 +269,7 @@ class Fleet:
         async with anyio.create_task_group() as group:
             wanted = range(min(lanes, self._turns.waiting))
             await unhurried(wanted, lambda _: group.start_soon(self._run_lane, parked))
-        if self._course.stop is None and self._turns.is_stuck:
+        if self._stop_signal.stop is None and self._turns.is_stuck:
             self._hold_back()
         await self._line.all_back()
 
@@ -288,7 +289,7 @@ class Fleet:
         """Leave out servers that would never have their turn, because others are down."""
         match self._turns.impasse():
             case Stop() as stop:
-                self._course.halt(stop)
+                self._stop_signal.halt(stop)
             case End() as end:
                 for server_id in self._turns.give_up():
                     self.account.close(self.account.come_to(server_id), end)
@@ -306,7 +307,7 @@ class Fleet:
     def halt(self, stop: Stop) -> None:
         """Send nothing more, and follow what was sent to its end. A run that is over stays as it ended."""
         if not self.account.over.is_set():
-            self._course.halt(stop)
+            self._stop_signal.halt(stop)
 
     async def _start(self, server_id: str, parked: TaskGroup) -> None:
         """Take one server as far as it goes at the first send."""
@@ -354,10 +355,10 @@ class Fleet:
             self._finish(progress, end)
             stop = self._refusals.note(end)
             if stop is not None:
-                self._course.halt(stop)
+                self._stop_signal.halt(stop)
             return
         self._refusals.forget()
-        self._gate.note_accepted()
+        self._limiter.record_accepted()
         self._exhausted = 0
         if self._options.wait:
             self._settler.watch(progress)
@@ -380,7 +381,7 @@ class Fleet:
         self._stall.note_server()
         decision = await self._submitter.escalate(progress, failure)
         if isinstance(decision, Accept):
-            self._gate.note_accepted()
+            self._limiter.record_accepted()
         return decision
 
     def _keep(self, progress: Progress) -> None:
@@ -401,7 +402,7 @@ class Fleet:
     def _count(self, result: ServerResult) -> None:
         stop = self._budgets.note(result)
         if stop is not None:
-            self._course.halt(stop)
+            self._stop_signal.halt(stop)
 
     def statistics(self) -> Statistics:
         """Count where the servers are."""

@@ -8,22 +8,22 @@ from bulkrestart.core.faults import plain
 from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.report import Report
 from bulkrestart.core.rollout import Pause
-from bulkrestart.run.course import Course
+from bulkrestart.engine.stop_signal import StopSignal
 
 
-async def interlude(pause: float | Pause, report: Callable[[], Report], course: Course) -> None:
+async def interlude(pause: float | Pause, report: Callable[[], Report], stop_signal: StopSignal) -> None:
     """Wait, or ask whether to go on, and halt the run if not. A run that stops meanwhile waits no longer.
 
     Args:
         pause: Seconds, or who is asked.
         report: Gives the report so far.
-        course: Whether the run still sends.
+        stop_signal: Tells when the run stops.
     """
     said: list[str] = []
     async with anyio.create_task_group() as group:
 
         async def end_at_stop() -> None:
-            await course.stopped.wait()
+            await stop_signal.stopped.wait()
             group.cancel_scope.cancel()
 
         async def ask(decide: Pause) -> None:
@@ -40,7 +40,7 @@ async def interlude(pause: float | Pause, report: Callable[[], Report], course: 
             await anyio.sleep(pause)
             group.cancel_scope.cancel()
     if callable(pause) and (words := said[0] if said else "the function of pause was cancelled"):
-        course.halt(Stop(StopReason.PAUSE, words))
+        stop_signal.halt(Stop(StopReason.PAUSE, words))
 
 
 async def _ask(pause: Callable[[Report], object], report: Report) -> str:

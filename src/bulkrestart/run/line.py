@@ -6,7 +6,7 @@ import anyio
 
 from bulkrestart.core.model import ServerResult
 from bulkrestart.core.turns import Turns
-from bulkrestart.run.course import Course
+from bulkrestart.engine.stop_signal import StopSignal
 
 
 class Line:
@@ -14,19 +14,19 @@ class Line:
 
     Args:
         turns: Whose turn it is.
-        course: Whether the run still sends.
+        stop_signal: Tells when the run stops.
     """
 
-    def __init__(self, turns: Turns, course: Course) -> None:
+    def __init__(self, turns: Turns, stop_signal: StopSignal) -> None:
         self._turns = turns
-        self._course = course
+        self._stop_signal = stop_signal
         # Each waits for an event of its own: one server that comes back gives a turn to one lane.
         self._waiters: deque[anyio.Event] = deque()
-        course.tell(self._wake_all)
+        stop_signal.subscribe(self._wake_all)
 
     async def next(self) -> str | None:
         """Wait for the next server whose turn it is; None if there is none any more, or the run has stopped."""
-        while self._course.stop is None:
+        while self._stop_signal.stop is None:
             server_id = self._turns.take()
             if server_id is not None:
                 return server_id
@@ -37,7 +37,7 @@ class Line:
 
     async def all_back(self) -> None:
         """Wait until every server that had its turn has its outcome, or the run has stopped."""
-        while self._turns.under_way and self._course.stop is None:
+        while self._turns.under_way and self._stop_signal.stop is None:
             await self._wait()
 
     def end(self, result: ServerResult) -> None:

@@ -63,9 +63,26 @@ class PageWalk:
         position, limit = self.next_query
         self._limit = limit
         self.may_repeat = False
-        seen = await self._compute.page(
-            position=position, limit=limit, filters=self._filters, changes_since=self._changes_since
+        judged: Page | PageUnavailable | Observation | None = None
+
+        def is_about_page(seen: Page | Observation) -> bool:
+            nonlocal judged
+            judged = self._judge(seen, position, limit)
+            return isinstance(judged, PageUnavailable)
+
+        await self._compute.page(
+            position=position,
+            limit=limit,
+            filters=self._filters,
+            changes_since=self._changes_since,
+            is_about_page=is_about_page,
         )
+        assert judged is not None, "each answer is judged before it is recorded"
+        return judged
+
+    def _judge(
+        self, seen: Page | Observation, position: Position | None, limit: int
+    ) -> Page | PageUnavailable | Observation:
         if isinstance(seen, Page):
             self._size.note_page(seen)
             self.cursor.take(seen)

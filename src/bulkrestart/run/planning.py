@@ -9,8 +9,8 @@ from bulkrestart.core.clock import CloudClock
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.options import Options
 from bulkrestart.core.plan import Cost, Forecast, Plan, draw_up, forecast
+from bulkrestart.engine.limiter import RunLimiter
 from bulkrestart.run.crew import unhurried
-from bulkrestart.run.gate import Gate
 from bulkrestart.run.preflight import TRIES, Preflight, require_past
 from bulkrestart.run.settle import SHORTEST_INTERVAL
 from bulkrestart.run.survey import Survey
@@ -22,7 +22,7 @@ async def make_plan(
     options: Options,
     *,
     compute: Compute,
-    gate: Gate,
+    limiter: RunLimiter,
     clock: CloudClock,
     rng: random.Random,
     max_per_second: float | None,
@@ -34,7 +34,7 @@ async def make_plan(
         fleet: The ids, without duplicates.
         options: What is asked for.
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         clock: The cloud's time.
         rng: The source of jitter.
         max_per_second: Requests a second, at most; None: no bound.
@@ -45,13 +45,13 @@ async def make_plan(
         EndpointError: Nothing answers, or something else than the compute API of the project; or `since` is yet to
             come by the cloud's clock; or it takes too long (`StalledError`).
     """
-    sweep = Sweep(compute, gate, clock, options.max_at_once, wait_timeout=options.wait_timeout)
+    sweep = Sweep(compute, limiter, clock, options.max_at_once, wait_timeout=options.wait_timeout)
     survey = Survey(sweep, options.rollout, keeps_states=True, is_thorough=True)
     former = {one.server_id: one.result() for one in checkpoints.values() if one.is_finished(options.goal)}
     left = [server_id for server_id in fleet if server_id not in former]
     if left:
-        with gate.stall.bounded():
-            await Preflight(compute, gate, rng).look(left[:TRIES])
+        with limiter.stall.bounded():
+            await Preflight(compute, limiter, rng).look(left[:TRIES])
             require_past(options.since, clock)
             await survey.read(fleet if options.rollout.spread is not None else left)
     waves = [

@@ -16,7 +16,7 @@ from bulkrestart.core.decision import Again, Ready
 from bulkrestart.core.errors import AuthError, EndpointError, StalledError
 from bulkrestart.core.model import Server, StopReason
 from bulkrestart.core.observation import CHECK_URL, Answer, Observation, Unsent
-from bulkrestart.run.gate import Gate
+from bulkrestart.engine.limiter import RunLimiter
 
 T = TypeVar("T")
 
@@ -28,17 +28,17 @@ TRIES: Final = 5
 _FIRST_CEILING: Final = 2.0
 
 
-async def require_sign_in(gate: Gate) -> None:
+async def require_sign_in(limiter: RunLimiter) -> None:
     """Sign in if that is for us to see to, or raise.
 
     Raises:
         AuthError: It failed.
         EndpointError: It would take too long.
     """
-    trouble = await gate.sign_in()
+    trouble = await limiter.sign_in()
     if trouble is not None:
         raise AuthError(f"{trouble}; nothing was sent")
-    _check(gate)
+    _check(limiter)
 
 
 def require_past(since: float | None, clock: CloudClock) -> None:
@@ -57,8 +57,8 @@ def require_past(since: float | None, clock: CloudClock) -> None:
         raise EndpointError(words)
 
 
-def _check(gate: Gate) -> None:
-    if (stop := gate.course.stop) is not None:
+def _check(limiter: RunLimiter) -> None:
+    if (stop := limiter.stop_signal.stop) is not None:
         kind = StalledError if stop.reason is StopReason.STALLED else EndpointError
         raise kind(f"{stop.detail}; nothing was sent")
 
@@ -68,7 +68,7 @@ class Preflight:
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         rng: The source of jitter.
 
     Attributes:
@@ -76,10 +76,10 @@ class Preflight:
         stall: Ends what makes no progress.
     """
 
-    def __init__(self, compute: Compute, gate: Gate, rng: random.Random) -> None:
+    def __init__(self, compute: Compute, limiter: RunLimiter, rng: random.Random) -> None:
         self.compute = compute
-        self.stall = gate.stall
-        self._gate = gate
+        self.stall = limiter.stall
+        self._limiter = limiter
         self._rng = rng
 
     async def look(self, server_ids: Sequence[str]) -> Server | Answer:
@@ -122,12 +122,12 @@ class Preflight:
         what: str = "",
         remedy: str = CHECK_URL,
     ) -> T | Answer:
-        await require_sign_in(self._gate)
+        await require_sign_in(self._limiter)
         refused_tokens = stale_tokens = strays = tries = 0
         request, server_id = next(requests)
         while True:
-            seen, _ = await self._gate.ask(request, server_id)
-            _check(self._gate)
+            seen, _ = await self._limiter.ask(request)
+            _check(self._limiter)
             if not isinstance(seen, Observation):
                 return seen
             if isinstance(seen, Answer) and self.compute.lower_microversion(seen):
@@ -143,7 +143,7 @@ class Preflight:
                 case Ready(refusal):
                     return refusal
                 case Again(is_try=False):
-                    # The gate makes the next look wait.
+                    # The limiter makes the next look wait.
                     refused_tokens += isinstance(seen, Answer) and seen.is_refused_token
                     stale_tokens += isinstance(seen, Answer) and seen.has_stale_token
                     if isinstance(seen, Answer) and seen.status == 401:

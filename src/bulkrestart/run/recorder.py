@@ -21,7 +21,7 @@ from bulkrestart.core.decision import End
 from bulkrestart.core.errors import JournalError
 from bulkrestart.core.model import Stop, StopReason
 from bulkrestart.core.progress import Progress
-from bulkrestart.run.course import Course
+from bulkrestart.engine.stop_signal import StopSignal
 
 if TYPE_CHECKING:
     from bulkrestart.journal import Journal
@@ -120,7 +120,7 @@ class Recorder:
             assert self._header is not None, "prepare is called first"
             await in_thread(partial(self._journal.begin, self._header, self._fleet))
 
-    async def run(self, course: Course, calibration: ActionLogCalibration) -> None:
+    async def run(self, stop_signal: StopSignal, calibration: ActionLogCalibration) -> None:
         """Commit checkpoints until closed; halt the run if they cannot be written.
 
         Checkpoints that could not be written are tried again with the next ones, and at the end.
@@ -145,7 +145,7 @@ class Recorder:
                         await in_thread(partial(self._journal.write_header, header))
                         self._header = header
                 except JournalError as error:
-                    course.halt(Stop(StopReason.JOURNAL, str(error)))
+                    stop_signal.halt(Stop(StopReason.JOURNAL, str(error)))
                     self._batch.checkpoints = batch.checkpoints | self._batch.checkpoints
                 finally:
                     batch.over.set()

@@ -34,12 +34,12 @@ from bulkrestart.core.settling import (
     never_shown,
     states_unreadable,
 )
-from bulkrestart.core.sight import Sight
 from bulkrestart.core.sources import is_failing
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.trouble import is_trouble
+from bulkrestart.engine.limiter import RunLimiter
+from bulkrestart.limits.pacing import PausableClock
 from bulkrestart.run.crew import unhurried, work_through
-from bulkrestart.run.gate import Gate
 from bulkrestart.run.sources import Sources
 from bulkrestart.run.sweep import Sweep, Swept
 from bulkrestart.run.verify import Verifier
@@ -96,11 +96,11 @@ class Watched:
 
 
 class Settler:
-    """Watches, by a clock that stands still while everybody is held, and while nothing can be seen.
+    """Watches, by a clock that is paused while all requests are paused, and while no poll shows a server.
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         sources: Read the action logs and states of single servers.
         sweep: Reads the states of the servers.
         calibration: Measures the action log.
@@ -118,7 +118,7 @@ class Settler:
         self,
         *,
         compute: Compute,
-        gate: Gate,
+        limiter: RunLimiter,
         sources: Sources,
         sweep: Sweep,
         calibration: ActionLogCalibration,
@@ -132,10 +132,10 @@ class Settler:
         rng: random.Random,
     ) -> None:
         self._compute = compute
-        self._gate = gate
+        self._limiter = limiter
         self._sources = sources
         self._sweep = sweep
-        self._course = gate.course
+        self._stop_signal = limiter.stop_signal
         self._calibration = calibration
         self._escalate = escalate
         self._verifier = verifier
@@ -156,7 +156,9 @@ class Settler:
         self._unreadable_states: Answer | None = None
         #: The id of the server that was shown last.
         self._seen_id: str | None = None
-        self._sight = Sight()
+        #: Paused while no poll shows a server, from the last poll on that did.
+        self._clock = PausableClock()
+        self._shown_at = 0.0
 
     def __len__(self) -> int:
         verified = 0 if self._verifier is None else len(self._verifier)
@@ -174,7 +176,7 @@ class Settler:
         now = anyio.current_time()
         if not self._watched:
             # Its acceptance is the last that was seen.
-            self._sight.see(self._gate.patience(now))
+            self._record_shown(now)
         deadline = self._time(now) + self._wait_timeout
         self._watched[progress.server_id] = Watched(progress, now, deadline)
         self._news.set()
@@ -202,20 +204,20 @@ class Settler:
 
     async def _watch_all(self, beside: TaskGroup) -> None:
         interval = FIRST_INTERVAL
-        self._answered_at = self._gate.patience(anyio.current_time())
+        self._answered_at = self._limiter.active_time(anyio.current_time())
         while True:
             if not self._watched:
                 if self._is_closed and not self._escalated:
                     return
                 self._news = anyio.Event()
                 await self._news.wait()
-                interval, self._answered_at = FIRST_INTERVAL, self._gate.patience(anyio.current_time())
+                interval, self._answered_at = FIRST_INTERVAL, self._limiter.active_time(anyio.current_time())
                 continue
             with anyio.move_on_after(interval * self._rng.uniform(1.0 - _JITTER, 1.0 + _JITTER)):
-                await self._course.lost.wait()
+                await self._stop_signal.abandoned.wait()
             count = len(self._watched)
             swept = await self._poll(beside)
-            if self._course.lost.is_set() or self._is_hopeless(swept):
+            if self._stop_signal.abandoned.is_set() or self._is_hopeless(swept):
                 return
             has_news = len(self._watched) < count
             # A slow cloud is polled less often, so that polls never take most of its time.
@@ -223,7 +225,7 @@ class Settler:
 
     async def _poll(self, beside: TaskGroup) -> Swept:
         began = anyio.current_time()
-        patience = self._gate.patience(began)
+        active_began = self._limiter.active_time(began)
         # They came in the order in which they were accepted.
         oldest = next(iter(self._watched.values())).accepted
         back: list[str] = []
@@ -233,7 +235,7 @@ class Settler:
         def take(server_id: str, server: Server | Observation, asked: float) -> None:
             if isinstance(server, Server):
                 self._seen_id = server_id
-                self._sight.see(self._gate.patience(asked))
+                self._record_shown(asked)
             watched = self._watched.get(server_id)
             if watched is None or asked < watched.accepted:
                 return
@@ -257,14 +259,14 @@ class Settler:
         if not swept.answered and await self._is_about_servers(swept.trouble):
             swept.answered += 1
         if swept.answered:
-            self._sight.see(self._gate.patience(began))
+            self._record_shown(began)
         else:
-            self._sight.miss()
+            self._clock.pause(self._shown_at)
         if swept.is_complete:
             await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
         # Without the action logs, which may time out.
-        swept.took = self._gate.patience(anyio.current_time()) - patience
+        swept.took = self._limiter.active_time(anyio.current_time()) - active_began
         # A server that stands on two pages of a list that changes while it is read may have its outcome already.
         # Only ids are kept meanwhile: what is watched of a server is free once it has its outcome.
         proving = [server_id for server_id in dict.fromkeys(back) if server_id in self._watched]
@@ -287,7 +289,7 @@ class Settler:
         if self._seen_id is None or self._seen_id in self._watched:
             # There is no other server to ask for. A 500 of Nova's shows that the API answers.
             return isinstance(trouble, Answer) and trouble.status == 500 and trouble.fault.is_nova_fault
-        other, _ = await self._gate.ask(partial(self._compute.show, self._seen_id), self._seen_id)
+        other, _ = await self._limiter.ask(partial(self._compute.show, self._seen_id))
         return isinstance(other, Server) or (isinstance(other, Answer) and other.is_not_found)
 
     def _give_up_states(self, trouble: Observation | None) -> bool:
@@ -316,7 +318,12 @@ class Settler:
         return self._time(asked) >= watched.deadline
 
     def _time(self, moment: float) -> float:
-        return self._sight.time(self._gate.patience(moment))
+        return self._clock.time(self._limiter.active_time(moment))
+
+    def _record_shown(self, asked: float) -> None:
+        moment = self._limiter.active_time(asked)
+        self._clock.resume(moment)
+        self._shown_at = max(self._shown_at, moment)
 
     def _decide(
         self, watched: Watched, server: Server | Observation, asked: float
@@ -473,14 +480,14 @@ class Settler:
     def _is_hopeless(self, swept: Swept) -> bool:
         """Tell whether to give up the wait: the cloud no longer lets us in, or shows us no server any more.
 
-        A cloud that is in trouble is not for us to judge: the door closes, and patience stands still.
+        An outage is not judged here: the circuit breaker opens, and the clock is paused.
         """
-        now = self._gate.patience(anyio.current_time())
+        now = self._limiter.active_time(anyio.current_time())
         trouble = None if swept.answered else swept.trouble
         is_refused = isinstance(trouble, Answer) and trouble.status == 401
         self._refusals = self._refusals + 1 if is_refused else 0
         if isinstance(trouble, Answer) and self._refusals >= REFUSED_IN_A_ROW:
-            self._course.halt(unauthorized(trouble))
+            self._stop_signal.halt(unauthorized(trouble))
             return True
         if self._give_up_states(trouble):
             return False
@@ -488,7 +495,7 @@ class Settler:
             self._answered_at = now
         elif now - self._answered_at > BLIND_TIMEOUT:
             seconds = f"{now - self._answered_at:.0f}"
-            self._course.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
+            self._stop_signal.halt(Stop(StopReason.OUTAGE, f"no poll has shown a server for {seconds} s ({trouble})"))
             return True
         return False
 

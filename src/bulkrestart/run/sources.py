@@ -18,7 +18,7 @@ from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.sources import SourceHealth, SourceOutage, is_failure
 from bulkrestart.core.stall import RequestKind, span
 from bulkrestart.core.trouble import gets_through
-from bulkrestart.run.gate import Gate
+from bulkrestart.engine.limiter import RunLimiter
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Source:
     """One kind of information that the cloud gives about single servers.
 
     Args:
-        gate: The gate to the cloud.
+        limiter: Limits its requests.
         kind: What its requests ask for.
         words: How warnings name it.
         servers: How many servers the run has.
@@ -55,13 +55,13 @@ class Source:
 
     def __init__(
         self,
-        gate: Gate,
+        limiter: RunLimiter,
         kind: RequestKind,
         words: _Words,
         servers: int,
         compare: Callable[[str], Awaitable[Server | Observation]] | None = None,
     ) -> None:
-        self._gate = gate
+        self._limiter = limiter
         self._kind = kind
         self._words = words
         self._compare = compare
@@ -107,7 +107,7 @@ class Source:
 
     def judge(self, seen: T, server_id: str, *, asked_at: float, is_shown: bool = False) -> T | Answer | Unsent:
         """Record an answer, and return what stands for it: see `SourceHealth.judge` and `SourceOutage`."""
-        good_elsewhere = self._gate.count_good_except(self._kind)
+        good_elsewhere = self._limiter.count_good_except(self._kind)
         if self._compare is not None and is_failure(seen):
             assert isinstance(seen, Observation), "what was read is no failure"
             now = anyio.current_time()
@@ -129,6 +129,23 @@ class Source:
             )
         return result
 
+    async def request(
+        self, request: Callable[[], Awaitable[T]], server_id: str, *, is_shown: bool = False, must_ask: bool = False
+    ) -> T | Answer | Unsent | Unanswered:
+        """Make a request with a permit that is held already, unless the source is known to be unreadable or to fail.
+
+        Args:
+            request: Makes the request.
+            server_id: The server that it is about.
+            is_shown: Whether the cloud shows the server.
+            must_ask: Ask also a source that fails.
+        """
+        withheld = self.permanent_answer if must_ask else self.withhold(server_id)
+        if withheld is not None:
+            return withheld
+        asked = anyio.current_time()
+        return self.judge(await request(), server_id, asked_at=asked, is_shown=is_shown)
+
     async def ask(
         self,
         request: Callable[[], Awaitable[T | Observation]],
@@ -139,7 +156,7 @@ class Source:
         is_last: bool = False,
         must_ask: bool = False,
     ) -> tuple[T | Observation, float]:
-        """Make a request, unless the source is known to be unreadable or to fail; see `Gate.ask`.
+        """Make a request, unless the source is known to be unreadable or to fail; see `RunLimiter.ask`.
 
         After a failure, another source is asked first if no request of another kind has succeeded since: if that fails
         too, it is not this source alone that fails.
@@ -157,7 +174,7 @@ class Source:
         async def make_request() -> T | Server | Observation:
             # Decided when the request may leave: others may have failed while it waited for that.
             nonlocal is_comparison
-            good_elsewhere = self._gate.count_good_except(self._kind)
+            good_elsewhere = self._limiter.count_good_except(self._kind)
             if not must_ask and self._outage.needs_comparison(good_elsewhere):
                 is_comparison = True
                 assert self._compare is not None, "no other source is known to fail"
@@ -167,7 +184,7 @@ class Source:
         withheld = self.permanent_answer if must_ask else self.withhold(server_id, is_last=is_last)
         while withheld is None:
             is_comparison = False
-            seen, asked = await self._gate.ask(make_request, server_id, is_for_send=is_for_send)
+            seen, asked = await self._limiter.ask(make_request, is_for_send=is_for_send)
             if not is_comparison:
                 seen = cast("T | Observation", seen)
                 return self.judge(seen, server_id, asked_at=asked, is_shown=is_shown), asked
@@ -181,7 +198,7 @@ class Sources:
 
     Args:
         compute: The cloud.
-        gate: The gate to the cloud.
+        limiter: Limits its requests.
         servers: How many servers the run has.
 
     Attributes:
@@ -190,13 +207,13 @@ class Sources:
         states: The states of a single server.
     """
 
-    def __init__(self, compute: Compute, gate: Gate, servers: int) -> None:
+    def __init__(self, compute: Compute, limiter: RunLimiter, servers: int) -> None:
         self._compute = compute
         self._is_finish_told = True
-        self.log = Source(gate, RequestKind.LOG, _LOG_WORDS, servers, compute.show)
-        self.row = Source(gate, RequestKind.LOG, _ROW_WORDS, servers, compute.show)
+        self.log = Source(limiter, RequestKind.LOG, _LOG_WORDS, servers, compute.show)
+        self.row = Source(limiter, RequestKind.LOG, _ROW_WORDS, servers, compute.show)
         self.log.relate(self.row)
-        self.states = Source(gate, RequestKind.SERVER, _STATES_WORDS, servers)
+        self.states = Source(limiter, RequestKind.SERVER, _STATES_WORDS, servers)
 
     async def read_log(
         self,

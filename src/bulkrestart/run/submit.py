@@ -6,7 +6,6 @@ what happens next is never its choice but `core.decide`'s.
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
@@ -26,10 +25,11 @@ from bulkrestart.core.model import Log, Outcome, RebootType, Server, Stop, StopR
 from bulkrestart.core.observation import Answer, Observation, Sighting, Unanswered, Unsent
 from bulkrestart.core.options import Options
 from bulkrestart.core.progress import Progress
-from bulkrestart.run.gate import Gate
+from bulkrestart.engine.limiter import RunLimiter
+from bulkrestart.limits.permit import Priority
 from bulkrestart.run.recorder import Recorder
 from bulkrestart.run.shields import Shields
-from bulkrestart.run.sources import Source, Sources
+from bulkrestart.run.sources import Sources
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Submitter:
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         sources: Read the action logs and states of single servers.
         shields: Keeps sends from being cancelled.
         clock: The cloud's time.
@@ -69,7 +69,7 @@ class Submitter:
         self,
         *,
         compute: Compute,
-        gate: Gate,
+        limiter: RunLimiter,
         sources: Sources,
         shields: Shields,
         clock: CloudClock,
@@ -79,13 +79,13 @@ class Submitter:
         rng: random.Random,
     ) -> None:
         self._compute = compute
-        self._gate = gate
+        self._limiter = limiter
         self._sources = sources
         self._shields = shields
         self._clock = clock
         self._options = options
         self._calibration = calibration
-        self._course = gate.course
+        self._stop_signal = limiter.stop_signal
         self._recorder = recorder
         self._rng = rng
         self._calibrating: anyio.Event | None = None
@@ -94,9 +94,9 @@ class Submitter:
     async def send(self, progress: Progress) -> Decision:
         """Send the reboot once, and decide on what comes back.
 
-        The intent is on the disk first. The slot is taken after that, so whatever stopped the run meanwhile is heeded.
+        The intent is on the disk first. The permit is taken after that, so nothing leaves if the run stopped meanwhile.
         """
-        if progress.sends.spent >= self._options.max_attempts and not self._gate.is_door_closed:
+        if progress.sends.spent >= self._options.max_attempts and not self._limiter.is_breaker_open:
             return progress.out_of_attempts()
         is_written = await self._recorder.write_ahead(progress, self._clock)
         decision = await self._send(progress) if is_written else progress.so_far(is_over=True)
@@ -105,15 +105,17 @@ class Submitter:
         return decision
 
     async def _send(self, progress: Progress) -> Decision:
-        async with self._gate.send(partial(self._compute.show, progress.server_id)) as passage:
-            if passage.trouble is not None:
-                self._course.halt(Stop(StopReason.UNAUTHORIZED, str(passage.trouble)))
-            if self._course.stop is not None:
+        probe = partial(self._compute.show, progress.server_id)
+        async with self._limiter.permit(Priority.SEND, probe=probe) as permit:
+            if permit.failure is not None:
+                self._stop_signal.halt(Stop(StopReason.UNAUTHORIZED, str(permit.failure)))
+            if self._stop_signal.stop is not None:
                 return progress.so_far(is_over=True)
             if progress.sends.spent >= self._options.max_attempts:
                 # The trouble passed before anybody knew whose it was.
                 return progress.out_of_attempts()
-            sent_at = passage.left_at
+            assert permit.granted_at is not None, "only a stop leaves a send without a permit"
+            sent_at = permit.granted_at
             if self._looks_in_slot(progress) or self._needs_look(progress):
                 reboot_type = progress.reboot_type
                 decision = await self._look_first(progress)
@@ -121,7 +123,7 @@ class Submitter:
                 if not isinstance(decision, Send) or decision.reboot_type is not reboot_type:
                     return decision
                 # The look took time: somebody may have been asked to wait, or to stop, meanwhile.
-                if self._gate.is_held or self._course.stop is not None:
+                if self._limiter.is_paused or self._stop_signal.stop is not None:
                     return decision
                 sent_at = anyio.current_time()
             progress.sends.leave(sent_at, self._clock.at(sent_at))
@@ -132,8 +134,6 @@ class Submitter:
             left = current_instant()
             with self._shields.up():
                 seen = await self._compute.reboot(progress.server_id, progress.reboot_type, veto=veto)
-                if not (isinstance(seen, Unsent) and seen.is_withheld):
-                    self._gate.observe(seen, sent_at=sent_at, server_id=progress.server_id, progress=progress)
             decision = decide(seen, progress)
             answered_at = anyio.current_time()
             progress.answer(answered_at, seen, decision, took=left.age(current_instant()))
@@ -167,23 +167,23 @@ class Submitter:
         since = None if self._options.since is None else self._calibration.moment(self._options.since)
         at, instant = anyio.current_time(), current_instant()
         show = partial(self._compute.show, progress.server_id)
-        server = await self._see(self._sources.states, show, progress)
+        server = await self._sources.states.request(show, progress.server_id)
         log: Log | Observation | None = None
         if since is not None and needs_log(server, since):
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             instant = current_instant()
             log = await self._see_log(progress)
         if since is not None and isinstance(log, tuple) and (last := last_reboot(log, since.earliest)):
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             read_row = partial(self._compute.action, progress.server_id, last.request_id)
-            log = with_row(log, await self._see(self._sources.row, read_row, progress))
+            log = with_row(log, await self._sources.row.request(read_row, progress.server_id, is_shown=True))
             log = self._calibration.name_own_rows(log, progress)
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             # Where no finish is shown (before microversion 2.51) the state tells, if it is seen after the row.
-            server = await self._see(self._sources.states, show, progress)
+            server = await self._sources.states.request(show, progress.server_id)
         sighting = Sighting(server=server, log=log, at=at, instant=instant)
         if since is None:
             decision = decide_look(sighting, progress)
@@ -192,7 +192,7 @@ class Submitter:
             decision = decide_since(sighting, since, progress, is_log_given_up=is_given_up)
         may_be_delivered_again = progress.sends.has_reached and progress.failed_soft is None
         if isinstance(decision, Send | End) and log is None and may_be_delivered_again:
-            if self._gate.is_held:
+            if self._limiter.is_paused:
                 return Send(reboot_type=progress.reboot_type)
             log = await self._see_log(progress, must_ask=True)
             decision = self._decide_delivered_again(log, progress) or decision
@@ -200,23 +200,10 @@ class Submitter:
         return decision
 
     async def _see_log(self, progress: Progress, *, must_ask: bool = False) -> Log | Answer | Unsent | Unanswered:
+        """Read the action log with the permit of the send that would follow."""
         read_log = partial(self._compute.actions, progress.server_id)
-        log = await self._see(self._sources.log, read_log, progress, must_ask=must_ask)
+        log = await self._sources.log.request(read_log, progress.server_id, is_shown=True, must_ask=must_ask)
         return self._calibration.name_own_rows(log, progress)
-
-    async def _see(
-        self, source: Source, request: Callable[[], Awaitable[T]], progress: Progress, *, must_ask: bool = False
-    ) -> T | Answer | Unsent | Unanswered:
-        """Ask a source within a slot that is held already; count the request, because the send follows in that slot."""
-        withheld = source.permanent_answer if must_ask else source.withhold(progress.server_id)
-        if withheld is not None:
-            return withheld
-        asked = anyio.current_time()
-        self._gate.count_one_more()
-        seen = await request()
-        self._gate.observe(seen, sent_at=asked, server_id=progress.server_id)
-        is_shown = source is not self._sources.states
-        return source.judge(seen, progress.server_id, asked_at=asked, is_shown=is_shown)
 
     def _needs_look(self, progress: Progress) -> bool:
         """Return whether to look within the slot of the send: the last look is too old, or a HARD reboot has had none.
@@ -328,12 +315,14 @@ class Submitter:
             self._calibrating = None
 
     def _is_given_up(self, progress: Progress) -> bool:
-        """Tell whether nothing more is asked about it: its fate is known, or the cloud is lost."""
-        return self._course.stop is not None and (not progress.fate.is_unresolved or self._course.lost.is_set())
+        """Return whether to ask nothing more about it: its fate is known, or the run is abandoned."""
+        if progress.fate.is_unresolved:
+            return self._stop_signal.abandoned.is_set()
+        return self._stop_signal.stop is not None
 
     def _stop_if_told(self, decision: Decision) -> None:
         if isinstance(decision, End) and decision.stop is not None:
-            self._course.halt(decision.stop)
+            self._stop_signal.halt(decision.stop)
 
     async def pursue(self, progress: Progress, first: Decision) -> Accept | End:
         """Wait, look and send until the server is accepted or has its outcome.
@@ -344,7 +333,7 @@ class Submitter:
         """
         decision = first
         is_first = True
-        deadline = self._gate.send_patience(anyio.current_time()) + self._options.server_timeout
+        deadline = self._limiter.active_send_time(anyio.current_time()) + self._options.server_timeout
 
         async def step() -> Decision:
             # tenacity tries and then waits; its first try is the step that was taken already.
@@ -365,12 +354,12 @@ class Submitter:
         async def pause(seconds: float) -> None:
             # A run that stops sends nothing more, so only the fate of what was sent is worth waiting for.
             with anyio.move_on_after(seconds):
-                await (self._course.lost if progress.fate.is_unresolved else self._course.stopped).wait()
+                await (self._stop_signal.abandoned if progress.fate.is_unresolved else self._stop_signal.stopped).wait()
 
         end: Decision = await AsyncRetrying(
             sleep=pause,
             wait=partial(self._wait, progress, deadline),
-            stop=lambda _: self._gate.send_patience(anyio.current_time()) >= deadline,
+            stop=lambda _: self._limiter.active_send_time(anyio.current_time()) >= deadline,
             retry=retry_if_result(lambda result: isinstance(result, Send | Look)),
             retry_error_callback=lambda _: progress.out_of_time(),
         )(step)
@@ -401,5 +390,5 @@ class Submitter:
             self._calibration.lag,
             drawn=self._rng.uniform(0.0, ceiling),
             after_grace=self._rng.uniform(0.0, FIRST_CEILING),
-            left=deadline - self._gate.send_patience(now) - delay,
+            left=deadline - self._limiter.active_send_time(now) - delay,
         )

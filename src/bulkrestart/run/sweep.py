@@ -12,8 +12,8 @@ from bulkrestart.core.clock import SKEW, CloudClock
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.pages import Page, asks_for_time
+from bulkrestart.engine.limiter import RunLimiter
 from bulkrestart.run.crew import work_through
-from bulkrestart.run.gate import Gate
 from bulkrestart.run.pages import PageUnavailable, PageWalk
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Sweep:
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         clock: The cloud's time.
         lanes: Single requests at once.
         wait_timeout: Seconds to wait for a server. A list that has not ended after half of that, and at least two
@@ -76,9 +76,11 @@ class Sweep:
             requests were paused does not count.
     """
 
-    def __init__(self, compute: Compute, gate: Gate, clock: CloudClock, lanes: int, *, wait_timeout: float) -> None:
+    def __init__(
+        self, compute: Compute, limiter: RunLimiter, clock: CloudClock, lanes: int, *, wait_timeout: float
+    ) -> None:
         self._compute = compute
-        self._gate = gate
+        self._limiter = limiter
         self._clock = clock
         self._lanes = lanes
         self._longest_walk = max(_SHORTEST_BOUND, wait_timeout / 2.0)
@@ -133,9 +135,7 @@ class Sweep:
         """Read each of the servers by a request of its own."""
 
         async def show(server_id: str) -> None:
-            server, asked = await self._gate.ask(
-                lambda: self._compute.show(server_id), server_id, is_for_send=is_for_send
-            )
+            server, asked = await self._limiter.ask(lambda: self._compute.show(server_id), is_for_send=is_for_send)
             swept.note(server)
             take(server_id, server, asked)
 
@@ -151,19 +151,19 @@ class Sweep:
         if changed_since is not None and not is_due:
             start = self._clock.at(changed_since if self._walked is None else max(changed_since, self._walked))
             since = start[0] - SKEW if start is not None else None
-        ends = self._gate.patience(walked) + self._longest_walk
+        ends = self._limiter.active_time(walked) + self._longest_walk
         # Our own strings, and not those of the pages, which would stay in memory until the walk ends.
         unseen = set(wanted)
         walk = PageWalk(self._compute, changes_since=since)
         size = self._compute.page_size
         rows = failed = 0
         while walk.cursor.end is None and unseen:
-            if self._gate.patience(anyio.current_time()) >= ends:
+            if self._limiter.active_time(anyio.current_time()) >= ends:
                 _log.warning("the list of servers has no end: servers are read one by one")
                 self._may_list, swept.is_complete = False, False
                 return
             next_query = walk.next_query
-            seen, asked = await self._gate.ask(walk.request, None, is_for_send=is_for_send)
+            seen, asked = await self._limiter.ask(walk.request, is_for_send=is_for_send)
             if isinstance(seen, PageUnavailable):
                 failed = 0
                 continue

@@ -18,7 +18,7 @@ from bulkrestart.core.faults import plain
 from bulkrestart.core.model import Server
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.settling import decide_check
-from bulkrestart.run.gate import Gate
+from bulkrestart.engine.limiter import RunLimiter
 
 #: Checks at once, at most. Each may hold a socket, and processes may have few (256 on macOS, 1024 elsewhere).
 CHECKS_AT_ONCE: Final = 150
@@ -56,7 +56,7 @@ class Verifier:
 
     Args:
         compute: The cloud.
-        gate: The way to it.
+        limiter: Limits its requests.
         check: What the user gave; it is to be an async function that gives a bool.
         timeout: Seconds from the first call for a server until the last one begins. Time in which a server waits for
             its first call is not counted against it, and nobody fails whose last call began any earlier.
@@ -68,14 +68,14 @@ class Verifier:
         self,
         *,
         compute: Compute,
-        gate: Gate,
+        limiter: RunLimiter,
         check: Callable[[Server], object],
         timeout: float,
         finish: Callable[[Progress, End], None],
         rng: random.Random,
     ) -> None:
         self._compute = compute
-        self._gate = gate
+        self._limiter = limiter
         self._check = check
         self._timeout = timeout
         self._longest = min(LONGEST_CALL, timeout)
@@ -153,7 +153,7 @@ class Verifier:
         unmet: Unmet | None = None
         if server is None:
             server_id = checked.progress.server_id
-            seen, _ = await self._gate.ask(lambda: self._compute.show(server_id), server_id)
+            seen, _ = await self._limiter.ask(lambda: self._compute.show(server_id))
             if isinstance(seen, Server):
                 server = checked.server = seen
             else:

@@ -26,7 +26,7 @@ class StallWatch:
         is_run: Whether a run is watched. If not, the clock is paused outside of `bounded`.
 
     Attributes:
-        holding: Returns the answer because of which all requests are paused; "" if they are not.
+        pause_cause: Returns the answer because of which all requests are paused; "" if they are not.
     """
 
     def __init__(self, timeout: float = STALL_TIMEOUT, *, is_run: bool = True) -> None:
@@ -36,7 +36,7 @@ class StallWatch:
         if not is_run:
             self._stall.pause(now)
         self._closed = anyio.Event()
-        self.holding: Callable[[], str] = str
+        self.pause_cause: Callable[[], str] = str
 
     def advance(self) -> None:
         """Record progress that belongs to no server: the run begins, or a server was seen for the first time."""
@@ -77,7 +77,7 @@ class StallWatch:
         while not self._closed.is_set():
             now = anyio.current_time()
             if not (left := self._stall.remaining(now)):
-                give_up(self._stall.stop(now, holding=self.holding()))
+                give_up(self._stall.stop(now, pause_cause=self.pause_cause()))
                 return
             with anyio.move_on_after(max(left, _PAUSED_INTERVAL) if self._stall.is_paused else left):
                 await self._closed.wait()
@@ -101,5 +101,5 @@ class StallWatch:
             finally:
                 self._stall.pause(anyio.current_time())
         if scope.cancelled_caught:
-            cause = self._stall.cause(anyio.current_time(), holding=self.holding())
+            cause = self._stall.cause(anyio.current_time(), pause_cause=self.pause_cause())
             raise StalledError(f"{cause}; nothing was sent")

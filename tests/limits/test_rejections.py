@@ -7,8 +7,8 @@ import pytest
 from bulkrestart.core.decision import Hold
 from bulkrestart.core.model import Server, Stop, StopReason
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.core.rejections import REJECTED_PAUSE, REJECTED_SENDS, Rejections
 from bulkrestart.core.stall import RequestKind
+from bulkrestart.limits.rejections import REJECTED_PAUSE, REJECTED_SENDS, Rejections
 from tests.core.samples import answer, ecs, gateway, keystone, nova, page
 
 WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'b'"

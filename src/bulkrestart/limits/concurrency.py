@@ -43,7 +43,7 @@ _STEEPEST_FALL: Final = 0.5
 _STEEPEST_RISE: Final = 2.0
 
 
-class Limit:
+class AimdLimit:
     """Additive increase, multiplicative decrease, as in TCP (RFC 5681): halves when the cloud limits the rate.
 
     After a pause the limit is 1, so that one probe leaves. Then it grows by one for each answer (slow start), up to the
@@ -269,7 +269,7 @@ class _TrialBackoff:
         self._left, self._length = 0, 1
 
 
-class LatencyLimit:
+class GradientLimit:
     """Finds by their latency how many requests at once an API works on; more would only wait in its queue.
 
     It is the gradient controller of Envoy's adaptive concurrency filter
@@ -303,13 +303,13 @@ class LatencyLimit:
         """How many requests may be in flight."""
         return int(self._limit)
 
-    def note(self, now: float, *, sent_at: float, is_full: bool) -> None:
-        """Note a good answer.
+    def record(self, now: float, *, sent_at: float, is_full: bool) -> None:
+        """Record a good answer.
 
         Args:
             now: When it came, in seconds.
-            sent_at: When its request left; one that left under another limit says nothing of this one.
-            is_full: As many as may were in flight at some time since then. A window without that says nothing.
+            sent_at: When its request left; a request that left under another limit says nothing about this one.
+            is_full: Whether the limit was reached at some time since then. A window without that says nothing.
         """
         if sent_at <= self._since:
             return

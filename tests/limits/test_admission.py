@@ -1,4 +1,4 @@
-"""Whether a request may leave, and what answers make of that: slots, rate, brake, door and limits together."""
+"""When a request may leave, and what an answer changes: limits, rate, throttle and circuit breaker together."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkrestart.core.admission import Admission, Party, Slot
-from bulkrestart.core.limit import LEAST, MEASURED
 from bulkrestart.core.model import StopReason
 from bulkrestart.core.observation import Observation, Unanswered, Unsent
-from bulkrestart.core.pacing import FIRST_PROBE, LATENESS, LONGEST_SAID, OUTAGE, TROUBLES
-from bulkrestart.core.queues import Place, Queues, Rank
-from tests.core.samples import answer, ecs, keystone, nova, page, sent
+from bulkrestart.limits.admission import Admission
+from bulkrestart.limits.concurrency import LEAST, MEASURED
+from bulkrestart.limits.fair_queue import FairQueue
+from bulkrestart.limits.pacing import FAILURES, FIRST_PROBE, LATENESS, LONGEST_REQUESTED_PAUSE, OUTAGE
+from bulkrestart.limits.permit import BasePermit, Flow, Priority
+from tests.core.samples import answer, ecs, keystone, nova, page
 
 INFINITY: Final = float("inf")
 
@@ -31,19 +32,20 @@ LOCAL: Final = Unsent("EMFILE", is_local=True)
 SERVERS: Final = ("server", "server")
 
 
-def party(most: int | None = None, began: float = 0.0) -> Party:
+def flow(most: int | None = None, began: float = 0.0) -> Flow:
     """Give a run."""
-    return Party(most, began)
+    return Flow(most, began)
 
 
-def leave(admission: Admission, count: int, now: float = 0.0, run: Party | None = None) -> list[Slot]:
+def leave(admission: Admission, count: int, now: float = 0.0, run: Flow | None = None) -> list[BasePermit]:
     """Let so many requests leave at once, none of which has to wait."""
-    run = run or party()
-    slots = []
-    for _ in range(count):
+    run = run or flow()
+    permits = [BasePermit(run, Priority.SEND) for _ in range(count)]
+    for permit in permits:
         assert admission.wait(run, now) == 0.0
-        slots.append(admission.admit(run, now))
-    return slots
+        admission.admit(permit, now)
+        admission.record_sent(now)
+    return permits
 
 
 def observe(admission: Admission, *seen: object, now: float = 1.0, sent_at: float = 0.5) -> Admission:
@@ -53,9 +55,9 @@ def observe(admission: Admission, *seen: object, now: float = 1.0, sent_at: floa
     return admission
 
 
-def closed(most: int = 10, now: float = 1.0) -> Admission:
-    """Give one whose door has closed: its first probe may leave a second later."""
-    return observe(Admission(most), *[GATEWAY] * TROUBLES, now=now, sent_at=now - 0.5)
+def in_outage(most: int = 10, now: float = 1.0) -> Admission:
+    """Return one in an outage: its first probe may leave a second later."""
+    return observe(Admission(most), *[GATEWAY] * FAILURES, now=now, sent_at=now - 0.5)
 
 
 # Slots.
@@ -63,57 +65,57 @@ def closed(most: int = 10, now: float = 1.0) -> Admission:
 
 def test_at_first_all_may_leave_that_are_allowed() -> None:
     """As many as the most leave at once, and the next waits until one of them is done."""
-    admission, run = Admission(3), party()
-    slots = leave(admission, 3)
+    admission, run = Admission(3), flow()
+    permits = leave(admission, 3)
     assert admission.wait(run, 0.0) == INFINITY
     assert admission.wait(run, 1e9) == INFINITY
 
-    admission.release(slots[1])
+    admission.release(permits[1])
 
     assert admission.wait(run, 0.0) == 0.0
     assert admission.in_flight == 2
 
 
 def test_a_run_that_uses_its_own_bound_waits_alone() -> None:
-    """The slots that it may not take are there for the others."""
-    admission, narrow = Admission(3), party(most=1)
-    [slot] = leave(admission, 1, run=narrow)
+    """The permits that it may not take are there for the others."""
+    admission, narrow = Admission(3), flow(most=1)
+    [permit] = leave(admission, 1, run=narrow)
 
     assert admission.wait(narrow, 0.0) == INFINITY
-    assert admission.wait(party(), 0.0) == 0.0
-    admission.release(slot)
+    assert admission.wait(flow(), 0.0) == 0.0
+    admission.release(permit)
     assert admission.wait(narrow, 0.0) == 0.0
 
 
 @pytest.mark.parametrize("seen", [LATE, LOCAL], ids=["late", "a limit of this machine"])
 def test_a_limit_that_falls_below_what_is_in_flight_waits_for_more_than_one(seen: object) -> None:
     """If most of ten requests are shed, the limit is halved, so only the sixth answer makes room for another."""
-    admission, run = Admission(10), party()
-    slots = leave(admission, 10)
+    admission, run = Admission(10), flow()
+    permits = leave(admission, 10)
     observe(admission, *[seen, seen, GOOD] * 3, sent_at=0.0)
     assert admission.free == -5
 
-    for slot in slots[:5]:
+    for permit in permits[:5]:
         assert admission.wait(run, 1.0) == INFINITY
-        admission.release(slot)
+        admission.release(permit)
     assert admission.wait(run, 1.0) == INFINITY
-    admission.release(slots[5])
+    admission.release(permits[5])
 
     assert admission.wait(run, 1.0) == 0.0
 
 
-def shed_at_once(admission: Admission, run: Party, seen: object = OVERLOAD) -> None:
+def shed_at_once(admission: Admission, run: Flow, seen: object = OVERLOAD) -> None:
     """Have one of the requests in flight at 2.0 answered at 2.25, where a good answer takes a second."""
     observe(admission, GOOD, now=1.0, sent_at=0.0)
-    slots = leave(admission, admission.free, 2.0, run)
+    permits = leave(admission, admission.free, 2.0, run)
     observe(admission, seen, now=2.25, sent_at=2.0)
-    admission.release(slots[0])
+    admission.release(permits[0])
 
 
 @pytest.mark.parametrize("seen", [OVERLOAD, page(504, "Gateway Time-out"), LOCAL], ids=["503", "504", "this machine"])
 def test_a_request_that_is_shed_at_once_keeps_its_slot(seen: object) -> None:
     """The slot is free when a good answer would have come; otherwise the next request would be shed as well."""
-    admission, run = Admission(10), party()
+    admission, run = Admission(10), flow()
     shed_at_once(admission, run, seen)
 
     assert admission.wait(run, 2.25) == 0.75
@@ -124,7 +126,7 @@ def test_a_request_that_is_shed_at_once_keeps_its_slot(seen: object) -> None:
 @pytest.mark.parametrize("seen", [GOOD, SERVERS, BROKEN, answer(409)], ids=["good", "a list", "500", "409"])
 def test_any_other_quick_answer_frees_its_slot(seen: object) -> None:
     """These do not show that the API has too many requests at once."""
-    admission, run = Admission(10), party()
+    admission, run = Admission(10), flow()
     shed_at_once(admission, run, seen)
 
     assert admission.wait(run, 2.25) == 0.0
@@ -132,15 +134,15 @@ def test_any_other_quick_answer_frees_its_slot(seen: object) -> None:
 
 def test_slots_of_shed_requests_are_kept_each_for_its_own_time() -> None:
     """One of them may be shed later than the other; a run without room for another request does not wait for them."""
-    admission, run, narrow = Admission(3), party(), party(most=1)
+    admission, run, narrow = Admission(3), flow(), flow(most=1)
     observe(admission, GOOD, now=1.0, sent_at=0.0)
     [early] = leave(admission, 1, 2.0, run)
     [late] = leave(admission, 1, 2.5, run)
     leave(admission, 1, 2.5, narrow)
     observe(admission, OVERLOAD, now=2.75, sent_at=2.5)
     observe(admission, OVERLOAD, now=2.75, sent_at=2.0)
-    for slot in (early, late):
-        admission.release(slot)
+    for permit in (early, late):
+        admission.release(permit)
 
     assert admission.wait(narrow, 2.75) == INFINITY
     assert admission.wait(run, 2.75) == 0.25
@@ -150,31 +152,31 @@ def test_slots_of_shed_requests_are_kept_each_for_its_own_time() -> None:
 
 def test_the_smoothed_latency_is_not_that_of_one_slow_answer() -> None:
     """One answer that takes 81 s lengthens the time for which a slot is kept from one second to eleven."""
-    admission, run = Admission(10), party()
+    admission, run = Admission(10), flow()
     observe(admission, GOOD, now=1.0, sent_at=0.0)
     observe(admission, GOOD, now=82.0, sent_at=1.0)
-    slots = leave(admission, 10, 100.0, run)
+    permits = leave(admission, 10, 100.0, run)
     observe(admission, OVERLOAD, now=100.0, sent_at=100.0)
-    admission.release(slots[0])
+    admission.release(permits[0])
 
     assert admission.wait(run, 100.0) == 11.0
 
 
 def test_a_pause_frees_the_slots_of_shed_requests() -> None:
     """The probe that follows a pause does not wait for requests from before it."""
-    admission, run = Admission(1), party()
+    admission, run = Admission(1), flow()
     observe(admission, GOOD, now=10.0, sent_at=0.0)
-    [slot] = leave(admission, 1, 20.0, run)
+    [permit] = leave(admission, 1, 20.0, run)
     observe(admission, OVERLOAD, UNSAID, now=20.0, sent_at=20.0)
-    admission.release(slot)
+    admission.release(permit)
 
-    assert admission.wait(run, 20.0) == admission.brake.remaining(20.0) < 5.0
+    assert admission.wait(run, 20.0) == admission.throttle.remaining(20.0) < 5.0
     assert admission.wait(run, 25.0) == 0.0
 
 
 def test_a_fixed_limit_keeps_no_slot() -> None:
     """With `adaptive=False` a slot is free as soon as its request is answered."""
-    admission, run = Admission(10, adaptive=False), party()
+    admission, run = Admission(10, adaptive=False), flow()
     shed_at_once(admission, run)
 
     assert admission.wait(run, 2.25) == 0.0
@@ -199,43 +201,43 @@ def test_a_fixed_limit_keeps_no_slot() -> None:
     ],
 )
 def test_what_an_answer_leaves_of_ten_slots(seen: object, adaptive: bool, free: int) -> None:
-    """A fault that may be one server's frees all slots; after a pause of all requests only one request leaves."""
+    """A fault that may be one server's frees all permits; after a pause of all requests only one request leaves."""
     assert observe(Admission(10, adaptive=adaptive), seen).free == free
 
 
 def test_a_limit_of_this_machine_is_no_outage() -> None:
     """However often it occurs, the circuit breaker stays closed, no request is paused, and no outage begins."""
-    admission = observe(Admission(10), *[LOCAL] * (3 * TROUBLES))
+    admission = observe(Admission(10), *[LOCAL] * (3 * FAILURES))
 
-    assert not admission.door.is_closed
-    assert not admission.is_held(1.0)
-    assert admission.verdict(party(), 10_000.0) is None
+    assert not admission.breaker.is_open
+    assert not admission.is_paused(1.0)
+    assert admission.verdict(flow(), 10_000.0) is None
 
 
 def test_a_limit_of_this_machine_does_not_end_an_outage() -> None:
     """It is no good answer of the cloud either; a probe that it stops is repeated after a delay."""
-    admission, run = closed(now=1.0), party()
-    slot = admission.admit(run, 2.0)
+    admission, run = in_outage(now=1.0), flow()
+    [permit] = leave(admission, 1, 2.0, run)
     observe(admission, LOCAL, now=2.1, sent_at=1.9)
     assert admission.wait(run, 2.2) == INFINITY
     observe(admission, LOCAL, now=2.5, sent_at=2.0)
-    admission.release(slot)
+    admission.release(permit)
 
-    assert admission.door.is_closed
-    assert not admission.door.is_confirmed
+    assert admission.breaker.is_open
+    assert not admission.breaker.is_confirmed
     assert admission.wait(run, 2.5) == 1.0
 
 
 @pytest.mark.parametrize(("adaptive", "flights"), [(True, [1, 2, 4, 5]), (False, [1, 2, 4, 8])])
-def test_after_a_hold_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
+def test_after_a_pause_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
     """Where each flight is answered, the next is twice as large, up to half of what was too much."""
     admission, now, seen = observe(Admission(10, adaptive=adaptive), UNSAID), 2.0, []
     for _ in flights:
-        slots = leave(admission, admission.free, now)
-        seen.append(len(slots))
-        for slot in slots:
+        permits = leave(admission, admission.free, now)
+        seen.append(len(permits))
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
         now += 1.0
 
     assert seen == flights
@@ -260,12 +262,12 @@ def test_after_a_hold_it_ramps_up(adaptive: bool, flights: list[int]) -> None:
 def test_a_share_of_overload_halves_the_slots(seen: object, is_overload: bool, count: int, adaptive: bool) -> None:
     """If more than half of a cohort is overload, the limit is halved; a fixed limit stays."""
     admission = Admission(20, adaptive=adaptive)
-    slots = leave(admission, 20)
+    permits = leave(admission, 20)
     for number in range(count):
         # Good answers between them, so that nothing is an outage.
         observe(admission, seen, *[SERVERS] * (number < 9), sent_at=0.0)
-    for slot in slots:
-        admission.release(slot)
+    for permit in permits:
+        admission.release(permit)
 
     assert admission.free == (10 if adaptive and is_overload and count > 10 else 20)
 
@@ -273,21 +275,21 @@ def test_a_share_of_overload_halves_the_slots(seen: object, is_overload: bool, c
 def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
     """Requests one at a time, after an overload, do not show that the cloud can handle more at once."""
     admission = Admission(10)
-    slots = leave(admission, 10)
+    permits = leave(admission, 10)
     observe(admission, *[LATE, LATE, GOOD] * 3, sent_at=0.0)
-    for slot in slots:
-        admission.release(slot)
+    for permit in permits:
+        admission.release(permit)
     for number in range(50):
-        [slot] = leave(admission, 1, 2.0 + number)
+        [permit] = leave(admission, 1, 2.0 + number)
         observe(admission, GOOD, now=2.5 + number, sent_at=2.0 + number)
-        admission.release(slot)
+        admission.release(permit)
 
     assert admission.free == 5
 
 
-def test_what_was_in_flight_when_everybody_was_held_keeps_no_probe_waiting() -> None:
-    """Slow answers from before a hold take no slot from those that leave after it, which are one at first."""
-    admission, run = Admission(10), party()
+def test_requests_from_before_a_pause_keep_no_probe_waiting() -> None:
+    """Slow requests from before a pause take no permit of those that leave after it, which are one at first."""
+    admission, run = Admission(10), flow()
     early = leave(admission, 6)
     observe(admission, UNSAID)
     [probe] = leave(admission, 1, 2.0)
@@ -300,9 +302,9 @@ def test_what_was_in_flight_when_everybody_was_held_keeps_no_probe_waiting() -> 
     assert admission.wait(run, 2.0) == 0.0
 
 
-def test_what_was_in_flight_when_everybody_was_held_counts_against_the_most() -> None:
+def test_requests_from_before_a_pause_count_against_the_most() -> None:
     """Not even a probe is one more than are allowed at once."""
-    admission, run = Admission(2), party()
+    admission, run = Admission(2), flow()
     early = leave(admission, 2)
     observe(admission, UNSAID)
     assert admission.wait(run, 2.0) == INFINITY
@@ -317,17 +319,17 @@ def test_latency_is_that_of_sends() -> None:
     admission = Admission(100, adaptive="latency")
     assert admission.free == LEAST
     for now in range(100):
-        slots = leave(admission, LEAST, float(now))
+        permits = leave(admission, LEAST, float(now))
         observe(admission, *[SERVERS] * LEAST, now=now + 0.1, sent_at=float(now))
-        for slot in slots:
-            admission.release(slot)
+        for permit in permits:
+            admission.release(permit)
     assert admission.free == LEAST
 
     for now in range(100, 200):
-        slots = leave(admission, admission.free, float(now))
-        for slot in slots:
-            admission.observe(GOOD, now + 0.1, sent_at=float(now), server_id="server", progress=sent())
-            admission.release(slot)
+        permits = leave(admission, admission.free, float(now))
+        for permit in permits:
+            admission.observe(GOOD, now + 0.1, sent_at=float(now), server_id="server", sender=flow())
+            admission.release(permit)
 
     assert admission.free > LEAST
 
@@ -336,13 +338,13 @@ def test_the_latency_of_what_is_throttled_is_no_sample() -> None:
     """A gateway that refuses in a moment does not make the API behind it look slow ever after."""
     admission = Admission(100, adaptive="latency")
     for _ in range(MEASURED):
-        admission.observe(UNSAID, 1.0, sent_at=0.999, server_id="server", progress=sent())
+        admission.observe(UNSAID, 1.0, sent_at=0.999, server_id="server", sender=flow())
 
     for now in range(10, 50):
-        slots = leave(admission, admission.free, float(now))
-        for slot in slots:
-            admission.observe(GOOD, now + 0.5, sent_at=float(now), server_id="server", progress=sent())
-            admission.release(slot)
+        permits = leave(admission, admission.free, float(now))
+        for permit in permits:
+            admission.observe(GOOD, now + 0.5, sent_at=float(now), server_id="server", sender=flow())
+            admission.release(permit)
 
     assert admission.free > 50
 
@@ -355,22 +357,22 @@ def test_the_rate_is_waited_for_with_slots_to_spare() -> None:
     admission = Admission(10, 2.0)
     leave(admission, 1, 5.0)
 
-    assert admission.wait(party(), 5.0) == pytest.approx(0.5)
-    assert admission.wait(party(), 5.5) == 0.0
+    assert admission.wait(flow(), 5.0) == pytest.approx(0.5)
+    assert admission.wait(flow(), 5.5) == 0.0
 
 
 def test_who_leaves_in_the_slot_of_another_is_paid_for() -> None:
-    """A look right before its send needs no slot, and its turn all the same."""
+    """A look right before its send needs no permit, and its turn all the same."""
     admission = Admission(10, 2.0)
     leave(admission, 1, 5.0)
-    admission.count_one_more(5.0)
+    admission.record_sent(5.0)
 
-    assert admission.wait(party(), 5.0) == pytest.approx(1.0)
+    assert admission.wait(flow(), 5.0) == pytest.approx(1.0)
 
 
 def test_the_longest_wait_counts() -> None:
-    """Rate and brake are waited for together, not one after the other; and slots only when both are over."""
-    admission, run = Admission(1, 0.1), party()
+    """Rate and throttle are waited for together, not one after the other; and other requests only after both."""
+    admission, run = Admission(1, 0.1), flow()
     leave(admission, 1)
     observe(admission, UNSAID, now=1.0)
     assert admission.wait(run, 1.0) == pytest.approx(9.0)
@@ -381,19 +383,19 @@ def test_the_longest_wait_counts() -> None:
     assert admission.wait(run, 31.0) == INFINITY
 
 
-# The brake.
+# The throttle.
 
 
-def test_a_throttled_answer_holds_everybody() -> None:
-    """Slot or no slot, nobody leaves for as long as was asked; that time counts against nobody."""
+def test_a_throttled_answer_pauses_all_requests() -> None:
+    """No request leaves for as long as the cloud asked; the clock of time-outs is paused."""
     admission = observe(Admission(10), THROTTLED)
 
-    for run in (party(), party(1), party(began=5.0)):
+    for run in (flow(), flow(1), flow(began=5.0)):
         assert admission.wait(run, 1.0) == 30.0
         assert admission.wait(run, 30.9) > 0.0
         assert admission.wait(run, 31.0) == 0.0
-    assert (admission.is_held(30.9), admission.is_held(31.0)) == (True, False)
-    assert [admission.patience(moment) for moment in (1.0, 20.0, 31.0, 40.0)] == [1.0, 1.0, 1.0, 10.0]
+    assert (admission.is_paused(30.9), admission.is_paused(31.0)) == (True, False)
+    assert [admission.active_time(moment) for moment in (1.0, 20.0, 31.0, 40.0)] == [1.0, 1.0, 1.0, 10.0]
 
 
 @pytest.mark.parametrize(
@@ -406,48 +408,48 @@ def test_a_throttled_answer_holds_everybody() -> None:
         pytest.param(Unanswered("ReadError"), 2.0, id="unanswered"),
     ],
 )
-def test_what_makes_the_next_unsaid_hold_a_first_one(seen: object, seconds: float) -> None:
+def test_what_makes_the_next_pause_a_first_one(seen: object, seconds: float) -> None:
     """Whatever got through does; what did not says nothing of the cloud's limit."""
     admission = observe(Admission(10), UNSAID)
     observe(admission, seen, now=3.0, sent_at=2.5)
 
     observe(admission, UNSAID, now=4.0, sent_at=3.5)
 
-    assert admission.wait(party(), 4.0) == seconds
+    assert admission.wait(flow(), 4.0) == seconds
 
 
 def test_a_throttled_answer_that_comes_late_is_no_news() -> None:
-    """One from before the last hold holds nobody when that is over, and takes back nothing that grew since."""
+    """An answer to a request from before the last pause starts no pause, and shrinks no limit that grew since."""
     admission = observe(Admission(10), UNSAID)
     for now in (2.0, 3.0, 4.0):
-        slots = leave(admission, admission.free, now)
-        for slot in slots:
+        permits = leave(admission, admission.free, now)
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
     free = admission.free
 
     observe(admission, UNSAID, now=5.0, sent_at=0.5)
 
-    assert (admission.wait(party(), 5.0), admission.free) == (0.0, free)
+    assert (admission.wait(flow(), 5.0), admission.free) == (0.0, free)
 
 
-def test_who_signs_us_in_holds_everybody_as_well() -> None:
-    """What holds everybody need not be an answer to a request of ours."""
+def test_a_sign_in_pauses_all_requests_as_well() -> None:
+    """A pause need not come from an answer to a request."""
     admission = Admission(10)
-    admission.hold(1.0, 5.0, sent_at=0.5, words="Keystone is busy")
+    admission.pause(1.0, 5.0, sent_at=0.5, words="Keystone is busy")
 
-    assert admission.wait(party(), 1.0) == 5.0
+    assert admission.wait(flow(), 1.0) == 5.0
 
 
 def test_a_503_that_asks_to_wait_pauses_all_once() -> None:
     """While other requests succeed, it is about one server: only the next request for that server waits."""
     admission = observe(Admission(10), MAINTENANCE)
-    assert admission.wait(party(), 1.0) == 30.0
+    assert admission.wait(flow(), 1.0) == 30.0
     observe(admission, GOOD, now=32.0, sent_at=31.5)
 
     observe(admission, MAINTENANCE, now=33.0, sent_at=32.0)
 
-    assert admission.wait(party(), 33.0) == 0.0
+    assert admission.wait(flow(), 33.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -472,7 +474,7 @@ def test_only_rate_signals_pause_all_again_and_again(seen: Observation, is_for_a
         observe(admission, GOOD, now=now, sent_at=now - 0.5)
         observe(admission, seen, now=now + 1.0, sent_at=now + 0.5)
 
-        assert (admission.wait(party(), now + 1.0) > 0.0) is is_for_all
+        assert (admission.wait(flow(), now + 1.0) > 0.0) is is_for_all
 
 
 def test_a_503_that_asks_to_wait_pauses_all_again_where_nothing_else_is_answered() -> None:
@@ -482,7 +484,7 @@ def test_a_503_that_asks_to_wait_pauses_all_again_where_nothing_else_is_answered
 
     observe(admission, MAINTENANCE, now=31.5, sent_at=31.0)
 
-    assert admission.wait(party(), 31.5) == 30.0
+    assert admission.wait(flow(), 31.5) == 30.0
 
 
 def test_a_503_that_asks_to_wait_pauses_all_in_an_outage() -> None:
@@ -490,85 +492,85 @@ def test_a_503_that_asks_to_wait_pauses_all_in_an_outage() -> None:
     admission = observe(Admission(10), MAINTENANCE)
     observe(admission, GOOD, now=50.0, sent_at=49.5)
 
-    observe(admission, *[MAINTENANCE] * TROUBLES, now=51.0, sent_at=50.5)
+    observe(admission, *[MAINTENANCE] * FAILURES, now=51.0, sent_at=50.5)
 
-    assert admission.door.is_closed
-    assert admission.wait(party(), 51.0) == 30.0
-
-
-# The door.
+    assert admission.breaker.is_open
+    assert admission.wait(flow(), 51.0) == 30.0
 
 
-def test_behind_a_closed_door_one_at_a_time_probes() -> None:
-    """Nobody leaves before the first probe is due, and nobody beside it, for as long as it is out."""
-    admission, run = closed(), party()
-    assert admission.is_held(1.0)
+# The circuit breaker.
+
+
+def test_in_an_outage_one_at_a_time_probes() -> None:
+    """No request leaves before the first probe is due, and none beside it while it is in flight."""
+    admission, run = in_outage(), flow()
+    assert admission.is_paused(1.0)
     assert admission.wait(run, 1.0) == FIRST_PROBE
 
     [probe] = leave(admission, 1, 2.0, run)
 
     assert probe.is_probe
     assert admission.wait(run, 2.0) == INFINITY
-    assert admission.wait(party(), 99.0) == INFINITY
+    assert admission.wait(flow(), 99.0) == INFINITY
 
 
 def test_a_probe_that_fails_makes_the_next_one_come_later() -> None:
-    """It gives back its slot and its place, and says nothing but that all wait longer."""
-    admission = closed()
+    """It gives back its permit and its permit, and says nothing but that all wait longer."""
+    admission = in_outage()
     [probe] = leave(admission, 1, 2.0)
     observe(admission, GATEWAY, now=2.5, sent_at=2.0)
     admission.release(probe)
 
-    assert admission.wait(party(), 2.5) == 2.0 * FIRST_PROBE
-    assert admission.wait(party(), 4.5) == 0.0
+    assert admission.wait(flow(), 2.5) == 2.0 * FIRST_PROBE
+    assert admission.wait(flow(), 4.5) == 0.0
 
 
 def test_a_probe_that_is_lost_frees_its_place() -> None:
     """A run that was cancelled while it probed lets another one ask at once."""
-    admission = closed()
+    admission = in_outage()
     [probe] = leave(admission, 1, 2.0)
 
     admission.release(probe)
 
-    assert admission.wait(party(), 2.0) == 0.0
+    assert admission.wait(flow(), 2.0) == 0.0
 
 
-def test_a_probe_from_before_the_door_closed_anew_frees_no_place() -> None:
-    """The door opened by another's answer while a probe hung, and closed again: there is another probe by now."""
-    admission = closed()
+def test_a_probe_of_an_earlier_outage_frees_no_place() -> None:
+    """The outage ended by another answer while a probe hung, and another outage began: it has a probe of its own."""
+    admission = in_outage()
     [hung] = leave(admission, 1, 2.0)
     observe(admission, GOOD, now=3.0)
-    observe(admission, *[GATEWAY] * TROUBLES, now=4.0, sent_at=3.5)
+    observe(admission, *[GATEWAY] * FAILURES, now=4.0, sent_at=3.5)
     [probe] = leave(admission, 1, 5.0)
 
     admission.release(hung)
-    assert admission.wait(party(), 6.0) == INFINITY
+    assert admission.wait(flow(), 6.0) == INFINITY
 
     admission.release(probe)
-    assert admission.wait(party(), 6.0) == 0.0
+    assert admission.wait(flow(), 6.0) == 0.0
 
 
-def test_who_left_before_the_door_closed_frees_no_place() -> None:
-    """While a probe is out, the return of a slot that is none lets nobody go."""
+def test_a_request_from_before_an_outage_frees_no_place() -> None:
+    """While a probe is in flight, the end of another request lets none leave."""
     admission = Admission(10)
     early = leave(admission, 3)
-    observe(admission, *[GATEWAY] * TROUBLES)
+    observe(admission, *[GATEWAY] * FAILURES)
     leave(admission, 1, 2.0)
-    for slot in early:
-        admission.release(slot)
+    for permit in early:
+        admission.release(permit)
 
-    assert admission.wait(party(), 9.0) == INFINITY
+    assert admission.wait(flow(), 9.0) == INFINITY
 
 
 @pytest.mark.parametrize("seen", [GOOD, SERVERS, nova(404, "no"), UNSAID], ids=["202", "list", "404", "429"])
-def test_any_answer_opens_the_door_and_lets_one_go(seen: object) -> None:
-    """When the cloud is back, not all that wait fall upon it at once."""
-    admission, run = closed(), party()
+def test_any_answer_ends_the_outage_and_lets_one_go(seen: object) -> None:
+    """When the cloud is back, one request leaves, and not all that wait."""
+    admission, run = in_outage(), flow()
     [probe] = leave(admission, 1, 2.0, run)
     observe(admission, seen, now=2.5, sent_at=2.0)
     admission.release(probe)
 
-    assert not admission.door.is_closed
+    assert not admission.breaker.is_open
     leave(admission, 1, 9.0, run)
     assert admission.wait(run, 9.0) == INFINITY
 
@@ -577,42 +579,42 @@ def test_late_failures_of_a_few_servers_are_no_outage() -> None:
     """They fail in a row after all others; a good answer to a request that left later outweighs them."""
     admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
     for number in range(50):
-        admission.observe(LATE, 60.0 + number / 50, sent_at=number / 50, server_id=f"{number}", progress=sent(LATE))
+        admission.observe(LATE, 60.0 + number / 50, sent_at=number / 50, server_id=f"{number}", sender=flow())
 
-    assert not admission.door.is_closed
+    assert not admission.breaker.is_open
 
 
 def test_failures_that_left_after_the_last_good_answer_are_an_outage() -> None:
     """If the cloud answers nothing any more there is an outage, whatever it answered before."""
     admission = observe(Admission(10), GOOD, now=3.5, sent_at=3.0)
-    for number in range(TROUBLES):
-        admission.observe(LATE, 64.0, sent_at=4.0, server_id=f"{number}", progress=sent(LATE))
+    for number in range(FAILURES):
+        admission.observe(LATE, 64.0, sent_at=4.0, server_id=f"{number}", sender=flow())
 
-    assert admission.door.is_closed
+    assert admission.breaker.is_open
 
 
 def test_an_outage_leaves_a_fixed_limit() -> None:
     """When the cloud is back, slow start goes up to the fixed limit."""
-    admission = observe(Admission(4, adaptive=False), *[GATEWAY] * TROUBLES)
+    admission = observe(Admission(4, adaptive=False), *[GATEWAY] * FAILURES)
     for now in (2.0, 3.0, 4.0, 5.0):
-        slots = leave(admission, 1 if admission.door.is_closed else admission.free, now)
-        for slot in slots:
+        permits = leave(admission, 1 if admission.breaker.is_open else admission.free, now)
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
 
     assert admission.free == 4
 
 
 def test_an_outage_halves_the_limit() -> None:
     """When the cloud is back, slow start goes up to half of what there was before."""
-    admission, now = closed(20), 2.0
+    admission, now = in_outage(20), 2.0
     sizes: list[int] = []
     for _ in range(5):
-        slots = leave(admission, admission.free if sizes else 1, now)
-        sizes.append(len(slots))
-        for slot in slots:
+        permits = leave(admission, admission.free if sizes else 1, now)
+        sizes.append(len(permits))
+        for permit in permits:
             observe(admission, GOOD, now=now + 0.5, sent_at=now)
-            admission.release(slot)
+            admission.release(permit)
         now += 1.0
 
     assert sizes == [1, 1, 2, 4, 8]
@@ -620,75 +622,92 @@ def test_an_outage_halves_the_limit() -> None:
 
 
 @pytest.mark.parametrize("seen", [GATEWAY, MAINTENANCE, Unsent("ConnectError")], ids=["502", "503", "unsent"])
-def test_no_trouble_opens_the_door(seen: Observation) -> None:
-    """What says nothing of the question says nothing of the cloud's return, though it asks to wait."""
-    assert observe(closed(), seen, now=1.5, sent_at=0.5).door.is_closed
+def test_no_failure_ends_the_outage(seen: Observation) -> None:
+    """A failure does not show that the cloud is back, even if it asks to wait."""
+    assert observe(in_outage(), seen, now=1.5, sent_at=0.5).breaker.is_open
 
 
-def test_trouble_that_may_lie_in_one_server_closes_no_door() -> None:
-    """Nova's own 500s, however many, are that server's as long as they are of one."""
+def test_failures_of_one_server_are_no_outage() -> None:
+    """Any number of Nova's own 500s for one server are that server's failures."""
     admission = Admission(10)
     for _ in range(99):
         admission.observe(BROKEN, 1.0, sent_at=0.5, server_id="bad")
 
-    assert not admission.is_held(1.0)
+    assert not admission.is_paused(1.0)
 
 
-def test_time_behind_a_closed_door_counts_against_nobody() -> None:
-    """From the first trouble to the answer that opens, with what the brake held meanwhile counted once."""
-    admission = closed(now=10.0)
+def test_the_clock_is_paused_in_an_outage() -> None:
+    """It is paused from the first failure to the first good answer; a pause of the throttle in between counts once."""
+    admission = in_outage(now=10.0)
     observe(admission, MAINTENANCE, now=20.0, sent_at=9.0)
-    assert admission.patience(30.0) == 10.0
+    assert admission.active_time(30.0) == 10.0
     observe(admission, GOOD, now=40.0, sent_at=9.0)
 
-    assert admission.patience(40.0) == 10.0
-    assert admission.patience(60.0) == 20.0
+    assert admission.active_time(40.0) == 10.0
+    assert admission.active_time(60.0) == 20.0
 
 
-# Whose trouble it was.
+# Failed sends that an outage has caused.
 
 
-def spent(*after: tuple[object, float], trouble: Observation = GATEWAY) -> int:
-    """Give what is left of one spent attempt after trouble that closed the door, and what came back after that."""
-    admission = Admission(10)
-    progresses = [sent(trouble) for _ in range(TROUBLES)]
-    before = progresses[0].sends.spent
-    for progress in progresses:
-        admission.observe(trouble, 1.0, sent_at=0.5, server_id=None, progress=progress)
+def refunds(*after: tuple[object, float], failure: Observation = GATEWAY, ids: str = "ababa") -> list[int]:
+    """Return how many of the sends that opened the breaker are reported, at first and after each answer to a probe."""
+    admission, run = Admission(10), flow()
+    # Two servers of many that are sent to with success: a gateway without a service behind it is no cause by itself.
+    admission.record_accepted()
+    counts = [sum(len(admission.observe(failure, 1.0, sent_at=0.5, server_id=id_, sender=run)) for id_ in ids)]
     for seen, now in after:
         [probe] = leave(admission, 1, now)
-        observe(admission, seen, now=now, sent_at=now)
+        counts.append(len(admission.observe(seen, now, sent_at=now, server_id="any")))
         admission.release(probe)
-    assert len({progress.sends.spent for progress in progresses}) == 1
-    return progresses[0].sends.spent - before
+    return counts
 
 
-def test_only_a_probe_that_fails_shows_that_no_server_was_to_blame() -> None:
-    """Attempts that met the cloud's trouble are given back, once; without proof of that they are spent."""
-    assert spent() == 0
-    assert spent((GOOD, 2.0)) == 0
-    assert spent((GATEWAY, 2.0)) == -1
-    assert spent((GATEWAY, 2.0), (GATEWAY, 4.0), (GATEWAY, 8.0)) == -1
-    assert spent((GATEWAY, 2.0), (GOOD, 4.0)) == -1
+def test_only_a_probe_that_fails_shows_that_no_server_is_the_cause() -> None:
+    """Sends that failed in an outage are reported once; without proof of an outage they are not."""
+    assert refunds() == [0]
+    assert refunds((GOOD, 2.0)) == [0, 0]
+    assert refunds((GATEWAY, 2.0)) == [0, 5]
+    assert refunds((GATEWAY, 2.0), (GATEWAY, 4.0), (GATEWAY, 8.0)) == [0, 5, 0, 0]
+    assert refunds((GATEWAY, 2.0), (GOOD, 4.0)) == [0, 5, 0]
 
 
-def test_what_asked_to_wait_is_nobody_s_attempt_to_give_back() -> None:
-    """A maintenance page holds everybody, and whatever it costs a server it is not the door that gives it back."""
-    assert spent((GATEWAY, 32.0), trouble=MAINTENANCE) == 0
+@pytest.mark.parametrize("ids", ["abcab", "abcde"])
+def test_sends_that_fail_at_the_gateway_of_several_servers_are_reported_at_once(ids: str) -> None:
+    """They show an outage of sends before any probe; the circuit breaker does not report them a second time."""
+    assert refunds((GATEWAY, 2.0), ids=ids) == [5, 0]
 
 
-def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
-    """Only what was in the row that closed the door is the cloud's."""
-    admission, progress = Admission(10), sent(BROKEN)
-    before = progress.sends.spent
-    admission.observe(BROKEN, 1.0, sent_at=0.5, server_id="bad", progress=progress)
-    observe(admission, GOOD, *[GATEWAY] * TROUBLES)
+def test_a_send_whose_answer_asked_to_wait_is_not_reported() -> None:
+    """The decision on its answer does not count it as an attempt: it must not be refunded as well."""
+    assert refunds((GATEWAY, 32.0), failure=MAINTENANCE) == [0, 0]
+    assert refunds((GATEWAY, 32.0), failure=MAINTENANCE, ids="abcde") == [0, 0]
+
+
+def test_failures_before_a_good_answer_are_not_reported_later() -> None:
+    """Only failures of the row that opened the circuit breaker are the cloud's."""
+    admission = Admission(10)
+    assert not admission.observe(BROKEN, 1.0, sent_at=0.5, server_id="bad", sender=flow())
+    observe(admission, GOOD, *[GATEWAY] * FAILURES)
     [probe] = leave(admission, 1, 2.0)
-    observe(admission, GATEWAY, now=2.5, sent_at=2.0)
+
+    assert not admission.observe(GATEWAY, 2.5, sent_at=2.0, server_id=None)
+    admission.release(probe)
+    assert admission.breaker.is_confirmed
+
+
+def test_a_failed_send_is_reported_with_its_flow_and_server() -> None:
+    """Runs that share a client each learn of their own servers."""
+    admission, flows = Admission(10), [flow(), flow()]
+    for number in range(FAILURES):
+        admission.observe(BROKEN, 1.0, sent_at=0.5, server_id=f"{number}", sender=flows[number % 2])
+    [probe] = leave(admission, 1, 2.0)
+    caused = admission.observe(GATEWAY, 2.0, sent_at=2.0, server_id=None)
     admission.release(probe)
 
-    assert admission.door.is_confirmed
-    assert progress.sends.spent == before
+    assert [(failed.flow, failed.server_id) for failed in caused] == [
+        (flows[number % 2], f"{number}") for number in range(FAILURES)
+    ]
 
 
 # Who waits for too long.
@@ -697,18 +716,18 @@ def test_trouble_before_a_good_answer_is_not_forgiven_later() -> None:
 @pytest.mark.parametrize(
     ("admission", "began", "now", "detail"),
     [
-        pytest.param(Admission(10), 0.0, 1e9, None, id="nobody waits"),
-        pytest.param(observe(Admission(10), THROTTLED), 0.0, 1.0, None, id="held for a while"),
-        pytest.param(closed(), 0.0, OUTAGE, None, id="an outage until now"),
-        pytest.param(closed(), 0.0, 1.0 + OUTAGE, "in trouble for 300 s (502", id="an outage for too long"),
-        pytest.param(closed(), 100.0, 1.0 + OUTAGE, None, id="an outage that the run found"),
-        pytest.param(closed(), 100.0, 110.0 + OUTAGE, "in trouble for 310 s (502", id="that one for too long"),
-        pytest.param(observe(closed(), GOOD, now=299.0), 0.0, 1e9, None, id="an outage that is over"),
+        pytest.param(Admission(10), 0.0, 1e9, None, id="no request waits"),
+        pytest.param(observe(Admission(10), THROTTLED), 0.0, 1.0, None, id="paused for a while"),
+        pytest.param(in_outage(), 0.0, OUTAGE, None, id="an outage until now"),
+        pytest.param(in_outage(), 0.0, 1.0 + OUTAGE, "in trouble for 300 s (502", id="an outage for too long"),
+        pytest.param(in_outage(), 100.0, 1.0 + OUTAGE, None, id="an outage that the run found"),
+        pytest.param(in_outage(), 100.0, 110.0 + OUTAGE, "in trouble for 310 s (502", id="that one for too long"),
+        pytest.param(observe(in_outage(), GOOD, now=299.0), 0.0, 1e9, None, id="an outage that is over"),
     ],
 )
 def test_verdict(admission: Admission, began: float, now: float, detail: str | None) -> None:
     """A run stops after five minutes of trouble that it has seen itself, and says whose words those were."""
-    stop = admission.verdict(party(began=began), now)
+    stop = admission.verdict(flow(began=began), now)
 
     if detail is None:
         assert stop is None
@@ -718,16 +737,18 @@ def test_verdict(admission: Admission, began: float, now: float, detail: str | N
         assert detail in stop.detail
 
 
-@pytest.mark.parametrize(("seconds", "is_too_long"), [(LONGEST_SAID, False), (LONGEST_SAID + 1.0, True), (1e9, True)])
-def test_verdict_of_a_hold(seconds: float, is_too_long: bool) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "is_too_long"), [(LONGEST_REQUESTED_PAUSE, False), (LONGEST_REQUESTED_PAUSE + 1.0, True), (1e9, True)]
+)
+def test_verdict_of_a_pause(seconds: float, is_too_long: bool) -> None:
     """Who is asked to wait for more than half an hour does not wait, as long as that much is left of it."""
     admission = Admission(10)
-    admission.hold(1.0, seconds, sent_at=0.5, words="come back tomorrow")
-    stop = admission.verdict(party(), 1.0)
+    admission.pause(1.0, seconds, sent_at=0.5, words="come back tomorrow")
+    stop = admission.verdict(flow(), 1.0)
 
     assert (stop is not None) is is_too_long
     assert stop is None or f"asks to wait for {seconds:.0f} s (come back tomorrow)" in stop.detail
-    assert admission.verdict(party(), 1.0 + seconds - LONGEST_SAID) is None
+    assert admission.verdict(flow(), 1.0 + seconds - LONGEST_REQUESTED_PAUSE) is None
 
 
 # Whatever comes.
@@ -739,47 +760,51 @@ class Crowd:
 
     admission: Admission
     most: int
-    parties: list[Party]
-    queues: Queues[Place] = field(default_factory=Queues)
-    waiting: list[Place] = field(default_factory=list)
-    out: list[Slot] = field(default_factory=list)
+    flows: list[Flow]
+    queues: FairQueue[BasePermit] = field(default_factory=FairQueue)
+    waiting: list[BasePermit] = field(default_factory=list)
+    out: list[BasePermit] = field(default_factory=list)
     left_at: list[float] = field(default_factory=list)
     now: float = 0.0
 
-    def come(self, number: int, rank: Rank) -> None:
+    def come(self, number: int, priority: Priority) -> None:
         """Have one more wait."""
-        self.waiting.append(Place(self.parties[number % len(self.parties)], rank))
+        self.waiting.append(BasePermit(self.flows[number % len(self.flows)], priority))
         self.queues.join(self.waiting[-1])
 
     def go(self) -> None:
         """Let all leave that may."""
-        while (place := self.queues.first()) and self.admission.wait(place.party, self.now) == 0.0:
-            assert self.admission.brake.remaining(self.now) == 0.0
-            assert not (self.admission.door.is_closed and any(slot.is_probe for slot in self.out))
-            could = [other for other in self.waiting if other.party.has_room]
-            assert place.rank is min(other.rank for other in could)
-            self.queues.quit(place)
-            self.waiting.remove(place)
-            self.out.append(self.admission.admit(place.party, self.now))
+        while (permit := self.queues.first()) and self.admission.wait(permit.flow, self.now) == 0.0:
+            assert self.admission.throttle.remaining(self.now) == 0.0
+            assert not (self.admission.breaker.is_open and any(permit.is_probe for permit in self.out))
+            could = [other for other in self.waiting if other.flow.has_room]
+            assert permit.priority is min(other.priority for other in could)
+            self.queues.quit(permit)
+            self.waiting.remove(permit)
+            self.admission.admit(permit, self.now)
+            self.admission.record_sent(self.now)
+            self.out.append(permit)
             self.left_at.append(self.now)
-            assert self.out[-1].is_probe is self.admission.door.is_closed
+            assert self.out[-1].is_probe is self.admission.breaker.is_open
             assert self.admission.free >= 0
             self.count()
 
     def come_back(self, number: int, seen: object | None) -> None:
         """Let one come back, or get lost."""
         if self.out:
-            slot = self.out.pop(number % len(self.out))
+            permit = self.out.pop(number % len(self.out))
+            assert permit.granted_at is not None
             if seen is not None:
-                self.admission.observe(seen, self.now, sent_at=slot.left_at, server_id=f"{number}", progress=sent())
-            self.admission.release(slot)
+                sent_at = permit.granted_at
+                self.admission.observe(seen, self.now, sent_at=sent_at, server_id=f"{number}", sender=permit.flow)
+            self.admission.release(permit)
             self.count()
 
     def count(self) -> None:
         """Hold that what is in flight is what has left and not come back."""
         assert self.admission.in_flight == len(self.out) <= self.most
-        for one in self.parties:
-            assert one.in_flight == sum(slot.party is one for slot in self.out)
+        for one in self.flows:
+            assert one.in_flight == sum(permit.flow is one for permit in self.out)
 
 
 SEEN: Final = [
@@ -789,7 +814,7 @@ SEEN: Final = [
 STEPS: Final = st.tuples(
     st.sampled_from(["come", "come", "back", "back", "later"]),
     st.integers(0, 20),
-    st.sampled_from(Rank),
+    st.sampled_from(Priority),
     st.sampled_from(SEEN),
     st.floats(0.0, 40.0),
 )
@@ -807,14 +832,14 @@ def test_laws(
     rate: float | None,
     adaptive: bool | Literal["latency"],
     bounds: list[int | None],
-    steps: list[tuple[str, int, Rank, object, float]],
+    steps: list[tuple[str, int, Priority, object, float]],
 ) -> None:
     """Whatever comes back, or does not, every bound is kept; and when all are done, whoever waits may leave."""
-    crowd = Crowd(Admission(most, rate, adaptive), most, [party(bound) for bound in bounds])
-    for what, number, rank, seen, seconds in steps:
+    crowd = Crowd(Admission(most, rate, adaptive), most, [flow(bound) for bound in bounds])
+    for what, number, priority, seen, seconds in steps:
         match what:
             case "come":
-                crowd.come(number, rank)
+                crowd.come(number, priority)
             case "back":
                 crowd.come_back(number, seen)
             case _:

@@ -8,27 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkrestart.core.limit import LEAST, LONGEST_WAIT, MEASURED, MEASURED_EVERY, LatencyLimit, Limit, OverloadLimit
+from bulkrestart.limits.concurrency import (
+    LEAST,
+    LONGEST_WAIT,
+    MEASURED,
+    MEASURED_EVERY,
+    AimdLimit,
+    GradientLimit,
+    OverloadLimit,
+)
 
 
-def grown(limit: Limit, answers: int, *, sent_at: float = 1000.0) -> Limit:
+def grown(limit: AimdLimit, answers: int, *, sent_at: float = 1000.0) -> AimdLimit:
     """Let so many requests get through that filled the limit."""
     for _ in range(answers):
         limit.grow(sent_at=sent_at, is_full=True)
     return limit
 
 
-def signalled(*, most: int = 100) -> Limit:
+def signalled(*, most: int = 100) -> AimdLimit:
     """Make a limit after a rate signal and the slow start up to half of its former value."""
-    limit = Limit(most)
+    limit = AimdLimit(most)
     limit.restart(10.0, sent_at=9.0, is_rate_signal=True)
     return grown(limit, most // 2 - 1)
 
 
 def test_it_begins_at_the_most() -> None:
     """Where nothing goes wrong nothing is held back."""
-    assert Limit(50).at_once == 50
-    assert grown(Limit(50), 1000).at_once == 50
+    assert AimdLimit(50).at_once == 50
+    assert grown(AimdLimit(50), 1000).at_once == 50
 
 
 def test_it_recovers_by_one_for_each_round_trip() -> None:
@@ -54,7 +62,7 @@ def test_a_limit_that_nothing_reaches_does_not_grow() -> None:
 
 def test_after_a_pause_one_probe_then_slow_start_up_to_half_then_one_by_one() -> None:
     """One leaves; each answer makes it one more up to half of what it was; from there it takes a round trip for one."""
-    limit = Limit(100)
+    limit = AimdLimit(100)
     limit.restart(10.0, sent_at=9.0, is_rate_signal=True)
 
     assert limit.at_once == 1
@@ -65,7 +73,7 @@ def test_after_a_pause_one_probe_then_slow_start_up_to_half_then_one_by_one() ->
 
 def test_a_probe_that_is_throttled_leaves_half_of_the_former_limit_to_go_for() -> None:
     """However often the probe is throttled, slow start still goes up to half of what there was before."""
-    limit = Limit(100)
+    limit = AimdLimit(100)
     for number in range(10):
         limit.restart(10.0 + number, sent_at=9.5 + number, is_rate_signal=True)
 
@@ -75,7 +83,7 @@ def test_a_probe_that_is_throttled_leaves_half_of_the_former_limit_to_go_for() -
 
 def test_a_pause_that_is_no_rate_signal_costs_no_half() -> None:
     """A refused token, or one 503 with Retry-After, says nothing about how much the cloud can handle."""
-    limit = Limit(100)
+    limit = AimdLimit(100)
     limit.restart(10.0, sent_at=9.0, is_rate_signal=False)
 
     assert limit.at_once == 1
@@ -84,7 +92,7 @@ def test_a_pause_that_is_no_rate_signal_costs_no_half() -> None:
 
 def test_a_fixed_limit_ramps_after_a_pause() -> None:
     """A fixed limit is not halved, but after a pause the first request is a probe."""
-    limit = Limit(100, is_adaptive=False)
+    limit = AimdLimit(100, is_adaptive=False)
     limit.restart(2.0, sent_at=1.5, is_rate_signal=True)
 
     assert limit.at_once == 1
@@ -97,7 +105,7 @@ def test_a_fixed_limit_ramps_after_a_pause() -> None:
 )
 def test_limit_stays_between_one_and_the_most(most: int, steps: list[tuple[str, float]]) -> None:
     """Whatever is recorded, the limit is at least one and at most `most`."""
-    limit = Limit(most)
+    limit = AimdLimit(most)
     for now, (what, ago) in enumerate(steps):
         match what:
             case "restart":
@@ -296,14 +304,14 @@ class Api:
         self.seconds = seconds
         self.now = 0.0
 
-    def serve(self, limit: LatencyLimit, answers: int) -> list[int]:
+    def serve(self, limit: GradientLimit, answers: int) -> list[int]:
         """Answer so many requests, each as late as its limit makes it; give the limit after each."""
         seen = []
         for _ in range(answers):
             at_once = limit.at_once
             latency = self.seconds * max(1.0, at_once / self.capacity)
             self.now += latency / at_once
-            limit.note(self.now, sent_at=self.now - latency, is_full=True)
+            limit.record(self.now, sent_at=self.now - latency, is_full=True)
             seen.append(limit.at_once)
         return seen
 
@@ -317,7 +325,7 @@ def spread(values: Iterable[int]) -> tuple[int, int]:
 @pytest.mark.parametrize(("capacity", "lowest", "highest"), [(1, 3, 72), (4, 4, 72), (16, 16, 75), (40, 40, 180)])
 def test_latency_limit_finds_the_concurrency_that_an_api_works_on(capacity: int, lowest: int, highest: int) -> None:
     """It stays above what the API works on at once, with some roots of that in the queue."""
-    limit, api = LatencyLimit(200), Api(capacity)
+    limit, api = GradientLimit(200), Api(capacity)
     api.serve(limit, 1000)
 
     low, high = spread(value for value in api.serve(limit, 400) if value != LEAST or capacity <= LEAST)
@@ -327,20 +335,20 @@ def test_latency_limit_finds_the_concurrency_that_an_api_works_on(capacity: int,
 
 def test_latency_limit_comes_to_the_most_where_the_api_bears_it() -> None:
     """An API whose latency does not grow gets all that is allowed, within some hundred answers."""
-    limit = LatencyLimit(100)
+    limit = GradientLimit(100)
 
     assert Api(1000).serve(limit, 500)[-1] == 100
 
 
 def test_latency_limit_begins_with_a_measurement() -> None:
     """Until the latency of an idle API is known, `LEAST` are in flight, or fewer where fewer are allowed."""
-    assert set(Api(1000).serve(LatencyLimit(100), MEASURED - 1)) == {LEAST}
-    assert set(Api(1000).serve(LatencyLimit(2), 100)) == {2}
+    assert set(Api(1000).serve(GradientLimit(100), MEASURED - 1)) == {LEAST}
+    assert set(Api(1000).serve(GradientLimit(2), 100)) == {2}
 
 
 def test_latency_is_measured_again() -> None:
     """An API that has become slower for good is not taken for a full one for ever."""
-    limit, api = LatencyLimit(200), Api(150)
+    limit, api = GradientLimit(200), Api(150)
     api.serve(limit, 300)
     api.seconds = 1.0
     slow = api.serve(limit, 600)
@@ -353,21 +361,21 @@ def test_latency_is_measured_again() -> None:
 
 def test_what_left_under_another_limit_is_no_sample() -> None:
     """Answers to requests that queued under a higher limit do not push this one down any further."""
-    limit, api = LatencyLimit(100), Api(1000)
+    limit, api = GradientLimit(100), Api(1000)
     api.serve(limit, 600)
     for _ in range(1000):
-        limit.note(api.now, sent_at=api.now - 60.0, is_full=True)
+        limit.record(api.now, sent_at=api.now - 60.0, is_full=True)
 
     assert limit.at_once == 100
 
 
 def test_latency_says_nothing_of_a_limit_that_nobody_comes_to() -> None:
     """A few requests that take longer for reasons of their own do not change what is known of many."""
-    limit, api = LatencyLimit(100), Api(1000)
+    limit, api = GradientLimit(100), Api(1000)
     api.serve(limit, 600)
     for _ in range(500):
         api.now += 1.0
-        limit.note(api.now, sent_at=api.now - 0.9, is_full=False)
+        limit.record(api.now, sent_at=api.now - 0.9, is_full=False)
 
     assert limit.at_once in (100, LEAST)
 
@@ -378,10 +386,10 @@ def test_latency_says_nothing_of_a_limit_that_nobody_comes_to() -> None:
 )
 def test_latency_limit_stays_between_one_and_the_most(most: int, latencies: list[float]) -> None:
     """Whatever the latencies are, none at all among them, it stays where it is allowed to be."""
-    limit, now = LatencyLimit(most), 0.0
+    limit, now = GradientLimit(most), 0.0
     for latency in latencies:
         now += latency + 0.001
-        limit.note(now, sent_at=now - latency, is_full=True)
+        limit.record(now, sent_at=now - latency, is_full=True)
         assert 1 <= limit.at_once <= most
 
 

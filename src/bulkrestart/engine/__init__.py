@@ -1,0 +1,1 @@
+"""The shell: it performs what the pure packages decide."""
