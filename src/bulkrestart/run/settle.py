@@ -35,7 +35,7 @@ from bulkrestart.core.settling import (
     states_unreadable,
 )
 from bulkrestart.core.sight import Sight
-from bulkrestart.core.sources import is_failing
+from bulkrestart.core.sources import is_source_outage
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.trouble import is_trouble
 from bulkrestart.run.crew import unhurried, work_through
@@ -414,7 +414,7 @@ class Settler:
             named = self._find(read, watched, is_late=is_late) if isinstance(read, tuple) else None
             if named is not None and not named.row.is_error:
                 return read, named
-            if not isinstance(read, tuple) and not is_failing(read) and not _may_be_about_row(read):
+            if not isinstance(read, tuple) and not is_source_outage(read) and not _may_be_about_row(read):
                 return read, None
         whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
         whole = self._calibration.name_own_rows(whole, progress)
