@@ -13,8 +13,8 @@ from bulkrestart.core.pages import (
     PageSize,
     Position,
     asks_for_time,
-    failure_of,
     is_too_large,
+    page_failure,
     refuses_limit,
     refuses_position,
 )
@@ -111,7 +111,7 @@ def void(status: int, body: Body = Body.JSON, code: str = "", *, is_redirected: 
 )
 def test_why_a_page_did_not_come(seen: Observation, failure: PageFailure | None) -> None:
     """Only some answers may be about the position of a page."""
-    assert failure_of(seen) is failure
+    assert page_failure(seen) is failure
     assert not asks_for_time(seen)
 
 
@@ -134,7 +134,7 @@ def test_why_a_page_did_not_come(seen: Observation, failure: PageFailure | None)
 def test_what_asks_for_time(seen: Observation) -> None:
     """A page that the cloud gives later is neither too large, nor is its position the cause."""
     assert asks_for_time(seen)
-    assert failure_of(seen) is None
+    assert page_failure(seen) is None
 
 
 @pytest.mark.parametrize("failure", PageFailure, ids=lambda failure: failure.name)
