@@ -263,7 +263,7 @@ class Settler:
         if swept.is_complete:
             await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
-        # Without the action logs, which may time out.
+        # Measured before the action logs are read, which may time out.
         swept.took = self._gate.patience(anyio.current_time()) - patience
         # A server that stands on two pages of a list that changes while it is read may have its outcome already.
         # Only ids are kept meanwhile: what is watched of a server is free once it has its outcome.
