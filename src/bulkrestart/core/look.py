@@ -149,7 +149,8 @@ def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after
     wait = max(0.0, due - now) + after_grace
     is_shed = progress.sends.last_status == 503 and progress.fate.readable_looks > 0
     is_quiet = is_shed and not progress.fate.was_seen_rebooting
-    return min(wait, max(drawn, left) if is_quiet else drawn)
+    latest = max(drawn, left) if is_quiet else drawn
+    return min(wait, latest)
 
 
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:

@@ -276,17 +276,17 @@ class ListCursor:
         else:
             self.end = ListEnd.REPEATED
 
-    def fail(self, failure: PageFailure) -> bool:
+    def record_failure(self, failure: PageFailure) -> bool:
         """Record that the request for the page failed; return whether the position counts as the cause."""
         if self.position is None:
             return False
         self._failures[failure] += 1
         is_repeated = self._failures[failure] >= failure.value
-        # What happened often enough at one position need not happen again at the next. Trouble may pass, so it must.
+        # Trouble may pass, so it is repeated at each position. Any other failure is only repeated at the first.
         return is_repeated or (failure is not PageFailure.TROUBLE and self._causes[failure] > 0)
 
-    def refuse(self, failure: PageFailure) -> None:
-        """Record that the position is the cause of a failure, and go back to an earlier one."""
+    def give_up_position(self, failure: PageFailure) -> None:
+        """Go back to an earlier position, because this one is the cause of a failure."""
         assert self.position is not None, "the beginning of a list has no position to refuse"
         self._refused.add(self.position)
         self._causes[failure] += 1

@@ -5,7 +5,7 @@ answers about one server end no source. A source that fails is asked rarely, unt
 """
 
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, TypeGuard, TypeVar
 
 from bulkrestart.core.faults import Body
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
@@ -119,11 +119,17 @@ class SourceOutage:
 
     def __init__(self) -> None:
         self.related: SourceOutage | None = None
-        self._failures = self._moments = 0
+        self._failures = 0
+        #: The failures that show that this source fails alone: `_MOMENTS_APART`, and others succeeded before each.
+        self._moments = 0
+        self._counted_at = float("-inf")
         self._server_ids: set[str] = set()
         self._began = float("inf")
-        self._counted_at = self._asked_at = self._next_at = self._read_at = float("-inf")
+        self._read_at = float("-inf")
+        #: When the last probe was made, what the last failure cost in seconds, and when the next probe is due.
+        self._asked_at = float("-inf")
         self._cost = 0.0
+        self._next_at = float("-inf")
         self._good_elsewhere = -1
         self._last_failure = ""
 
@@ -144,8 +150,8 @@ class SourceOutage:
             seen: What came back.
             server_id: The server that the request was about.
             now: The time, in seconds.
-            good_elsewhere: How many requests to other sources have succeeded so far. The failure of a source counts
-                only if this number has grown since its last failure; otherwise all requests may fail.
+            good_elsewhere: How many requests to other sources have succeeded so far. A failure shows that this source
+                fails alone only if this number has grown since the last failure; otherwise all requests may fail.
             asked_at: When the request left.
         """
         self._began = min(self._began, asked_at)
@@ -220,7 +226,7 @@ def is_source_outage(seen: object) -> bool:
     return isinstance(seen, Unsent) and seen.is_withheld
 
 
-def is_failure(seen: object) -> bool:
+def is_failure(seen: object) -> TypeGuard[Answer | Unanswered]:
     """Return whether a request reached a source, and failed in a way that may pass."""
     if isinstance(seen, Answer):
         return is_trouble(seen) or seen.is_throttled or seen.fault.body is Body.CUT_SHORT

@@ -73,13 +73,13 @@ class PageWalk:
         failure = page_failure(seen)
         if failure is None:
             return seen
-        is_cause = self.cursor.fail(failure)
+        is_cause = self.cursor.record_failure(failure)
         if failure is PageFailure.TROUBLE and self._lower_limit(seen, position, limit, is_cause=is_cause):
             return PageUnavailable(seen)
         if not is_cause:
             self.may_repeat = position is not None
             return seen
-        self.cursor.refuse(failure)
+        self.cursor.give_up_position(failure)
         self._size.note_refused_position()
         return PageUnavailable(seen)
 

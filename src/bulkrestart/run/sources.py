@@ -105,19 +105,17 @@ class Source:
         """Return what stands for an answer if no request is to be made now; see `SourceOutage.withhold`."""
         return self.permanent_answer or self._outage.withhold(server_id, anyio.current_time(), is_last=is_last)
 
-    def judge(self, seen: T, server_id: str, *, asked_at: float, is_shown: bool = False) -> T | Answer | Unsent:
+    def judge(
+        self, seen: T, server_id: str, *, asked_at: float, is_shown: bool = False
+    ) -> T | Answer | Unsent | Unanswered:
         """Record an answer, and return what stands for it: see `SourceHealth.judge` and `SourceOutage`."""
         good_elsewhere = self._gate.count_good_except(self._kind)
         if self._compare is not None and is_failure(seen):
-            assert isinstance(seen, Observation), "what was read is no failure"
             now = anyio.current_time()
             self._outage.record_failure(seen, server_id, now, good_elsewhere, asked_at=asked_at)
             if not self._outage.is_failing(server_id, now):
                 return seen
-            if not self._has_warned_of_outage:
-                self._has_warned_of_outage = True
-                words = "%s have failed for %s while other requests succeed (%s): %s, until they can be read again"
-                _log.warning(words, self._words.name, span(self._outage.lasts(now)), seen, self._words.instead)
+            self._warn_of_outage(seen, now)
             return self._outage.answer(now)
         was_readable = self.permanent_answer is None
         if was_readable and not isinstance(seen, Observation):
@@ -128,6 +126,13 @@ class Source:
                 "%s cannot be read (%s): %s", self._words.name, self.permanent_answer.words, self._words.instead
             )
         return result
+
+    def _warn_of_outage(self, failure: Observation, now: float) -> None:
+        """Warn that the source fails, once until it can be read again."""
+        if not self._has_warned_of_outage:
+            self._has_warned_of_outage = True
+            words = "%s have failed for %s while other requests succeed (%s): %s, until they can be read again"
+            _log.warning(words, self._words.name, span(self._outage.lasts(now)), failure, self._words.instead)
 
     async def ask(
         self,
