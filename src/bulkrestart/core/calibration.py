@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, LogTime, log_shift
-from bulkrestart.core.model import Action, Log
+from bulkrestart.core.model import Action, Log, Server
 from bulkrestart.core.progress import Progress
 from bulkrestart.core.record import LogFacts
 from bulkrestart.core.states import KNOWN_ACTIONS, REBOOT
@@ -88,6 +88,8 @@ class ActionLogCalibration:
         #: This cloud's own names for a reboot.
         self._reboot_names: set[str] = set()
         self._recent_ids: deque[str] = deque(maxlen=_RECENT_IDS)
+        #: Whether each `updated` so far was between the send and the snapshot.
+        self._is_updated_reliable = True
         self._asked = 0
         self._fresh: set[str] = set()
         self._lag = 0.0
@@ -311,6 +313,26 @@ class ActionLogCalibration:
         if self._clock.is_guess and not self._has_shift:
             latest = float("inf")
         return LogTime((since[0] + least, since[1] + most), latest, skew + self._clock.spread)
+
+    def is_saved_since_send(self, server: Server, progress: Progress, now: float) -> bool:
+        """Return whether a server was saved after its only send, as each reboot does first (`Server.updated`).
+
+        A time that is still to come by `Date` shows that the clocks of the cloud's nodes differ, and a time from before
+        the send shows that views lag, because Nova saves the task before it answers (nova/compute/api.py `reboot`).
+        From then on `updated` says nothing, of any server: an earlier change may seem to come after the send.
+
+        Args:
+            server: A snapshot of the server, asked for after the acceptance.
+            progress: The server's progress.
+            now: When the snapshot was asked for, in seconds on the run's clock.
+        """
+        sends, cloud_now = progress.sends, self._clock.at(now)
+        if sends.since is None or sends.doubts or sends.is_since_former or cloud_now is None or self._clock.is_guess:
+            return False
+        # `updated` names a whole second.
+        if server.updated is not None and not sends.since[0] - 1.0 < server.updated <= cloud_now[1]:
+            self._is_updated_reliable = False
+        return server.updated is not None and self._is_updated_reliable
 
     def can_date(self, progress: Progress) -> bool:
         """Return whether the log's clock is known well enough to say that a row is older than a send."""
