@@ -35,7 +35,7 @@ from bulkrestart.core.settling import (
     states_unreadable,
 )
 from bulkrestart.core.sight import Sight
-from bulkrestart.core.sources import is_failing
+from bulkrestart.core.sources import is_source_outage
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.trouble import is_trouble
 from bulkrestart.run.crew import unhurried, work_through
@@ -265,7 +265,7 @@ class Settler:
         if swept.is_complete:
             await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
-        # Without the action logs, which may time out.
+        # Measured before the action logs are read, which may time out.
         swept.took = self._gate.patience(anyio.current_time()) - patience
         # A server that stands on two pages of a list that changes while it is read may have its outcome already.
         # Only ids are kept meanwhile: what is watched of a server is free once it has its outcome.
@@ -419,7 +419,7 @@ class Settler:
             named = self._find(read, watched, is_late=is_late) if isinstance(read, tuple) else None
             if named is not None and not named.row.is_error:
                 return read, named
-            if not isinstance(read, tuple) and not is_failing(read) and not _may_be_about_row(read):
+            if not isinstance(read, tuple) and not is_source_outage(read) and not _may_be_about_row(read):
                 return read, None
         whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
         whole = self._calibration.name_own_rows(whole, progress)
