@@ -553,16 +553,16 @@ def shown(updated: float | None) -> Server:
 )
 def test_updated_after_the_send_shows_the_reboot(updated: float | None, is_saved: bool) -> None:
     """Each reboot saves its server first, so that a later `updated` cannot be older than the reboot."""
-    assert calibration().is_saved_since_send(shown(updated), unresolved(20.0), 40.0) is is_saved
+    assert calibration().record_updated(shown(updated), unresolved(20.0), 40.0) is is_saved
 
 
 @pytest.mark.parametrize("wrong", [10.0, 100.0], ids=["views lag", "a clock is ahead"])
 def test_updated_that_was_wrong_once_shows_no_reboot(wrong: float) -> None:
     """An `updated` from before an accepted send, or from the future, is evidence against that of every server."""
     one = calibration()
-    assert one.is_saved_since_send(shown(25.0), unresolved(20.0), 40.0)
-    assert not one.is_saved_since_send(shown(wrong), unresolved(20.0), 40.0)
-    assert not one.is_saved_since_send(shown(25.0), unresolved(20.0), 40.0)
+    assert one.record_updated(shown(25.0), unresolved(20.0), 40.0)
+    assert not one.record_updated(shown(wrong), unresolved(20.0), 40.0)
+    assert not one.record_updated(shown(25.0), unresolved(20.0), 40.0)
 
 
 @pytest.mark.parametrize("kind", ["guessed clock", "former process", "several sends"])
@@ -571,4 +571,4 @@ def test_updated_where_the_time_of_the_send_is_not_known(kind: str) -> None:
     progress = unresolved(20.0, is_former=kind == "former process")
     if kind == "several sends":
         progress = replace(progress, sends=replace(progress.sends, doubts=1))
-    assert not calibration(is_guess=kind == "guessed clock").is_saved_since_send(shown(25.0), progress, 40.0)
+    assert not calibration(is_guess=kind == "guessed clock").record_updated(shown(25.0), progress, 40.0)

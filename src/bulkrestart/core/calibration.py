@@ -314,8 +314,8 @@ class ActionLogCalibration:
             latest = float("inf")
         return LogTime((since[0] + least, since[1] + most), latest, skew + self._clock.spread)
 
-    def is_saved_since_send(self, server: Server, progress: Progress, now: float) -> bool:
-        """Return whether a server was saved after its only send, as each reboot does first (`Server.updated`).
+    def record_updated(self, server: Server, progress: Progress, now: float) -> bool:
+        """Record when a server was saved, and return whether that was after its only send, as each reboot does first.
 
         A time that is still to come by `Date` shows that the clocks of the cloud's nodes differ, and a time from before
         the send shows that views lag, because Nova saves the task before it answers (nova/compute/api.py `reboot`).

@@ -333,7 +333,7 @@ class Settler:
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         watched.was_rebooting |= server.task_state in REBOOT_TASKS
-        watched.was_saved |= self._calibration.is_saved_since_send(server, watched.progress, asked)
+        watched.was_saved |= self._calibration.record_updated(server, watched.progress, asked)
         log_time = self._calibration.log_time(watched.progress, asked)
         watched.is_untouched = log_time is not None and is_untouched_since(server, log_time)
         if not isinstance(decision, Prove):
