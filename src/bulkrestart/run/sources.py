@@ -17,7 +17,6 @@ from bulkrestart.core.model import Log, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.sources import SourceHealth, SourceOutage, is_failure
 from bulkrestart.core.stall import RequestKind, span
-from bulkrestart.core.trouble import gets_through
 from bulkrestart.run.gate import Gate
 
 T = TypeVar("T")
@@ -170,15 +169,17 @@ class Source:
             return await request()
 
         withheld = self.permanent_answer if must_ask else self.withhold(server_id, is_last=is_last)
-        while withheld is None:
+        if withheld is not None:
+            return withheld, anyio.current_time()
+        while True:
             is_comparison = False
             seen, asked = await self._gate.ask(make_request, server_id, is_for_send=is_for_send)
-            if not is_comparison:
-                seen = cast("T | Observation", seen)
-                return self.judge(seen, server_id, asked_at=asked, is_shown=is_shown), asked
-            if isinstance(seen, Observation) and not gets_through(seen):
-                return Unanswered(f"other requests fail as well ({seen})"), asked
-        return withheld, anyio.current_time()
+            if is_comparison and not isinstance(seen, Observation):
+                continue
+            if is_comparison:
+                # Other requests fail as well, so this one is made as if it were any other.
+                seen, asked = await self._gate.ask(request, server_id, is_for_send=is_for_send)
+            return self.judge(cast("T | Observation", seen), server_id, asked_at=asked, is_shown=is_shown), asked
 
 
 class Sources:
