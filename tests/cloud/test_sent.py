@@ -801,11 +801,11 @@ JSON: Final = b'{"conflictingRequest": {"message": "busy", "code": 409}}'
 @pytest.mark.parametrize(
     ("coding", "body", "words"),
     [
-        ("gzip", JSON, "cannot be read (Content-Encoding: gzip)"),
-        ("deflate", b"\xff" + JSON, "cannot be read (Content-Encoding: deflate)"),
-        ("br", JSON, "cannot be read (Content-Encoding: br)"),
-        ("gzip, gzip", gzip.compress(JSON, mtime=0), "cannot be read (Content-Encoding: gzip, gzip)"),
-        ("zstd\r\nContent-Encoding: gzip", JSON, "cannot be read (Content-Encoding: zstd, gzip)"),
+        ("gzip", JSON, "cannot be decoded (Content-Encoding: gzip)"),
+        ("deflate", b"\xff" + JSON, "cannot be decoded (Content-Encoding: deflate)"),
+        ("br", JSON, "cannot be decoded (Content-Encoding: br)"),
+        ("gzip, gzip", gzip.compress(JSON, mtime=0), "cannot be decoded (Content-Encoding: gzip, gzip)"),
+        ("zstd\r\nContent-Encoding: gzip", JSON, "cannot be decoded (Content-Encoding: zstd, gzip)"),
         (None, gzip.compress(JSON, mtime=0), "is in gzip, and no Content-Encoding says so"),
         ("identity", gzip.compress(JSON, mtime=0), "is in gzip, and no Content-Encoding says so"),
         ("utf-8", JSON, ""),

@@ -103,12 +103,12 @@ GOOD: Final = json.dumps({"token": TOKEN}).encode()
         ),
         pytest.param(answer({}, 401, RECEIPT), FACTOR, id="receipt without its body"),
         pytest.param(answer([1], 401, RECEIPT), FACTOR, id="receipt with a list"),
-        pytest.param(token(expires_at="yesterday"), "a token whose expires_at is no time, but 'yesterday'", id="end"),
-        pytest.param(token(expires_at=5), "a token whose expires_at is no time, but '5'", id="end is a number"),
-        pytest.param(token(issued_at=["x"]), "a token whose issued_at is no time", id="begin is a list"),
-        pytest.param(token(issued_at=SECRET), "a token whose issued_at is no time, but '***'", id="begin is a secret"),
+        pytest.param(token(expires_at="yesterday"), "a token whose expires_at is not a time: 'yesterday'", id="end"),
+        pytest.param(token(expires_at=5), "a token whose expires_at is not a time: '5'", id="end is a number"),
+        pytest.param(token(issued_at=["x"]), "a token whose issued_at is not a time", id="begin is a list"),
+        pytest.param(token(issued_at=SECRET), "a token whose issued_at is not a time: '***'", id="begin is a secret"),
         pytest.param(token(user=None), "a token that names no user", id="no user"),
-        pytest.param(token(user="demo"), "a token whose user must be a mapping, not a text", id="user is a text"),
+        pytest.param(token(user="demo"), "a token whose user must be a mapping, not text", id="user is a text"),
         pytest.param(token(project=[1]), "a token whose project must be a mapping, not a list", id="project is a list"),
         pytest.param(token(user={"id": "u"}), "a token in another form than Keystone's", id="user in part"),
         pytest.param(answer({"token": [1]}), "201 with JSON that holds no token", id="token is a list"),
@@ -120,8 +120,10 @@ GOOD: Final = json.dumps({"token": TOKEN}).encode()
         pytest.param(
             Reply(status=200, body=b"<html>", headers={"Content-Type": "text/html"}), "not JSON (text/html)", id="page"
         ),
-        pytest.param(Reply(status=201, body=b'{"token'), "201 with what is not JSON (no Content-Type)", id="cut"),
-        pytest.param(Reply(status=201, body=b"[" * 100_000), "201 with what is not JSON", id="deep"),
+        pytest.param(
+            Reply(status=201, body=b'{"token'), "201 with a body that is not JSON (no Content-Type)", id="cut"
+        ),
+        pytest.param(Reply(status=201, body=b"[" * 100_000), "201 with a body that is not JSON", id="deep"),
         pytest.param(Reply(status=204, headers=SUBJECT), "204 without a body", id="nothing"),
         pytest.param(Reply(status=302, headers={}), "302, a redirect to nowhere", id="redirect to nowhere"),
         pytest.param(
@@ -131,12 +133,12 @@ GOOD: Final = json.dumps({"token": TOKEN}).encode()
         ),
         pytest.param(
             Reply(status=201, body=GOOD, headers=SUBJECT | {"Content-Encoding": "gzip"}),
-            "the body of the answer is not in its Content-Encoding (gzip) and cannot be decoded",
+            "the body of the answer cannot be decoded (Content-Encoding: gzip)",
             id="not gzip",
         ),
         pytest.param(
             Reply(status=201, body=GOOD, headers=SUBJECT | {"Content-Encoding": "deflate"}),
-            "the body of the answer is not in its Content-Encoding (deflate) and cannot be decoded",
+            "the body of the answer cannot be decoded (Content-Encoding: deflate)",
             id="not deflate",
         ),
         pytest.param(
@@ -146,7 +148,7 @@ GOOD: Final = json.dumps({"token": TOKEN}).encode()
         ),
         pytest.param(
             Reply(status=201, body=gzip.compress(GOOD), headers=SUBJECT),
-            "201 with a body in gzip, and no Content-Encoding that says so",
+            "201: the body of the answer is in gzip, and no Content-Encoding says so",
             id="gzip unsaid",
         ),
     ],
@@ -163,8 +165,8 @@ def test_a_sign_in_that_is_answered_oddly(keystone: FakeKeystone, reply: Reply, 
 @pytest.mark.parametrize(
     ("discovery", "words"),
     [
-        (answer({"error": {"message": "no"}}, 401), "is asked for its versions and answers HTTP 401"),
-        (Reply(status=401), "is asked for its versions and answers HTTP 401"),
+        (answer({"error": {"message": "no"}}, 401), "answers HTTP 401 to the request for its versions"),
+        (Reply(status=401), "answers HTTP 401 to the request for its versions"),
         (answer({"versions": None}, 300), "300 with JSON in another form than Keystone's"),
         (answer({"versions": {"values": [5]}}, 200), "200 with JSON in another form than Keystone's"),
         (answer({"versions": {"values": None}}, 300), "300 with JSON in another form than Keystone's"),
@@ -206,14 +208,14 @@ def of_compute(**changes: object) -> list[object]:
         (of_compute(endpoints={"a": 1}), "the endpoints of compute must be a list, not a mapping"),
         (of_compute(endpoints=5), "the endpoints of compute must be a list, not a number"),
         (of_compute(endpoints=[None]), "an endpoint of compute must be a mapping, not null"),
-        (of_compute(endpoints=["x"]), "an endpoint of compute must be a mapping, not a text"),
+        (of_compute(endpoints=["x"]), "an endpoint of compute must be a mapping, not text"),
         (
             of_compute(endpoints=[{"publicURL": "http://h/v2.1/p", "region": "r"}]),
-            "an endpoint of compute must have a text as interface, not null",
+            "the interface of an endpoint of compute must be text, not null",
         ),
         (
             of_compute(endpoints=[{"interface": "public", "url": ["http://h"], "region": "r"}]),
-            "an endpoint of compute must have a text as url, not a list",
+            "the url of an endpoint of compute must be text, not a list",
         ),
         (5, "it must be a list, not a number"),
         (True, "it must be a list, not true or false"),

@@ -9,7 +9,7 @@ from bulkrestart.core.calibration import UNMEASURED_LAG, ActionLogCalibration, C
 from bulkrestart.core.checkpoint import LogFacts
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, Instant, LogMoment, LogTime
 from bulkrestart.core.decision import Accept
-from bulkrestart.core.model import Action, Attempt, Log, RebootType
+from bulkrestart.core.model import Action, Attempt, Log, RebootType, Server
 from bulkrestart.core.observation import Unanswered
 from bulkrestart.core.progress import Order, Progress
 from bulkrestart.core.sends import Sends
@@ -532,3 +532,43 @@ def test_row_that_was_only_searched_for_dates_nothing() -> None:
     one.observe((reboot(2, start=500.0), CREATED), made, asked_at=1.0)
 
     assert (one.facts, one.can_date(unresolved())) == (NOTHING, False)
+
+
+def shown(updated: float | None) -> Server:
+    """Give a server that was saved so many seconds after `DATE`, as a whole second."""
+    saved = None if updated is None else DATE + float(int(updated))
+    return Server(id="server", status="ACTIVE", vm_state="active", task_state=None, updated=saved)
+
+
+@pytest.mark.parametrize(
+    ("updated", "is_saved"),
+    [
+        pytest.param(20.0, True, id="in the second of the send"),
+        pytest.param(25.0, True, id="later"),
+        pytest.param(19.0, False, id="a second before the send"),
+        pytest.param(-9e9, False, id="long before"),
+        pytest.param(60.0, False, id="in the future"),
+        pytest.param(None, False, id="not told"),
+    ],
+)
+def test_updated_after_the_send_shows_the_reboot(updated: float | None, is_saved: bool) -> None:
+    """Each reboot saves its server first, so that a later `updated` cannot be older than the reboot."""
+    assert calibration().record_updated(shown(updated), unresolved(20.0), 40.0) is is_saved
+
+
+@pytest.mark.parametrize("wrong", [10.0, 100.0], ids=["views lag", "a clock is ahead"])
+def test_updated_that_was_wrong_once_shows_no_reboot(wrong: float) -> None:
+    """An `updated` from before an accepted send, or from the future, is evidence against that of every server."""
+    one = calibration()
+    assert one.record_updated(shown(25.0), unresolved(20.0), 40.0)
+    assert not one.record_updated(shown(wrong), unresolved(20.0), 40.0)
+    assert not one.record_updated(shown(25.0), unresolved(20.0), 40.0)
+
+
+@pytest.mark.parametrize("kind", ["guessed clock", "former process", "several sends"])
+def test_updated_where_the_time_of_the_send_is_not_known(kind: str) -> None:
+    """Without `Date`, after a former process, or with an earlier send of unknown fate nothing is concluded."""
+    progress = unresolved(20.0, is_former=kind == "former process")
+    if kind == "several sends":
+        progress = replace(progress, sends=replace(progress.sends, doubts=1))
+    assert not calibration(is_guess=kind == "guessed clock").record_updated(shown(25.0), progress, 40.0)

@@ -159,7 +159,7 @@ def uncertain(after: float) -> End:
     began, earliest, latest = (
         datetime.fromtimestamp(SINCE + seconds, UTC).isoformat(timespec="seconds") for seconds in (after, -SKEW, SKEW)
     )
-    when = f"the moment may be any from {earliest} to {latest}"
+    when = f"`since` is between {earliest} and {latest}"
     detail = f"{REQUEST} began at {began} by the action log's clock, on which {when}"
     return End(outcome=Outcome.SKIPPED, reason=Reason.HISTORY_UNCERTAIN, detail=detail)
 

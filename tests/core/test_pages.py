@@ -13,8 +13,8 @@ from bulkrestart.core.pages import (
     PageSize,
     Position,
     asks_for_time,
-    failure_of,
     is_too_large,
+    page_failure,
     refuses_limit,
     refuses_position,
 )
@@ -111,7 +111,7 @@ def void(status: int, body: Body = Body.JSON, code: str = "", *, is_redirected: 
 )
 def test_why_a_page_did_not_come(seen: Observation, failure: PageFailure | None) -> None:
     """Only some answers may be about the position of a page."""
-    assert failure_of(seen) is failure
+    assert page_failure(seen) is failure
     assert not asks_for_time(seen)
 
 
@@ -134,25 +134,25 @@ def test_why_a_page_did_not_come(seen: Observation, failure: PageFailure | None)
 def test_what_asks_for_time(seen: Observation) -> None:
     """A page that the cloud gives later is neither too large, nor is its position the cause."""
     assert asks_for_time(seen)
-    assert failure_of(seen) is None
+    assert page_failure(seen) is None
 
 
 @pytest.mark.parametrize("failure", PageFailure, ids=lambda failure: failure.name)
 def test_how_often_a_failure_is_repeated(failure: PageFailure) -> None:
     """A failure counts at one position, and never at the beginning; a page between begins the count anew."""
     cursor = ListCursor()
-    assert not any(cursor.fail(failure) for _ in range(10))
+    assert not any(cursor.record_failure(failure) for _ in range(10))
     for start in range(3):
         ids = [f"{start}-{number}" for number in range(4)]
         cursor.take(Page([Server(id=one) for one in ids], 4, 4))
-        assert [cursor.fail(failure) for _ in range(failure.value - 1)] == [False] * (failure.value - 1)
+        assert [cursor.record_failure(failure) for _ in range(failure.value - 1)] == [False] * (failure.value - 1)
     for other in PageFailure:
         if other.value > 1:
-            assert other is failure or not cursor.fail(other)
-    assert cursor.fail(failure)
-    cursor.refuse(failure)
+            assert other is failure or not cursor.record_failure(other)
+    assert cursor.record_failure(failure)
+    cursor.give_up_position(failure)
     # At the position before, only what may pass by itself is repeated as often.
-    assert cursor.fail(failure) is (failure is not PageFailure.TROUBLE)
+    assert cursor.record_failure(failure) is (failure is not PageFailure.TROUBLE)
 
 
 def test_pages_shrink_and_grow() -> None:

@@ -168,7 +168,7 @@ DISPUTED: Final = End(
 NAMELESS: Final = End(
     outcome=Outcome.IN_DOUBT,
     reason=Reason.UNANSWERED,
-    detail="the action log does not show by its names whether an action of that time was the reboot",
+    detail="an action of that time has a name that does not show whether it was the reboot",
 )
 UNTOUCHED: Final = End(
     outcome=Outcome.IN_DOUBT,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
-from bulkrestart.core.sources import PROBE_INTERVAL, SourceHealth, SourceOutage, is_failing, is_failure
+from bulkrestart.core.sources import PROBE_INTERVAL, SourceHealth, SourceOutage, is_failure, is_source_outage
 from tests.core.samples import answer, ecs, gateway, keystone, nova, page
 
 POLICY = "Policy doesn't allow os_compute_api:os-instance-actions:list to be performed."
@@ -224,7 +224,7 @@ def test_a_source_that_fails_for_long(seen: Observation) -> None:
 
     assert source.is_failing("x", 90.0)
     assert source.lasts(90.0) == 90.0
-    assert is_failing(source.answer(90.0))
+    assert is_source_outage(source.answer(90.0))
     assert str(seen) in source.answer(90.0).words
     assert "90 s" in source.answer(90.0).words
 
@@ -295,7 +295,7 @@ def test_four_failures_are_followed_by_more_requests() -> None:
 
     held = source.withhold("x", 0.3, is_last=False)
     assert isinstance(held, Unanswered)
-    assert not is_failing(held)
+    assert not is_source_outage(held)
 
 
 def test_one_request_at_a_time_shows_whether_a_suspect_can_be_read() -> None:
@@ -319,9 +319,9 @@ def test_probes_cost_a_tenth_of_the_time(seen: Observation, cost: float) -> None
     source.record_failure(seen, "a", 120.0, 120, asked_at=120.0 - took)
     wait = max(PROBE_INTERVAL, 10.0 * cost)
 
-    assert is_failing(source.withhold("b", 120.0 + wait - 0.1, is_last=False))
+    assert is_source_outage(source.withhold("b", 120.0 + wait - 0.1, is_last=False))
     assert source.withhold("b", 120.0 + wait, is_last=False) is None
-    assert is_failing(source.withhold("c", 120.0 + wait + 1.0, is_last=False)), "one probe at a time"
+    assert is_source_outage(source.withhold("c", 120.0 + wait + 1.0, is_last=False)), "one probe at a time"
 
 
 @pytest.mark.parametrize(("seen", "cost"), FAILED.values(), ids=FAILED)
@@ -334,7 +334,7 @@ def test_a_last_question_is_asked_unless_the_source_failed_just_now(seen: Observ
     now = 120.0 + max(1.0, cost)
 
     assert source.withhold("b", now, is_last=True) is None
-    assert is_failing(source.withhold("c", now + 0.5, is_last=True))
+    assert is_source_outage(source.withhold("c", now + 0.5, is_last=True))
 
 
 def related() -> tuple[SourceOutage, SourceOutage]:
@@ -350,13 +350,13 @@ def test_failures_of_a_related_source_count(seen: Observation) -> None:
     row, log = related()
     fail(row, seen, 0.0, 30.0, 89.0)
 
-    assert is_failing(row.withhold("x", 90.0, is_last=False))
+    assert is_source_outage(row.withhold("x", 90.0, is_last=False))
     assert log.withhold("x", 90.0, is_last=False) is None
     held = log.withhold("y", 90.1, is_last=False)
     assert isinstance(held, Unanswered), "it is not known yet whether it can be read"
     assert str(seen) in held.words
     log.record_failure(seen, "x", 91.0, 91, asked_at=90.0)
-    assert is_failing(log.withhold("y", 91.0, is_last=False))
+    assert is_source_outage(log.withhold("y", 91.0, is_last=False))
 
 
 def test_a_related_source_that_can_be_read_is_asked_as_usual() -> None:

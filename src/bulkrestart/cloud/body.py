@@ -150,7 +150,7 @@ async def read_body(response: httpx.Response, bound: int, rows: Rows[T] | None =
 
 
 def coding_fault(headers: Mapping[str, str], body: bytes, *, is_cut_short: bool) -> str:
-    """Say that a body is not in the coding that its headers name; "" if nothing shows that.
+    """Return that a body is not in the content coding that its headers name; "" if nothing shows that.
 
     Args:
         headers: The headers of the answer.
@@ -161,7 +161,7 @@ def coding_fault(headers: Mapping[str, str], body: bytes, *, is_cut_short: bool)
     if body.startswith(_GZIP_MAGIC) and not _names(named):
         return "the body of the answer is in gzip, and no Content-Encoding says so"
     if is_cut_short and not body and _names(named):
-        return f"the body of the answer cannot be read (Content-Encoding: {named})"
+        return f"the body of the answer cannot be decoded (Content-Encoding: {named})"
     return ""
 
 

@@ -39,7 +39,7 @@ class BoundedAdapter(TCPKeepAliveAdapter):
         context: The TLS context; `verify` and `cert` of a request are ignored.
 
     Attributes:
-        latest: The latest answer; None before that.
+        latest: The latest answer; None before the first.
         versions_url: The URL that is asked for the versions of Keystone before a sign-in.
     """
 
@@ -100,11 +100,11 @@ class BoundedAdapter(TCPKeepAliveAdapter):
                     if len(body) > _LONGEST:
                         raise requests.exceptions.RequestException(f"the answer is longer than {_LONGEST} bytes")
             except requests.exceptions.ContentDecodingError as error:
-                words = f"the body of the answer is not in its Content-Encoding ({coding}) and cannot be decoded"
+                words = f"the body of the answer cannot be decoded (Content-Encoding: {coding})"
                 raise requests.exceptions.ContentDecodingError(words) from error
             if response.status_code == 401 and self._asks_for_versions(request):
-                # keystoneauth1 would ask again with the token of this very sign-in, and wait for itself forever.
-                raise requests.exceptions.RequestException("Keystone is asked for its versions and answers HTTP 401")
+                # keystoneauth1 would ask again with the token of this same sign-in, and wait for itself forever.
+                raise requests.exceptions.RequestException("Keystone answers HTTP 401 to the request for its versions")
         except BaseException:
             response.close()
             raise

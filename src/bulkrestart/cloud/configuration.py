@@ -58,7 +58,12 @@ _DEEPEST: Final = 50
 _UNEXPECTED: Final = re.compile(r"unexpected keyword argument '(\w+)'")
 _AUTH_TYPE: Final = re.compile(r"[\w.-]+")
 _EQUAL: Final = "make them the same"
-#: Texts that mean true or false, where openstack.config takes a text for a file of certificates.
+#: What messages call the types of YAML and JSON.
+_KINDS: Final[dict[type, str]] = {
+    **{type(None): "null", bool: "true or false", int: "a number", float: "a number"},
+    **{str: "text", list: "a list", dict: "a mapping"},
+}
+#: Texts that mean true or false, or nothing. openstack.config would take each of them for a file of certificates.
 _BOOLEAN_WORDS: Final = frozenset({"", "true", "false", "yes", "no", "on", "off", "none", "null"})
 
 
@@ -478,7 +483,8 @@ def _check_service_variables(settings: CloudRegion) -> None:
 
 def _check_insecure(configured: object, *, is_named: bool) -> None:
     """Refuse what openstack.config takes for false, although it may be meant as true."""
-    for name, value in (("insecure" if is_named else "OS_INSECURE", configured), ("OS_INSECURE", _insecure_variable())):
+    source = "insecure" if is_named else "OS_INSECURE"
+    for name, value in ((source, configured), ("OS_INSECURE", _insecure_variable())):
         if value not in (None, "") and str(value).lower() not in ("true", "false"):
             raise ConfigException(f"{name} must be true or false, not {_word_of(value)}")
 
@@ -493,7 +499,7 @@ def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
         word = str(verify).lower()
         if not isinstance(verify, str) or word in _BOOLEAN_WORDS or word.isdigit():
             raise ConfigException(f"verify must be true or false without quotes, not {_word_of(verify)}")
-    # Not by `get_requests_verify_args`, which warns again at each call.
+    # `get_requests_verify_args` would tell the same, but it warns at each call.
     is_verified = verify is not False and not settings.config.get("insecure")
     if is_named and is_verified and _insecure_variable().lower() == "true":
         raise ConfigException(
@@ -550,6 +556,4 @@ def _text(value: object, what: str) -> str:
 
 def kind_of(value: object) -> str:
     """Name the kind of a value for a message."""
-    kinds = {type(None): "null", bool: "true or false", int: "a number", float: "a number"}
-    kinds |= {str: "a text", list: "a list", dict: "a mapping"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
+    return _KINDS.get(type(value), f"a {type(value).__name__}")

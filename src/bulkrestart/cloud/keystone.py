@@ -31,7 +31,12 @@ try:
         remedy_of,
         shown,
     )
-    from bulkrestart.cloud.token_answers import complaint_about, complaint_about_catalog, is_unreadable
+    from bulkrestart.cloud.token_answers import (
+        CHECK_AUTH_URL,
+        complaint_about,
+        complaint_about_catalog,
+        is_unreadable,
+    )
 except ModuleNotFoundError as error:
     raise ImportError("clouds.yaml and OS_* need an extra: pip install 'bulkrestart[openstack]'") from error
 
@@ -192,8 +197,8 @@ class Keystone(CatalogAuth):
         if failure is not None and failure.is_insecure:
             return Trouble(words, "check cacert (OS_CACERT)", is_final=True)
         if failure is not None:
-            remedy = "check auth_url (OS_AUTH_URL) and HTTPS_PROXY"
-            return Trouble(words, remedy if failure.remedy is CHECK_URL else failure.remedy, is_cut=failure.is_cut)
+            remedy = CHECK_AUTH_URL if failure.remedy is CHECK_URL else failure.remedy
+            return Trouble(words, remedy, is_cut=failure.is_cut)
         if isinstance(error, exceptions.HttpError):
             if error.http_status < 500 and error.http_status not in _PASSING:
                 return self._refused(why)
@@ -202,12 +207,12 @@ class Keystone(CatalogAuth):
                 words, "try again later", retry_after=read_fault(error.http_status, headers, b"").retry_after
             )
         if isinstance(error, exceptions.ConnectionError | exceptions.DiscoveryFailure):
-            return Trouble(words, "check auth_url (OS_AUTH_URL) and HTTPS_PROXY")
+            return Trouble(words, CHECK_AUTH_URL)
         latest = self._adapter.latest
         complaint = complaint_about(latest) if latest is not None and is_unreadable(error) else None
         if complaint is not None:
-            words = f"the sign-in to cloud {self.name} fails: {plain(complaint[0], secrets=self._mask())}"
-            return Trouble(words, complaint[1], is_final=True)
+            words = f"the sign-in to cloud {self.name} fails: {plain(complaint.words, secrets=self._mask())}"
+            return Trouble(words, complaint.remedy, is_final=True)
         return Trouble(words, "check its auth section in clouds.yaml, or OS_*", is_final=True)
 
     def _cause_of(self, error: Exception) -> tuple[Failure | None, str]:
@@ -276,7 +281,7 @@ class Keystone(CatalogAuth):
         access = getattr(self._plugin, "auth_ref", None)
         catalog = access.service_catalog.catalog if access is not None and access.has_service_catalog() else []
         complaint = complaint_about_catalog(catalog)
-        return complaint and f"the catalog in the token is not in Keystone's form: {complaint}"
+        return None if complaint is None else f"the catalog in the token is not in Keystone's form: {complaint}"
 
     def _read_catalog(self) -> Target:
         settings, access = self._configuration, None

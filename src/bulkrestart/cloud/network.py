@@ -29,7 +29,7 @@ _OF_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SEPARATORS: Final = re.compile(r"[,\s]+")
 #: An entry with a port. An address of IPv6 without brackets has no port.
 _WITH_PORT: Final = re.compile(r"(\[.+\].*|[^:]+):(\d+)")
-#: What inet_aton(3) may take for an address.
+#: The short forms of an address, as inet_aton(3) reads them: 127.1, 0x7f.1, 2130706433.
 _NUMBERS: Final = re.compile(r"(0x[0-9a-f]+|\d+)(\.(0x[0-9a-f]+|\d+)){0,3}")
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -130,7 +130,8 @@ def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
 def proxy_of(url: str) -> httpx.Proxy | None:
     """Find the proxy that the environment names for a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
 
-    The same rule holds for the sign-in and the compute API. `NO_PROXY` is a list with commas or spaces. An entry is:
+    The same rule holds for the sign-in and the compute API. Commas or spaces separate the entries of
+    `NO_PROXY`. An entry is:
 
     - `*`: every host;
     - `example.com`, `.example.com` or `*.example.com`: that host and all below it;
@@ -191,8 +192,8 @@ def proxies_for_requests(url: str) -> dict[str, str]:
 def _is_excluded(host: str, port: int) -> bool:
     """Return whether an entry of `NO_PROXY` covers a host; `proxy_of` says what an entry may be.
 
-    It covers all that urllib, requests, curl and Go's net/http cover by an entry that several of them read, so a cloud
-    that `openstack` or curl reaches directly is reached directly here.
+    An entry in a form that several of urllib, requests, curl and Go's net/http read covers all that any of these covers
+    by it. So a cloud that `openstack` or curl reaches directly is reached directly here.
     """
     name = host.rstrip(".").lower()
     address = _address_of(name)
@@ -208,7 +209,7 @@ def _covers(entry: str, name: str, address: _Address | None, port: int) -> bool:
         entry = match[1]
     entry = entry.replace("[", "").replace("]", "")
     if address is not None:
-        with suppress(ValueError):  # a name
+        with suppress(ValueError):  # the entry is a name
             # Not strict: requests takes 10.0.0.1/8 for 10.0.0.0/8.
             return address in ipaddress.ip_network(entry, strict=False)
     domain = entry.removeprefix("*").strip(".")
@@ -216,7 +217,7 @@ def _covers(entry: str, name: str, address: _Address | None, port: int) -> bool:
 
 
 def _address_of(host: str) -> _Address | None:
-    """Return the address that a host is, also in the short forms that connect(2) takes, such as 127.1; None: a name."""
+    """Return the address that a host is, also if it is in a short form such as 127.1; None if it is a name."""
     with suppress(ValueError):
         address = ipaddress.ip_address(host)
         return getattr(address, "ipv4_mapped", None) or address

@@ -1,17 +1,19 @@
 """Says what is wrong with an answer to a sign-in that keystoneauth1 cannot use, and with a catalog that it cannot read.
 
-Law: pure. keystoneauth1 takes the form of an answer for granted, and raises a KeyError or the like for any other.
+Law: nothing is requested here. keystoneauth1 does not check the form of an answer, and raises a KeyError or the like.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import requests
 from keystoneauth1 import exceptions
 
+from bulkrestart.cloud.body import coding_fault
 from bulkrestart.cloud.configuration import kind_of, shown
 
-_CHECK_URL: Final = "check auth_url (OS_AUTH_URL) and HTTPS_PROXY"
+CHECK_AUTH_URL: Final = "check auth_url (OS_AUTH_URL) and HTTPS_PROXY"
 _CHECK_GATEWAY: Final = "check auth_url (OS_AUTH_URL), and what stands between it and Keystone"
 _SECOND_FACTOR: Final = (
     "use an application credential, or auth_type v3multifactor with auth_methods and a value for each of them"
@@ -19,8 +21,14 @@ _SECOND_FACTOR: Final = (
 #: The header of an answer that asks for another factor (docs.openstack.org/keystone, "Multi-Factor Authentication").
 _RECEIPT: Final = "Openstack-Auth-Receipt"
 _TOKEN: Final = "X-Subject-Token"  # noqa: S105 (the name of a header)
-#: The first bytes of gzip (RFC 1952, section 2.3.1).
-_GZIP: Final = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What is wrong with an answer, and what the user can do."""
+
+    words: str
+    remedy: str
 
 
 def is_unreadable(error: Exception) -> bool:
@@ -29,8 +37,8 @@ def is_unreadable(error: Exception) -> bool:
     return is_odd or not isinstance(error, exceptions.ClientException)
 
 
-def complaint_about(response: requests.Response) -> tuple[str, str] | None:
-    """Return what is wrong with an answer that keystoneauth1 could not read, and what the user can do.
+def complaint_about(response: requests.Response) -> Complaint | None:
+    """Return what is wrong with an answer that keystoneauth1 could not read.
 
     None means that nothing is wrong with it: the error has another cause, such as a missing password.
 
@@ -38,31 +46,33 @@ def complaint_about(response: requests.Response) -> tuple[str, str] | None:
         response: The answer, read to its end.
     """
     if _RECEIPT in response.headers:
-        return f"Keystone asks for another factor (HTTP {response.status_code} with {_RECEIPT})", _SECOND_FACTOR
+        words = f"Keystone asks for another factor (HTTP {response.status_code} with {_RECEIPT})"
+        return Complaint(words, _SECOND_FACTOR)
     request = response.request
     url = shown((request.url or "").partition("?")[0])
     answer = f"{request.method} {url} is answered {response.status_code}"
     if 300 < response.status_code < 400:
-        return f"{answer}, a redirect to {shown(response.headers.get('Location', 'nowhere'))}", _CHECK_URL
+        target = shown(response.headers.get("Location", "nowhere"))
+        return Complaint(f"{answer}, a redirect to {target}", CHECK_AUTH_URL)
     if not response.content:
-        return f"{answer} without a body", _CHECK_URL
-    if response.content.startswith(_GZIP):
-        return f"{answer} with a body in gzip, and no Content-Encoding that says so", _CHECK_GATEWAY
+        return Complaint(f"{answer} without a body", CHECK_AUTH_URL)
+    if fault := coding_fault(response.headers, response.content, is_cut_short=False):
+        return Complaint(f"{answer}: {fault}", _CHECK_GATEWAY)
     try:
         document = response.json()
     except (ValueError, RecursionError):
         kind = shown(response.headers.get("Content-Type", "no Content-Type"))
-        return f"{answer} with what is not JSON ({kind})", _CHECK_URL
+        return Complaint(f"{answer} with a body that is not JSON ({kind})", CHECK_AUTH_URL)
     if request.method != "POST" or not url.endswith("/auth/tokens"):
         if _holds_versions(document):
             return None
-        return f"{answer} with JSON in another form than Keystone's", _CHECK_URL
+        return Complaint(f"{answer} with JSON in another form than Keystone's", CHECK_AUTH_URL)
     token = document.get("token") if isinstance(document, dict) else None
     if not isinstance(token, dict):
-        return f"{answer} with JSON that holds no token", _CHECK_URL
+        return Complaint(f"{answer} with JSON that holds no token", CHECK_AUTH_URL)
     if not response.headers.get(_TOKEN):
-        return f"{answer} without the header {_TOKEN}, which holds the token", _CHECK_GATEWAY
-    return f"{answer} with a token {_odd_part_of(token)}", _CHECK_GATEWAY
+        return Complaint(f"{answer} without the header {_TOKEN}, which holds the token", _CHECK_GATEWAY)
+    return Complaint(f"{answer} with a token {_odd_part_of(token)}", _CHECK_GATEWAY)
 
 
 def _holds_versions(document: object) -> bool:
@@ -77,7 +87,7 @@ def _holds_versions(document: object) -> bool:
 def _odd_part_of(token: dict[str, object]) -> str:
     for key in ("expires_at", "issued_at"):
         if key in token and not _is_time(token[key]):
-            return f"whose {key} is no time, but {shown(token[key])!r:.40}"
+            return f"whose {key} is not a time: {shown(token[key])!r:.40}"
     if "user" not in token:
         return "that names no user"
     for key in ("user", "project"):
@@ -109,5 +119,5 @@ def complaint_about_catalog(catalog: object) -> str | None:
                 return f"an endpoint of {name} must be a mapping, not {kind_of(endpoint)}"
             for key in ("interface", "url"):
                 if not isinstance(endpoint.get(key), str):
-                    return f"an endpoint of {name} must have a text as {key}, not {kind_of(endpoint.get(key))}"
+                    return f"the {key} of an endpoint of {name} must be text, not {kind_of(endpoint.get(key))}"
     return None

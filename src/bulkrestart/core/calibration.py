@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 
 from bulkrestart.core.checkpoint import LogFacts
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, LogTime, log_shift
-from bulkrestart.core.model import Action, Log
+from bulkrestart.core.model import Action, Log, Server
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.states import OTHER_ACTIONS, REBOOT
+from bulkrestart.core.states import KNOWN_ACTIONS, REBOOT
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _MOST_SAMPLES: Final = 20
 _LONGEST_WAIT: Final = 300.0
 #: Samples that are kept until their rows must be visible, for the case that no row carries the id of an answer.
 _KEPT: Final = 8
-#: Ids of the newest answers to sends, among which a repeated one is noticed.
+#: How many of the newest answers to sends are searched for an id that is repeated.
 _RECENT_IDS: Final = 16
 
 
@@ -67,7 +67,7 @@ class ActionLogCalibration:
 
     Attributes:
         facts: What is known.
-        are_ids_foreign: The ids that answers carry are not those of the log: samples agree without them, or several
+        are_ids_foreign: Whether the ids of answers are not those of the log: samples agree without them, or several
             answers carried the same one.
     """
 
@@ -85,9 +85,11 @@ class ActionLogCalibration:
         self._pending: CalibrationSample | None = None
         #: Samples that vote if no row carries the id of an answer.
         self._voters: list[CalibrationSample] = []
-        #: Names that only this cloud has for a reboot.
-        self._names: set[str] = set()
+        #: This cloud's own names for a reboot.
+        self._reboot_names: set[str] = set()
         self._recent_ids: deque[str] = deque(maxlen=_RECENT_IDS)
+        #: Whether each `updated` so far was between the send and the snapshot.
+        self._is_updated_reliable = True
         self._asked = 0
         self._fresh: set[str] = set()
         self._lag = 0.0
@@ -109,27 +111,27 @@ class ActionLogCalibration:
         self._recent_ids.append(request_id)
 
     def name_own_rows(self, log: Log | T, progress: Progress) -> Log | T:
-        """Return a log in which the rows of our sends are reboots, whatever the cloud calls them; not if it is no log.
+        """Return a log in which the rows of our sends are named "reboot", whatever the cloud calls them.
 
-        A row that has the id of an answer to a send of ours is ours. If its name is not one of Nova's, it is this
-        cloud's name for a reboot, in all logs. An id that several answers or rows carry is no id: it is left out of the
-        rows, so that they are judged by user and time.
+        A row with the id of an answer to one of our sends is ours. If its name is not one of Nova's, it is this cloud's
+        name for a reboot, in all logs. An id that several answers or rows carry identifies nothing: it is removed from
+        the rows, so that they are judged by user and time.
 
         Args:
-            log: The action log of a server, or what came instead.
+            log: The action log of a server. What came instead of a log is returned as it is.
             progress: The progress of that server.
         """
         ids = [attempt.request_id for attempt in progress.sends.attempts if attempt.request_id is not None]
-        if not isinstance(log, tuple) or not (ids or self._names):
+        if not isinstance(log, tuple) or not (ids or self._reboot_names):
             return log
         shown = [row.request_id for row in log]
         repeated = {one for one in ids if self.are_ids_foreign or ids.count(one) > 1 or shown.count(one) > 1}
         own = set(ids) - repeated
-        self._names |= {row.action for row in log if row.request_id in own} - OTHER_ACTIONS - {REBOOT}
+        self._reboot_names |= {row.action for row in log if row.request_id in own} - KNOWN_ACTIONS
         return tuple(
             replace(
                 row,
-                action=REBOOT if row.request_id in own or row.action in self._names else row.action,
+                action=REBOOT if row.request_id in own or row.action in self._reboot_names else row.action,
                 request_id="" if row.request_id in repeated else row.request_id,
             )
             for row in log
@@ -311,6 +313,26 @@ class ActionLogCalibration:
         if self._clock.is_guess and not self._has_shift:
             latest = float("inf")
         return LogTime((since[0] + least, since[1] + most), latest, skew + self._clock.spread)
+
+    def record_updated(self, server: Server, progress: Progress, now: float) -> bool:
+        """Record when a server was saved, and return whether that was after its only send, as each reboot does first.
+
+        A time that is still to come by `Date` shows that the clocks of the cloud's nodes differ, and a time from before
+        the send shows that views lag, because Nova saves the task before it answers (nova/compute/api.py `reboot`).
+        From then on `updated` says nothing, of any server: an earlier change may seem to come after the send.
+
+        Args:
+            server: A snapshot of the server, asked for after the acceptance.
+            progress: The server's progress.
+            now: When the snapshot was asked for, in seconds on the run's clock.
+        """
+        sends, cloud_now = progress.sends, self._clock.at(now)
+        if sends.since is None or sends.doubts or sends.is_since_former or cloud_now is None or self._clock.is_guess:
+            return False
+        # `updated` names a whole second.
+        if server.updated is not None and not sends.since[0] - 1.0 < server.updated <= cloud_now[1]:
+            self._is_updated_reliable = False
+        return server.updated is not None and self._is_updated_reliable
 
     def can_date(self, progress: Progress) -> bool:
         """Return whether the log's clock is known well enough to say that a row is older than a send."""

@@ -11,8 +11,8 @@ from bulkrestart.core.look import decide_look, is_log_unreadable
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Server
 from bulkrestart.core.observation import Answer, Observation, Sighting
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.sources import is_failing
-from bulkrestart.core.states import OTHER_ACTIONS, REBOOT, REBOOT_TASKS
+from bulkrestart.core.sources import is_source_outage
+from bulkrestart.core.states import KNOWN_ACTIONS, REBOOT, REBOOT_TASKS
 
 
 def needs_log(server: Server | Observation, since: LogMoment) -> bool:
@@ -36,20 +36,20 @@ def last_reboot(log: Log, since: float) -> Action | None:
     return next((row for row in rows if row.start_time + 1.0 > since), None)
 
 
-def _nameless(log: Log, since: float) -> Action | None:
-    """Find the newest action of such a time whose name is not one of Nova's; None if there is none."""
-    rows = (row for row in log if row.action not in {REBOOT, *OTHER_ACTIONS} and not row.is_error)
+def _last_unknown(log: Log, since: float) -> Action | None:
+    """Find the newest row that may be such a reboot, because its name is not one of Nova's; None if there is none."""
+    rows = (row for row in log if row.action not in KNOWN_ACTIONS and not row.is_error)
     return next((row for row in rows if row.start_time + 1.0 > since), None)
 
 
 def with_row(log: Log, row: Log | Observation) -> Log | Observation:
     """Replace a row of the log by the same row as read singly, which shows whether it has finished.
 
-    If single rows cannot be read, or all fail, the log stays as it is. If this row could not be read now, return that
-    answer.
+    If single rows cannot be read, or all requests for them fail, the log stays as it is. If only this request failed,
+    return its answer.
     """
     if not isinstance(row, tuple):
-        return log if is_log_unreadable(row) or is_failing(row) else row
+        return log if is_log_unreadable(row) or is_source_outage(row) else row
     single = {one.request_id: one for one in row}
     return tuple(single.get(one.request_id, one) for one in log)
 
@@ -66,7 +66,7 @@ def decide_since(
         sighting: What was seen; with the action log if it needs one, and the last reboot in it read singly.
         since: The moment, on the log's clock.
         progress: The server's progress; it is not changed.
-        is_log_given_up: Whether the log has failed for so long that it is not waited for.
+        is_log_given_up: Whether the log has failed for so long that it is no longer waited for.
     """
     decision = decide_look(sighting, progress)
     log = sighting.log
@@ -80,7 +80,7 @@ def decide_since(
         return progress.history_unreadable(f"the action log does not tell whether it has rebooted: {why}")
     last = last_reboot(log, since.earliest)
     if last is None:
-        unknown = _nameless(log, since.earliest)
+        unknown = _last_unknown(log, since.earliest)
         if unknown is None:
             return decision
         return progress.history_uncertain(
@@ -92,8 +92,8 @@ def decide_since(
         return Look(is_unresolved=progress.fate.is_unresolved, delay=PASSING_DELAY)
     if last.start_time + 1.0 <= since.latest:
         return progress.history_uncertain(
-            f"{last.request_id} began at {moment_text(last.start_time)} by the action log's clock, on which the moment "
-            f"may be any from {moment_text(since.earliest)} to {moment_text(since.latest)}"
+            f"{last.request_id} began at {moment_text(last.start_time)} by the action log's clock, on which `since` is "
+            f"between {moment_text(since.earliest)} and {moment_text(since.latest)}"
         )
     # Where no finish is shown the state tells: the server is in no reboot.
     proof = Proof.ACTION if last.is_finished else Proof.STATE

@@ -124,12 +124,13 @@ def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after
     """Return the seconds until the next look at a server.
 
     After a send of unknown fate, a look is due as soon as an action log without a new row proves that the send started
-    nothing. A send that was answered 503 has most likely started nothing. Once a look has found no row for it, looks
-    come at two moments only: when the log would prove it without any lag, because by then the lag may be measured, and
-    when the log proves it with the lag. More would load an overloaded API more than the sends that it shed.
+    nothing. A send that was answered 503 has most likely started nothing. Once a look has found no row for it, there
+    are only two more looks until that is proved: one when the log proves it if reads do not lag, because the lag may be
+    measured by then, and one when the log proves it with the lag. More looks would load an overloaded API more than the
+    sends that it shed.
 
-    Law: the wait of a shed send ends with `server_timeout`, because the last look may show the fate of the send. A
-    drawn wait may end later, as that of any other server.
+    Law: the wait after such a 503 ends with `server_timeout` at the latest, because the last look may show the fate of
+    the send. A drawn wait may end later, as for any other server.
 
     Args:
         progress: The server's progress.
@@ -148,7 +149,8 @@ def next_look(progress: Progress, now: float, lag: float, *, drawn: float, after
     wait = max(0.0, due - now) + after_grace
     is_shed = progress.sends.last_status == 503 and progress.fate.readable_looks > 0
     is_quiet = is_shed and not progress.fate.was_seen_rebooting
-    return min(wait, max(drawn, left) if is_quiet else drawn)
+    latest = max(drawn, left) if is_quiet else drawn
+    return min(wait, latest)
 
 
 def _decide_by_log(log: Log, log_time: LogTime, age: float, sighting: Sighting, progress: Progress) -> Decision:
@@ -208,7 +210,7 @@ def decide_delivered_again(
 
 
 def is_untouched_since(server: Server | Observation, log_time: LogTime) -> bool:
-    """Return whether the server itself says, like a log without a row, that nothing was started since the send.
+    """Return whether the state of a server shows, like a log without a row, that nothing was started since the send.
 
     A reboot saves the server before it is answered (nova/compute/api.py `_hard_reboot`), and `updated` with it.
     """
@@ -248,10 +250,10 @@ def _may_precede(row: Action, log_time: LogTime) -> bool:
 
 
 def are_within_skew(log: Sequence[Action], progress: Progress, log_time: LogTime, user_id: str | None) -> bool:
-    """Return whether a row of ours may be the send, although it seems to precede it or has a name that Nova has not.
+    """Return whether a row of our user may be the send, although it seems older or has a name that Nova does not use.
 
-    The clock of another node may have written its time, and a cloud may have a name of its own for a reboot. This holds
-    whatever the send was answered with: a 409 may be the answer to its second delivery, which met the first.
+    Its time may come from the clock of another node, and a cloud may have its own name for a reboot. The answer to the
+    send does not matter: a 409 may be the answer to its second delivery, which met the first.
     """
     settled = progress.settled_ids
     return any(

@@ -19,8 +19,8 @@ PAGE_LIMIT: Final = 1000
 
 #: After a page fails, the next request has a limit this many times smaller: after four failures, 3 instead of 1000.
 _SHRINK: Final = 4
-#: Servers that a page has at least after its position was refused: it begins earlier, and has to reach past that.
-_REACH: Final = 16
+#: The smallest limit of a page after a position was refused: the page begins earlier, and has to reach past it.
+_LIMIT_AFTER_REFUSAL: Final = 16
 #: Pages that have to come before a larger one is tried, at first. Each larger page that fails multiplies this number.
 _PAGES_BEFORE_GROWTH: Final = 4
 _MOST_PAGES_BEFORE_GROWTH: Final = 1024
@@ -38,8 +38,8 @@ _MOST_REPEATS: Final = 10
 _MOST_IGNORED: Final = 3
 #: Times that a list is started over.
 _MOST_FRESH_STARTS: Final = 10
-#: Positions in a row that may fail for a reason which need not be the position.
-_MOST_DOUBTED: Final = 3
+#: Positions in a row that may count as the cause of failures, although the cloud did not refuse them.
+_MOST_SUSPECTED: Final = 3
 
 
 class Position(NamedTuple):
@@ -142,7 +142,7 @@ class PageSize:
 
     def note_refused_position(self) -> None:
         """Record that pages failed because of their position, and not because of their size."""
-        self.limit = max(self.limit, min(_REACH, self._most))
+        self.limit = max(self.limit, min(_LIMIT_AFTER_REFUSAL, self._most))
 
     def is_last(self, page: Page) -> bool:
         """Return whether a page is so short that it must be the last one of its list.
@@ -158,14 +158,14 @@ class PageSize:
 
 
 class PageFailure(Enum):
-    """Why a page did not come. The value says how often this happens at one position until the position is the cause.
+    """Why a page did not come. The value is the number of such failures after which the position counts as the cause.
 
-    If a page of 20 fails with a probability of 5 %, four failures in a row happen in one list of 8,000.
+    If each page fails with a probability of 5 %, four failures in a row happen in one of 8,000 lists of 20 pages.
     """
 
     #: The cloud refuses the position.
     POSITION = 1
-    #: The cloud answers something else (403, 405, a redirect, a success without a list). Lists without a position came.
+    #: The answer is something else than a list: 403, 405, a redirect, a success without a list.
     STRAY = 2
     #: The cloud refuses the token. The third request is signed by a new sign-in, if one is possible.
     TOKEN = 3
@@ -228,7 +228,7 @@ class ListCursor:
         self._ignored = 0
         #: The failures at this position.
         self._failures: Counter[PageFailure] = Counter()
-        #: What counted as the cause since the list last went on.
+        #: The failures because of which positions were refused since the list last went on.
         self._causes: Counter[PageFailure] = Counter()
         #: The most rows that came before the list was started over.
         self._furthest = 0
@@ -276,21 +276,21 @@ class ListCursor:
         else:
             self.end = ListEnd.REPEATED
 
-    def fail(self, failure: PageFailure) -> bool:
+    def record_failure(self, failure: PageFailure) -> bool:
         """Record that the request for the page failed; return whether the position counts as the cause."""
         if self.position is None:
             return False
         self._failures[failure] += 1
         is_repeated = self._failures[failure] >= failure.value
-        # What was repeated at one position need not be repeated at the next, unless it may pass.
+        # Trouble may pass, so it is repeated at each position. Any other failure is only repeated at the first.
         return is_repeated or (failure is not PageFailure.TROUBLE and self._causes[failure] > 0)
 
-    def refuse(self, failure: PageFailure) -> None:
-        """Record that the position is the cause of a failure, and go back to an earlier one."""
+    def give_up_position(self, failure: PageFailure) -> None:
+        """Go back to an earlier position, because this one is the cause of a failure."""
         assert self.position is not None, "the beginning of a list has no position to refuse"
         self._refused.add(self.position)
         self._causes[failure] += 1
-        if self._causes.total() - self._causes[PageFailure.POSITION] >= _MOST_DOUBTED:
+        if self._causes.total() - self._causes[PageFailure.POSITION] >= _MOST_SUSPECTED:
             # One more request without a position tells whether the cloud still gives lists.
             is_in_trouble = self._causes[PageFailure.TROUBLE] > 0
             self._earlier = iter(() if is_in_trouble or self._fresh_starts else (None,))
@@ -371,8 +371,8 @@ class ListCursor:
             self.end = end if self._says_more else ListEnd.UNCONFIRMED
 
 
-def failure_of(seen: Observation) -> PageFailure | None:
-    """Return why a page did not come; None if the reason cannot be the page or its position."""
+def page_failure(seen: Observation) -> PageFailure | None:
+    """Return why a page did not come; None if neither the page nor its position can be the cause."""
     if is_too_large(seen):
         return PageFailure.TROUBLE
     if not isinstance(seen, Answer) or asks_for_time(seen):
@@ -401,7 +401,7 @@ def is_too_large(seen: Observation) -> bool:
 
 
 def asks_for_time(seen: Observation) -> bool:
-    """Return whether an answer asks for time, and not for another page."""
+    """Return whether the cloud asks to wait, so that another page would fail as well."""
     if not isinstance(seen, Answer):
         return False
     # A 413 may also say that the page is too large.

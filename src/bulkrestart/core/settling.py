@@ -12,15 +12,16 @@ from bulkrestart.core.look import LATE_GRACE, is_log_unreadable
 from bulkrestart.core.model import Action, Log, Outcome, Proof, Reason, RebootType, Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.sources import is_failing
-from bulkrestart.core.states import ACTIVE, DELETED, ERROR, OTHER_ACTIONS, REBOOT, REBOOT_TASKS
+from bulkrestart.core.sources import is_source_outage
+from bulkrestart.core.states import ACTIVE, DELETED, ERROR, KNOWN_ACTIONS, REBOOT, REBOOT_TASKS
 
-#: A row ended in Error. Another did not, and may belong to a second delivery of the same send.
+#: Why a row does not tell how the reboot ended: another row did not end in Error, and may be a second delivery of the
+#: same send.
 _DISPUTED: Final = (
     "of two reboots at about that time one ended in Error, and the clocks do not show which of them is ours"
 )
-#: A row of ours has a name that is not one of Nova's.
-_NAMELESS: Final = "the action log does not show by its names whether an action of that time was the reboot"
+#: The same: a row has a name that is not one of Nova's.
+_UNKNOWN_NAME: Final = "an action of that time has a name that does not show whether it was the reboot"
 
 
 def decide_back(server: Server, progress: Progress, *, is_second_look: bool) -> Watch | Prove | Confirm | Look | End:
@@ -68,7 +69,7 @@ class FoundRow:
 
     Attributes:
         row: The row.
-        doubt: Why the log does not tell how the reboot ended, although it has this row; "" if it does.
+        doubt: Why the log does not tell how the reboot ended, although it has this row; "" if it tells.
     """
 
     row: Action
@@ -104,15 +105,14 @@ def find_accepted(
     since = float("-inf") if log_time is None else log_time.since[0]
     newest = next((row for row in ours if row.start_time + skew > since), None)
     found = named or newest
-    # These may be the reboot, by a name that only this cloud has.
-    nameless = [
+    # These may be the reboot, under this cloud's own name for it.
+    unknown = [
         row
         for row in log
-        if row.action not in {REBOOT, *OTHER_ACTIONS} and row.start_time + skew > since
-        if user_id in (None, row.user_id)
+        if row.action not in KNOWN_ACTIONS and row.start_time + skew > since and user_id in (None, row.user_id)
     ]
-    if found is None and is_shown and nameless:
-        return FoundRow(nameless[0], _NAMELESS)
+    if found is None and is_shown and unknown:
+        return FoundRow(unknown[0], _UNKNOWN_NAME)
     if found is None or (named is None and not is_shown and (log_time is None or found.start_time + 1.0 <= since)):
         return None
     if not found.is_error:
@@ -132,7 +132,7 @@ def find_accepted(
             return FoundRow(row)
     if others:
         return FoundRow(found, _DISPUTED)
-    return FoundRow(found, "" if all(row.is_error for row in nameless) else _NAMELESS)
+    return FoundRow(found, "" if all(row.is_error for row in unknown) else _UNKNOWN_NAME)
 
 
 def decide_proof(
@@ -157,8 +157,8 @@ def decide_proof(
         can_date: Whether the log's clock is known well enough to say that a row is older than the send.
         is_view_fresh: Whether the snapshot that shows the server back must be younger than the reboot, although views
             of servers may lag: the server was seen in the reboot, or enough time has passed since the acceptance.
-        is_untouched: Whether the server was not seen in the reboot, and the snapshot that shows it back says that
-            nothing has saved it since the send, which each reboot does: the view lags, or there was no reboot.
+        is_untouched: Whether no snapshot showed the server in the reboot, and the last one shows that nothing has saved
+            it since the send, as each reboot does: views of servers lag, or there was no reboot.
         is_log_fresh: Whether enough time has passed since the server was back for the log to show an Error.
         is_late: Whether the wait for this server is over.
     """
@@ -169,7 +169,7 @@ def decide_proof(
     elif is_late or (is_view_fresh and not is_untouched):
         by_state = End(outcome=Outcome.COMPLETED, proof=Proof.STATE)
     if not isinstance(log, tuple):
-        return by_state if is_log_unreadable(log) or is_failing(log) or is_late else Watch()
+        return by_state if is_log_unreadable(log) or is_source_outage(log) or is_late else Watch()
     if not log:
         # An empty log is no log: every server has the row of its creation.
         return by_state

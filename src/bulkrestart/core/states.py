@@ -53,8 +53,7 @@ REBOOT_TASKS: Final = frozenset(
 
 #: The name of a reboot in the action log.
 REBOOT: Final = "reboot"
-#: The names of all other actions in Nova's action log and of some in its API, in lower case. A name that is not among
-#: them is a cloud's own, and may mean a reboot.
+#: The names of all other actions in Nova's action log and of some in its API, in lower case.
 OTHER_ACTIONS: Final = frozenset(
     {
         *("create", "delete", "restore", "evacuate", "rebuild", "createbackup", "createimage"),
@@ -65,6 +64,8 @@ OTHER_ACTIONS: Final = frozenset(
         *("attach_interface", "detach_interface"),
     }
 )
+#: A name in the action log that is not one of these is the cloud's own, and may mean a reboot.
+KNOWN_ACTIONS: Final = OTHER_ACTIONS | {REBOOT}
 
 #: vm_states, besides active, in which Nova takes a HARD reboot (nova/compute/api.py `_hard_reboot`).
 HARD_ONLY_STATES: Final = frozenset({STOPPED, "paused", "suspended", ERROR})

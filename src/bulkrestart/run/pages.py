@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bulkrestart.cloud.compute import Compute
 from bulkrestart.core.observation import Answer, Observation
-from bulkrestart.core.pages import ListCursor, Page, PageFailure, Position, failure_of, refuses_limit
+from bulkrestart.core.pages import ListCursor, Page, PageFailure, Position, page_failure, refuses_limit
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class PageWalk:
 
     Attributes:
         cursor: The position in the list.
-        may_repeat: Whether the last request failed in a way that does not tell the cause until it is repeated.
+        may_repeat: Whether the last request failed for a cause that only a repeated request shows.
     """
 
     def __init__(
@@ -87,28 +87,30 @@ class PageWalk:
             self._size.note_page(seen)
             self.cursor.take(seen)
             return seen
-        failure = failure_of(seen)
-        is_cause = failure is not None and self.cursor.fail(failure)
-        if failure is PageFailure.TROUBLE and self._ask_for_less(seen, position, limit, is_cause=is_cause):
-            return PageUnavailable(seen)
-        if failure is None or not is_cause:
-            self.may_repeat = failure is not None and position is not None
+        failure = page_failure(seen)
+        if failure is None:
             return seen
-        self.cursor.refuse(failure)
+        is_cause = self.cursor.record_failure(failure)
+        if failure is PageFailure.TROUBLE and self._lower_limit(seen, position, limit, is_cause=is_cause):
+            return PageUnavailable(seen)
+        if not is_cause:
+            self.may_repeat = position is not None
+            return seen
+        self.cursor.give_up_position(failure)
         self._size.note_refused_position()
         return PageUnavailable(seen)
 
-    def _ask_for_less(self, seen: Observation, position: Position | None, limit: int, *, is_cause: bool) -> bool:
-        """Choose a smaller limit, if one may help; return whether the list goes on with it at once."""
+    def _lower_limit(self, seen: Observation, position: Position | None, limit: int, *, is_cause: bool) -> bool:
+        """Choose a lower limit, if one may help; return whether the list goes on with it at once."""
         is_refused = isinstance(seen, Answer) and refuses_limit(seen)
-        is_bound = position is not None and position.depends_on_limit
-        if is_bound and not is_refused and not is_cause:
-            # A smaller limit would start the list over, so the same page is requested some times first.
+        depends_on_limit = position is not None and position.depends_on_limit
+        if depends_on_limit and not is_refused and not is_cause:
+            # A lower limit would start the list over, so the same page is first requested a few times.
             return False
         self._size.note_failure(limit)
-        is_smaller = self._size.limit < limit
-        if is_smaller:
+        is_lower = self._size.limit < limit
+        if is_lower:
             _log.info("a page of %d servers failed (%s): %d are requested next", limit, seen, self._size.limit)
-        if is_smaller and is_bound:
+        if is_lower and depends_on_limit:
             self.cursor.start_over()
-        return is_smaller and (is_refused or is_bound)
+        return is_lower and (is_refused or depends_on_limit)

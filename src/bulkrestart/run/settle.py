@@ -34,7 +34,7 @@ from bulkrestart.core.settling import (
     never_shown,
     states_unreadable,
 )
-from bulkrestart.core.sources import is_failing
+from bulkrestart.core.sources import is_source_outage
 from bulkrestart.core.states import REBOOT_TASKS
 from bulkrestart.core.trouble import is_trouble
 from bulkrestart.engine.limiter import RunLimiter
@@ -78,6 +78,7 @@ class Watched:
         back: The snapshot that last showed it back; None as long as none has.
         back_at: When the first snapshot of a row that all show it back was asked for; None if the last did not.
         was_rebooting: Whether a snapshot has shown it in a reboot since it was accepted.
+        was_saved: Whether a snapshot has shown that the cloud saved its record after the send, as in every reboot.
         is_untouched: Whether the last snapshot showed that the cloud has not saved the server since the send.
         unseen: Polls in a row that asked for the server and did not show it.
         has_ended_badly: That showed the reboot ended, and the server not active.
@@ -90,6 +91,7 @@ class Watched:
     back: Server | None = None
     back_at: float | None = None
     was_rebooting: bool = False
+    was_saved: bool = False
     is_untouched: bool = False
     unseen: int = 0
     has_ended_badly: bool = False
@@ -265,7 +267,7 @@ class Settler:
         if swept.is_complete:
             await unhurried(list(self._watched.values()), find_absent)
         await self._sweep.read_each(dict.fromkeys(unsure), take, swept)
-        # Without the action logs, which may time out.
+        # Measured before the action logs are read, which may time out.
         swept.took = self._limiter.active_time(anyio.current_time()) - active_began
         # A server that stands on two pages of a list that changes while it is read may have its outcome already.
         # Only ids are kept meanwhile: what is watched of a server is free once it has its outcome.
@@ -338,6 +340,7 @@ class Settler:
         decision = decide_back(server, watched.progress, is_second_look=watched.has_ended_badly)
         watched.seen, watched.has_ended_badly = asked, has_ended_badly(server)
         watched.was_rebooting |= server.task_state in REBOOT_TASKS
+        watched.was_saved |= self._calibration.record_updated(server, watched.progress, asked)
         log_time = self._calibration.log_time(watched.progress, asked)
         watched.is_untouched = log_time is not None and is_untouched_since(server, log_time)
         if not isinstance(decision, Prove):
@@ -361,7 +364,9 @@ class Settler:
             found,
             watched.progress,
             can_date=can_date,
-            is_view_fresh=watched.was_rebooting or now - watched.accepted >= self._calibration.view_lag,
+            is_view_fresh=watched.was_rebooting
+            or watched.was_saved
+            or now - watched.accepted >= self._calibration.view_lag,
             is_untouched=watched.is_untouched and not watched.was_rebooting,
             # A server on two pages of one list may have been shown in a reboot again.
             is_log_fresh=watched.back_at is not None and now - watched.back_at >= self._calibration.lag,
@@ -421,7 +426,7 @@ class Settler:
             named = self._find(read, watched, is_late=is_late) if isinstance(read, tuple) else None
             if named is not None and not named.row.is_error:
                 return read, named
-            if not isinstance(read, tuple) and not is_failing(read) and not _may_be_about_row(read):
+            if not isinstance(read, tuple) and not is_source_outage(read) and not _may_be_about_row(read):
                 return read, None
         whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
         whole = self._calibration.name_own_rows(whole, progress)

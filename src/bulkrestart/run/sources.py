@@ -1,7 +1,7 @@
 """Reads action logs and states of single servers, and stops asking a source that cannot be read (`docs/sources.md`).
 
 Law: a source that is known to be unreadable is not asked again in this run, and one warning says so. A source that
-fails is asked rarely until it can be read again, and a warning says so at both ends.
+fails is asked rarely until it can be read again; one warning says that it fails, and another that it can be read again.
 """
 
 import logging
@@ -17,7 +17,6 @@ from bulkrestart.core.model import Log, Server
 from bulkrestart.core.observation import Answer, Observation, Unanswered, Unsent
 from bulkrestart.core.sources import SourceHealth, SourceOutage, is_failure
 from bulkrestart.core.stall import RequestKind, span
-from bulkrestart.core.trouble import gets_through
 from bulkrestart.engine.limiter import RunLimiter
 
 T = TypeVar("T")
@@ -49,8 +48,8 @@ class Source:
         kind: What its requests ask for.
         words: How warnings name it.
         servers: How many servers the run has.
-        compare: Asks another source about a server, to tell if only this one fails. None: this source is asked as
-            usual, however often it fails.
+        compare: Asks another source about a server, to tell if only this one fails; None if this source is asked as
+            usual however often it fails.
     """
 
     def __init__(
@@ -67,8 +66,8 @@ class Source:
         self._compare = compare
         self._health = SourceHealth(servers)
         self._outage = SourceOutage()
-        #: Whether the last warning said that the source fails.
-        self._is_told_failing = False
+        #: Whether a warning said that the source fails, and none yet that it can be read again.
+        self._has_warned_of_outage = False
 
     @property
     def permanent_answer(self) -> Answer | None:
@@ -85,39 +84,37 @@ class Source:
         self._outage.related, other._outage.related = other._outage, self._outage
 
     def record_read(self) -> None:
-        """Record that the source was read, maybe in another way."""
+        """Record that the source was read, or that an answer of another source shows that it can be."""
         self._health.record_read()
         self._outage.record_read(anyio.current_time())
-        if self._is_told_failing:
-            self._is_told_failing = False
+        if self._has_warned_of_outage:
+            self._has_warned_of_outage = False
             _log.warning("%s can be read again", self._words.name)
 
-    def fails_for(self, server_id: str) -> float:
-        """Return the seconds for which the source has failed; 0.0 if the server is not judged without it."""
+    def failing_seconds(self, server_id: str) -> float:
+        """Return for how many seconds the source has failed; 0.0 unless the server is judged without it."""
         now = anyio.current_time()
         return self._outage.lasts(now) if self._outage.is_failing(server_id, now) else 0.0
 
     def is_suspect(self, server_id: str) -> bool:
-        """Return whether so many requests failed in a row that one request at a time is made."""
+        """Return whether so many requests failed in a row that only one request at a time is made."""
         return self._outage.is_suspect(server_id)
 
     def withhold(self, server_id: str, *, is_last: bool = False) -> Answer | Unsent | Unanswered | None:
         """Return what stands for an answer if no request is to be made now; see `SourceOutage.withhold`."""
         return self.permanent_answer or self._outage.withhold(server_id, anyio.current_time(), is_last=is_last)
 
-    def judge(self, seen: T, server_id: str, *, asked_at: float, is_shown: bool = False) -> T | Answer | Unsent:
+    def judge(
+        self, seen: T, server_id: str, *, asked_at: float, is_shown: bool = False
+    ) -> T | Answer | Unsent | Unanswered:
         """Record an answer, and return what stands for it: see `SourceHealth.judge` and `SourceOutage`."""
         good_elsewhere = self._limiter.count_good_except(self._kind)
         if self._compare is not None and is_failure(seen):
-            assert isinstance(seen, Observation), "what was read is no failure"
             now = anyio.current_time()
             self._outage.record_failure(seen, server_id, now, good_elsewhere, asked_at=asked_at)
             if not self._outage.is_failing(server_id, now):
                 return seen
-            if not self._is_told_failing:
-                self._is_told_failing = True
-                words = "%s fail for %s while other requests succeed (%s): %s, until they can be read again"
-                _log.warning(words, self._words.name, span(self._outage.lasts(now)), seen, self._words.instead)
+            self._warn_of_outage(seen, now)
             return self._outage.answer(now)
         was_readable = self.permanent_answer is None
         if was_readable and not isinstance(seen, Observation):
@@ -146,6 +143,13 @@ class Source:
         asked = anyio.current_time()
         return self.judge(await request(), server_id, asked_at=asked, is_shown=is_shown)
 
+    def _warn_of_outage(self, failure: Observation, now: float) -> None:
+        """Warn that the source fails, once until it can be read again."""
+        if not self._has_warned_of_outage:
+            self._has_warned_of_outage = True
+            words = "%s have failed for %s while other requests succeed (%s): %s, until they can be read again"
+            _log.warning(words, self._words.name, span(self._outage.lasts(now)), failure, self._words.instead)
+
     async def ask(
         self,
         request: Callable[[], Awaitable[T | Observation]],
@@ -158,8 +162,8 @@ class Source:
     ) -> tuple[T | Observation, float]:
         """Make a request, unless the source is known to be unreadable or to fail; see `RunLimiter.ask`.
 
-        After a failure, another source is asked first if no request of another kind has succeeded since: if that fails
-        too, it is not this source alone that fails.
+        If no request of another kind has succeeded since the last failure, another source is asked first: if that fails
+        as well, it is not only this source that fails.
 
         Args:
             request: Makes the request.
@@ -167,12 +171,12 @@ class Source:
             is_for_send: It is of no use once the run has stopped.
             is_shown: Whether the cloud shows the server.
             is_last: The reader will not ask again.
-            must_ask: Ask also a source that fails.
+            must_ask: The request is made even if the source fails.
         """
         is_comparison = False
 
         async def make_request() -> T | Server | Observation:
-            # Decided when the request may leave: others may have failed while it waited for that.
+            # Other requests may have failed while this one waited to leave, so this is decided now.
             nonlocal is_comparison
             good_elsewhere = self._limiter.count_good_except(self._kind)
             if not must_ask and self._outage.needs_comparison(good_elsewhere):
@@ -182,15 +186,17 @@ class Source:
             return await request()
 
         withheld = self.permanent_answer if must_ask else self.withhold(server_id, is_last=is_last)
-        while withheld is None:
+        if withheld is not None:
+            return withheld, anyio.current_time()
+        while True:
             is_comparison = False
             seen, asked = await self._limiter.ask(make_request, is_for_send=is_for_send)
-            if not is_comparison:
-                seen = cast("T | Observation", seen)
-                return self.judge(seen, server_id, asked_at=asked, is_shown=is_shown), asked
-            if isinstance(seen, Observation) and not gets_through(seen):
-                return Unanswered(f"other requests fail as well ({seen})"), asked
-        return withheld, anyio.current_time()
+            if is_comparison and not isinstance(seen, Observation):
+                continue
+            if is_comparison:
+                # Other requests fail as well, so this one is made as if it were any other.
+                seen, asked = await self._limiter.ask(request, is_for_send=is_for_send)
+            return self.judge(cast("T | Observation", seen), server_id, asked_at=asked, is_shown=is_shown), asked
 
 
 class Sources:
@@ -209,7 +215,7 @@ class Sources:
 
     def __init__(self, compute: Compute, limiter: RunLimiter, servers: int) -> None:
         self._compute = compute
-        self._is_finish_told = True
+        self._has_warned_of_finish = False
         self.log = Source(limiter, RequestKind.LOG, _LOG_WORDS, servers, compute.show)
         self.row = Source(limiter, RequestKind.LOG, _ROW_WORDS, servers, compute.show)
         self.log.relate(self.row)
@@ -225,7 +231,7 @@ class Sources:
     ) -> tuple[Log | Observation, float]:
         """Read the action log of a server; return it, or what came instead, and when the request left.
 
-        Before a send that may be the second, also a log that fails is asked.
+        Before a send that may be the second, the log is asked even if it fails.
         """
         request = partial(self._compute.actions, server_id)
         return await self.log.ask(
@@ -245,14 +251,14 @@ class Sources:
             self.log.record_read()
             self._warn_of_finish(seen)
         elif self.log.is_suspect(server_id):
-            # One reader finds out whether whole logs, which replace rows, fail as well.
+            # Whole logs replace rows, so one reader finds out whether these fail as well.
             await self.read_log(server_id, is_shown=True)
         return seen, asked
 
     def _warn_of_finish(self, row: Log) -> None:
         """Warn once if a row that was read singly does not tell whether it has finished."""
-        if self._is_finish_told and any(one.is_finished is None and not one.is_error for one in row):
-            self._is_finish_told = False
+        if not self._has_warned_of_finish and any(one.is_finished is None and not one.is_error for one in row):
+            self._has_warned_of_finish = True
             _log.warning(_FINISH_WORDS)
 
     async def read_server(self, server_id: str, *, is_for_send: bool) -> tuple[Server | Observation, float]:

@@ -188,7 +188,7 @@ class Submitter:
         if since is None:
             decision = decide_look(sighting, progress)
         else:
-            is_given_up = self._sources.log.fails_for(progress.server_id) >= LOOK_TIMEOUT
+            is_given_up = self._sources.log.failing_seconds(progress.server_id) >= LOOK_TIMEOUT
             decision = decide_since(sighting, since, progress, is_log_given_up=is_given_up)
         may_be_delivered_again = progress.sends.has_reached and progress.failed_soft is None
         if isinstance(decision, Send | End) and log is None and may_be_delivered_again:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _WHOLE_INTERVAL: Final = 60.0
 #: Seconds that a walk may always take: twenty pages of a thousand servers, at six seconds each.
 _SHORTEST_BOUND: Final = 120.0
-#: Times that a page of one walk may fail. After each, it is requested again, or a smaller one.
+#: Requests in a row of one walk that may fail. After each, the page is requested again, or a smaller one.
 _FAILED_PAGES: Final = 5
 #: Walks in a row that may fail. One record that Nova cannot show fails every list that it stands in.
 _WALKS: Final = 3
