@@ -59,7 +59,7 @@ def require_past(since: float | None, clock: CloudClock) -> None:
 
 def _check(gate: Gate) -> None:
     if (stop := gate.course.stop) is not None:
-        kind = StalledError if stop.reason is StopReason.STALLED else EndpointError
+        kind = StalledError if stop.reason in (StopReason.STALLED, StopReason.OUTAGE) else EndpointError
         raise kind(f"{stop.detail}; nothing was sent")
 
 
