@@ -216,6 +216,19 @@ def test_a_setting_that_is_no_text(
     assert f"{key.removeprefix('auth.')} must be text, not {kind}" in said.replace("the name of a region", key)
 
 
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [("null", "null"), ("", "null"), ("~", "null"), ('"null"', "'null'"), ("0", "'0'"), ("[1, 2]", "a list")],
+)
+def test_a_verify_that_is_neither_true_nor_false(
+    value: str, word: str, served: TwoRegions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The error repeats what stands in the file, and not what Python calls it."""
+    config().write_text(dump({"lab": {"auth": auth_of(served), "region_name": "eu-1"}}))
+    config("SECURE").write_text(f"clouds:\n  lab:\n    verify: {value}\n")
+    assert f"verify must be true or false without quotes, not {word};" in check_refused(served, capfd)
+
+
 def test_a_secret_in_braces(served: TwoRegions, capfd: pytest.CaptureFixture[str]) -> None:
     """openstack.config formats each setting; what it does not find then is no word of ours."""
     config().write_text(document(served, "sk", f'"{{{MARK}}}"'))

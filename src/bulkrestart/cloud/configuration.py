@@ -522,7 +522,7 @@ def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
 def _word_of(value: object) -> str:
     """Repeat a short word, and name the kind of anything else, which may be a secret in the wrong place."""
     word = str(value)
-    return repr(word) if len(word) <= len("false") and word.isprintable() else kind_of(value)
+    return repr(word) if value is not None and len(word) <= len("false") and word.isprintable() else kind_of(value)
 
 
 def _insecure_variable() -> str:
