@@ -24,6 +24,16 @@ class Course:
         self.stopped = anyio.Event()
         self.lost = anyio.Event()
         self._told: list[Callable[[], None]] = []
+        self._is_logged = False
+
+    def begin(self) -> None:
+        """Log why the run stops, from now on. Until then an error that is raised says it, and the log would repeat it.
+
+        If the run has stopped already, that is logged now.
+        """
+        if not self._is_logged and self.stop is not None:
+            _log_stop(self.stop)
+        self._is_logged = True
 
     def tell(self, callback: Callable[[], None]) -> None:
         """Call this as soon as the run stops, or is lost."""
@@ -39,10 +49,15 @@ class Course:
         if self.stop is None:
             self.stop = stop
             self.stopped.set()
-            _log.warning("the run stops: %s", stop.detail)
+            if self._is_logged:
+                _log_stop(stop)
         elif stop.reason is StopReason.STALLED:
             _log.warning("the run waits no longer: %s", stop.detail)
         if stop.reason in (StopReason.OUTAGE, StopReason.STALLED) if is_lost is None else is_lost:
             self.lost.set()
         for callback in self._told:
             callback()
+
+
+def _log_stop(stop: Stop) -> None:
+    _log.warning("the run stops: %s", stop.detail)
