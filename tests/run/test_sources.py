@@ -441,6 +441,67 @@ def test_single_rows_that_fail(way: Callable[[], httpx.Response], caplog: pytest
 
 
 @fails
+@pytest.mark.parametrize("servers", [1, 2, 12])
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+def test_single_rows_of_one_server_that_fail(way: Callable[[], httpx.Response], servers: int, reboot_type: str) -> None:
+    """The whole log shows the Error of its reboot: as soon as some requests have failed, at the latest at the end."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(5.0, 5.0)), {"row"}, way)
+        broken = transport.cloud.ids[0]
+        transport.servers = {broken}
+        transport.cloud.break_host(broken, HostFault.REVERTED)
+        report = await restart(transport, reboot_type=reboot_type, wait_timeout=120.0)
+        assert (report[broken].outcome, report[broken].reason) == (Outcome.FAILED, Reason.NOT_REBOOTED)
+        assert report.summary.get(Outcome.COMPLETED, 0) == servers - 1
+        assert set(transport.cloud.posts.values()) == {1}
+        # Where a request times out, the log may do so too: it is read when the wait is over.
+        assert report[broken].elapsed < (300.0 if way in (time_out, cut) else 60.0)
+        assert transport.asked.count("log") <= 4
+
+    virtually(main)
+
+
+@fails
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_rows_of_one_server_that_fail_after_a_reboot(way: Callable[[], httpx.Response], servers: int) -> None:
+    """Its row is waited for to the end, because the whole log does not show when a reboot ends."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(5.0, 5.0)), {"row"}, way)
+        broken = transport.cloud.ids[0]
+        transport.servers = {broken}
+        report = await restart(transport, wait_timeout=80.0)
+        assert [result.proof for result in report] == [Proof.STATE, *[Proof.ACTION] * (servers - 1)]
+        assert report[broken].elapsed >= 80.0
+        assert transport.asked.count("log") <= 6
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("status", [400, 404, 418])
+@pytest.mark.parametrize("request_ids", RequestIds)
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_single_rows_of_one_server_that_are_answered_oddly(
+    status: int, request_ids: RequestIds, is_broken: bool
+) -> None:
+    """The whole log shows an Error too if it is read before each row."""
+
+    async def main() -> None:
+        cloud = cloud_of(3, reboot_seconds=(5.0, 5.0), request_ids=request_ids)
+        transport = Keeping(cloud, {"row"}, lambda: httpx.Response(status, text="default backend"))
+        broken = cloud.ids[0]
+        transport.servers = {broken}
+        if is_broken:
+            cloud.break_host(broken, HostFault.REVERTED)
+        report = await restart(transport, wait_timeout=120.0)
+        assert report[broken].outcome is (Outcome.FAILED if is_broken else Outcome.COMPLETED)
+        assert report.summary.get(Outcome.COMPLETED, 0) == 3 - is_broken
+
+    virtually(main)
+
+
+@fails
 def test_a_cloud_that_fails_is_not_an_action_log_that_fails(
     way: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
 ) -> None:
