@@ -255,6 +255,93 @@ def test_single_servers(way: Callable[[], httpx.Response], caplog: pytest.LogCap
     assert caplog.text.count("only lists can show whether servers are back") == 1
 
 
+@pytest.mark.unmeasured
+@ways
+@pytest.mark.parametrize("max_down", [None, 1, 2])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_servers_while_few_are_watched(
+    way: Callable[[], httpx.Response], servers: int, max_down: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The list is used also for one server, and single servers are soon not asked for again."""
+
+    async def main() -> None:
+        # The look before the run succeeds: if that cannot be read, the endpoint may be wrong.
+        transport = Keeping(cloud_of(servers, reboot_seconds=(20.0, 20.0)), {"show"}, way, times=(1.0, float("inf")))
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=max_down)
+        report = await restart(transport, rollout=rollout)
+        assert report.stopped is None
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+        assert set(transport.cloud.cycles.values()) == {1}
+        assert transport.asked.count("show") <= 5 + 2
+        assert report.elapsed < 60.0 * servers
+
+    virtually(main)
+    assert "the run does not wait for any" not in caplog.text
+
+
+@pytest.mark.parametrize("way", [WAYS["403"], WAYS["404 of a gateway"], WAYS["501"]], ids=["403", "404", "501"])
+@pytest.mark.parametrize("seconds", [1.0, 20.0, 90.0])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_servers_that_are_refused_for_a_time(
+    way: Callable[[], httpx.Response], seconds: float, servers: int
+) -> None:
+    """The list is used as long as they are refused, or longer."""
+
+    async def main() -> None:
+        times = (1.0, 1.0 + seconds)
+        transport = Keeping(cloud_of(servers, reboot_seconds=(50.0, 50.0)), {"show"}, way, times=times)
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+
+    virtually(main)
+
+
+@ways
+@pytest.mark.parametrize("max_down", [None, 1])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_servers_and_a_server_that_hangs(
+    way: Callable[[], httpx.Response], servers: int, max_down: int | None
+) -> None:
+    """The list shows that its reboot has not finished: it is not in doubt, and not completed."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(20.0, 20.0)), {"show"}, way, times=(1.0, float("inf")))
+        hung = transport.cloud.ids[-1]
+        transport.cloud.break_host(hung, HostFault.HANG)
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=max_down)
+        report = await restart(transport, rollout=rollout, wait_timeout=120.0)
+        assert (report[hung].outcome, report[hung].reason) == (Outcome.FAILED, Reason.NOT_BACK)
+        assert report.summary.get(Outcome.COMPLETED, 0) == servers - 1
+
+    virtually(main)
+
+
+@fails
+@pytest.mark.parametrize("servers", [1, 2])
+def test_single_servers_that_are_refused_while_lists_fail(way: Callable[[], httpx.Response], servers: int) -> None:
+    """It is waited for the list, which may be read again."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(20.0, 20.0)))
+        refused = Keeping.handle_async_request
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            kind = kind_of(request)
+            if kind == "show" and trio.current_time() >= 1.0:
+                return WAYS["403"]()
+            if kind == "list" and 1.0 <= trio.current_time() < 60.0:
+                if way is time_out:
+                    await trio.sleep(60.0)
+                return way()
+            return await refused(transport, request)
+
+        transport.handle_async_request = answer  # type: ignore[method-assign]
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+
+    virtually(main)
+
+
 #: What a warning says of whole logs that fail, and at the end of that.
 FAILING: Final = "reboots are judged by the states of servers alone, until they can be read again"
 MODES: Final[Mapping[str, Mapping[str, object]]] = {
