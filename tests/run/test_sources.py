@@ -550,6 +550,21 @@ def test_single_rows_of_one_server_that_fail(way: Callable[[], httpx.Response], 
 
 
 @fails
+def test_single_rows_of_one_server_that_fail_without_ids(way: Callable[[], httpx.Response]) -> None:
+    """When the wait is over, the whole log shows the Error of a row that was found in it and cannot be read."""
+
+    async def main() -> None:
+        cloud = cloud_of(3, reboot_seconds=(5.0, 5.0), request_ids=RequestIds.HIDDEN)
+        transport = Keeping(cloud, {"row"}, way, servers={cloud.ids[0]})
+        cloud.break_host(cloud.ids[0], HostFault.REVERTED)
+        report = await restart(transport, wait_timeout=50.0)
+        assert (report[cloud.ids[0]].outcome, report[cloud.ids[0]].reason) == (Outcome.FAILED, Reason.NOT_REBOOTED)
+        assert report.summary[Outcome.COMPLETED] == 2
+
+    virtually(main)
+
+
+@fails
 @pytest.mark.parametrize("servers", [1, 2, 12])
 def test_single_rows_of_one_server_that_fail_after_a_reboot(way: Callable[[], httpx.Response], servers: int) -> None:
     """Its row is waited for to the end, because the whole log does not show when a reboot ends."""
@@ -960,6 +975,25 @@ def test_one_id_for_all_answers_is_none(name: str, status: int) -> None:
         assert set(cloud.cycles.values()) <= {1, 2}
         for result in report:
             assert (result.outcome is Outcome.COMPLETED) <= (cloud.cycles[result.server_id] == 2)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("reboot_type", ["soft", "hard"])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_one_id_for_all_answers_is_not_that_of_a_creation(servers: int, reboot_type: str) -> None:
+    """A server whose only row is its creation has not rebooted, though that row carries the id of an answer."""
+
+    def one_id(_: str, document: object) -> object:
+        return mapped(document, lambda key, value: "req-fixed" if key == "request_id" else value)
+
+    async def main() -> None:
+        cloud = cloud_of(servers)
+        for server_id in cloud.ids:
+            cloud.script(server_id, Fault.respond(202, headers={"x-openstack-request-id": "req-fixed"}))
+        report = await restart(Keeping(cloud, change=one_id), wait_timeout=200.0, reboot_type=reboot_type)
+        assert Outcome.COMPLETED not in report.summary
+        assert set(cloud.cycles.values()) == {0}
 
     virtually(main)
 
