@@ -581,11 +581,12 @@ def test_single_rows_of_one_server_that_fail_after_a_reboot(way: Callable[[], ht
     virtually(main)
 
 
+@pytest.mark.parametrize("wait_timeout", [20.0, 120.0])
 @pytest.mark.parametrize("status", [400, 404, 418])
 @pytest.mark.parametrize("request_ids", RequestIds)
 @pytest.mark.parametrize("is_broken", [True, False])
 def test_single_rows_of_one_server_that_are_answered_oddly(
-    status: int, request_ids: RequestIds, is_broken: bool
+    status: int, request_ids: RequestIds, is_broken: bool, wait_timeout: float
 ) -> None:
     """The whole log shows an Error too if it is read before each row."""
 
@@ -596,7 +597,7 @@ def test_single_rows_of_one_server_that_are_answered_oddly(
         transport.servers = {broken}
         if is_broken:
             cloud.break_host(broken, HostFault.REVERTED)
-        report = await restart(transport, wait_timeout=120.0)
+        report = await restart(transport, wait_timeout=wait_timeout)
         assert report[broken].outcome is (Outcome.FAILED if is_broken else Outcome.COMPLETED)
         assert report.summary.get(Outcome.COMPLETED, 0) == 3 - is_broken
 
