@@ -103,7 +103,7 @@ def test_argument_of_a_client(arguments: dict[str, Any], words: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-TOKEN: Final = "the token is empty or holds white space"
+TOKEN: Final = "the token must be printable ASCII without white space, and not empty"
 
 
 ACCESS_KEY: Final = {"access_key": "AK", "secret_key": "s3cret"}
@@ -112,14 +112,29 @@ ACCESS_KEY: Final = {"access_key": "AK", "secret_key": "s3cret"}
 @pytest.mark.parametrize(
     ("kind", "arguments", "words"),
     [
-        *((Token, {"value": value}, TOKEN) for value in ("", "s3cret\n", "two s3cret", b"s3cret", None)),
         *(
-            (AccessKey, ACCESS_KEY | {name: value}, f"{name} is empty or holds white space")
-            for name in ("access_key", "secret_key", "project_id", "security_token")
-            for value in ("", "s3cret\n", "two s3cret", b"s3cret", 5)
+            (Token, {"value": value}, TOKEN)
+            for value in ("", "s3cret\n", "two s3cret", "s3cr\xf6t", "s3cret\x7f", "\u200bs3cret", b"s3cret", None)
         ),
-        (AccessKey, ACCESS_KEY | {"access_key": None}, "access_key is empty or holds white space"),
-        (AccessKey, ACCESS_KEY | {"secret_key": None}, "secret_key is empty or holds white space"),
+        *(
+            (
+                AccessKey,
+                ACCESS_KEY | {name: value},
+                f"{name} must be printable ASCII without white space, and not empty",
+            )
+            for name in ("access_key", "secret_key", "project_id", "security_token")
+            for value in ("", "s3cret\n", "two s3cret", "s3cr\xf6t", "s3cret\x7f", b"s3cret", 5)
+        ),
+        (
+            AccessKey,
+            ACCESS_KEY | {"access_key": None},
+            "access_key must be printable ASCII without white space, and not empty",
+        ),
+        (
+            AccessKey,
+            ACCESS_KEY | {"secret_key": None},
+            "secret_key must be printable ASCII without white space, and not empty",
+        ),
     ],
 )
 def test_argument_of_what_signs(kind: Callable[..., object], arguments: dict[str, Any], words: str) -> None:

@@ -186,7 +186,9 @@ def test_another_run_is_refused(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--journal", ""), "give --journal FILE or --no-journal, one of them"),
+        (("--journal", ""), "--journal is empty: give the name of a file, or --no-journal"),
+        (("--journal=",), "--journal is empty"),
+        (("--journal", "", "--no-journal"), "--journal is empty"),
         (("--journal", "x", "--no-journal"), "give --journal FILE or --no-journal, one of them"),
         (("--since", "yesterday"), "--since must be a moment such as 2026-11-23T02:00Z, not 'yesterday'"),
         (("--since", "2026-01-01"), "--since must have a zone: "),

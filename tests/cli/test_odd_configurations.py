@@ -167,6 +167,68 @@ def test_any_value_on_the_command_line(
     check_refused(served, capfd, may_run=True)
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("null", "null"),
+        ("", "null"),
+        ("[1]", "a list"),
+        ("[]", "a list"),
+        ('"s3cret"', "text"),
+        ("5", "a number"),
+        ("false", "true or false"),
+    ],
+)
+@pytest.mark.parametrize("name", ["CONFIG", "SECURE"])
+def test_an_auth_section_that_is_no_mapping(
+    name: str, value: str, kind: str, served: TwoRegions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the cloud, the section and what stands there."""
+    config().write_text(dump({"lab": {"auth": auth_of(served), "region_name": "eu-1"}}))
+    config(name).write_text(f"clouds:\n  lab:\n    region_name: eu-1\n    auth: {value}\n")
+    words = f"cloud 'lab' cannot be used: auth must be a mapping, not {kind}; see clouds.yaml, or OS_*"
+    assert check_refused(served, capfd) == f"bulkrestart: {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("auth.auth_url", "null", "null"),
+        ("auth.auth_url", "5", "a number"),
+        ("auth.auth_url", "[1]", "a list"),
+        ("profile", "5", "a number"),
+        ("profile", '{"s3cret": 5}', "a mapping"),
+        ("cloud", "[s3cret]", "a list"),
+        ("cloud", "2026-01-01", "a date"),
+        ("region_name", "null", "null"),
+        ("region_name", '{"s3cret": 5}', "a mapping"),
+        ("region_name", "2026-01-01", "a date"),
+        ("region_name", "true", "true or false"),
+    ],
+)
+def test_a_setting_that_is_no_text(
+    key: str, value: str, kind: str, served: TwoRegions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the cloud, the setting and what stands there, in words of the file and not of Python."""
+    config().write_text(document(served, key, value))
+    said = check_refused(served, capfd)
+    assert "cloud 'lab' cannot be used: " in said
+    assert f"{key.removeprefix('auth.')} must be text, not {kind}" in said.replace("the name of a region", key)
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [("null", "null"), ("", "null"), ("~", "null"), ('"null"', "'null'"), ("0", "'0'"), ("[1, 2]", "a list")],
+)
+def test_a_verify_that_is_neither_true_nor_false(
+    value: str, word: str, served: TwoRegions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The error repeats what stands in the file, and not what Python calls it."""
+    config().write_text(dump({"lab": {"auth": auth_of(served), "region_name": "eu-1"}}))
+    config("SECURE").write_text(f"clouds:\n  lab:\n    verify: {value}\n")
+    assert f"verify must be true or false without quotes, not {word};" in check_refused(served, capfd)
+
+
 def test_a_secret_in_braces(served: TwoRegions, capfd: pytest.CaptureFixture[str]) -> None:
     """openstack.config formats each setting; what it does not find then is no word of ours."""
     config().write_text(document(served, "sk", f'"{{{MARK}}}"'))

@@ -44,6 +44,44 @@ def test_before_anything_is_sent(cli: Cli, serve: Serve, command: str, monkeypat
     assert "nothing was sent" in end.err
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault.throttled(3600.0), id="429"),
+        pytest.param(Fault.throttled(3600.0, status=413), id="413"),
+        pytest.param(Fault.throttled(7200.0), id="two hours"),
+        pytest.param(Fault.respond(429, b"slow down", {"retry-after": "3600"}), id="a gateway's"),
+        pytest.param(Fault.respond(429, b"", {"retry-after": "86400"}), id="empty"),
+    ],
+)
+@pytest.mark.parametrize("command", ["restart", "restart --dry-run", "restart --all", "servers --all"])
+def test_a_wait_that_is_too_long_before_anything_is_sent(cli: Cli, serve: Serve, command: str, fault: Fault) -> None:
+    """The input is good: it ends with 4. One line says so, and a list of servers is no run that stops."""
+    cloud = Cloud(2)
+    cloud.outage = fault
+    name, *options = command.split()
+    ids = [] if "--all" in options else cloud.ids
+    end = cli(name, "--endpoint", serve(cloud).endpoint, *options, *ids)
+    assert (end.code, end.out, end.err.count("\n")) == (ExitCode.STOPPED, "", 1), end
+    assert end.err.startswith("bulkrestart: the cloud asks to wait for ")
+    assert end.err.endswith("what is left can be restarted after that; nothing was sent\n")
+    assert not cloud.posts
+
+
+@pytest.mark.parametrize("command", ["restart", "restart --dry-run", "servers --all"])
+@pytest.mark.parametrize(
+    "fault", [Fault.respond(404, b"<html>"), Fault.respond(302), Fault.respond(407), Fault.respond(200, b"<html>")]
+)
+def test_what_stays_bad_input(cli: Cli, serve: Serve, command: str, fault: Fault) -> None:
+    """A wrong endpoint is bad input, and is told once as well."""
+    cloud = Cloud(2)
+    cloud.outage = fault
+    name, *options = command.split()
+    end = cli(name, "--endpoint", serve(cloud).endpoint, *options, *([] if "--all" in options else cloud.ids))
+    assert (end.code, end.err.count("\n")) == (ExitCode.USAGE, 1), end
+    assert "nothing was sent" in end.err
+
+
 def test_a_list_that_never_comes(cli: Cli, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """`servers` ends as a restart does."""
     monkeypatch.setattr("bulkrestart.client.STALL_TIMEOUT", 0.3)

@@ -244,7 +244,7 @@ def test_what_a_function_gives_may_be_no_token(backend: str, source: Callable[[]
     """It is trouble that says what is wrong with it, and does not repeat what may be most of a token."""
 
     async def main() -> None:
-        with pytest.raises(SignInError, match="empty or holds white space") as caught:
+        with pytest.raises(SignInError, match="must be printable ASCII without white space") as caught:
             await Token(source).fetch()
         assert SECRET not in str(caught.value.trouble)
         assert not caught.value.trouble.is_final

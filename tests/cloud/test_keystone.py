@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -1106,10 +1107,49 @@ def test_the_extra_is_loaded_only_where_it_is_used() -> None:
 @pytest.mark.parametrize(
     ("settings", "variable", "words"),
     [
+        ({"verify": "/nope"}, None, "verify of cloud 'test': cannot read certificates from /nope: "),
+        (
+            {"verify": "/nope", "cert": "/dev/null"},
+            None,
+            "verify of cloud 'test': cannot read certificates from /nope: ",
+        ),
+        ({"cacert": "/nope"}, None, "cacert of cloud 'test': cannot read certificates from /nope: "),
+        (
+            {"cacert": "/nope", "verify": "/other"},
+            None,
+            "cacert of cloud 'test': cannot read certificates from /nope: ",
+        ),
+        ({"cacert": "/dev/null"}, None, "cacert of cloud 'test': /dev/null holds no certificates: "),
+        ({"cert": "/nope", "verify": False}, None, "cert of cloud 'test': cannot read the certificate /nope"),
+        (
+            {"cert": "/dev/null", "key": "/nope", "verify": False},
+            None,
+            "cert and key of cloud 'test': /dev/null and ",
+        ),
+        ({}, "/nope", "SSL_CERT_FILE: cannot read certificates from /nope: "),
+        ({"cert": "/other"}, "/nope", "SSL_CERT_FILE: cannot read certificates from /nope: "),
+    ],
+)
+def test_a_file_of_certificates_that_cannot_be_used(
+    keystone: FakeKeystone, monkeypatch: pytest.MonkeyPatch, settings: Settings, variable: str | None, words: str
+) -> None:
+    """The error names the setting and the cloud; a file that a variable names is no setting of the cloud."""
+    monkeypatch.delenv("OS_CACERT", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("SSL_CERT_FILE", variable)
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}"):
+        read(keystone, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "words"),
+    [
         pytest.param({"verify": "false"}, None, "verify must be true or false without quotes, not 'false'", id="text"),
         pytest.param({"verify": "False", "cacert": "ca.pem"}, None, "verify must be true or false", id="with cacert"),
         pytest.param({"verify": "no"}, None, "verify must be true or false without quotes, not 'no'", id="no"),
         pytest.param({"verify": 0}, None, "verify must be true or false without quotes, not '0'", id="number"),
+        pytest.param({"verify": "null"}, None, "verify must be true or false without quotes, not 'null'", id="a word"),
+        pytest.param({"verify": {}}, None, "verify must be true or false without quotes, not '{}'", id="mapping"),
         pytest.param({"verify": ["x"]}, None, "verify must be true or false without quotes", id="list"),
         pytest.param({"insecure": "yes"}, None, "insecure must be true or false, not 'yes'", id="insecure: yes"),
         pytest.param({"insecure": 1}, None, "insecure must be true or false, not '1'", id="insecure: 1"),

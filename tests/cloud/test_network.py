@@ -452,6 +452,9 @@ def test_what_others_reach_without_a_proxy(monkeypatch: pytest.MonkeyPatch, but:
     "rubbish",
     [
         f"ftp://me:{PASSWORD}@proxy",
+        f"socks4://me:{PASSWORD}@proxy",
+        f"htp://me:{PASSWORD}@proxy",
+        f"{PASSWORD}://proxy",
         f"http://me:{PASSWORD}@proxy:port",
         f"http://me:{PASSWORD}@proxy:99999999",
         f"http://me:{PASSWORD}@proxy:0x10",
@@ -473,6 +476,9 @@ def test_what_is_no_proxy_is_refused(monkeypatch: pytest.MonkeyPatch, rubbish: s
         monkeypatch.setenv("HTTPS_PROXY", rubbish)
     with pytest.raises(ValueError, match=r"the environment names no usable proxy.*HTTPS_PROXY") as caught:
         proxy_of("https://compute.test/")
+    is_scheme = not rubbish.startswith("http://")
+    assert ("its scheme must be http, https, socks5 or socks5h" in str(caught.value)) is is_scheme
+    assert ("its host or its port is missing or not valid" in str(caught.value)) is not is_scheme
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     # Only the frame of this test may hold it.
     assert PASSWORD not in "".join(shown.format_exception_only())

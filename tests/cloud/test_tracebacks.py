@@ -104,7 +104,7 @@ def exhaust(auth: httpx.Auth) -> None:
 )
 def test_a_malformed_secret(make: Callable[[Any], object], value: str) -> None:
     """What cannot be a secret most often holds one: no frame of ours shows it."""
-    with pytest.raises(ValueError, match="is empty or holds white space") as caught:
+    with pytest.raises(ValueError, match="must be printable ASCII without white space") as caught:
         make(MALFORMED[value]())
     # The first frame is this one, and the second is the lambda's, which is the caller's.
     ours = caught.traceback[2]._rawentry

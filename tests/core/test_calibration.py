@@ -376,7 +376,8 @@ def answered(*request_ids: str | None) -> Progress:
     """Give a server with a send for each answer, which carried such an id."""
     order = Order(reboot_type=RebootType.SOFT)
     attempts = tuple(Attempt(0.0, "202", request_id) for request_id in request_ids)
-    return Progress(server_id="server", order=order, reboot_type=order.reboot_type, sends=Sends(attempts=attempts))
+    sends = Sends(attempts=attempts, since=(DATE, DATE + 1.0))
+    return Progress(server_id="server", order=order, reboot_type=order.reboot_type, sends=sends)
 
 
 OWN = reboot(1, start=1.0)
@@ -389,6 +390,20 @@ def test_row_with_the_id_of_an_answer_is_a_reboot_by_any_name(name: str, ids: tu
     log = (replace(OWN, action=name), replace(OWN, action="lock", request_id="req-9"), CREATED)
 
     assert calibration().name_own_rows(log, answered(*ids)) == (OWN, *log[1:])
+
+
+@pytest.mark.parametrize("name", ["create", "start", "stop", "rebuild"])
+@pytest.mark.parametrize(("before", "is_old"), [(-5.0, False), (59.0, False), (61.0, True), (9e6, True)])
+def test_row_of_another_action_from_before_the_send_is_not_ours(name: str, before: float, is_old: bool) -> None:
+    """A gateway wrote its id on an answer of ours: the row neither is a reboot nor sets the log's clock."""
+    one, row = calibration(), replace(OWN, action=name, start_time=DATE - before)
+
+    log = one.name_own_rows((row,), answered("req-1"))
+
+    assert log == (replace(row, request_id="") if is_old else replace(row, action="reboot"),)
+    undated = answered("req-1")
+    undated.sends.since = None
+    assert one.name_own_rows((row,), undated) == (replace(row, request_id=""),)
 
 
 @pytest.mark.parametrize("name", ["power-cycle", "restart", "neustart", "stop", "create"])

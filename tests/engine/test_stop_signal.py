@@ -48,3 +48,37 @@ def test_the_first_reason_stands(later: StopReason, caplog: pytest.LogCaptureFix
     if later is StopReason.STALLED:
         words.append("the run waits no longer: later")
     assert [record.getMessage() for record in caplog.records] == words
+
+
+REASONS = [StopReason.OUTAGE, StopReason.STALLED, StopReason.WRONG_ENDPOINT, StopReason.UNAUTHORIZED]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize(
+    ("steps", "lines"),
+    [
+        ("stop", []),
+        ("stop stop", []),
+        ("stop begin", ["the run stops: why"]),
+        ("begin stop", ["the run stops: why"]),
+        ("begin begin stop", ["the run stops: why"]),
+        ("stop begin begin", ["the run stops: why"]),
+        ("begin stop begin", ["the run stops: why"]),
+    ],
+)
+def test_when_a_stop_is_logged(
+    steps: str, lines: list[str], reason: StopReason, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once, and only if the run begins: before that, nothing was sent, and an error is raised."""
+
+    async def main() -> None:
+        signal = StopSignal()
+        for step in steps.split():
+            if step == "begin":
+                signal.begin()
+            else:
+                signal.halt(Stop(reason, "why"))
+
+    with caplog.at_level(logging.WARNING):
+        anyio.run(main)
+    assert [line for line in caplog.messages if line.startswith("the run stops")] == lines

@@ -3,12 +3,14 @@
 import errno
 import logging
 import ssl
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from bulkrestart import AuthError, BulkRestartError, EndpointError, Outcome, RestartClient, Token
 from bulkrestart.simulator import Call, Cloud, Fault, asgi
+from tests.cloud.loopback import leaves_generators
 from tests.virtual import client_of, cloud_of, virtually
 
 UNSCOPED = "Malformed request URL: URL's project_id 'a' doesn't match Context's project_id 'None'"
@@ -26,8 +28,8 @@ WRONG_PROJECT = "Malformed request URL: URL's project_id 'a' doesn't match Conte
         ([Fault.error(400, WRONG_PROJECT)] * 3, EndpointError, "the project in it"),
         ([Fault.error(400, UNSCOPED)], AuthError, "belongs to no project .*; get one for the project"),
         ([Fault.respond(404, b"<html>"), Fault.respond(302), Fault.respond(407)], EndpointError, "the proxy wants"),
-        ([Fault.error(503)] * 5, EndpointError, "does not answer"),
-        ([Fault.respond(503)] * 5, EndpointError, "does not answer"),
+        ([Fault.error(503)] * 5, EndpointError, r"gives no usable answer \(503 serviceUnavailable: \w"),
+        ([Fault.respond(503)] * 5, EndpointError, r"gives no usable answer \(503\); check the URL"),
         ([Fault.no_reply(applied=False)] * 5, EndpointError, "does not answer"),
         ([Fault.slow(1000.0)] * 5, EndpointError, "no answer within 60 s"),
     ],
@@ -229,6 +231,72 @@ def test_a_limit_of_this_machine_in_a_run_is_told_once(caplog: pytest.LogCapture
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1, messages
     assert "EMFILE cloud.test:80: Too many open files on this machine; raise the limit of open files" in messages[0]
+
+
+class Stream(httpx.AsyncByteStream):
+    """A body in pieces, after which the connection may break."""
+
+    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
+        self._pieces = pieces
+        self._error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces, and fail."""
+        for piece in self._pieces:
+            yield piece
+        if self._error is not None:
+            raise self._error
+
+
+#: Bodies that cannot be read: the headers, the pieces, what the connection raises after them, and what the error says.
+UNREADABLE = [
+    pytest.param({"content-encoding": "gzip"}, [b"{}"], None, r"\(Content-Encoding: gzip\)", id="gzip is said"),
+    pytest.param({"content-encoding": "deflate"}, [b"{}"], None, "ends too early", id="deflate is said"),
+    pytest.param({"content-encoding": "br"}, [b"{}"], None, r"\(Content-Encoding: br\)", id="br is said"),
+    pytest.param({"content-encoding": "zstd, gzip"}, [b"{}"], None, "zstd, gzip", id="two are said"),
+    pytest.param({}, [b'{"server'], httpx.RemoteProtocolError("bad chunk"), "ends too early", id="a bad chunk"),
+    pytest.param({}, [], httpx.RemoteProtocolError("bad chunk"), "ends too early", id="a bad first chunk"),
+    pytest.param({}, [b'{"server'], httpx.ReadError("reset"), "ends too early", id="a reset"),
+    pytest.param({}, [b"{", *[b" " * 2**20] * 60], None, "or is too long", id="too long"),
+]
+
+
+@pytest.mark.unmeasured
+@leaves_generators
+@pytest.mark.parametrize("is_list", [False, True], ids=["look", "list"])
+@pytest.mark.parametrize(("headers", "pieces", "failure", "words"), UNREADABLE)
+def test_an_answer_whose_body_cannot_be_read(
+    is_list: bool,
+    headers: dict[str, str],
+    pieces: list[bytes],
+    failure: Exception | None,
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The error says why the answer is of no use, and not that none came, nor only that its status is 200."""
+
+    async def main() -> str:
+        asked: list[str] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.method)
+            return httpx.Response(200, headers=headers, stream=Stream(*pieces, error=failure))
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+            client = RestartClient("http://cloud.test/v2.1/project", auth=Token("t"), http=http)
+            with pytest.raises(EndpointError, match=words) as caught:
+                await client.restart(client.servers() if is_list else ["a", "b"])
+        assert set(asked) == {"GET"}
+        return str(caught.value)
+
+    with caplog.at_level(logging.DEBUG, logger="bulkrestart"):
+        said = virtually(main)
+    what = " when it is asked for its list of servers" if is_list else ""
+    assert said.startswith(f"the compute API gives no usable answer{what} (200: the body of the answer ")
+    assert said.endswith("; nothing was sent")
+    looks = [line for line in caplog.messages if "follows" in line]
+    assert looks
+    assert all("does not answer" not in line and "(200: the body" in line for line in looks)
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])

@@ -255,6 +255,93 @@ def test_single_servers(way: Callable[[], httpx.Response], caplog: pytest.LogCap
     assert caplog.text.count("only lists can show whether servers are back") == 1
 
 
+@pytest.mark.unmeasured
+@ways
+@pytest.mark.parametrize("max_down", [None, 1, 2])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_servers_while_few_are_watched(
+    way: Callable[[], httpx.Response], servers: int, max_down: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The list is used also for one server, and single servers are soon not asked for again."""
+
+    async def main() -> None:
+        # The look before the run succeeds: if that cannot be read, the endpoint may be wrong.
+        transport = Keeping(cloud_of(servers, reboot_seconds=(20.0, 20.0)), {"show"}, way, times=(1.0, float("inf")))
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=max_down)
+        report = await restart(transport, rollout=rollout)
+        assert report.stopped is None
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+        assert set(transport.cloud.cycles.values()) == {1}
+        assert transport.asked.count("show") <= 5 + 2
+        assert report.elapsed < 60.0 * servers
+
+    virtually(main)
+    assert "the run does not wait for any" not in caplog.text
+
+
+@pytest.mark.parametrize("way", [WAYS["403"], WAYS["404 of a gateway"], WAYS["501"]], ids=["403", "404", "501"])
+@pytest.mark.parametrize("seconds", [1.0, 20.0, 90.0])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_servers_that_are_refused_for_a_time(
+    way: Callable[[], httpx.Response], seconds: float, servers: int
+) -> None:
+    """The list is used as long as they are refused, or longer."""
+
+    async def main() -> None:
+        times = (1.0, 1.0 + seconds)
+        transport = Keeping(cloud_of(servers, reboot_seconds=(50.0, 50.0)), {"show"}, way, times=times)
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+
+    virtually(main)
+
+
+@ways
+@pytest.mark.parametrize("max_down", [None, 1])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_servers_and_a_server_that_hangs(
+    way: Callable[[], httpx.Response], servers: int, max_down: int | None
+) -> None:
+    """The list shows that its reboot has not finished: it is not in doubt, and not completed."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(20.0, 20.0)), {"show"}, way, times=(1.0, float("inf")))
+        hung = transport.cloud.ids[-1]
+        transport.cloud.break_host(hung, HostFault.HANG)
+        rollout = Rollout(max_failures="100%", max_refused="100%", max_down=max_down)
+        report = await restart(transport, rollout=rollout, wait_timeout=120.0)
+        assert (report[hung].outcome, report[hung].reason) == (Outcome.FAILED, Reason.NOT_BACK)
+        assert report.summary.get(Outcome.COMPLETED, 0) == servers - 1
+
+    virtually(main)
+
+
+@fails
+@pytest.mark.parametrize("servers", [1, 2])
+def test_single_servers_that_are_refused_while_lists_fail(way: Callable[[], httpx.Response], servers: int) -> None:
+    """It is waited for the list, which may be read again."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(20.0, 20.0)))
+        refused = Keeping.handle_async_request
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            kind = kind_of(request)
+            if kind == "show" and trio.current_time() >= 1.0:
+                return WAYS["403"]()
+            if kind == "list" and 1.0 <= trio.current_time() < 60.0:
+                if way is time_out:
+                    await trio.sleep(60.0)
+                return way()
+            return await refused(transport, request)
+
+        transport.handle_async_request = answer  # type: ignore[method-assign]
+        report = await restart(transport)
+        assert ends(report) == {(Outcome.COMPLETED, None, Proof.ACTION)}
+
+    virtually(main)
+
+
 #: What a warning says of whole logs that fail, and at the end of that.
 FAILING: Final = "reboots are judged by the states of servers alone, until they can be read again"
 MODES: Final[Mapping[str, Mapping[str, object]]] = {
@@ -438,6 +525,83 @@ def test_single_rows_that_fail(way: Callable[[], httpx.Response], caplog: pytest
     virtually(main)
     assert caplog.text.count("whole logs do not show when a reboot ends, until they can be read again") == 1
     assert FAILING not in caplog.text
+
+
+@fails
+@pytest.mark.parametrize("servers", [1, 2, 12])
+@pytest.mark.parametrize("reboot_type", ["SOFT", "HARD"])
+def test_single_rows_of_one_server_that_fail(way: Callable[[], httpx.Response], servers: int, reboot_type: str) -> None:
+    """The whole log shows the Error of its reboot: as soon as some requests have failed, at the latest at the end."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(5.0, 5.0)), {"row"}, way)
+        broken = transport.cloud.ids[0]
+        transport.servers = {broken}
+        transport.cloud.break_host(broken, HostFault.REVERTED)
+        report = await restart(transport, reboot_type=reboot_type, wait_timeout=120.0)
+        assert (report[broken].outcome, report[broken].reason) == (Outcome.FAILED, Reason.NOT_REBOOTED)
+        assert report.summary.get(Outcome.COMPLETED, 0) == servers - 1
+        assert set(transport.cloud.posts.values()) == {1}
+        # Where a request times out, the log may do so too: it is read when the wait is over.
+        assert report[broken].elapsed < (300.0 if way in (time_out, cut) else 60.0)
+        assert transport.asked.count("log") <= 4
+
+    virtually(main)
+
+
+@fails
+def test_single_rows_of_one_server_that_fail_without_ids(way: Callable[[], httpx.Response]) -> None:
+    """When the wait is over, the whole log shows the Error of a row that was found in it and cannot be read."""
+
+    async def main() -> None:
+        cloud = cloud_of(3, reboot_seconds=(5.0, 5.0), request_ids=RequestIds.HIDDEN)
+        transport = Keeping(cloud, {"row"}, way, servers={cloud.ids[0]})
+        cloud.break_host(cloud.ids[0], HostFault.REVERTED)
+        report = await restart(transport, wait_timeout=50.0)
+        assert (report[cloud.ids[0]].outcome, report[cloud.ids[0]].reason) == (Outcome.FAILED, Reason.NOT_REBOOTED)
+        assert report.summary[Outcome.COMPLETED] == 2
+
+    virtually(main)
+
+
+@fails
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_single_rows_of_one_server_that_fail_after_a_reboot(way: Callable[[], httpx.Response], servers: int) -> None:
+    """Its row is waited for to the end, because the whole log does not show when a reboot ends."""
+
+    async def main() -> None:
+        transport = Keeping(cloud_of(servers, reboot_seconds=(5.0, 5.0)), {"row"}, way)
+        broken = transport.cloud.ids[0]
+        transport.servers = {broken}
+        report = await restart(transport, wait_timeout=80.0)
+        assert [result.proof for result in report] == [Proof.STATE, *[Proof.ACTION] * (servers - 1)]
+        assert report[broken].elapsed >= 80.0
+        assert transport.asked.count("log") <= 6
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("wait_timeout", [20.0, 120.0])
+@pytest.mark.parametrize("status", [400, 404, 418])
+@pytest.mark.parametrize("request_ids", RequestIds)
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_single_rows_of_one_server_that_are_answered_oddly(
+    status: int, request_ids: RequestIds, is_broken: bool, wait_timeout: float
+) -> None:
+    """The whole log shows an Error too if it is read before each row."""
+
+    async def main() -> None:
+        cloud = cloud_of(3, reboot_seconds=(5.0, 5.0), request_ids=request_ids)
+        transport = Keeping(cloud, {"row"}, lambda: httpx.Response(status, text="default backend"))
+        broken = cloud.ids[0]
+        transport.servers = {broken}
+        if is_broken:
+            cloud.break_host(broken, HostFault.REVERTED)
+        report = await restart(transport, wait_timeout=wait_timeout)
+        assert report[broken].outcome is (Outcome.FAILED if is_broken else Outcome.COMPLETED)
+        assert report.summary.get(Outcome.COMPLETED, 0) == 3 - is_broken
+
+    virtually(main)
 
 
 @fails
@@ -812,6 +976,25 @@ def test_one_id_for_all_answers_is_none(name: str, status: int) -> None:
         assert set(cloud.cycles.values()) <= {1, 2}
         for result in report:
             assert (result.outcome is Outcome.COMPLETED) <= (cloud.cycles[result.server_id] == 2)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize("reboot_type", ["soft", "hard"])
+@pytest.mark.parametrize("servers", [1, 2, 12])
+def test_one_id_for_all_answers_is_not_that_of_a_creation(servers: int, reboot_type: str) -> None:
+    """A server whose only row is its creation has not rebooted, though that row carries the id of an answer."""
+
+    def one_id(_: str, document: object) -> object:
+        return mapped(document, lambda key, value: "req-fixed" if key == "request_id" else value)
+
+    async def main() -> None:
+        cloud = cloud_of(servers)
+        for server_id in cloud.ids:
+            cloud.script(server_id, Fault.respond(202, headers={"x-openstack-request-id": "req-fixed"}))
+        report = await restart(Keeping(cloud, change=one_id), wait_timeout=200.0, reboot_type=reboot_type)
+        assert Outcome.COMPLETED not in report.summary
+        assert set(cloud.cycles.values()) == {0}
 
     virtually(main)
 

@@ -341,7 +341,9 @@ def _restart(
         )
         check_rate("max_per_second", max_per_second)
         moment = read_since(since)
-    if journal is not None and (is_unkept or not journal):
+    if journal == "":
+        raise InputError("--journal is empty: give the name of a file, or --no-journal")
+    if journal is not None and is_unkept:
         raise InputError("give --journal FILE or --no-journal, one of them")
     selectors = read_selectors(
         is_all=is_all, name=name, status=status or (), tags=tag or (), az=az or (), metadata=metadata or ()

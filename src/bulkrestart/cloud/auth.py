@@ -167,14 +167,19 @@ def _is_cancelled() -> bool:
 def _token_headers(token: Secret[object]) -> Secret[dict[str, str]]:
     word = _checked(token.reveal())
     if word is None:
-        raise ValueError("the token is empty or holds white space: give it as `openstack token issue` prints it")
+        raise ValueError(
+            "the token must be printable ASCII without white space, and not empty: give it as `openstack token issue` "
+            "prints it"
+        )
     return Secret({"X-Auth-Token": word.reveal()})
 
 
 def _check_word(name: str, value: Secret[object]) -> Secret[str]:
     word = _checked(value.reveal())
     if word is None:
-        raise ValueError(f"{name} is empty or holds white space: give it as the console shows it")
+        raise ValueError(
+            f"{name} must be printable ASCII without white space, and not empty: give it as the console shows it"
+        )
     return word
 
 

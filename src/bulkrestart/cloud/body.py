@@ -21,6 +21,9 @@ EMPTY: Final = httpx.ByteStream(b"")
 #: The Accept-Encoding of a request whose answer is read here.
 ACCEPT_ENCODING: Final = "gzip, deflate"
 
+#: The message of a successful answer whose body is not whole: the beginning of that body would say nothing of it.
+INCOMPLETE: Final = "the body of the answer ends too early, or is too long"
+
 #: Bytes, before and after decompression, that are handled without a pause: about 0.1 ms.
 _STEP: Final = 64 * 1024
 #: The fixed cost of a piece, in bytes: a server may send each byte as a chunk of its own.

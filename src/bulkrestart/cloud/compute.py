@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import anyio
 import httpx
 
-from bulkrestart.cloud.body import coding_fault, read_body
+from bulkrestart.cloud.body import INCOMPLETE, coding_fault, read_body
 from bulkrestart.cloud.clone import PROXY, address_of
 from bulkrestart.cloud.credentials import CloudAuth, Renewed, is_authenticated
 from bulkrestart.cloud.failures import failure_of, peer
@@ -357,7 +357,8 @@ class Compute:
             is_found = rows is not None and rows.is_valid and not is_cut_short
             status, is_redirected = response.status_code, is_other(response.request, request)
             fault = read_fault(status, headers, b"" if is_found else body, is_cut_short=is_cut_short, secrets=secrets)
-            if words := coding_fault(headers, body, is_cut_short=is_cut_short):
+            incomplete = INCOMPLETE if is_cut_short and response.is_success else ""
+            if words := coding_fault(headers, body, is_cut_short=is_cut_short) or incomplete:
                 fault = replace(fault, message=plain(words, secrets=secrets))
             answer = Answer(
                 status,

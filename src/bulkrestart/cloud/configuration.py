@@ -279,6 +279,15 @@ class _Config(OpenStackConfig):
         self._own: dict[str, object] = self.cloud_config["clouds"][self.cloud]
         if not isinstance(self._own, dict):
             raise ConfigException("it must be a mapping of settings")
+        if not isinstance(auth := self._own.get("auth", {}), dict):
+            raise ConfigException(f"auth must be a mapping, not {kind_of(auth)}")
+        texts = {
+            "auth_url": auth.get("auth_url", ""),
+            **{key: self._own.get(key) or "" for key in ("profile", "cloud")},
+        }
+        for key, value in texts.items():
+            if not isinstance(value, str):
+                raise ConfigException(f"{key} must be text, not {kind_of(value)}")
         if self.cloud == self.envvar_key and overrides.region is not None:
             # Otherwise this cloud would have only the region of the variables.
             self._own["region_name"] = overrides.region
@@ -312,6 +321,8 @@ class _Config(OpenStackConfig):
         if not isinstance(listed, list):
             raise ConfigException("regions must be a list")
         named = self._own.get("region_name")
+        if "region_name" in self._own and (isinstance(named, bool) or not isinstance(named, str | int | float | list)):
+            raise ConfigException(f"region_name must be text, not {kind_of(named)}")
         for one in (*listed, *(named if isinstance(named, list) else ())):
             values = one.get("values", {}) if isinstance(one, dict) else {}
             if not isinstance(values, dict) or (isinstance(one, dict) and set(one) - {"name", "values"}):
@@ -511,7 +522,7 @@ def _check_verification(settings: CloudRegion, *, is_named: bool) -> None:
 def _word_of(value: object) -> str:
     """Repeat a short word, and name the kind of anything else, which may be a secret in the wrong place."""
     word = str(value)
-    return repr(word) if len(word) <= len("false") and word.isprintable() else kind_of(value)
+    return repr(word) if value is not None and len(word) <= len("false") and word.isprintable() else kind_of(value)
 
 
 def _insecure_variable() -> str:

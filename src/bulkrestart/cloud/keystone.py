@@ -82,7 +82,7 @@ class Keystone(CatalogAuth):
         with logged_warnings():
             self._session = configuration.settings.get_session()
         self._session.timeout = self._session.timeout or _TIMEOUT
-        self._context = _context_of(self._session)
+        self._context = _context_of(self._session, configuration)
         self._adapter = BoundedAdapter(self._context)
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, self._adapter)
@@ -387,13 +387,29 @@ class Keystone(CatalogAuth):
         return [(str(endpoint.url), str(endpoint.region_name or "")) for endpoint in listed]
 
 
-def _context_of(session: Session) -> ssl.SSLContext:
-    """Make the TLS context of a configuration, from `verify` or `insecure`, `cacert`, `cert` and `key`."""
+def _context_of(session: Session, configuration: Configuration) -> ssl.SSLContext:
+    """Make the TLS context of a configuration, from `verify` or `insecure`, `cacert`, `cert` and `key`.
+
+    Raises:
+        CertificatesError: A file cannot be used; the message names the cloud and the setting, unless it is a file of
+            the environment.
+    """
     verify, cert = session.verify, session.cert
     own, key = cert if isinstance(cert, tuple) else (cert, None)
-    return tls_context(
-        verify=verify is not False, cacert=verify if isinstance(verify, str) else None, cert=own, key=key
-    )
+    trusted = verify if isinstance(verify, str) else None
+    try:
+        return tls_context(verify=verify is not False, cacert=trusted, cert=own, key=key)
+    except CertificatesError as error:
+        # openstack.config prefers cacert to a file in verify (`get_requests_verify_args`).
+        files = {
+            "cacert" if configuration.settings.config.get("cacert") else "verify": trusted,
+            "cert": own,
+            "key": key,
+        }
+        names = [name for name, file in files.items() if file is not None and file in str(error)]
+        if not names:
+            raise
+        raise CertificatesError(f"{' and '.join(names)} of cloud {configuration.cloud!r:.60}: {error}") from None
 
 
 def _check_url(auth_url: str) -> None:

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 #: A name or an address, of either family.
 _HOST: Final = re.compile(r"[\w.:-]+")
 _LAST_PORT: Final = 65535
+#: The schemes of proxies that httpx knows (httpx/_config.py `Proxy`).
+_PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 #: Variables that name trusted certificates: OpenSSL's, and those of requests, which other OpenStack tools read.
 _OF_OPENSSL: Final = "SSL_CERT_FILE"
 _OF_REQUESTS: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -163,8 +165,12 @@ def _proxy_named_for(scheme: str) -> httpx.Proxy | str | None:
     if not named:
         return None
     unusable = f"the environment names no usable proxy: see {scheme.upper()}_PROXY and ALL_PROXY"
+    url = named if "://" in named else f"http://{named}"
+    if url.partition("://")[0].lower() not in _PROXY_SCHEMES:
+        return f"{unusable}; its scheme must be {', '.join(_PROXY_SCHEMES[:-1])} or {_PROXY_SCHEMES[-1]}"
+    unusable += "; its host or its port is missing or not valid"
     try:
-        proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
+        proxy = httpx.Proxy(url)
         # What it needs to be reached by (socksio) is found out now.
         httpx.AsyncHTTPTransport(proxy=proxy)
     except ImportError:

@@ -12,7 +12,7 @@ from bulkrestart.core.checkpoint import LogFacts
 from bulkrestart.core.clock import SKEW, UNCHECKED_SKEW, CloudClock, LogMoment, LogTime, log_shift
 from bulkrestart.core.model import Action, Log, Server
 from bulkrestart.core.progress import Progress
-from bulkrestart.core.states import KNOWN_ACTIONS, REBOOT
+from bulkrestart.core.states import KNOWN_ACTIONS, OTHER_ACTIONS, REBOOT
 
 T = TypeVar("T")
 
@@ -115,7 +115,8 @@ class ActionLogCalibration:
 
         A row with the id of an answer to one of our sends is ours. If its name is not one of Nova's, it is this cloud's
         name for a reboot, in all logs. An id that several answers or rows carry identifies nothing: it is removed from
-        the rows, so that they are judged by user and time.
+        the rows, so that they are judged by user and time. So is one that is on a row of another action from before the
+        send. This is decided by `Date` alone, because the row itself would set the offset of the log's clock.
 
         Args:
             log: The action log of a server. What came instead of a log is returned as it is.
@@ -126,6 +127,14 @@ class ActionLogCalibration:
             return log
         shown = [row.request_id for row in log]
         repeated = {one for one in ids if self.are_ids_foreign or ids.count(one) > 1 or shown.count(one) > 1}
+        since = progress.sends.since
+        repeated |= {
+            row.request_id
+            for row in log
+            if row.request_id in ids
+            and row.action in OTHER_ACTIONS
+            and (since is None or row.start_time + 1.0 + SKEW <= since[0])
+        }
         own = set(ids) - repeated
         self._reboot_names |= {row.action for row in log if row.request_id in own} - KNOWN_ACTIONS
         return tuple(

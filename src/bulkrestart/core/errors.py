@@ -27,7 +27,10 @@ class EndpointError(BulkRestartError):
 
 
 class StalledError(EndpointError):
-    """Raised when the requests before the first send make no progress for too long. Nothing was sent."""
+    """Raised when the requests before the first send make no progress for too long. Nothing was sent.
+
+    Also where the cloud asks for a wait that is too long, or fails all requests for too long.
+    """
 
 
 class JournalError(BulkRestartError):

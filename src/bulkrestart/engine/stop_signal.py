@@ -25,6 +25,16 @@ class StopSignal:
         self.stopped = anyio.Event()
         self.abandoned = anyio.Event()
         self._callbacks: list[Callable[[], None]] = []
+        self._is_logged = False
+
+    def begin(self) -> None:
+        """Log why the run stops, from now on. Until then an error that is raised says it, and the log would repeat it.
+
+        If the run has stopped already, that is logged now.
+        """
+        if not self._is_logged and self.stop is not None:
+            _log_stop(self.stop)
+        self._is_logged = True
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Call this as soon as the run stops, and when it is abandoned."""
@@ -40,7 +50,8 @@ class StopSignal:
         if self.stop is None:
             self.stop = stop
             self.stopped.set()
-            _log.warning("the run stops: %s", stop.detail)
+            if self._is_logged:
+                _log_stop(stop)
         elif stop.reason is StopReason.STALLED:
             _log.warning("the run waits no longer: %s", stop.detail)
         if is_abandoned is None:
@@ -49,3 +60,7 @@ class StopSignal:
             self.abandoned.set()
         for callback in self._callbacks:
             callback()
+
+
+def _log_stop(stop: Stop) -> None:
+    _log.warning("the run stops: %s", stop.detail)

@@ -195,6 +195,7 @@ class Fleet:
             require_past(self._options.since, self._clock)
             await self._survey_fleet()
             await self._recorder.begin()
+            self._stop_signal.begin()
             self.ready.set()
             async with anyio.create_task_group() as guard:
                 guard.start_soon(self._bound_shields)
@@ -208,6 +209,7 @@ class Fleet:
         if self._bounds.cancelled_caught:
             if self._stalled is not None and not self.ready.is_set():
                 raise StalledError(f"{self._stalled.detail}; nothing was sent")
+            self._stop_signal.begin()
             self._stop_signal.halt(Stop(StopReason.DEADLINE, "the deadline came"))
 
     def _give_up(self, stop: Stop) -> None:

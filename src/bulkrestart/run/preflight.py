@@ -59,7 +59,7 @@ def require_past(since: float | None, clock: CloudClock) -> None:
 
 def _check(limiter: RunLimiter) -> None:
     if (stop := limiter.stop_signal.stop) is not None:
-        kind = StalledError if stop.reason is StopReason.STALLED else EndpointError
+        kind = StalledError if stop.reason in (StopReason.STALLED, StopReason.OUTAGE) else EndpointError
         raise kind(f"{stop.detail}; nothing was sent")
 
 
@@ -157,8 +157,7 @@ class Preflight:
                         raise _unanswered(seen, what, remedy)
                     # If stray answers repeat, an error reports them; until then there is nothing for the user to do.
                     level = logging.DEBUG if is_stray else logging.WARNING
-                    words = "the compute API does not answer%s (%s); look %d of %d follows"
-                    _log.log(level, words, what, seen, tries + 1, TRIES)
+                    _log.log(level, "%s; look %d of %d follows", _description(seen, what), tries + 1, TRIES)
                     await anyio.sleep(self._rng.uniform(0.0, _FIRST_CEILING * 2.0 ** (tries - 1)))
 
 
@@ -166,4 +165,12 @@ def _unanswered(seen: Observation, what: str, remedy: str) -> EndpointError:
     """Make the error after the last try. If this machine or its network is the cause, its remedy replaces `remedy`."""
     if isinstance(seen, Unsent) and seen.remedy != CHECK_URL:
         remedy = seen.remedy
-    return EndpointError(f"the compute API does not answer{what} ({seen}); {remedy}; nothing was sent")
+    return EndpointError(f"{_description(seen, what)}; {remedy}; nothing was sent")
+
+
+def _description(seen: Observation, what: str) -> str:
+    """Describe a failed request; a status alone, such as 200, does not say why the answer is of no use."""
+    if not isinstance(seen, Answer):
+        return f"the compute API does not answer{what} ({seen})"
+    words = f"{seen}: {seen.fault.message}" if seen.fault.message else str(seen)
+    return f"the compute API gives no usable answer{what} ({words})"

@@ -64,6 +64,9 @@ _STRAYS_IN_A_ROW: Final = 4
 ESCALATED_AT_MOST: Final = 100
 #: Rows of one log that are read singly in one poll, at most. A send has as many rows as it had deliveries.
 MOST_ROWS: Final = 5
+#: How many requests in a row for the row of a reboot have failed when the whole log is asked for an Error, before the
+#: wait is over. They are ever further apart, so that the log is not read at each poll.
+_FAILED_ROWS: Final = frozenset(2**exponent for exponent in range(1, 16))
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class Watched:
         is_untouched: Whether the last snapshot showed that the cloud has not saved the server since the send.
         unseen: Polls in a row that asked for the server and did not show it.
         has_ended_badly: That showed the reboot ended, and the server not active.
+        failed_rows: Requests in a row for the row of its reboot that were answered, and failed.
     """
 
     progress: Progress
@@ -95,6 +99,7 @@ class Watched:
     is_untouched: bool = False
     unseen: int = 0
     has_ended_badly: bool = False
+    failed_rows: int = 0
 
 
 class Settler:
@@ -419,6 +424,8 @@ class Settler:
         """
         progress = watched.progress
         named: FoundRow | None = None
+        single: set[str] = set()
+        failed: Observation | None = None
         # The id of an answer may be a gateway's; an id that the log has shown is not.
         is_foreign = self._calibration.are_ids_foreign and progress.request_id == progress.sends.attempts[-1].request_id
         if progress.request_id is not None and not is_foreign:
@@ -427,8 +434,13 @@ class Settler:
             if named is not None and not named.row.is_error:
                 return read, named
             if not isinstance(read, tuple) and not is_source_outage(read) and not _may_be_about_row(read):
-                return read, None
-        whole, asked = await self._sources.read_log(progress.server_id, is_shown=True)
+                # What was not answered may have taken a minute, as the log may as well.
+                watched.failed_rows += isinstance(read, Answer)
+                if not is_late and (watched.failed_rows not in _FAILED_ROWS or not isinstance(read, Answer)):
+                    return read, None
+                single.add(progress.request_id)
+                failed = read
+        whole, asked = await self._sources.read_log(progress.server_id, is_shown=True, is_last=is_late)
         whole = self._calibration.name_own_rows(whole, progress)
         if not isinstance(whole, tuple):
             # If the reboot was delivered twice, the log may show a row without Error: it is read again, if it can be.
@@ -436,17 +448,25 @@ class Settler:
                 return (named.row,), named
             return whole, None
         self._observe(whole, watched, asked)
-        single = set() if named is None else {named.row.request_id}
-        log = whole if named is None else with_row(whole, (named.row,))
+        log: Log | Observation = whole
+        if named is not None:
+            single.add(named.row.request_id)
+            log = with_row(whole, (named.row,))
         while isinstance(log, tuple):
             found = self._find(log, watched, is_late=is_late)
             is_known = found is None or found.doubt or found.row.request_id in {"", *single}
+            if failed is not None and not is_late and (found is None or not found.row.is_error):
+                # Without an Error, the row is waited for: it shows more than the whole log.
+                return failed, None
             if found is None or is_known or len(single) == MOST_ROWS:
                 return log, found
             # Read singly, it may have ended in Error since the whole log was read: then another row may count.
             progress.identify(found.row.request_id)
             single.add(found.row.request_id)
-            log = with_row(log, await self._read_row(watched, found.row.request_id))
+            row = await self._read_row(watched, found.row.request_id)
+            # Once the wait is over, the whole log, which shows errors, replaces a row that was not read.
+            if isinstance(row, tuple) or not is_late:
+                log = with_row(log, row)
         return log, None
 
     async def _read_row(self, watched: Watched, request_id: str) -> Log | Observation:
@@ -454,6 +474,7 @@ class Settler:
         log, asked = await self._sources.read_row(server_id, request_id)
         log = self._calibration.name_own_rows(log, watched.progress)
         if isinstance(log, tuple):
+            watched.failed_rows = 0
             self._observe(log, watched, asked)
         elif isinstance(log, Answer) and log.is_not_found:
             # A row that is missing tells how late the log is, whichever way it was asked for.

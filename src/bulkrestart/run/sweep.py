@@ -12,6 +12,7 @@ from bulkrestart.core.clock import SKEW, CloudClock
 from bulkrestart.core.model import Server
 from bulkrestart.core.observation import Answer, Observation
 from bulkrestart.core.pages import Page, asks_for_time
+from bulkrestart.core.trouble import is_trouble
 from bulkrestart.engine.limiter import RunLimiter
 from bulkrestart.run.crew import work_through
 from bulkrestart.run.pages import PageUnavailable, PageWalk
@@ -29,6 +30,8 @@ _FAILED_PAGES: Final = 5
 _WALKS: Final = 3
 #: How many servers are read singly then: the first may be the one that Nova cannot show.
 _TRIED_SINGLY: Final = 3
+#: Reads in a row in which all requests for single servers are refused, after which lists are read at once.
+_REFUSED_READS: Final = 3
 #: Answers that say that lists are not for us: servers are read one by one from then on.
 _NO_LISTS: Final = (403, 404, 405, 501)
 
@@ -87,6 +90,7 @@ class Sweep:
         self._pages = 1
         self._may_list = True
         self._failed_walks = 0
+        self._refused_reads = 0
         self._walked: float | None = None
         self._whole = anyio.current_time()
 
@@ -105,6 +109,9 @@ class Sweep:
     ) -> Swept:
         """Read the states of the servers that are wanted.
 
+        If single servers are refused, the list is read instead, also for one server, and whole: it is in no other
+        answer.
+
         Args:
             wanted: Their ids.
             take: Is given each that is seen, page by page, so that no more than a page is ever in memory.
@@ -113,23 +120,32 @@ class Sweep:
             is_for_send: It is of no use once the run has stopped.
         """
         swept = Swept()
-        if self._may_list and len(wanted) > self._pages:
-            await self._walk(wanted, take, changed_since, swept, is_for_send=is_for_send)
-            if swept.is_complete:
-                self._failed_walks = 0
-            else:
-                self._failed_walks += 1
-                await self._try_without_lists(wanted, take, swept)
-        else:
+        are_few = len(wanted) <= self._pages
+        if not self._may_list or (are_few and self._refused_reads < _REFUSED_READS):
             await self.read_each(wanted, take, swept, is_for_send=is_for_send)
+            if not self._may_list or swept.answered or not _is_refusal(swept.trouble):
+                return swept
+            self._refused_reads += 1
+        if are_few:
+            changed_since = None
+        await self._walk(wanted, take, changed_since, swept, is_for_send=is_for_send)
+        if swept.is_complete:
+            self._failed_walks = 0
+        else:
+            self._failed_walks += 1
+            await self._try_without_lists(wanted, take, swept)
         return swept
 
     async def _try_without_lists(self, wanted: Collection[str], take: Take, swept: Swept) -> None:
         """Read a few servers singly after failed walks; if one can be read, stop using lists."""
         if self._failed_walks >= _WALKS:
-            answered = swept.answered
+            answered, trouble = swept.answered, swept.trouble
             await self.read_each(list(wanted)[:_TRIED_SINGLY], take, swept)
-            self._may_list = self._may_list and swept.answered == answered
+            if swept.answered > answered:
+                self._may_list = False
+            elif _is_refusal(swept.trouble):
+                # Lists may work again; a refusal would say that states cannot be read at all.
+                swept.trouble = trouble
 
     async def read_each(self, wanted: Collection[str], take: Take, swept: Swept, *, is_for_send: bool = False) -> None:
         """Read each of the servers by a request of its own."""
@@ -137,6 +153,8 @@ class Sweep:
         async def show(server_id: str) -> None:
             server, asked = await self._limiter.ask(lambda: self._compute.show(server_id), is_for_send=is_for_send)
             swept.note(server)
+            if isinstance(server, Server):
+                self._refused_reads = 0
             take(server_id, server, asked)
 
         if wanted:
@@ -196,3 +214,8 @@ class Sweep:
         if changed_since is None or not is_due:
             self._pages = max(walk.cursor.pages, 1)
         self._walked = walked
+
+
+def _is_refusal(seen: Observation | None) -> bool:
+    """Return whether an answer may say that single servers are not for us, although lists may be."""
+    return isinstance(seen, Answer) and not is_trouble(seen) and not seen.is_throttled
