@@ -216,6 +216,16 @@ def looks_meet(*faults: Fault | None) -> Prepare:
     return lambda cloud, server_id: cloud.script(server_id, None, *faults, call=Call.SHOW)
 
 
+def reads_meet(*faults: Fault | None) -> Prepare:
+    """Let looks at it meet these, after the one before the run, and lists as well."""
+
+    def prepare(cloud: Cloud, server_id: str) -> None:
+        looks_meet(*faults)(cloud, server_id)
+        cloud.script(None, *faults, call=Call.LIST)
+
+    return prepare
+
+
 def logs_meet(*faults: Fault | None) -> Prepare:
     """Let looks at its log meet these."""
     return lambda cloud, server_id: cloud.script(server_id, *faults, call=Call.LOG)
@@ -1059,9 +1069,10 @@ def test_look_finds_nothing(row: Row) -> None:
     Row(name="a look that is throttled, HARD", prepare=looks_meet(Fault.throttled(40.0)), arguments=HARD, took=40.0),
     Row(name="a look that fails, HARD", prepare=looks_meet(*[Fault.error(500)] * 4), arguments=HARD),
     Row(name="a look with a refused token, HARD", prepare=looks_meet(REFUSED_TOKEN), arguments=HARD),
+    Row(name="403 on looks, and a list, HARD", prepare=looks_meet(*[Fault.error(403, "Policy")] * 99), arguments=HARD),
     Row(
-        name="403 on looks, HARD",
-        prepare=looks_meet(*[Fault.error(403, "Policy")] * 9),
+        name="403 on looks and lists, HARD",
+        prepare=reads_meet(*[Fault.error(403, "Policy")] * 99),
         arguments=HARD,
         ends=refused(Reason.FORBIDDEN),
         posts=0,

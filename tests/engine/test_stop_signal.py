@@ -32,6 +32,7 @@ def test_the_first_reason_stands(later: StopReason, caplog: pytest.LogCaptureFix
 
     async def main() -> None:
         signal = StopSignal()
+        signal.begin()
         told: list[Stop | None] = []
         for _ in range(2):
             signal.subscribe(lambda: told.append(signal.stop))
