@@ -137,7 +137,7 @@ class Checkpoint:
         """Return the progress from which another process resumes the server.
 
         A send that was in flight counts as one whose reply was lost just now: the wall clock may have been set since,
-        so it does not show how long ago that was. Attempts and time-outs count anew.
+        so it does not show how long ago that was. Attempts and time-outs start again from zero.
 
         Args:
             order: What this process was asked for. `run_began` is on the clock of this process.
@@ -154,7 +154,7 @@ class Checkpoint:
         if self.end is not None and self.end.outcome is Outcome.COMPLETED:
             progress.back = self.end
         if progress.failed_soft is not None and not progress.is_sent:
-            # No HARD has started anything: how the SOFT ended is read and judged anew.
+            # No HARD has started anything: how the SOFT ended is read and judged again.
             progress.accepted = Accept(request_id=progress.failed_soft.request_id)
             progress.reboot_type, progress.failed_soft = RebootType.SOFT, None
         if not progress.is_sent:
